@@ -1,0 +1,154 @@
+"""The command `tokenspeed`: parses options and calls one function per verb.
+
+Each verb imports its folder only when it runs, so that `verify` and `simulate` never import torch.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from . import __version__
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
+
+
+class ByteSize(click.ParamType):
+    """A number of bytes with an optional unit: 512MiB, 2GiB, 1500000000."""
+
+    name = "size"
+    units = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes as an integer; fails with the accepted forms."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", str(value).strip())
+        unit = self.units.get(match[2].upper()) if match else None
+        if match is None or unit is None:
+            self.fail(f"{value!r} is not a size; write for example 512MiB, 2GiB or a number of bytes", param, ctx)
+        return int(float(match[1]) * unit)
+
+
+@contextmanager
+def explained_missing_dependency(extra: str = "") -> Iterator[None]:
+    """Report a missing third-party package in one line that says what to install; our own import errors pass through."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module in ("", __name__.partition(".")[0]):
+            raise
+        target = f"tokenspeed[{extra}]" if extra else "tokenspeed"
+        raise click.ClickException(
+            f"this command needs the Python module `{module}`, which is not installed; "
+            f"run: {sys.executable} -m pip install '{target}'"
+        ) from None
+
+
+@click.group(context_settings=CONTEXT_SETTINGS)
+def main() -> None:
+    """One LLM scheduler for coding agents: prove it, simulate with it, serve with it."""
+
+
+@main.command()
+def version() -> None:
+    """Print the versions of tokenspeed and Python, and the specification that the compiled scheduler was generated from."""
+    from .scheduler import SPEC_HASH
+
+    python = ".".join(str(part) for part in sys.version_info[:3])
+    click.echo(f"tokenspeed {__version__} (spec {SPEC_HASH[:12]}, Python {python})")
+
+
+@main.command()
+@click.option("--json", "json_output", is_flag=True, help="Print the results as JSON instead of a table.")
+@click.option(
+    "--drop",
+    metavar="TRANSITION:GUARD",
+    help="Remove one guard and show what breaks, with the shortest trace as a timeline.",
+)
+@click.option(
+    "--diagram",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the state diagrams into DIR instead of proving.",
+)
+def verify(json_output: bool, drop: str | None, diagram: Path | None) -> None:
+    """Prove the scheduler's specification for any number of requests, blocks and steps.
+
+    The exit status is 0 only if every property holds.
+    """
+    with explained_missing_dependency():
+        from .spec.command import run_verify
+
+        status = run_verify(json_output, drop, diagram)
+    sys.exit(status)
+
+
+@main.command()
+@click.option("--workload", default="swe-agent", help="A trace file or the name of a preset.")
+@click.option("--model", default="kimi-k2", help="Shape of the model.")
+@click.option("--gpu", default="b200", help="GPU whose datasheet the cost model uses.")
+@click.option("--tp", default=4, type=click.IntRange(min=1), help="GPUs per replica (tensor parallelism).")
+@click.option("--replicas", default=1, type=click.IntRange(min=1), help="Replicas that share the load.")
+@click.option("--seed", default=0, type=click.IntRange(min=0), help="Same seed, same bytes.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write CSV, an HTML report and a Perfetto trace into DIR.",
+)
+def simulate(workload: str, model: str, gpu: str, tp: int, replicas: int, seed: int, out: Path | None) -> None:
+    """Run a workload on simulated GPUs that are driven by the compiled scheduler."""
+    with explained_missing_dependency():
+        from .simulator.command import run_simulate
+
+        status = run_simulate(workload=workload, model=model, gpu=gpu, tp=tp, replicas=replicas, seed=seed, out=out)
+    sys.exit(status)
+
+
+@main.command()
+@click.option("--model", default="smollm2-135m", help="A GGUF file, a Hugging Face directory or smollm2-135m.")
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
+@click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
+@click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks in the pool.  [default: from --kv-memory]")
+@click.option("--kv-memory", default="1GiB", type=ByteSize(), help="Memory of the KV cache.")
+@click.option("--block-size", default=16, type=click.IntRange(min=1), help="Tokens per KV block.")
+@click.option("--max-step-tokens", default=512, type=click.IntRange(min=1), help="Token budget of one step.")
+@click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
+@click.option("--no-prefix-cache", is_flag=True, help="Do not share blocks between requests.")
+def serve(
+    model: str,
+    host: str,
+    port: int,
+    max_running: int,
+    num_blocks: int | None,
+    kv_memory: int,
+    block_size: int,
+    max_step_tokens: int,
+    overlap_depth: int,
+    no_prefix_cache: bool,
+) -> None:
+    """Serve a model behind an OpenAI-compatible HTTP API."""
+    with explained_missing_dependency("serve"):
+        from .engine.command import run_serve
+
+        status = run_serve(
+            model=model,
+            host=host,
+            port=port,
+            max_running=max_running,
+            num_blocks=num_blocks,
+            kv_memory=kv_memory,
+            block_size=block_size,
+            max_step_tokens=max_step_tokens,
+            overlap_depth=overlap_depth,
+            prefix_cache=not no_prefix_cache,
+        )
+    sys.exit(status)

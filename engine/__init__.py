@@ -1,0 +1,1 @@
+"""The serving engine: control loop, model runner and HTTP server."""

@@ -1,0 +1,1 @@
+"""The compiled scheduler and its driver contract."""

@@ -1,0 +1,1 @@
+"""Discrete-event simulation of GPUs that are driven by the compiled scheduler."""
