@@ -18,26 +18,20 @@ from . import __version__
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
 
-class ByteSize(click.ParamType):
-    """A number of bytes with an optional unit: 512MiB, 2GiB, 1500000000."""
+SIZE_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
-    name = "size"
-    units = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Bytes as an integer; fails with the accepted forms."""
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)", str(value).strip())
-        unit = self.units.get(match[2].upper()) if match else None
-        if match is None or unit is None:
-            self.fail(f"{value!r} is not a size; write for example 512MiB, 2GiB or a number of bytes", param, ctx)
-        return int(float(match[1]) * unit)
+def byte_size(text: str) -> int:
+    """Bytes of a number with an optional unit, like 512MiB, 2GiB or 1500000000. Raises click.BadParameter."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)", text.strip())
+    if match is None or match[2].upper() not in SIZE_UNITS:
+        raise click.BadParameter(f"{text!r} is not a size; write for example 512MiB, 2GiB or a number of bytes")
+    return int(float(match[1]) * SIZE_UNITS[match[2].upper()])
 
 
 @contextmanager
 def explained_missing_dependency(extra: str = "") -> Iterator[None]:
-    """Report a missing third-party package in one line that says what to install; our own import errors pass through."""
+    """Report a missing third-party package in one line that says what to install; errors about our own pass through."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -58,11 +52,8 @@ def main() -> None:
 
 @main.command()
 def version() -> None:
-    """Print the versions of tokenspeed and Python, and the specification that the compiled scheduler was generated from."""
-    from .scheduler import SPEC_HASH
-
-    python = ".".join(str(part) for part in sys.version_info[:3])
-    click.echo(f"tokenspeed {__version__} (spec {SPEC_HASH[:12]}, Python {python})")
+    """Print the version of tokenspeed."""
+    click.echo(f"tokenspeed {__version__}")
 
 
 @main.command()
@@ -118,7 +109,7 @@ def simulate(workload: str, model: str, gpu: str, tp: int, replicas: int, seed: 
 @click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
 @click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks in the pool.  [default: from --kv-memory]")
-@click.option("--kv-memory", default="1GiB", type=ByteSize(), help="Memory of the KV cache.")
+@click.option("--kv-memory", default="1GiB", type=byte_size, metavar="SIZE", help="Memory of the KV cache.")
 @click.option("--block-size", default=16, type=click.IntRange(min=1), help="Tokens per KV block.")
 @click.option("--max-step-tokens", default=512, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")

