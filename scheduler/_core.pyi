@@ -1,0 +1,249 @@
+"""Typed stubs of the compiled scheduler: the driver contract that simulator and engine share.
+
+One `Scheduler` owns one replica's KV blocks. It has no clock, thread or device: events go in (`submit`, `abort`, `land`)
+and plans come out (`plan`). All arrays of a `StepPlan` are numpy views of the scheduler's own buffers: read them until the
+step lands, never write to them.
+"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPEC_HASH: Final[str]
+"""SHA-256 (hex) of the canonical specification that this binary was generated from."""
+
+CHECKED: Final[bool]
+"""True in the checked build, which carries ghost state and recounts every invariant after every transition."""
+
+TRANSITIONS: Final[tuple[str, ...]]
+"""Transition names in the order of their numbers in `Scheduler.drain_trace`."""
+
+class SchedulerError(RuntimeError):
+    """Base of every error that the scheduler raises. The scheduler's state is unchanged when one is raised."""
+
+class UnknownRequest(SchedulerError):
+    """The request id is not live: never submitted, or already finished or aborted."""
+
+class DuplicateRequest(SchedulerError):
+    """The request id is already live."""
+
+class UnknownStep(SchedulerError):
+    """The step number was never planned, or has already landed, or is not the oldest step in flight."""
+
+class BadResults(SchedulerError):
+    """The results do not fit the step: a wrong length or a negative token id."""
+
+class SpecMismatch(SchedulerError):
+    """The driver was built for another specification."""
+
+class GuardRefused(SchedulerError):
+    """A policy proposed a transition whose guard is false (a defect of the policy; no state was changed by that transition)."""
+
+class InvariantViolated(SchedulerError):
+    """Checked build only: an invariant of the specification is false after a transition."""
+
+class SchedulerConfig:
+    """Capacities and limits of one replica. Raises ValueError naming the field if a value cannot work."""
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int,
+        block_size: int = 64,
+        max_running: int = 256,
+        max_step_tokens: int = 8192,
+        overlap_depth: int = 1,
+        prefix_cache: bool = True,
+        record_trace: bool = False,
+    ) -> None: ...
+    @property
+    def num_blocks(self) -> int:
+        """KV blocks in the pool."""
+    @property
+    def block_size(self) -> int:
+        """Tokens per KV block."""
+    @property
+    def max_running(self) -> int:
+        """Rows of the runner's block table: how many requests may hold a slot at once."""
+    @property
+    def max_step_tokens(self) -> int:
+        """Token budget of one step (decode tokens first by age, the rest is chunked prefill); at least `max_running`."""
+    @property
+    def overlap_depth(self) -> int:
+        """A step may be planned while this many are in flight."""
+    @property
+    def prefix_cache(self) -> bool:
+        """Whether full blocks are published for reuse."""
+    @property
+    def record_trace(self) -> bool:
+        """Whether every transition is logged for `drain_trace`."""
+
+class SubmitResult:
+    """Answer to `submit`: truthy if the request was accepted."""
+
+    @property
+    def accepted(self) -> bool: ...
+    @property
+    def reason(self) -> str:
+        """Why it was rejected, naming the value and the limit; empty if accepted."""
+    def __bool__(self) -> bool: ...
+
+class EventKind:
+    """Kinds of `Scheduler.events`; the third column (value) is given here."""
+
+    ADMITTED: Final[int]
+    """Got a slot; value = prompt tokens found in the prefix cache."""
+    FIRST_TOKEN: Final[int]
+    """Its first output token has landed; value = 1."""
+    FINISHED: Final[int]
+    """Reached max_new_tokens or a stop; value = output tokens in all."""
+    ABORTED: Final[int]
+    """Aborted by the driver; value = output tokens so far."""
+    RETRACTED: Final[int]
+    """Preempted for memory; it will be recomputed; value = tokens dropped."""
+
+class Stats:
+    """A snapshot of counters and levels. Levels are now; counters are since the start."""
+
+    @property
+    def num_blocks(self) -> int: ...
+    @property
+    def free_blocks(self) -> int: ...
+    @property
+    def cached_blocks(self) -> int:
+        """Blocks that nobody holds but whose prefix can still be matched (evicted on demand)."""
+    @property
+    def held_blocks(self) -> int:
+        """Blocks held by requests or waiting in limbo for a step in flight."""
+    @property
+    def waiting(self) -> int: ...
+    @property
+    def running(self) -> int: ...
+    @property
+    def steps_in_flight(self) -> int: ...
+    @property
+    def live_requests(self) -> int:
+        """Requests whose record is not recycled yet; 0 when everything has drained."""
+    @property
+    def steps(self) -> int: ...
+    @property
+    def scheduled_tokens(self) -> int: ...
+    @property
+    def output_tokens(self) -> int: ...
+    @property
+    def submitted(self) -> int: ...
+    @property
+    def finished(self) -> int: ...
+    @property
+    def aborted(self) -> int: ...
+    @property
+    def retractions(self) -> int: ...
+    @property
+    def evictions(self) -> int: ...
+    @property
+    def prefix_query_tokens(self) -> int:
+        """Prompt tokens of admitted requests (counted at each admission)."""
+    @property
+    def prefix_hit_tokens(self) -> int:
+        """Of these, tokens that were found in the prefix cache."""
+
+class StepPlan:
+    """One step for the device: rows of requests, each with a run of consecutive tokens (decode: one; prefill: a chunk)."""
+
+    @property
+    def step(self) -> int:
+        """Number of the step, 1, 2, 3, ...; give it back to `land`."""
+    @property
+    def rows(self) -> int: ...
+    @property
+    def tokens(self) -> int:
+        """Tokens over all rows."""
+    @property
+    def decode_rows(self) -> int: ...
+    @property
+    def sampling_rows(self) -> int:
+        """Rows that end in a sampled token: `land` expects this many results, in row order."""
+    @property
+    def context_tokens(self) -> int:
+        """Sum over rows of start + num_tokens: the KV tokens that attention reads."""
+    @property
+    def attention_pairs(self) -> int:
+        """Sum over rows of visible (query, key) pairs under a causal mask."""
+    @property
+    def request_ids(self) -> NDArray[np.int64]:
+        """[rows]"""
+    @property
+    def slots(self) -> NDArray[np.int32]:
+        """[rows] row of the runner's block table, 0 <= slot < max_running."""
+    @property
+    def start(self) -> NDArray[np.int32]:
+        """[rows] position of the row's first token = tokens already in the KV cache when the step runs."""
+    @property
+    def num_tokens(self) -> NDArray[np.int32]:
+        """[rows] tokens in the row, at least 1."""
+    @property
+    def samples(self) -> NDArray[np.bool_]:
+        """[rows] whether the row's last token is followed by a sampled one."""
+    @property
+    def input_ids(self) -> NDArray[np.int32]:
+        """[tokens] token ids in row order; -1 = the token that the previous step in flight samples for this slot.
+        Empty if a request of the step was submitted by hashes."""
+    @property
+    def positions(self) -> NDArray[np.int32]:
+        """[tokens] position of each token in its sequence. Empty like `input_ids`."""
+    @property
+    def table_slots(self) -> NDArray[np.int32]:
+        """[deltas] block-table deltas to apply before the step: table[table_slots, table_index] = table_blocks."""
+    @property
+    def table_index(self) -> NDArray[np.int32]:
+        """[deltas]"""
+    @property
+    def table_blocks(self) -> NDArray[np.int32]:
+        """[deltas]"""
+
+class Scheduler:
+    """The scheduler of one replica. Not thread-safe: one thread drives it."""
+
+    def __init__(self, config: SchedulerConfig, spec_hash: str = ...) -> None:
+        """Raises SpecMismatch if `spec_hash` is given and is not `SPEC_HASH`."""
+    @property
+    def config(self) -> SchedulerConfig: ...
+    def submit(self, request_id: int, tokens: NDArray[np.int32], max_new_tokens: int) -> SubmitResult:
+        """Queue a request. `tokens`: [prompt tokens >= 1], non-negative ids; `max_new_tokens` >= 1.
+
+        Rejected if prompt + max_new_tokens can never fit the pool. Raises DuplicateRequest, ValueError.
+        """
+    def submit_hashed(
+        self, request_id: int, prompt_tokens: int, page_hashes: NDArray[np.uint64], max_new_tokens: int
+    ) -> SubmitResult:
+        """Queue a request known only by the chain hashes of its full blocks, as traces give them.
+
+        `page_hashes`: [<= (prompt_tokens + max_new_tokens) // block_size]; entry i names the content of blocks 0..i together.
+        Entries beyond the prompt name blocks that the output will fill; blocks without a hash are never shared.
+        """
+    def abort(self, request_id: int) -> None:
+        """End a request at any moment. Its blocks come back now, or when the last step that reads them has landed."""
+    def plan(self) -> StepPlan | None:
+        """The next step, or None until an event changes something (or `overlap_depth` + 1 steps are in flight)."""
+    def land(self, step: int, tokens: NDArray[np.int32], stop: NDArray[np.bool_] | None = None) -> None:
+        """The device has finished `step`, the oldest in flight. `tokens`: [sampling_rows] sampled ids, in row order;
+        `stop`: [sampling_rows] True where that token ends its request (EOS, stop string).
+
+        All of it is applied, or a typed error is raised and nothing has changed. Results of requests that were
+        aborted meanwhile are ignored.
+        """
+    def events(self) -> list[tuple[int, int, int]]:
+        """(kind, request_id, value) since the last call, oldest first; see `EventKind`."""
+    def stats(self) -> Stats: ...
+    def transition_counts(self) -> dict[str, int]:
+        """How often each transition of the specification was taken."""
+    def drain_trace(self) -> NDArray[np.int32]:
+        """[n, 6]: transition number, number of arguments, up to 4 arguments (request, block, step indices or integers).
+
+        The transitions taken since the last call, in order; empty unless `record_trace`.
+        """
+    def snapshot(self) -> dict[str, dict[tuple[int, ...], int]]:
+        """Concrete variables of the specification with their values (those that differ from the initial value), for tests."""
+    def check(self) -> None:
+        """Recount block states, reference counts and tables from scratch. Raises InvariantViolated with the difference."""

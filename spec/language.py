@@ -1,0 +1,352 @@
+"""The specification language: sorts, variables, transitions and properties over a small expression tree.
+
+A `Spec` is a set of state variables and of transitions that change them. A transition has parameters, named guards (when it
+may be taken) and effects (simultaneous point updates, every right-hand side read in the state before). Everything else in
+this folder (prover, explorer, C++ generator, monitor, diagrams) is derived from these objects and nothing else.
+
+Sorts such as Request are unbounded sets of anonymous individuals; a variable is a function from sorts to a value:
+
+    Request = spec.sort("Request", "r")
+    blocks = spec.variable("blocks", Request, of=INT, init=0, doc="KV blocks that the request holds")
+    blocks(r)          # reads it: an expression
+    blocks[r]          # the place that an effect writes
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from .expressions import INT, Expr, SpecError, lift, to_text
+
+@dataclass(frozen=True)
+class Sort:
+    """An unbounded set of individuals; `letter` names them in timelines (r0, r1, ...)."""
+
+    name: str
+    letter: str
+
+
+class Enum:
+    """A finite type; its values are attributes: `RequestState.WAITING`."""
+
+    def __init__(self, name: str, values: dict[str, str]) -> None:
+        self.name = name
+        self.values = tuple(values)
+        self.docs = dict(values)
+        for value in values:
+            setattr(self, value, Expr("enum", self, value, type=name))
+
+    def __getattr__(self, value: str) -> Expr:
+        raise SpecError(f"{self.name} has no state {value}; it has {', '.join(self.values)}")
+
+
+class _Any:
+    def __repr__(self) -> str:
+        return "ANY"
+
+
+ANY = _Any()
+"""As an index of an effect: every individual of that sort at once (ghost variables only)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an effect writes: a variable and its indices."""
+
+    variable: Variable
+    index: tuple[Any, ...]
+
+
+@dataclass(eq=False)
+class Variable:
+    """State: a function from sorts to a value. `ghost` variables exist in proofs and checked builds only."""
+
+    name: str
+    sorts: tuple[Sort, ...]
+    type: str
+    init: Expr
+    ghost: bool
+    doc: str
+
+    def __call__(self, *index: Expr) -> Expr:
+        if tuple(i.type for i in index) != tuple(s.name for s in self.sorts):
+            raise SpecError(f"{self.name} is indexed by {[s.name for s in self.sorts]}, not {[i.type for i in index]}")
+        return Expr("read", self, *index, type=self.type)
+
+    def __getitem__(self, index: Any) -> Place:
+        index = index if isinstance(index, tuple) else (index,)
+        if len(index) != len(self.sorts):
+            raise SpecError(f"{self.name} has {len(self.sorts)} indices, not {len(index)}")
+        return Place(self, index)
+
+    @property
+    def place(self) -> Place:
+        """The place of a variable without indices."""
+        return Place(self, ())
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of a transition or property. Integers carry the range that makes sense (`low <= x`, `x <= high`)."""
+
+    name: str
+    type: str
+    low: Expr | None = None
+    high: Expr | None = None
+
+    @property
+    def expr(self) -> Expr:
+        return Expr("param", self.name, type=self.type)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One named condition of a transition."""
+
+    name: str
+    condition: Expr
+
+
+@dataclass(frozen=True)
+class Effect:
+    """`variable[index] := value`. `binders` are the parameters that stand for ANY indices inside `value`."""
+
+    variable: Variable
+    index: tuple[Expr, ...]
+    binders: tuple[Parameter, ...]
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Move:
+    """One edge of a state diagram."""
+
+    machine: Variable
+    sources: tuple[str, ...]
+    target: str
+
+
+@dataclass(eq=False)
+class Transition:
+    """An atomic change of state, by the scheduler, or by the environment (device, clients)."""
+
+    name: str
+    actor: str
+    parameters: tuple[Parameter, ...]
+    doc: str
+    guards: list[Guard] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    moves: list[Move] = field(default_factory=list)
+
+    def guard(self, name: str, condition: Expr) -> None:
+        """The transition may be taken only if the condition holds."""
+        if any(g.name == name for g in self.guards):
+            raise SpecError(f"{self.name} has two guards named {name!r}")
+        self.guards.append(Guard(name, condition))
+
+    def set(self, place: Place, value: Any) -> None:
+        """Effect: the place gets the value. An ANY index takes a function of the individuals it stands for."""
+        variable, index, binders = place.variable, [], []
+        for i, sort in zip(place.index, variable.sorts, strict=True):
+            if i is ANY:
+                if not variable.ghost:
+                    raise SpecError(f"{self.name}: {variable.name} is concrete; only ghost variables may be set for ANY")
+                binders.append(Parameter(f"any_{sort.letter}{len(binders)}", sort.name))
+                index.append(binders[-1].expr)
+            else:
+                index.append(i)
+        expression = lift(value(*[b.expr for b in binders])) if callable(value) else lift(value)
+        self.effects.append(Effect(variable, tuple(index), tuple(binders), expression))
+
+    def add(self, place: Place, amount: Expr | int) -> None:
+        """Effect: the place grows by the amount."""
+        self.set(place, place.variable(*place.index) + amount)
+
+    def move(self, place: Place, sources: Expr | tuple[Expr, ...], target: Expr) -> None:
+        """The individual's state goes from one of `sources` to `target`: a guard and an effect in one."""
+        sources = sources if isinstance(sources, tuple) else (sources,)
+        names = tuple(str(s.args[1]) for s in sources)
+        self.guard(f"{place.variable.sorts[0].name.lower()} {'/'.join(names)}", place.variable(*place.index).isin(*sources))
+        self.set(place, target)
+        self.moves.append(Move(place.variable, names, str(target.args[1])))
+
+    def stay(self, place: Place, *sources: Expr) -> None:
+        """Guard: the individual is in one of these states (and keeps it)."""
+        names = "/".join(str(s.args[1]) for s in sources)
+        self.guard(f"{place.variable.sorts[0].name.lower()} {names}", place.variable(*place.index).isin(*sources))
+
+
+@dataclass(frozen=True)
+class Count:
+    """A counter and what it means: the sum, over individuals with `condition`, of `weight` (1 if None)."""
+
+    variable: Variable
+    over: Parameter
+    index: tuple[Parameter, ...]
+    condition: Expr
+    weight: Expr | None
+
+
+@dataclass(frozen=True)
+class Property:
+    """`kind`: "property" (what users rely on), "lemma" (helps the proof) or "action" (relates two successive states)."""
+
+    name: str
+    kind: str
+    group: str
+    parameters: tuple[Parameter, ...]
+    formula: Expr
+    doc: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Transitions of which, when `when` holds, exactly one may be taken for the given parameters."""
+
+    name: str
+    transitions: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    when: Expr
+
+
+class Spec:
+    """A whole specification; the machines add to it in the order in which they are read."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sorts: dict[str, Sort] = {}
+        self.enums: dict[str, Enum] = {}
+        self.constants: dict[str, tuple[Expr, int, str]] = {}
+        self.variables: dict[str, Variable] = {}
+        self.transitions: dict[str, Transition] = {}
+        self.counts: dict[str, Count] = {}
+        self.subsets: list[tuple[str, str]] = []
+        self.properties: dict[str, Property] = {}
+        self.choices: list[Choice] = []
+
+    def sort(self, name: str, letter: str) -> Sort:
+        """Declare an unbounded set of individuals."""
+        self.sorts[name] = Sort(name, letter)
+        return self.sorts[name]
+
+    def enum(self, name: str, **values: str) -> Any:
+        """Declare a finite type: value name = what it means."""
+        self.enums[name] = Enum(name, values)
+        return self.enums[name]
+
+    def constant(self, name: str, minimum: int, doc: str) -> Expr:
+        """Declare an integer that never changes and is at least `minimum`."""
+        self.constants[name] = (Expr("const", name, type=INT), minimum, doc)
+        return self.constants[name][0]
+
+    def variable(self, name: str, *sorts: Sort, of: Any, init: Any, doc: str, ghost: bool = False) -> Variable:
+        """Declare state: a function from `sorts` to `of` that is `init` everywhere at the start."""
+        type_ = of.name if isinstance(of, Enum) else of
+        self.variables[name] = Variable(name, sorts, type_, lift(init), ghost, doc)
+        return self.variables[name]
+
+    def count(
+        self,
+        name: str,
+        *sorts: Sort,
+        over: Sort,
+        of: Callable[..., Expr],
+        doc: str,
+        weight: Callable[..., Expr] | None = None,
+        init: Any = 0,
+        ghost: bool = False,
+        part_of: Variable | None = None,
+    ) -> Variable:
+        """Declare a counter by its meaning: how many of `over` satisfy `of` (or their total `weight`).
+
+        Effects must maintain it; the prover checks that they do. `part_of` names a counter over a superset.
+        """
+        variable = self.variable(name, *sorts, of=INT, init=init, doc=doc, ghost=ghost)
+        counted = Parameter(f"each_{over.letter}", over.name)
+        index = tuple(Parameter(f"{s.letter}", s.name) for s in sorts)
+        args = [counted.expr, *[i.expr for i in index]]
+        self.counts[name] = Count(variable, counted, index, of(*args), weight(*args) if weight else None)
+        if part_of is not None:
+            self.subsets.append((name, part_of.name))
+        return variable
+
+    @contextmanager
+    def transition(self, name: str, doc: str, actor: str = "scheduler", **parameters: Any) -> Iterator[Any]:
+        """Declare a transition; the body of the `with` adds guards and effects.
+
+        A parameter is given as a sort, or as (low, high) for an integer (either may be None: unbounded in the proof).
+        """
+        made = []
+        for parameter, kind in parameters.items():
+            if isinstance(kind, Sort):
+                made.append(Parameter(parameter, kind.name))
+            else:
+                low, high = (None if x is None else lift(x) for x in kind)
+                made.append(Parameter(parameter, INT, low, high))
+        transition = Transition(name, actor, tuple(made), doc)
+        yield (transition, *[p.expr for p in made])
+        for parameter in made:
+            if parameter.low is not None:
+                transition.guard(f"{parameter.name} large enough", parameter.low <= parameter.expr)
+            if parameter.high is not None:
+                transition.guard(f"{parameter.name} small enough", parameter.expr <= parameter.high)
+        written = [(e.variable.name, tuple(map(to_text, e.index))) for e in transition.effects]
+        if len(set(written)) != len(written):
+            raise SpecError(f"{name} writes the same place twice; effects are simultaneous")
+        self.transitions[name] = transition
+
+    def _property(self, kind: str, group: str, name: str, formula: Any, doc: str, sorts: dict[str, Sort]) -> None:
+        if name in self.properties:
+            raise SpecError(f"two properties named {name!r}")
+        parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
+        expression = formula(*[p.expr for p in parameters]) if callable(formula) else formula
+        self.properties[name] = Property(name, kind, group, parameters, expression, doc)
+
+    def safety(self, group: str, name: str, formula: Any, doc: str, **sorts: Sort) -> None:
+        """A property of every reachable state, in one sentence that a user understands."""
+        self._property("property", group, name, formula, doc, sorts)
+
+    def lemma(self, name: str, formula: Any, doc: str, **sorts: Sort) -> None:
+        """A fact of every reachable state that the proof of the others needs."""
+        self._property("lemma", "lemma", name, formula, doc, sorts)
+
+    def action(self, group: str, name: str, formula: Any, doc: str, **sorts: Sort) -> None:
+        """A property of every transition: relates the state before and `after`."""
+        self._property("action", group, name, formula, doc, sorts)
+
+    def choice(self, name: str, *transitions: str, when: Callable[..., Expr], **sorts: Sort) -> None:
+        """When `when` holds, exactly one of the transitions may be taken."""
+        parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
+        self.choices.append(Choice(name, transitions, parameters, when(*[p.expr for p in parameters])))
+
+    def invariants(self) -> list[Property]:
+        """Properties and lemmas of single states, in order of declaration."""
+        return [p for p in self.properties.values() if p.kind != "action"]
+
+    def canonical(self) -> str:
+        """The specification as text in which every name and formula appears; equal text means equal spec."""
+        lines = [f"spec {self.name}"]
+        lines += [f"enum {e.name} = {' '.join(e.values)}" for e in self.enums.values()]
+        lines += [f"constant {name} >= {low}" for name, (_, low, _) in self.constants.items()]
+        for v in self.variables.values():
+            kind = "ghost" if v.ghost else "variable"
+            lines.append(f"{kind} {v.name}({', '.join(s.name for s in v.sorts)}): {v.type} = {v.init}")
+        for c in self.counts.values():
+            weight = "" if c.weight is None else f" of {c.weight}"
+            lines.append(f"count {c.variable.name} = sum {c.over.name}: {c.condition}{weight}")
+        for t in self.transitions.values():
+            lines.append(f"{t.actor} {t.name}({', '.join(f'{p.name}: {p.type}' for p in t.parameters)})")
+            lines += [f"  guard {g.name}: {g.condition}" for g in t.guards]
+            for e in t.effects:
+                lines.append(f"  {e.variable.name}[{', '.join(map(to_text, e.index))}] := {e.value}")
+        lines += [f"{p.kind} {p.group} {p.name}: {p.formula}" for p in self.properties.values()]
+        lines += [f"choice {c.name}: {' '.join(c.transitions)} when {c.when}" for c in self.choices]
+        return "\n".join(lines) + "\n"
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of `canonical`; the compiled scheduler carries it."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()

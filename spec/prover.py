@@ -1,0 +1,347 @@
+"""The prover: every transition keeps every property, for any number of requests, blocks and steps (z3).
+
+Induction over the transitions. For one transition and one property the question to z3 is: can there be a state in which all
+invariants hold, the guards are true, and the property is false afterwards? `unsat` is a proof. The state afterwards is the
+state before with the effects substituted, so there are no frame axioms. Invariants are universal formulas over sorts without
+functions between them; instantiating them with the individuals at hand (parameters and the property's own) is complete, so z3
+always answers.
+
+Counters need sums over unbounded sets, which z3 does not have. They are proved by the delta rule: (1) the summand of an
+individual that is no parameter of the transition does not change, and (2) the counter changes by exactly the change of the
+summands of the distinct parameters. What may then be assumed of a counter C with condition p and weight w >= 0 is: C >= 0;
+p(x) gives C >= w(x); p(x), p(y), x != y give C >= w(x) + w(y); and if C counts a part of D, D = 0 gives C = 0.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import z3
+
+from .expressions import BOOL, INT, TICK, Expr, variables_read
+from .language import Choice, Count, Parameter, Property, Spec, Transition, Variable
+
+Reader = Callable[[Variable, Sequence[z3.ExprRef]], z3.ExprRef]
+Individuals = dict[str, list[z3.ExprRef]]
+
+
+@dataclass(frozen=True)
+class Obligation:
+    """One question to the solver and its answer. `subject` is a transition or "initial state"."""
+
+    subject: str
+    property: str
+    kind: str
+    verdict: str
+    seconds: float
+    model: z3.ModelRef | None = None
+
+    @property
+    def proved(self) -> bool:
+        return self.verdict == "proved"
+
+
+class Prover:
+    """Turns a specification into obligations and has z3 discharge them. One instance holds one z3 context."""
+
+    def __init__(self, spec: Spec, timeout_ms: int = 20_000) -> None:
+        self.spec = spec
+        self.timeout_ms = timeout_ms
+        self.context = z3.Context()
+        self.types: dict[str, z3.SortRef] = {
+            BOOL: z3.BoolSort(self.context),
+            INT: z3.IntSort(self.context),
+            TICK: z3.IntSort(self.context),
+        }
+        self.values: dict[tuple[str, str], z3.ExprRef] = {}
+        for enum in spec.enums.values():
+            sort, constants = z3.EnumSort(enum.name, list(enum.values), ctx=self.context)
+            self.types[enum.name] = sort
+            self.values.update({(enum.name, v): c for v, c in zip(enum.values, constants, strict=True)})
+        for name in spec.sorts:
+            self.types[name] = z3.DeclareSort(name, self.context)
+        self.constants = {name: z3.Int(name, self.context) for name in spec.constants}
+        self.functions = {
+            v.name: z3.Function(v.name, *[self.types[s.name] for s in v.sorts], self.types[v.type])
+            for v in spec.variables.values()
+        }
+        self.transition = ""
+
+    # Expressions.
+
+    def before(self, variable: Variable, index: Sequence[z3.ExprRef]) -> z3.ExprRef:
+        """The variable in the state before the transition."""
+        return self.functions[variable.name](*index)
+
+    def evaluate(self, e: Expr, names: dict[str, z3.ExprRef], read: Reader, read_next: Reader | None = None) -> z3.ExprRef:
+        """The z3 term of an expression, with parameters from `names` and variables through `read`."""
+        if e.op == "lit":
+            value = e.args[0]
+            return z3.BoolVal(value, self.context) if e.type == BOOL else z3.IntVal(value, self.context)
+        if e.op == "enum":
+            return self.values[e.args[0].name, e.args[1]]
+        if e.op == "param":
+            return names[e.args[0]]
+        if e.op == "const":
+            return self.constants[e.args[0]]
+        if e.op == "read":
+            return read(e.args[0], [self.evaluate(i, names, read, read_next) for i in e.args[1:]])
+        if e.op == "next":
+            assert read_next is not None
+            return self.evaluate(e.args[0], names, read_next)
+        if e.op == "taken":
+            return z3.BoolVal(e.args[0] == self.transition, self.context)
+        a = [self.evaluate(x, names, read, read_next) for x in e.args]
+        match e.op:
+            case "eq":
+                return a[0] == a[1]
+            case "le":
+                return a[0] <= a[1]
+            case "lt":
+                return a[0] < a[1]
+            case "add":
+                return a[0] + a[1]
+            case "sub":
+                return a[0] - a[1]
+            case "not":
+                return z3.Not(a[0])
+            case "and":
+                return z3.And(*a)
+            case "or":
+                return z3.Or(*a)
+            case "ite":
+                return z3.If(*a)
+        raise AssertionError(f"unknown node {e.op}")
+
+    def after_reader(self, transition: Transition, names: dict[str, z3.ExprRef]) -> Reader:
+        """Reads variables in the state after the transition: effects are substituted."""
+        by_variable: dict[str, list[tuple[list[z3.ExprRef | None], Parameter | None, tuple[Parameter, ...], Expr]]] = {}
+        for effect in transition.effects:
+            bound = {b.name for b in effect.binders}
+            index = [
+                None if i.op == "param" and i.args[0] in bound else self.evaluate(i, names, self.before) for i in effect.index
+            ]
+            by_variable.setdefault(effect.variable.name, []).append((index, None, effect.binders, effect.value))
+
+        def read(variable: Variable, index: Sequence[z3.ExprRef]) -> z3.ExprRef:
+            value = self.before(variable, index)
+            for places, _, binders, expression in by_variable.get(variable.name, []):
+                any_terms = [x for place, x in zip(places, index, strict=True) if place is None]
+                local = {**names, **{b.name: x for b, x in zip(binders, any_terms, strict=True)}}
+                new = self.evaluate(expression, local, self.before)
+                here = [x == place for place, x in zip(places, index, strict=True) if place is not None]
+                value = z3.If(z3.And(*here), new, value) if here else new
+            return value
+
+        return read
+
+    # What may be assumed.
+
+    def constant_axioms(self) -> list[z3.BoolRef]:
+        return [self.constants[name] >= low for name, (_, low, _) in self.spec.constants.items()]
+
+    def tuples(self, parameters: Sequence[Parameter], individuals: Individuals) -> list[dict[str, z3.ExprRef]]:
+        """All ways to choose individuals for the parameters."""
+        choices = [individuals[p.type] for p in parameters]
+        return [{p.name: x for p, x in zip(parameters, xs, strict=True)} for xs in itertools.product(*choices)]
+
+    def summand(self, count: Count, names: dict[str, z3.ExprRef], read: Reader) -> tuple[z3.BoolRef, z3.ArithRef]:
+        weight = z3.IntVal(1, self.context) if count.weight is None else self.evaluate(count.weight, names, read)
+        return self.evaluate(count.condition, names, read), weight
+
+    def assumptions(self, individuals: Individuals) -> list[z3.BoolRef]:
+        """Invariants and counter axioms of the state before, for the given individuals."""
+        facts = self.constant_axioms()
+        for p in self.spec.invariants():
+            facts += [self.evaluate(p.formula, names, self.before) for names in self.tuples(p.parameters, individuals)]
+        for count in self.spec.counts.values():
+            for names in self.tuples(count.index, individuals):
+                total = self.before(count.variable, [names[i.name] for i in count.index])
+                facts.append(total >= 0)
+                terms = [
+                    (x, *self.summand(count, {**names, count.over.name: x}, self.before)) for x in individuals[count.over.type]
+                ]
+                facts += [z3.Implies(holds, total >= weight) for _, holds, weight in terms]
+                facts += [
+                    z3.Implies(z3.And(h1, h2, x1 != x2), total >= w1 + w2)
+                    for (x1, h1, w1), (x2, h2, w2) in itertools.combinations(terms, 2)
+                ]
+        for part, whole in self.spec.subsets:
+            for names in self.tuples(self.spec.counts[part].index, individuals):
+                index = list(names.values())
+                whole_is_0 = self.before(self.spec.variables[whole], index) == 0
+                facts.append(z3.Implies(whole_is_0, self.before(self.spec.variables[part], index) == 0))
+        return facts
+
+    def individuals(self, parameters: Sequence[Parameter], extra: int) -> tuple[dict[str, z3.ExprRef], Individuals]:
+        """Constants for the parameters, and for each sort these plus `extra` fresh ones."""
+        names: dict[str, z3.ExprRef] = {}
+        terms: Individuals = {sort: [] for sort in self.spec.sorts}
+        for p in parameters:
+            names[p.name] = z3.Const(p.name, self.types[p.type])
+            if p.type in terms:
+                terms[p.type].append(names[p.name])
+        for sort in self.spec.sorts.values():
+            terms[sort.name] += [z3.Const(f"{sort.letter}'{i}", self.types[sort.name]) for i in range(extra)]
+        return names, terms
+
+    def solver(self) -> z3.Solver:
+        solver = z3.Solver(ctx=self.context)
+        solver.set("timeout", self.timeout_ms)
+        return solver
+
+    def decide(self, solver: z3.Solver, question: z3.BoolRef, subject: str, name: str, kind: str) -> Obligation:
+        """Proved if the question has no model."""
+        start = time.perf_counter()
+        solver.push()
+        solver.add(question)
+        answer = solver.check()
+        verdict = {"unsat": "proved", "sat": "FAILED"}.get(str(answer), "UNKNOWN")
+        model = solver.model() if answer == z3.sat else None
+        solver.pop()
+        return Obligation(subject, name, kind, verdict, time.perf_counter() - start, model)
+
+    # Obligations.
+
+    def prove(self, transitions: Sequence[Transition] | None = None) -> list[Obligation]:
+        """All obligations: initial state, then each transition against each property and counter."""
+        results: list[Obligation] = []
+        if transitions is None:
+            results += self.prove_initial()
+            transitions = list(self.spec.transitions.values())
+        for transition in transitions:
+            results += self.prove_transition(transition)
+        return results
+
+    def prove_initial(self) -> list[Obligation]:
+        """Every invariant holds at the start, where every variable has its initial value."""
+
+        def initial(variable: Variable, _: Sequence[z3.ExprRef]) -> z3.ExprRef:
+            return self.evaluate(variable.init, {}, self.before)
+
+        results = []
+        for p in self.spec.invariants():
+            solver = self.solver()
+            solver.add(*self.constant_axioms())
+            names, _ = self.individuals(p.parameters, 0)
+            question = z3.Not(self.evaluate(p.formula, names, initial))
+            results.append(self.decide(solver, question, "initial state", p.name, p.kind))
+        return results
+
+    def prove_transition(self, transition: Transition) -> list[Obligation]:
+        """One transition against every property, counter and weight; what it does not touch holds trivially."""
+        self.transition = transition.name
+        names, individuals = self.individuals(transition.parameters, 2)
+        solver = self.solver()
+        solver.add(*self.assumptions(individuals))
+        solver.add(*[self.evaluate(g.condition, names, self.before) for g in transition.guards])
+        read = self.after_reader(transition, names)
+        written = {e.variable.name for e in transition.effects}
+        results = []
+        for p in self.spec.properties.values():
+            if not variables_read(p.formula) & written:
+                results.append(Obligation(transition.name, p.name, p.kind, "proved", 0.0))
+                continue
+            chosen = self.fresh(p.parameters, individuals, transition)
+            if p.kind == "action":
+                formula = self.evaluate(p.formula, chosen, self.before, read)
+            else:
+                formula = self.evaluate(p.formula, chosen, read)
+            results.append(self.decide(solver, z3.Not(formula), transition.name, p.name, p.kind))
+        for count in self.spec.counts.values():
+            touched = {count.variable.name} | variables_read(count.condition)
+            touched |= variables_read(count.weight) if count.weight is not None else set()
+            if touched & written:
+                question = self.wrong_count(transition, count, names, individuals, read)
+                results.append(self.decide(solver, question, transition.name, f"count {count.variable.name}", "count"))
+        results.append(self.decide(solver, self.stutters(transition, names, read), transition.name, "changes something", "action"))
+        return results
+
+    def fresh(self, parameters: Sequence[Parameter], individuals: Individuals, transition: Transition) -> dict[str, z3.ExprRef]:
+        """The property's own individuals: the fresh ones, which may equal the transition's parameters or not."""
+        used: dict[str, int] = {}
+        chosen = {}
+        for p in parameters:
+            skip = sum(q.type == p.type for q in transition.parameters)
+            chosen[p.name] = individuals[p.type][skip + used.get(p.type, 0)]
+            used[p.type] = used.get(p.type, 0) + 1
+        return chosen
+
+    def wrong_count(
+        self, transition: Transition, count: Count, names: dict[str, z3.ExprRef], individuals: Individuals, read: Reader
+    ) -> z3.BoolRef:
+        """The delta rule, negated: a bystander's summand changes, or the counter does not change as the parameters do."""
+        chosen = self.fresh((*count.index, count.over), individuals, transition)
+        bystander = chosen.pop(count.over.name)
+        zero = z3.IntVal(0, self.context)
+
+        def value(x: z3.ExprRef, reader: Reader) -> z3.ArithRef:
+            holds, weight = self.summand(count, {**chosen, count.over.name: x}, reader)
+            return z3.If(holds, weight, zero)
+
+        own = [names[p.name] for p in transition.parameters if p.type == count.over.type]
+        bystander_changes = z3.And(*[bystander != x for x in own], value(bystander, read) != value(bystander, self.before))
+        change: z3.ArithRef = zero
+        for i, x in enumerate(own):
+            is_new = z3.And(*[x != y for y in own[:i]]) if i else z3.BoolVal(True, self.context)
+            change = change + z3.If(is_new, value(x, read) - value(x, self.before), zero)
+        index = [chosen[i.name] for i in count.index]
+        delta = read(count.variable, index) - self.before(count.variable, index)
+        negative = value(bystander, read) < 0
+        return z3.Or(bystander_changes, delta != change, negative)
+
+    def stutters(self, transition: Transition, names: dict[str, z3.ExprRef], read: Reader) -> z3.BoolRef:
+        """The transition may be taken and changes nothing."""
+        same = []
+        for effect in transition.effects:
+            if not effect.binders:
+                index = [self.evaluate(i, names, self.before) for i in effect.index]
+                same.append(read(effect.variable, index) == self.before(effect.variable, index))
+        return z3.And(*same)
+
+    def vacuous(self, transition: Transition) -> Obligation:
+        """Whether some state that satisfies all invariants allows the transition (a transition that nothing allows proves nothing)."""
+        names, individuals = self.individuals(transition.parameters, 1)
+        solver = self.solver()
+        solver.add(*self.assumptions(individuals))
+        start = time.perf_counter()
+        solver.add(*[self.evaluate(g.condition, names, self.before) for g in transition.guards])
+        verdict = {"sat": "possible", "unsat": "VACUOUS"}.get(str(solver.check()), "UNKNOWN")
+        return Obligation(transition.name, "can be taken", "vacuity", verdict, time.perf_counter() - start)
+
+    def prove_choice(self, choice: Choice) -> list[Obligation]:
+        """Exactly one of the transitions is possible: no two at once, and never none."""
+        names, individuals = self.individuals(choice.parameters, 1)
+        solver = self.solver()
+        solver.add(*self.assumptions(individuals))
+        solver.add(self.evaluate(choice.when, names, self.before))
+        enabled = []
+        for name in choice.transitions:
+            transition = self.spec.transitions[name]
+            guards = [self.evaluate(g.condition, names, self.before) for g in transition.guards]
+            enabled.append(z3.And(*guards))
+        results = [self.decide(solver, z3.Not(z3.Or(*enabled)), choice.name, "one is possible", "choice")]
+        for (i, a), (j, b) in itertools.combinations(enumerate(enabled), 2):
+            pair = f"{choice.transitions[i]} or {choice.transitions[j]}, not both"
+            results.append(self.decide(solver, z3.And(a, b), choice.name, pair, "choice"))
+        return results
+
+    def subset_holds(self, part: str, whole: str) -> Obligation:
+        """Side condition of a `part_of` declaration: whatever the part counts, the whole counts."""
+        a, b = self.spec.counts[part], self.spec.counts[whole]
+        names, _ = self.individuals((*a.index, a.over), 0)
+        renamed = {i.name: names[j.name] for i, j in zip(b.index, a.index, strict=True)} | {b.over.name: names[a.over.name]}
+        inside = self.evaluate(a.condition, names, self.before)
+        outside = z3.Not(self.evaluate(b.condition, renamed, self.before))
+        return self.decide(self.solver(), z3.And(inside, outside), f"count {part}", f"part of {whole}", "count")
+
+
+def failed(obligations: Sequence[Obligation]) -> list[Obligation]:
+    """Those that were not proved."""
+    return [o for o in obligations if not o.proved]
+
+
+__all__ = ["Obligation", "Property", "Prover", "failed"]
