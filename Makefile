@@ -83,8 +83,8 @@ demo: $(STAMPS)/serve ## Set everything up, then verify, simulate and serve once
 test: $(STAMPS)/test ## Set up what the tests need and run them (PYTEST_ARGS="-k name" to choose)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-bench-%: $(STAMPS)/serve ## Run benchmarks/%.py and print what it measured
-	@$(BIN)/python benchmarks/$*.py
+bench-%: $(STAMPS)/serve ## Run benchmarks/%.py or the folder benchmarks/%
+	@$(BIN)/python $(firstword $(wildcard benchmarks/$*.py) benchmarks/$*)
 
 ## ------------------------------------------------------------------ for developers
 
