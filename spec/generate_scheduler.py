@@ -1,0 +1,321 @@
+"""Generates the C++ class `Machine`: the state of the specification and one `apply_*` function for each transition.
+
+`apply_*` functions are the only writers of the state. They check every guard (in release builds too), evaluate all effects in
+the state before, write them, and return `Guard::none`, or the guard that refused and nothing has changed. Ghost variables,
+guards over them and the recount of every property exist in the checked build only (`TOKENSPEED_CHECKED`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from textwrap import indent
+
+from .cpp import camel, cpp_expression, guard_identifier, guard_labels, header, plain
+from .expressions import BOOL, Expr, variables_read
+from .language import Effect, Parameter, Spec, Transition, Variable
+
+RELATION_TABLES = {"holds": "position"}
+"""Concrete relations kept in a table of their own class: relation -> the block variable that says where to look."""
+
+
+class SchedulerGenerator:
+    """Writes `machine.h`, `machine.cpp` and `machine_check.cpp` for one specification."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.sorts = [s.name for s in spec.sorts.values()]
+        self.ids = {name: f"{name}Id" for name in self.sorts}
+
+    # Types and places.
+
+    def cpp_type(self, type_: str) -> str:
+        if type_ in self.spec.enums or type_ in self.ids:
+            return self.ids.get(type_, type_)
+        return "bool" if type_ == BOOL else "std::int64_t"
+
+    def group(self, variable: Variable) -> str:
+        """Variables over the same sorts live in the same struct: Request, StepRequest, Globals."""
+        return "".join(s.name for s in variable.sorts) or "Globals"
+
+    def groups(self, ghost: bool) -> dict[str, list[Variable]]:
+        found: dict[str, list[Variable]] = {}
+        for v in self.spec.variables.values():
+            if v.ghost == ghost and v.name not in RELATION_TABLES:
+                found.setdefault(self.group(v), []).append(v)
+        return found
+
+    def place(self, variable: Variable, index: list[str]) -> str:
+        """The lvalue of a concrete field."""
+        sorts = [s.name for s in variable.sorts]
+        if not sorts:
+            return f"globals_.{variable.name}"
+        field = "".join(s.lower() + "_" for s in sorts)
+        return f"{field}{''.join(f'[{at}]' for at in index)}.{variable.name}"
+
+    def read(self, variable: Variable, index: list[str]) -> str:
+        if variable.name in RELATION_TABLES:
+            return f"{variable.name}({', '.join(index)})"
+        if variable.ghost:
+            return f"ghost_.{variable.name}.get({{{', '.join(index)}}})"
+        return self.place(variable, index)
+
+    def names(self, parameters: tuple[Parameter, ...] = ()) -> dict[str, str]:
+        return {p.name: p.name for p in parameters} | {c: f"{c.lower()}_" for c in self.spec.constants}
+
+    def expression(self, e: Expr, parameters: tuple[Parameter, ...] = ()) -> str:
+        return cpp_expression(e, self.names(parameters), self.read)
+
+    def is_ghost(self, e: Expr) -> bool:
+        return any(self.spec.variables[v].ghost for v in variables_read(e))
+
+    def signature(self, t: Transition) -> str:
+        return ", ".join(f"{self.cpp_type(p.type)} {p.name}" for p in t.parameters)
+
+    # machine.h
+
+    def machine_h(self) -> str:
+        spec = self.spec
+        out = [header(spec, "The state and the transitions of requests, KV blocks and steps."), "#pragma once\n"]
+        out.append("#include <array>\n#include <cstdint>\n#include <string_view>\n#include <vector>\n")
+        out.append('#include "../block_tables.h"\n#include "../ghost.h"\n#include "../ids.h"\n')
+        out.append("namespace tokenspeed {\n")
+        out.append(f'inline constexpr std::string_view kSpecHash = "{spec.digest()}";\n')
+        for enum in spec.enums.values():
+            values = "\n".join(f"  {camel(v)},  // {enum.docs[v]}" for v in enum.values)
+            out.append(f"enum class {enum.name} : std::uint8_t {{\n{values}\n}};\n")
+        transitions = "\n".join(f"  {t.name}," for t in spec.transitions.values())
+        out.append(f"enum class Transition : std::uint8_t {{\n{transitions}\n}};\n")
+        out.append(f"inline constexpr std::size_t kTransitions = {len(spec.transitions)};\n")
+        names = ", ".join(f'"{t}"' for t in spec.transitions)
+        out.append(f"inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {{{names}}};\n")
+        guards = [f"  {guard_identifier(t, g.name)}," for t in spec.transitions.values() for g in t.guards]
+        out.append("// Why a transition was refused: the first guard that is false.")
+        out.append("enum class Guard : std::uint16_t {\n  none,\n" + "\n".join(guards) + "\n  bad_index,\n};\n")
+        labels = ", ".join(f'"{x}"' for x in ["none", *guard_labels(spec), "index out of range"])
+        out.append(f"inline constexpr std::array<std::string_view, {len(guards) + 2}> kGuardNames = {{{labels}}};\n")
+        for name, variables in self.groups(ghost=False).items():
+            out.append(f"struct {name}Fields {{")
+            for v in variables:
+                init = "0" if v.init.op == "const" else cpp_expression(v.init, {}, self.read)
+                out.append(f"  {self.cpp_type(v.type)} {v.name} = {init};  // {v.doc}")
+            out.append("};\n")
+        out.append(self.machine_class())
+        out.append("}  // namespace tokenspeed")
+        return "\n".join(out) + "\n"
+
+    def machine_class(self) -> str:
+        spec = self.spec
+        out = ["class Machine {", " public:"]
+        out.append("  // page: tokens per block; blocks: blocks in the pool; steps: records for steps (overlap depth + 2).")
+        out.append("  Machine(std::int64_t page, std::int64_t blocks, StepId steps);\n")
+        out.append("  // One more request record, in its initial state.")
+        out.append("  RequestId add_request();\n")
+        for sort in self.sorts:
+            out.append(f"  {self.ids[sort]} {sort.lower()}_count() const {{ return {self.count(sort)}; }}")
+        out.append("")
+        for v in spec.variables.values():
+            if v.ghost or v.name in RELATION_TABLES:
+                continue
+            parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
+            body = self.place(v, [s.letter for s in v.sorts])
+            out.append(f"  {self.cpp_type(v.type)} {v.name}({parameters}) const {{ return {body}; }}")
+        for name, where in RELATION_TABLES.items():
+            v = spec.variables[name]
+            parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
+            first, second = (s.letter for s in v.sorts)
+            at = self.place(spec.variables[where], [second])
+            out.append(f"  bool {name}({parameters}) const {{ return {name}_.contains({first}, {second}, {at}); }}")
+        out.append("  // The request's blocks in order of position.")
+        out.append("  const BlockTables& tables() const { return holds_; }\n")
+        out.append("  // The transitions. Each returns Guard::none, or the guard that is false, and then nothing has changed.")
+        for t in spec.transitions.values():
+            out.append(f"  // {t.doc}")
+            out.append(f"  [[nodiscard]] Guard apply_{t.name}({self.signature(t)});")
+        out.append("\n  // How often each transition was taken.")
+        out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")
+        out.append("  // Log every transition from now on into `sink` (nullptr: stop).")
+        out.append("  void record_to(std::vector<TraceEvent>* sink) { trace_ = sink; }")
+        out.append("  // Calls visit(name, index, value) for every concrete variable of every individual.")
+        out.append("  template <class Visit>\n  void visit(Visit&& visit) const;")
+        out.append("  // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing.")
+        out.append("  void recheck() const;\n")
+        out.append(" private:")
+        out.append("  void record(Transition transition, std::initializer_list<std::int64_t> arguments);")
+        for c in spec.constants:
+            out.append(f"  std::int64_t {c.lower()}_;")
+        for name, variables in self.groups(ghost=False).items():
+            out.append(f"  {self.storage_type(name, variables)}")
+        for name in RELATION_TABLES:
+            out.append(f"  BlockTables {name}_;")
+        out.append("  std::array<std::uint64_t, kTransitions> taken_{};")
+        out.append("  std::vector<TraceEvent>* trace_ = nullptr;")
+        out.append("#if TOKENSPEED_CHECKED\n  struct Ghosts {")
+        for v in [v for v in spec.variables.values() if v.ghost or v.name in RELATION_TABLES]:
+            out.append(f"    Ghost<{len(v.sorts)}, {self.cpp_type(v.type)}> {v.name};")
+        out.append("  } ghost_;\n#endif")
+        out.append("};\n")
+        out.append(self.visitor())
+        return "\n".join(out) + "\n"
+
+    def count(self, sort: str) -> str:
+        return f"static_cast<{self.ids[sort]}>({sort.lower()}_.size())"
+
+    def storage_type(self, name: str, variables: list[Variable]) -> str:
+        type_ = f"{name}Fields"
+        for _ in variables[0].sorts:
+            type_ = f"std::vector<{type_}>"
+        member = "".join(s.name.lower() + "_" for s in variables[0].sorts) or "globals_"
+        return f"{type_} {member};"
+
+    def loops(self, parameters: list[tuple[str, str]], body: str) -> str:
+        """Nested loops over all individuals: (name, sort)."""
+        for name, sort in reversed(parameters):
+            body = f"for ({self.ids[sort]} {name} = 0; {name} < {sort.lower()}_count(); ++{name}) {{\n{indent(body, '  ')}\n}}"
+        return body
+
+    def visitor(self) -> str:
+        body = []
+        for v in self.spec.variables.values():
+            if v.ghost:
+                continue
+            loop = [(s.letter, s.name) for s in v.sorts]
+            index = ", ".join(f"static_cast<int>({s.letter})" for s in v.sorts)
+            value = self.read(v, [s.letter for s in v.sorts])
+            value = f"static_cast<std::int64_t>({value})"
+            body.append(self.loops(loop, f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'))
+        lines = indent("\n".join(body), "  ")
+        return f"template <class Visit>\nvoid Machine::visit(Visit&& visit) const {{\n{lines}\n}}"
+
+    # machine.cpp
+
+    def machine_cpp(self) -> str:
+        out = [header(self.spec, "What each transition checks and does."), '#include "machine.h"\n']
+        out.append("#include <initializer_list>\n\nnamespace tokenspeed {\n")
+        out.append(self.constructor())
+        for t in self.spec.transitions.values():
+            out.append(self.apply(t))
+        out.append("#if !TOKENSPEED_CHECKED\nvoid Machine::recheck() const {}\n#endif\n")
+        out.append("}  // namespace tokenspeed")
+        return "\n".join(out) + "\n"
+
+    def constructor(self) -> str:
+        starts = [
+            f"  globals_.{v.name} = {self.expression(v.init)};"
+            for v in self.spec.variables.values()
+            if v.init.op == "const"
+        ]
+        return (
+            "Machine::Machine(std::int64_t page, std::int64_t blocks, StepId steps)\n"
+            "    : page_(page), blocks_(blocks), block_(static_cast<std::size_t>(blocks)),\n"
+            "      step_(static_cast<std::size_t>(steps)), step_request_(static_cast<std::size_t>(steps)), holds_(page) {\n"
+            + "\n".join(starts)
+            + "\n}\n\n"
+            "RequestId Machine::add_request() {\n"
+            "  request_.emplace_back();\n"
+            "  for (auto& rows : step_request_) rows.emplace_back();\n"
+            "  holds_.add_request();\n"
+            "  return request_count() - 1;\n"
+            "}\n\n"
+            "void Machine::record(Transition transition, std::initializer_list<std::int64_t> arguments) {\n"
+            "  ++taken_[static_cast<std::size_t>(transition)];\n"
+            "  if (trace_ != nullptr) trace_->emplace_back(static_cast<std::int32_t>(transition), arguments);\n"
+            "}\n"
+        )
+
+    def apply(self, t: Transition) -> str:
+        out = [f"Guard Machine::apply_{t.name}({self.signature(t)}) {{"]
+        bounds = [
+            f"{p.name} < 0 || {p.name} >= {p.type.lower()}_count()" for p in t.parameters if p.type in self.spec.sorts
+        ]
+        if bounds:
+            out.append(f"  if ({' || '.join(bounds)}) return Guard::bad_index;")
+        for g in t.guards:
+            line = f"  if (!({plain(self.expression(g.condition, t.parameters))})) return Guard::{guard_identifier(t, g.name)};"
+            out += self.checked_only([line]) if self.is_ghost(g.condition) else [line]
+        concrete = [e for e in t.effects if not e.variable.ghost]
+        ghost = [e for e in t.effects if e.variable.ghost]
+        copies = [e for e in concrete if e.variable.name in RELATION_TABLES]
+        concrete.sort(key=lambda e: e.variable.name in RELATION_TABLES)
+        out += self.checked_only([self.ghost_effect(t, i, e) for i, e in enumerate([*ghost, *copies])]) if ghost or copies else []
+        inline = self.independent(concrete)
+        for i, e in enumerate(concrete):
+            if not inline:
+                kind = self.cpp_type(e.variable.type)
+                out.append(f"  const {kind} value{i} = {plain(self.expression(e.value, t.parameters))};")
+        for i, e in enumerate(concrete):
+            value = plain(self.expression(e.value, t.parameters)) if inline else f"value{i}"
+            out.append(self.write(t, e, value))
+        out += self.checked_only(["  commit_ghosts();"]) if ghost or copies else []
+        arguments = ", ".join(p.name for p in t.parameters)
+        out.append(f"  record(Transition::{t.name}, {{{arguments}}});")
+        if self.cpp_checked_tail(t):
+            out += self.checked_only([f"  {self.cpp_checked_tail(t)}"])
+        out.append("  return Guard::none;\n}\n")
+        return "\n".join(out).replace("  commit_ghosts();\n", "  ghost_writes.commit();\n")
+
+    def cpp_checked_tail(self, t: Transition) -> str:
+        return "recheck();"
+
+    def independent(self, effects: list[Effect]) -> bool:
+        """Whether writing one effect after the other gives the same as writing them at once."""
+        written: set[str] = set()
+        for e in effects:
+            if variables_read(e.value) & written:
+                return False
+            written.add(e.variable.name)
+        return True
+
+    def write(self, t: Transition, e: Effect, value: str) -> str:
+        index = [self.expression(i, t.parameters) for i in e.index]
+        if e.variable.name in RELATION_TABLES:
+            where = self.place(self.spec.variables[RELATION_TABLES[e.variable.name]], [index[1]])
+            return f"  {e.variable.name}_.set({', '.join(index)}, {where}, {value});"
+        return f"  {self.place(e.variable, index)} = {value};"
+
+    def ghost_effect(self, t: Transition, number: int, e: Effect) -> str:
+        index = ", ".join(cpp_expression(i, self.names((*t.parameters, *e.binders)), self.read) for i in e.index)
+        value = plain(cpp_expression(e.value, self.names((*t.parameters, *e.binders)), self.read))
+        body = f"ghost_writes.add(ghost_.{e.variable.name}, {{{index}}}, {value});"
+        text = self.loops([(b.name, b.type) for b in e.binders], body)
+        return ("  GhostWrites ghost_writes;\n" if number == 0 else "") + indent(text, "  ")
+
+    def checked_only(self, lines: list[str]) -> list[str]:
+        return ["#if TOKENSPEED_CHECKED", *lines, "#endif"]
+
+    # machine_check.cpp
+
+    def machine_check_cpp(self) -> str:
+        out = [header(self.spec, "Checked build: recounts every property and counter."), "#if TOKENSPEED_CHECKED\n"]
+        out.append('#include "machine.h"\n\nnamespace tokenspeed {\n\nvoid Machine::recheck() const {')
+        out += [indent(text, "  ") for text in self.checks()]
+        out.append("}\n\n}  // namespace tokenspeed\n\n#endif")
+        return "\n".join(out) + "\n"
+
+    def checks(self) -> Iterator[str]:
+        for p in self.spec.invariants():
+            shown = ", ".join(x.name for x in p.parameters)
+            fail = f'fail_invariant("{p.name}", {{{shown}}});'
+            condition = plain(self.expression(p.formula, p.parameters))
+            yield self.loops([(x.name, x.type) for x in p.parameters], f"if (!({condition})) {fail}")
+        for count in self.spec.counts.values():
+            parameters = (*count.index, count.over)
+            weight = "1" if count.weight is None else self.expression(count.weight, parameters)
+            condition = plain(self.expression(count.condition, parameters))
+            inner = self.loops([(count.over.name, count.over.type)], f"if ({condition}) total += {weight};")
+            kept = self.read(count.variable, [i.name for i in count.index])
+            shown = ", ".join(i.name for i in count.index)
+            body = f'std::int64_t total = 0;\n{inner}\nif ({kept} != total) fail_invariant("count {count.variable.name}", {{{shown}}});'
+            yield self.loops([(i.name, i.type) for i in count.index], body) if count.index else f"{{\n{indent(body, '  ')}\n}}"
+        for name in RELATION_TABLES:
+            v = self.spec.variables[name]
+            index = ", ".join(s.letter for s in v.sorts)
+            body = f'if ({name}({index}) != ghost_.{name}.get({{{index}}})) fail_invariant("{name} table", {{{index}}});'
+            yield self.loops([(s.letter, s.name) for s in v.sorts], body)
+
+    def files(self) -> dict[str, str]:
+        """File name -> content."""
+        return {
+            "machine.h": self.machine_h(),
+            "machine.cpp": self.machine_cpp(),
+            "machine_check.cpp": self.machine_check_cpp(),
+        }
