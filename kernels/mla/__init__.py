@@ -1,0 +1,81 @@
+"""Multi-head latent attention (MLA) over a paged cache of compressed keys and values."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..arguments import check_dtype, check_same_device, check_shape
+from ..registry import REGISTRY
+
+LATENT_DIM = 512
+"""Values of the compressed key-value latent of a token: the first 512 of its 576 cached values."""
+ROPE_DIM = 64
+"""Values of the shared rotary key of a token: the last 64 of its 576 cached values."""
+CACHED_DIM = LATENT_DIM + ROPE_DIM
+"""Cached values of a token, shared by all heads."""
+
+_OPERATION = REGISTRY.declare("mla_decode", traits=("heads", "q_len", "block_size"), folder=__name__)
+
+
+def mla_decode(
+    q: Tensor,
+    kv_cache: Tensor,
+    block_table: Tensor,
+    context_lens: Tensor,
+    *,
+    scale: float,
+    out: Tensor | None = None,
+    lse: Tensor | None = None,
+    kernel: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Absorbed MLA for rows of a few new tokens each (DeepSeek-V2, arXiv:2405.04434, section 2.1).
+
+    "Absorbed": the key up-projection is already in `q` and the value up-projection is still to be applied to `out`, so
+    the 576 cached values of a token serve every head as key, and the first 512 of them as value. Query j of a row sees
+    the first `context_lens[row] - q_len + j + 1` positions (causal, bottom-right).
+
+    q: [rows, q_len, heads, 576]: 512 latent, then 64 rotary
+    kv_cache: [blocks, block_size, 576], dtype of q, last dimension contiguous
+    block_table: int32 [rows, max_blocks]; entries beyond a row's context are ignored
+    context_lens: int32 [rows], tokens of the row's context INCLUDING its new ones, at most max_blocks * block_size;
+        0 for a padding row
+    scale: factor of the scores
+    out, lse: where to write, contiguous, shaped and typed like the results
+    kernel: name of the kernel to use instead of the registry's choice
+
+    Returns out [rows, q_len, heads, 512] in q's dtype and lse float32 [rows, q_len, heads], the natural logarithm of
+    the sum of exponentiated scores, with which results over parts of a context are merged. A query that sees nothing
+    has out 0 and lse -inf. What the cache holds outside a row's context, NaN included, does not touch the row's result.
+    Raises ValueError or TypeError naming the argument, UnknownKernel, KernelDoesNotFit.
+    """
+    check_shape("q", q, "rows", "q_len", "heads", CACHED_DIM)
+    rows, q_len, heads, _ = q.shape
+    check_shape("kv_cache", kv_cache, "blocks", "block_size", CACHED_DIM)
+    check_shape("block_table", block_table, rows, "max_blocks")
+    check_shape("context_lens", context_lens, rows)
+    check_dtype("kv_cache", kv_cache, q.dtype)
+    check_dtype("block_table", block_table, torch.int32)
+    check_dtype("context_lens", context_lens, torch.int32)
+    check_same_device(q=q, kv_cache=kv_cache, block_table=block_table, context_lens=context_lens)
+    if kv_cache.stride(2) != 1:
+        raise ValueError(
+            f"kv_cache has strides {list(kv_cache.stride())}; the {CACHED_DIM} values of a token must adjoin"
+        )
+    if block_table.shape[1] > 1 and block_table.stride(1) != 1:
+        raise ValueError(f"block_table has strides {list(block_table.stride())}; the entries of a row must adjoin")
+    if out is None:
+        out = q.new_empty(rows, q_len, heads, LATENT_DIM)
+    if lse is None:
+        lse = q.new_empty(rows, q_len, heads, dtype=torch.float32)
+    check_shape("out", out, rows, q_len, heads, LATENT_DIM)
+    check_shape("lse", lse, rows, q_len, heads)
+    check_dtype("out", out, q.dtype)
+    check_dtype("lse", lse, torch.float32)
+    check_same_device(q=q, out=out, lse=lse)
+    for name, tensor in (("out", out), ("lse", lse)):
+        if not tensor.is_contiguous():
+            raise ValueError(f"{name} has strides {list(tensor.stride())}; it must be contiguous")
+    selection = _OPERATION.select(q.device, q.dtype, (heads, q_len, kv_cache.shape[1]), kernel)
+    selection.kernel.run(q, kv_cache, block_table, context_lens, scale=scale, out=out, lse=lse)
+    return out, lse
