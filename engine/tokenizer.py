@@ -1,0 +1,157 @@
+"""Text to token ids and back, by the `tokenizers` library, from a tokenizer.json or from GGUF metadata."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
+
+
+class UnsupportedTokenizer(ValueError):
+    """The checkpoint's tokenizer is of a kind that is not implemented; the message names it."""
+
+
+_LLAMA3_SPLIT: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def _byte_level(use_regex: bool) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+
+
+def _pre_tokenizer(name: str) -> pre_tokenizers.PreTokenizer:
+    """The splitting rule that `tokenizer.ggml.pre` names."""
+    if name == "gpt-2":
+        return _byte_level(use_regex=True)
+    if name == "smollm":
+        return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), _byte_level(use_regex=True)])
+    if name == "llama-bpe":
+        split = pre_tokenizers.Split(Regex(_LLAMA3_SPLIT), behavior="isolated")
+        return pre_tokenizers.Sequence([split, _byte_level(use_regex=False)])
+    raise UnsupportedTokenizer(
+        f"tokenizer.ggml.pre={name!r} is not supported: use a checkpoint with gpt-2, smollm or llama-bpe, "
+        "or a Hugging Face directory with a tokenizer.json"
+    )
+
+
+# Values of tokenizer.ggml.token_type.
+_CONTROL: Final = 3
+_USER_DEFINED: Final = 4
+
+
+class Tokenizer:
+    """Encodes and decodes; knows the special tokens and which of them end an answer. Safe to share between threads."""
+
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        bos_token_id: int | None = None,
+        eos_token_ids: Sequence[int] = (),
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> None:
+        """`special_tokens` are the names that chat templates read, such as {"eos_token": "<|im_end|>"}."""
+        self.backend = backend
+        """The `tokenizers.Tokenizer` (for `tokenizers.decoders.DecodeStream`, say)."""
+        self.bos_token_id = bos_token_id
+        self.eos_token_ids: frozenset[int] = frozenset(eos_token_ids)
+        """Tokens that end an answer."""
+        self.special_tokens: dict[str, str] = dict(special_tokens or {})
+        added = backend.get_added_tokens_decoder()
+        self.special_token_ids: frozenset[int] = frozenset(i for i, token in added.items() if token.special)
+        """Tokens that `decode` leaves out by default."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens, added ones included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> NDArray[np.int32]:
+        """Token ids, int32 [n]. Special tokens written out in `text` become their ids.
+
+        `add_special_tokens` also adds what the checkpoint puts around a plain prompt (a BOS, if any); leave it out
+        for a prompt from a chat template, which writes its own.
+        """
+        return np.array(self.backend.encode(text, add_special_tokens=add_special_tokens).ids, dtype=np.int32)
+
+    def decode(self, ids: Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = True) -> str:
+        """The text of `ids`; bytes that are not UTF-8 (a character cut in two) become U+FFFD."""
+        plain = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
+        return self.backend.decode(plain, skip_special_tokens=skip_special_tokens)
+
+    @classmethod
+    def from_file(
+        cls,
+        path: Path,
+        *,
+        eos_token_ids: Sequence[int] = (),
+        special_tokens: Mapping[str, str] | None = None,
+    ) -> "Tokenizer":
+        """Read a tokenizer.json. The BOS and EOS that `special_tokens` name are looked up; the EOS joins the ends.
+
+        Raises UnsupportedTokenizer if the library cannot read the file.
+        """
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise UnsupportedTokenizer(f"{path} is not a tokenizer.json that can be read: {error}") from error
+        # Truncation and padding belong to training batches; a server must see the prompt as it was sent.
+        backend.no_truncation()
+        backend.no_padding()
+        names = dict(special_tokens or {})
+        bos, eos = (backend.token_to_id(names[key]) if key in names else None for key in ("bos_token", "eos_token"))
+        ends = {*eos_token_ids, *(() if eos is None else (eos,))}
+        return cls(backend, bos_token_id=bos, eos_token_ids=sorted(ends), special_tokens=names)
+
+    @classmethod
+    def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
+        """Build from the `tokenizer.ggml.*` keys. Raises UnsupportedTokenizer naming what is not known."""
+        model = metadata.get("tokenizer.ggml.model")
+        if model != "gpt2":
+            raise UnsupportedTokenizer(
+                f"tokenizer.ggml.model={model!r} is not supported: use a checkpoint with byte-level BPE ('gpt2')"
+            )
+        pre = str(metadata.get("tokenizer.ggml.pre", "gpt-2"))
+        pre_tokenizer = _pre_tokenizer(pre)
+        tokens: list[str] = metadata["tokenizer.ggml.tokens"]
+        merges: list[str] = metadata["tokenizer.ggml.merges"]
+        kinds: Sequence[int] = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
+        backend = tokenizers.Tokenizer(
+            models.BPE(
+                vocab={token: i for i, token in enumerate(tokens)},
+                merges=[_pair(merge) for merge in merges],
+                fuse_unk=False,
+                byte_fallback=False,
+                ignore_merges=pre == "llama-bpe",
+            )
+        )
+        backend.pre_tokenizer = pre_tokenizer
+        backend.decoder = decoders.ByteLevel()
+        for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
+            chosen = [token for token, k in zip(tokens, kinds, strict=True) if k == kind]
+            backend.add_tokens([AddedToken(token, special=special, normalized=False) for token in chosen])
+
+        def token_id(key: str) -> int | None:
+            value = metadata.get(f"tokenizer.ggml.{key}_token_id")
+            return None if value is None else int(value)
+
+        bos = token_id("bos")
+        if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", False):
+            backend.post_processor = TemplateProcessing(
+                single=f"{tokens[bos]} $A", pair=None, special_tokens=[(tokens[bos], bos)]
+            )
+        ids = {"bos": bos, "eos": token_id("eos"), "unk": token_id("unknown"), "pad": token_id("padding")}
+        ends = [i for i in (ids["eos"], token_id("eot"), token_id("eom")) if i is not None]
+        names = {f"{name}_token": tokens[i] for name, i in ids.items() if i is not None}
+        return cls(backend, bos_token_id=bos, eos_token_ids=ends, special_tokens=names)
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    left, _, right = merge.partition(" ")
+    return left, right
