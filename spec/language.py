@@ -227,6 +227,9 @@ class Spec:
         self.subsets: list[tuple[str, str]] = []
         self.properties: dict[str, Property] = {}
         self.choices: list[Choice] = []
+        self.tick_origin: Variable | None = None
+        self.order_only: tuple[Variable, ...] = ()
+        self.ranges: dict[tuple[str, str], tuple[Expr, Expr]] = {}
 
     def sort(self, name: str, letter: str) -> Sort:
         """Declare an unbounded set of individuals."""
@@ -322,6 +325,10 @@ class Spec:
         """When `when` holds, exactly one of the transitions may be taken."""
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
         self.choices.append(Choice(name, transitions, parameters, when(*[p.expr for p in parameters])))
+
+    def explore(self, transition: str, parameter: str, low: Expr | int, high: Expr | int) -> None:
+        """Which values of an integer parameter the explorer tries (a proof is for all values)."""
+        self.ranges[transition, parameter] = (lift(low), lift(high))
 
     def invariants(self) -> list[Property]:
         """Properties and lemmas of single states, in order of declaration."""

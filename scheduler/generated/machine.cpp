@@ -268,19 +268,19 @@ Guard Machine::apply_evict(BlockId b) {
   return Guard::none;
 }
 
-Guard Machine::apply_submit(RequestId r, std::int64_t p, std::int64_t l, std::int64_t a) {
+Guard Machine::apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn) {
   if (r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Absent)) return Guard::submit__request_ABSENT;
-  if (!(p < l)) return Guard::submit__room_for_output;
-  if (!(globals_.newest_arrival < a)) return Guard::submit__newest;
-  if (!(1 <= p)) return Guard::submit__p_large_enough;
+  if (!(tokens < most)) return Guard::submit__room_for_output;
+  if (!(globals_.newest_arrival < turn)) return Guard::submit__newest;
+  if (!(1 <= tokens)) return Guard::submit__tokens_large_enough;
   request_[r].request_state = RequestState::Waiting;
-  request_[r].prompt = p;
-  request_[r].known = p;
-  request_[r].limit = l;
-  request_[r].arrival = a;
-  globals_.newest_arrival = a;
-  record(Transition::submit, {r, p, l, a});
+  request_[r].prompt = tokens;
+  request_[r].known = tokens;
+  request_[r].limit = most;
+  request_[r].arrival = turn;
+  globals_.newest_arrival = turn;
+  record(Transition::submit, {r, tokens, most, turn});
 #if TOKENSPEED_CHECKED
   recheck();
 #endif

@@ -14,7 +14,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "15beaf9b14ca02c3afdfcf1f1e22944efbf22e7871489254c50f4792c17cce12";
+inline constexpr std::string_view kSpecHash = "506dde1349db9da16c3245669441c187e492f3d53c0e2f73fe90878778cfd3fb";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused
@@ -121,7 +121,7 @@ enum class Guard : std::uint16_t {
   submit__request_ABSENT,
   submit__room_for_output,
   submit__newest,
-  submit__p_large_enough,
+  submit__tokens_large_enough,
   admit__request_WAITING,
   finish__request_DECODE,
   finish__has_output,
@@ -186,7 +186,7 @@ enum class Guard : std::uint16_t {
   bad_index,
 };
 
-inline constexpr std::array<std::string_view, 105> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:not held yet", "match_shared:last token recomputed", "match_cached:block CACHED", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:not held yet", "match_cached:last token recomputed", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:full", "publish:written", "release_owned:block OWNED", "release_owned:request RETRACTING/RELEASING", "release_owned:held", "release_owned:not in flight", "release_to_limbo:block OWNED", "release_to_limbo:request RETRACTING/RELEASING", "release_to_limbo:held", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:request RETRACTING/RELEASING", "release_shared:held", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:request RETRACTING/RELEASING", "release_to_cache:held", "release_to_cache:last holder", "reap:block LIMBO", "reap:not in flight", "evict:block CACHED", "evict:not in flight", "submit:request ABSENT", "submit:room for output", "submit:newest", "submit:p large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request PREFILL/DECODE", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:block OWNED", "prefill:has a row", "prefill:held", "prefill:next position", "prefill:room in block", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:block OWNED", "prefill_last:has a row", "prefill_last:held", "prefill_last:next position", "prefill_last:room in block", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:block OWNED", "decode:has a row", "decode:held", "decode:next position", "decode:room in block", "decode:one token a step", "decode:output left", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
+inline constexpr std::array<std::string_view, 105> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:not held yet", "match_shared:last token recomputed", "match_cached:block CACHED", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:not held yet", "match_cached:last token recomputed", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:full", "publish:written", "release_owned:block OWNED", "release_owned:request RETRACTING/RELEASING", "release_owned:held", "release_owned:not in flight", "release_to_limbo:block OWNED", "release_to_limbo:request RETRACTING/RELEASING", "release_to_limbo:held", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:request RETRACTING/RELEASING", "release_shared:held", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:request RETRACTING/RELEASING", "release_to_cache:held", "release_to_cache:last holder", "reap:block LIMBO", "reap:not in flight", "evict:block CACHED", "evict:not in flight", "submit:request ABSENT", "submit:room for output", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request PREFILL/DECODE", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:block OWNED", "prefill:has a row", "prefill:held", "prefill:next position", "prefill:room in block", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:block OWNED", "prefill_last:has a row", "prefill_last:held", "prefill_last:next position", "prefill_last:room in block", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:block OWNED", "decode:has a row", "decode:held", "decode:next position", "decode:room in block", "decode:one token a step", "decode:output left", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
 
 struct RequestFields {
   RequestState request_state = RequestState::Absent;  // where the request is in its life
@@ -303,7 +303,7 @@ class Machine {
   // A cached block makes room.
   [[nodiscard]] Guard apply_evict(BlockId b);
   // A client's request enters the waiting line.
-  [[nodiscard]] Guard apply_submit(RequestId r, std::int64_t p, std::int64_t l, std::int64_t a);
+  [[nodiscard]] Guard apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn);
   // A waiting request starts to run, behind whatever prefix it matched.
   [[nodiscard]] Guard apply_admit(RequestId r);
   // The request has its output (limit, end token or stop string).

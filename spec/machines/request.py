@@ -20,16 +20,16 @@ from .vocabulary import (
 
 with spec.transition(
     "submit", "A client's request enters the waiting line.", actor="client",
-    r=Request, p=(1, None), l=(None, None), a=(None, None),
-) as (t, r, p, l, a):  # fmt: skip
+    r=Request, tokens=(1, None), most=(None, None), turn=(None, None),
+) as (t, r, tokens, most, turn):  # fmt: skip
     t.move(request_state[r], R.ABSENT, R.WAITING)
-    t.guard("room for output", p < l)
-    t.guard("newest", newest_arrival() < a)
-    t.set(prompt[r], p)
-    t.set(known[r], p)
-    t.set(limit[r], l)
-    t.set(arrival[r], a)
-    t.set(newest_arrival.place, a)
+    t.guard("room for output", tokens < most)
+    t.guard("newest", newest_arrival() < turn)
+    t.set(prompt[r], tokens)
+    t.set(known[r], tokens)
+    t.set(limit[r], most)
+    t.set(arrival[r], turn)
+    t.set(newest_arrival.place, turn)
 
 with spec.transition("admit", "A waiting request starts to run, behind whatever prefix it matched.", r=Request) as (t, r):
     t.move(request_state[r], R.WAITING, R.PREFILL)

@@ -3,6 +3,7 @@
 from ..expressions import after, taken
 from . import block as _block
 from . import request as _request
+from . import scope as _scope
 from . import step as _step
 from .vocabulary import (
     BLOCKS,
@@ -56,7 +57,7 @@ from .vocabulary import (
 )
 
 SPEC = spec
-MACHINES = (_request, _block, _step)
+MACHINES = (_request, _block, _step, _scope)
 
 
 def absent(r):  # type: ignore[no-untyped-def]

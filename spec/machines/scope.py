@@ -1,0 +1,21 @@
+"""What the explorer needs to keep small instances finite: ranges of integer parameters, and which numbers may be shifted."""
+
+from ..expressions import INT, Expr
+from .vocabulary import PAGE, arrival, landed, newest_arrival, spec
+
+MAX_PROMPT = Expr("const", "MAX_PROMPT", type=INT)
+MAX_OUTPUT = Expr("const", "MAX_OUTPUT", type=INT)
+"""Bounds of an exploration: prompt tokens and output tokens of a request."""
+
+_tokens = Expr("param", "tokens", type=INT)
+
+spec.explore("submit", "tokens", 1, MAX_PROMPT)
+spec.explore("submit", "most", _tokens + 1, _tokens + MAX_OUTPUT)
+spec.explore("submit", "turn", newest_arrival() + 1, newest_arrival() + 1)
+spec.explore("prefill", "n", 1, PAGE)
+spec.explore("prefill_last", "n", 1, PAGE)
+
+# Guards compare step numbers only with each other and with the landed one: a state and its shift by `landed` behave alike.
+spec.tick_origin = landed
+# Arrival numbers are only compared: a state and the one with their ranks behave alike.
+spec.order_only = (arrival, newest_arrival)
