@@ -1,0 +1,177 @@
+"""`tokenspeed verify`: tables for people, JSON for machines, and the exit status."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from .cpp import guard_labels
+from .diagram import diagrams
+from .drop import Diagnosis, diagnose
+from .machines import SPEC
+from .timeline import Timeline
+from .verify import Report, Row, verify
+
+
+def run_verify(json_output: bool = False, drop: str | None = None, diagram: Path | None = None) -> int:
+    """Verify the specification, or show what breaks without a guard, or write the diagrams. Returns the exit status."""
+    if diagram is not None:
+        return _write_diagrams(diagram)
+    if drop is not None:
+        return _drop(drop, json_output)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:32}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("proving")
+        report = verify(SPEC, lambda what, done, total: bar.update(task, description=what, completed=done, total=total))
+    if json_output:
+        print(json.dumps(_as_json(report), indent=2))
+    else:
+        _print_report(report, _console())
+    return 0 if report.proved else 1
+
+
+def _console() -> Console:
+    """Piped output gets a width at which tables read well."""
+    console = Console()
+    return console if console.is_terminal else Console(width=132)
+
+
+def _write_diagrams(folder: Path) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    for machine, text in diagrams(SPEC).items():
+        path = folder / f"{machine}.mmd"
+        path.write_text(text)
+        print(path)
+    return 0
+
+
+def _print_report(report: Report, console: Console) -> None:
+    table = Table(title="Properties, for any number of requests, KV blocks and steps in flight", title_justify="left")
+    table.add_column("")
+    table.add_column("property")
+    table.add_column("technique")
+    table.add_column("proofs", justify="right")
+    table.add_column("time", justify="right")
+    table.add_column("verdict")
+    for row in (r for r in report.rows if r.group != "lemma"):
+        name = row.name if row.technique == "delta rule" else f"{row.name}\n[dim]{row.meaning}[/dim]"
+        table.add_row(row.group, name, row.technique, str(len(row.obligations)), f"{row.seconds:.3f} s", _verdict(row))
+    lemmas = [r for r in report.rows if r.group == "lemma"]
+    proofs = sum(len(r.obligations) for r in lemmas)
+    failed = [r.name for r in lemmas if r.failures]
+    seconds = sum(r.seconds for r in lemmas)
+    verdict = f"[red]FAILED: {', '.join(failed)}[/red]" if failed else "[green]proved[/green]"
+    table.add_row("", f"{len(lemmas)} lemmas that these proofs need", "induction", str(proofs), f"{seconds:.3f} s", verdict)
+    console.print(table)
+    for row in report.rows:
+        for o in row.failures:
+            console.print(f"[red]{o.verdict}[/red] {row.name}: {o.subject} does not keep it")
+    exploration = report.exploration
+    assert exploration is not None
+    spec = report.spec
+    states = sum(len(e.values) for e in spec.enums.values())
+    console.print(
+        f"{len(report.obligations)} obligations over {len(spec.transitions)} transitions with "
+        f"{len(guard_labels(spec))} guards: {sum(o.proved for o in report.obligations)} proved."
+    )
+    console.print(f"Vacuity: {_good_or_list('every transition can be taken', report.vacuous)}.")
+    console.print(
+        f"Reachability: {_good_or_list(f'all {len(spec.transitions)} transitions taken', exploration.untaken)}, "
+        f"{_good_or_list(f'all {states} states reached', exploration.unreached)}; {exploration.states:,} states of "
+        f"{len(exploration.explored)} small instances searched in {exploration.seconds:.1f} s, "
+        f"{len(exploration.violations)} violations."
+    )
+    for e in exploration.violations:
+        console.print(f"[red]VIOLATED[/red] {e.violated} in an instance of {e.instance}")
+    console.print(f"Specification {spec.digest()[:16]}, {report.seconds:.1f} s in all.")
+    console.print("[green]Everything holds.[/green]" if report.proved else "[red]Not everything holds.[/red]")
+
+
+def _verdict(row: Row) -> str:
+    return "[green]proved[/green]" if not row.failures else f"[red]{row.verdict}[/red]"
+
+
+def _good_or_list(good: str, bad: list[str]) -> str:
+    return good if not bad else f"[red]not {', '.join(bad)}[/red]"
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    exploration = report.exploration
+    assert exploration is not None
+    return {
+        "spec": report.spec.digest(),
+        "proved": report.proved,
+        "seconds": round(report.seconds, 3),
+        "properties": [
+            {
+                "group": row.group, "name": row.name, "meaning": row.meaning, "technique": row.technique,
+                "verdict": row.verdict, "seconds": round(row.seconds, 4),
+                "obligations": [
+                    {"subject": o.subject, "verdict": o.verdict, "seconds": round(o.seconds, 4)} for o in row.obligations
+                ],
+            }
+            for row in report.rows
+        ],
+        "vacuous_transitions": report.vacuous,
+        "exploration": {
+            "states": exploration.states, "seconds": round(exploration.seconds, 3), "untaken": exploration.untaken,
+            "unreached": exploration.unreached, "violations": [e.violated for e in exploration.violations],
+        },
+    }  # fmt: skip
+
+
+def _drop(label: str, json_output: bool) -> int:
+    labels = guard_labels(SPEC)
+    if label not in labels:
+        near = difflib.get_close_matches(label, labels, n=5, cutoff=0.3) or labels[:5]
+        print(f"--drop {label!r}: no such guard. Close: {'; '.join(near)}. Write TRANSITION:GUARD.", file=sys.stderr)
+        return 2
+    diagnosis = diagnose(SPEC, label)
+    if json_output:
+        print(json.dumps(diagnosis.as_json(), indent=2))
+    else:
+        _print_diagnosis(diagnosis, _console())
+    return 0 if diagnosis.verdict == "not needed" else 1
+
+
+def _print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
+    console.print(f"Without the guard [bold]{diagnosis.label}[/bold]: {diagnosis.condition}\n")
+    timeline, found = diagnosis.timeline, diagnosis.found
+    if timeline is not None and found is not None:
+        console.print(f"[red]VIOLATED[/red] [bold]{timeline.violated}[/bold]. {timeline.meaning}")
+        console.print(f"False: [red]{timeline.conjunct}[/red]")
+        console.print(
+            f"Shortest way from the start: {len(timeline.moments)} steps ({found.states:,} states searched in "
+            f"{found.seconds:.2f} s; {found.instance}).\n"
+        )
+        console.print(timeline_table(timeline))
+        return
+    console.print(diagnosis.explanation)
+    for line in diagnosis.details:
+        console.print(f"  {line}")
+
+
+def timeline_table(timeline: Timeline) -> Table:
+    """One line for each event, one column for each individual that takes part."""
+    shown = [x for x in timeline.individuals if any(x in m.changes for m in timeline.moments)]
+    table = Table(show_lines=True)
+    table.add_column("#", justify="right")
+    table.add_column("event")
+    for individual in shown:
+        table.add_column(individual)
+    table.add_column("note")
+    for number, moment in enumerate(timeline.moments, 1):
+        note = "" if moment.actor == "scheduler" else f"by the {moment.actor}"
+        if moment.ignored_guards:
+            note = f"[red]the guard would have refused: {', '.join(moment.ignored_guards)}[/red]"
+        cells = ["\n".join(moment.changes.get(x, ())) for x in shown]
+        table.add_row(str(number), moment.event, *cells, note)
+    return table
