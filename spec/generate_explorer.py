@@ -117,9 +117,15 @@ class ExplorerGenerator:
             index = "".join(f"[{self.expression(i, names)}]" for i in e.index)
             value = f"static_cast<std::int8_t>({self.expression(e.value, names)})"
             lines.append(self.loops(e.binders, f"post.{e.variable.name}{index} = {value};"))
-        arguments = [*(p.name for p in t.parameters), *["0"] * (4 - len(t.parameters))]
+        arguments = [self.argument(t, p) for p in t.parameters] + ["0"] * (4 - len(t.parameters))
         lines.append(f"found(post, Transition::{t.name}, std::array<int, 4>{{{', '.join(arguments)}}});")
         return self.loops(t.parameters, "\n".join(lines), t.name)
+
+    def argument(self, t: Transition, p: Parameter) -> str:
+        """An individual's number, or an integer's distance from the start of its range (which survives normalisation)."""
+        if p.type in self.size:
+            return p.name
+        return f"{p.name} - ({self.expression(self.spec.ranges[t.name, p.name][0], t.parameters)})"
 
     def properties(self, name: str, action: bool) -> str:
         """A function that returns the number of the first false property, or -1."""

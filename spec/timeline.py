@@ -71,12 +71,13 @@ class Replay:
         return result
 
     def bindings(self, transition: Transition, arguments: Sequence[int], state: State) -> dict[str, int]:
-        """The explorer shifts numbers; an integer that it gives no choice for is computed here from the real state."""
-        bindings = {p.name: a for p, a in zip(transition.parameters, arguments, strict=False)}
-        for p in transition.parameters:
-            low, high = self.spec.ranges.get((transition.name, p.name), (None, None))
-            if low is not None and high is not None and to_text(low) == to_text(high):
-                bindings[p.name] = self.interpreter.evaluate(low, bindings, state)
+        """The explorer gives integers as distances from the start of their ranges."""
+        bindings: dict[str, int] = {}
+        for p, argument in zip(transition.parameters, arguments, strict=False):
+            low = 0
+            if p.type not in self.spec.sorts:
+                low = self.interpreter.evaluate(self.spec.ranges[transition.name, p.name][0], bindings, state)
+            bindings[p.name] = low + argument
         return bindings
 
     def changes(self, before: State, after: State) -> dict[str, tuple[str, ...]]:

@@ -1,6 +1,7 @@
 // Breadth-first search of small instances: every reachable state is visited and checked, so a counterexample is shortest.
 //
-// The model (model.h) is generated from the specification. Python calls explore(); spec/explore.py turns the answer into text.
+// The model (model.h) is generated from the specification; arguments of a trace are individuals, or distances from the start of
+// an integer's range. Python calls explore(); spec/explore.py turns the answer into text.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 

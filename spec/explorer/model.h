@@ -452,9 +452,9 @@ struct Model {
       found(post, Transition::evict, std::array<int, 4>{b, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      for (int tokens = 1; tokens <= k.max_prompt; ++tokens) {
-        for (int most = tokens + 1; most <= tokens + k.max_output; ++most) {
-          for (int turn = pre.newest_arrival + 1; turn <= pre.newest_arrival + 1; ++turn) {
+      for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
+        for (int most = tokens; most <= tokens + k.max_output; ++most) {
+          for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
             if (!k.dropped[38] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
             if (!k.dropped[39] && !(tokens < most)) continue;
             if (!k.dropped[40] && !(pre.newest_arrival < turn)) continue;
@@ -466,7 +466,7 @@ struct Model {
             post.limit[r] = static_cast<std::int8_t>(most);
             post.arrival[r] = static_cast<std::int8_t>(turn);
             post.newest_arrival = static_cast<std::int8_t>(turn);
-            found(post, Transition::submit, std::array<int, 4>{r, tokens, most, turn});
+            found(post, Transition::submit, std::array<int, 4>{r, tokens - (0), most - (tokens), turn - (pre.newest_arrival)});
           }
         }
       }
@@ -561,7 +561,7 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 1; n <= k.page; ++n) {
+          for (int n = 0; n <= k.page; ++n) {
             if (!k.dropped[62] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
             if (!k.dropped[63] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
             if (!k.dropped[64] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
@@ -579,7 +579,7 @@ struct Model {
             post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
             post.reads[s][r][b] = static_cast<std::int8_t>(true);
             post.writes[s][r][b] = static_cast<std::int8_t>(true);
-            found(post, Transition::prefill, std::array<int, 4>{s, r, b, n});
+            found(post, Transition::prefill, std::array<int, 4>{s, r, b, n - (0)});
           }
         }
       }
@@ -587,7 +587,7 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 1; n <= k.page; ++n) {
+          for (int n = 0; n <= k.page; ++n) {
             if (!k.dropped[71] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
             if (!k.dropped[72] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
             if (!k.dropped[73] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
@@ -608,7 +608,7 @@ struct Model {
             post.writes[s][r][b] = static_cast<std::int8_t>(true);
             post.row_samples[s][r] = static_cast<std::int8_t>(true);
             post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
-            found(post, Transition::prefill_last, std::array<int, 4>{s, r, b, n});
+            found(post, Transition::prefill_last, std::array<int, 4>{s, r, b, n - (0)});
           }
         }
       }

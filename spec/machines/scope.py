@@ -9,11 +9,12 @@ MAX_OUTPUT = Expr("const", "MAX_OUTPUT", type=INT)
 
 _tokens = Expr("param", "tokens", type=INT)
 
-spec.explore("submit", "tokens", 1, MAX_PROMPT)
-spec.explore("submit", "most", _tokens + 1, _tokens + MAX_OUTPUT)
-spec.explore("submit", "turn", newest_arrival() + 1, newest_arrival() + 1)
-spec.explore("prefill", "n", 1, PAGE)
-spec.explore("prefill_last", "n", 1, PAGE)
+# One value below what the guards allow is tried too, so that a dropped guard shows.
+spec.explore("submit", "tokens", 0, MAX_PROMPT)
+spec.explore("submit", "most", _tokens, _tokens + MAX_OUTPUT)
+spec.explore("submit", "turn", newest_arrival(), newest_arrival() + 1)
+spec.explore("prefill", "n", 0, PAGE)
+spec.explore("prefill_last", "n", 0, PAGE)
 
 # Guards compare step numbers only with each other and with the landed one: a state and its shift by `landed` behave alike.
 spec.tick_origin = landed
