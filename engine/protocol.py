@@ -1,0 +1,196 @@
+"""Bodies of the OpenAI-compatible requests. Unknown fields are ignored; fields that would change the answer are not.
+
+Numbers and flags are strict (the string "5" is not a number). A field that is null counts as left out.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field_validator
+
+from .sampling import MAX_STOP_STRINGS
+
+MAX_PROMPTS: Final = 64
+"""Prompts in one completions request."""
+MAX_STOP_CHARACTERS: Final = 1024
+_INT64: Final = 2**63
+
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+
+
+class StreamOptions(BaseModel):
+    """Options of a streamed answer."""
+
+    include_usage: Flag | None = None
+    """End the stream with a chunk that carries the usage."""
+
+
+class GenerationRequest(BaseModel):
+    """What chat and completions have in common."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: Text | None = None
+    max_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[Integer, Field(ge=-1, lt=2**31)] | None = None
+    """Extension: sample from so many of the most likely tokens; 0 or -1 means all."""
+    min_p: Annotated[Number, Field(ge=0, lt=1)] | None = None
+    """Extension: drop tokens less likely than this share of the most likely one."""
+    seed: Annotated[Integer, Field(ge=-_INT64, lt=_INT64)] | None = None
+    stop: list[Text] | None = None
+    stop_token_ids: list[Annotated[Integer, Field(ge=0, lt=2**31)]] | None = Field(None, max_length=64)
+    """Extension: tokens that end the output."""
+    ignore_eos: Flag | None = None
+    """Extension: go on after an end-of-sequence token."""
+    stream: Flag | None = None
+    stream_options: StreamOptions | None = None
+    n: Integer | None = None
+    presence_penalty: Number | None = None
+    frequency_penalty: Number | None = None
+    logit_bias: dict[Text, Number] | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _stop_list(cls, value: Any) -> Any:
+        if value is None:
+            return None
+        stops = [value] if isinstance(value, str) else value
+        if not isinstance(stops, list) or not all(isinstance(stop, str) for stop in stops):
+            raise ValueError("give a string or a list of strings")
+        if len(stops) > MAX_STOP_STRINGS:
+            raise ValueError(f"{len(stops)} stop strings are too many; give at most {MAX_STOP_STRINGS}")
+        if not all(0 < len(stop) <= MAX_STOP_CHARACTERS for stop in stops):
+            raise ValueError(f"each stop string needs 1 to {MAX_STOP_CHARACTERS} characters")
+        return stops
+
+    @field_validator("n")
+    @classmethod
+    def _one_choice(cls, value: int | None) -> int | None:
+        if value not in (None, 1):
+            raise ValueError(f"n={value} is not supported; send n requests instead (they share the prompt's KV cache)")
+        return value
+
+    @field_validator("presence_penalty", "frequency_penalty", "logit_bias")
+    @classmethod
+    def _neutral(cls, value: Any) -> Any:
+        if value:
+            raise ValueError("this is not supported; leave it out")
+        return value
+
+    @field_validator("stream_options")
+    @classmethod
+    def _needs_stream(cls, value: StreamOptions | None, info: ValidationInfo) -> StreamOptions | None:
+        if value is not None and not info.data.get("stream"):
+            raise ValueError("this is only allowed when stream is true")
+        return value
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a streamed answer ends with its usage."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class Message(BaseModel):
+    """One message of a chat. Further fields (name, tool_calls, ...) are given to the chat template as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: Text
+    content: Text | None = None
+    """Text; a list of text parts arrives here joined."""
+
+    @field_validator("role")
+    @classmethod
+    def _known_role(cls, value: str) -> str:
+        if value not in ("system", "developer", "user", "assistant", "tool"):
+            raise ValueError(f"role {value[:40]!r} is not known; use system, developer, user, assistant or tool")
+        return value
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _join_parts(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            if value is not None and not isinstance(value, str):
+                raise ValueError("give a string or a list of text parts")
+            return value
+        texts = []
+        for part in value:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind != "text" or not isinstance(part.get("text"), str):
+                raise ValueError('only text parts are supported: {"type": "text", "text": "..."}')
+            texts.append(part["text"])
+        return "".join(texts)
+
+
+class ChatCompletionRequest(GenerationRequest):
+    """Body of POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = None
+    """The newer name of max_tokens; it wins if both are given."""
+    logprobs: Flag | None = None
+    top_logprobs: Integer | None = None
+    tools: list[Any] | None = None
+    response_format: dict[str, Any] | None = None
+
+    @field_validator("logprobs", "top_logprobs", "tools")
+    @classmethod
+    def _not_supported(cls, value: Any) -> Any:
+        if value:
+            raise ValueError("this is not supported; leave it out")
+        return value
+
+    @field_validator("response_format")
+    @classmethod
+    def _text_only(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and value.get("type") != "text":
+            raise ValueError('only {"type": "text"} is supported')
+        return value
+
+
+class CompletionRequest(GenerationRequest):
+    """Body of POST /v1/completions."""
+
+    prompt: list[str | list[int]]
+    """A string, a list of strings, a list of token ids, or a list of such lists; arrives here as a list of prompts."""
+    echo: Flag | None = None
+    logprobs: Integer | None = None
+    best_of: Integer | None = None
+    suffix: Text | None = None
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _prompt_list(cls, value: Any) -> Any:
+        prompts = [value] if isinstance(value, str) or _token_ids(value) else value
+        if not isinstance(prompts, list) or not all(isinstance(p, str) or _token_ids(p) for p in prompts):
+            raise ValueError("give a string, a list of strings, a list of token ids, or a list of lists of token ids")
+        if not 1 <= len(prompts) <= MAX_PROMPTS:
+            raise ValueError(f"{len(prompts)} prompts were given; give 1 to {MAX_PROMPTS}")
+        if not all(prompts):
+            raise ValueError("a prompt is empty; give at least one token")
+        return prompts
+
+    @field_validator("echo", "logprobs", "suffix")
+    @classmethod
+    def _not_supported(cls, value: Any) -> Any:
+        if value or (value is not None and not isinstance(value, bool | str)):  # logprobs=0 asks for log probabilities
+            raise ValueError("this is not supported; leave it out")
+        return value
+
+    @field_validator("best_of")
+    @classmethod
+    def _no_search(cls, value: int | None) -> int | None:
+        if value not in (None, 1):
+            raise ValueError(f"best_of={value} is not supported; leave it out")
+        return value
+
+
+def _token_ids(value: Any) -> bool:
+    """Whether `value` is a list of token ids (their range is checked against the model's vocabulary later)."""
+    return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)

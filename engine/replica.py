@@ -1,0 +1,73 @@
+"""One replica: a model with its KV cache and the scheduler that hands the cache out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ..scheduler import Scheduler, SchedulerConfig
+from .kv_cache import KVCache
+from .llama import LlamaModel
+from .loader import load_checkpoint
+from .loop import Runner
+from .runner import ModelRunner
+from .serving import ServedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What an engine is made of, and what clients may ask of it."""
+
+    scheduler: Scheduler
+    runner: Runner
+    model: ServedModel
+
+
+def load_replica(
+    model: str,
+    *,
+    max_running: int,
+    num_blocks: int | None,
+    kv_memory: int,
+    block_size: int,
+    max_step_tokens: int,
+    overlap_depth: int,
+    prefix_cache: bool,
+    threads: int | None,
+) -> Replica:
+    """Load `model` onto the first GPU (bfloat16) or the CPU (float32) and size its KV pool; see `run_serve`.
+
+    Raises ValueError, with what to change, if the model or one of the limits cannot work.
+    """
+    checkpoint = load_checkpoint(model)
+    config = checkpoint.config
+    on_gpu = torch.cuda.is_available()
+    dtype, device = (torch.bfloat16, "cuda") if on_gpu else (torch.float32, "cpu")
+    if num_blocks is None:
+        block_bytes = KVCache.bytes_per_block(config, block_size, dtype)
+        num_blocks = kv_memory // block_bytes
+        if num_blocks < 1:
+            raise ValueError(f"kv_memory={kv_memory} bytes is less than one KV block; give at least {block_bytes}")
+    limits = SchedulerConfig(
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_running=max_running,
+        max_step_tokens=max_step_tokens,
+        overlap_depth=overlap_depth,
+        prefix_cache=prefix_cache,
+    )
+    runner = ModelRunner(
+        LlamaModel(config, checkpoint.tensors, dtype=dtype, device=device),
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_running=max_running,
+        num_threads=threads,
+    )
+    served = ServedModel(
+        name=checkpoint.name,
+        tokenizer=checkpoint.tokenizer,
+        chat_template=checkpoint.chat_template,
+        max_model_len=min(config.max_position_embeddings, num_blocks * block_size),
+    )
+    return Replica(Scheduler(limits), runner, served)

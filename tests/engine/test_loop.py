@@ -1,0 +1,170 @@
+"""The control loop with the compiled scheduler and a stand-in for the model."""
+
+from __future__ import annotations
+
+import threading
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenspeed.scheduler import Scheduler
+
+PROMPTS = st.lists(st.sampled_from([b"aaaa", b"bbbb", b"cccc", b"d", b"ee"]), min_size=1, max_size=6).map(b"".join)
+
+
+@given(
+    requests=st.lists(
+        st.tuples(PROMPTS, st.integers(1, 12), st.sampled_from([None, None, None, 0, 1, 5])), max_size=12
+    ),
+    overlap=st.integers(0, 1),
+    blocks=st.integers(10, 40),
+    budget=st.sampled_from([4, 16]),
+    cache=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_output_is_a_function_of_the_prompt_whatever_else_runs(
+    serving: ModuleType,
+    requests: list[tuple[bytes, int, int | None]],
+    overlap: int,
+    blocks: int,
+    budget: int,
+    cache: bool,
+) -> None:
+    config = serving.small_config(
+        num_blocks=blocks, max_running=4, max_step_tokens=budget, overlap_depth=overlap, prefix_cache=cache
+    )
+    engine = serving.LoopHarness(config, rule=serving.hashed)
+    for number, (prompt, tokens, abort_after) in enumerate(requests):
+        engine.submit(number, prompt, max_tokens=tokens)
+        if abort_after is not None:
+            if abort_after and abort_after < tokens:
+                engine.wait_for_tokens(number, abort_after)
+            engine.loop.abort(number)
+    engine.wait(*range(len(requests)))
+    for number, (prompt, tokens, abort_after) in enumerate(requests):
+        expected = serving.expected_text(prompt, tokens)
+        if engine.reason(number) == "length":
+            assert (engine.text(number), engine.tokens(number)) == (expected, tokens)
+        else:
+            assert engine.reason(number) == "abort" and abort_after is not None
+            assert expected.startswith(engine.text(number))
+    engine.close()
+
+
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_retracted_requests_lose_nothing(serving: ModuleType, overlap: int) -> None:
+    config = serving.small_config(num_blocks=12, max_running=4, overlap_depth=overlap)
+    engine = serving.LoopHarness(config, rule=serving.hashed)
+    prompts = [bytes([65 + i] * 6) for i in range(4)]
+    for number, prompt in enumerate(prompts):
+        engine.submit(number, prompt, max_tokens=30)
+    engine.wait(0, 1, 2, 3)
+    for number, prompt in enumerate(prompts):
+        expected = serving.expected_text(prompt, 30)
+        assert engine.text(number) == expected
+        assert sum(output.cached_tokens is not None for output in engine.outputs[number]) == 1
+    assert engine.scheduler.stats().retractions > 0
+    engine.close()
+
+
+def test_end_token_stop_token_and_stop_string(serving: ModuleType) -> None:
+    engine = serving.LoopHarness(serving.small_config())
+    engine.submit(1, b"say:one two|", max_tokens=50)
+    engine.submit(2, b"say:one two|", max_tokens=50, stop_token_ids=(ord("t"),))
+    engine.submit(3, b"say:one two|", max_tokens=50, stop=("wo", "never"))
+    engine.submit(4, b"say:one two|", max_tokens=50, stop=("two!",))
+    engine.submit(5, b"say:one two|", max_tokens=5)
+    engine.submit(6, b"say:one two|", max_tokens=9, ignore_eos=True)
+    engine.wait(1, 2, 3, 4, 5, 6)
+    seen = {number: (engine.text(number), engine.reason(number), engine.tokens(number)) for number in range(1, 7)}
+    assert seen == {
+        1: ("one two", "stop", 8),  # the end token counts as a token but has no text
+        2: ("one ", "stop", 5),
+        3: ("one t", "stop", 7),
+        4: ("one two", "stop", 8),  # "two" was held back as a possible stop string
+        5: ("one t", "length", 5),
+        6: ("one two", "length", 9),
+    }
+    engine.close()
+
+
+def test_stop_string_across_tokens_is_never_shown(serving: ModuleType) -> None:
+    engine = serving.LoopHarness(serving.small_config())
+    engine.submit(1, b"say:abc---END---def|", max_tokens=50, stop=("--END--",))
+    engine.wait(1)
+    assert engine.text(1) == "abc-"
+    shown = ""
+    for output in engine.outputs[1]:
+        shown += output.text
+        assert "abc-".startswith(shown)
+    engine.close()
+
+
+def test_all_requests_of_a_step_are_published_together(serving: ModuleType) -> None:
+    engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
+    engine.runner.hold()
+    for number in range(8):
+        engine.submit(number, b"abc%d" % number, max_tokens=20, ignore_eos=True)
+    for number in range(8):
+        while not engine.outputs[number]:
+            engine.snapshot()
+    engine.runner.release()
+    engine.wait(*range(8))
+    with_tokens = [outputs for outputs in engine.published if any(output.new_tokens for output in outputs)]
+    # The first step may have been planned for the first request alone; the others then run one step behind it.
+    assert len(with_tokens) <= 21
+    assert sum(len(outputs) for outputs in with_tokens) >= 160
+    engine.close()
+
+
+def test_idle_loop_does_nothing(serving: ModuleType) -> None:
+    config = serving.small_config()
+    calls: list[str] = []
+
+    class Counting:
+        def __init__(self) -> None:
+            self.real = Scheduler(config)
+
+        def __getattr__(self, name: str) -> Any:
+            calls.append(name)
+            return getattr(self.real, name)
+
+    engine = serving.LoopHarness(config, scheduler=Counting())
+    engine.submit(1, b"abc", max_tokens=3)
+    engine.wait(1)
+    engine.snapshot()
+    before = len(calls)
+    threading.Event().wait(0.3)
+    assert len(calls) == before
+    engine.close()
+
+
+def test_abort_while_a_step_is_in_flight(serving: ModuleType) -> None:
+    engine = serving.LoopHarness(serving.small_config())
+    engine.submit(1, b"abcdefgh", max_tokens=100, ignore_eos=True)
+    engine.submit(2, b"abcdefgh", max_tokens=10, ignore_eos=True)
+    engine.wait_for_tokens(1, 2)
+    engine.runner.hold()
+    while engine.snapshot().stats.steps_in_flight < 2:
+        pass
+    engine.loop.abort(1)
+    engine.wait(1)  # at once, though its steps are still being executed
+    assert engine.snapshot().stats.held_blocks > 0
+    engine.loop.abort(1)  # again, and of a request that never was: nothing happens
+    engine.loop.abort(77)
+    engine.runner.release()
+    engine.wait(2)
+    assert engine.reason(2) == "length"
+    engine.close()
+
+
+def test_closing_ends_running_requests(serving: ModuleType) -> None:
+    engine = serving.LoopHarness(serving.small_config())
+    engine.submit(1, b"abcdefgh", max_tokens=500, ignore_eos=True)
+    engine.wait_for_tokens(1, 1)
+    engine.close()
+    assert engine.reason(1) == "abort"
+    assert engine.loop.close(1), "closing twice is fine"

@@ -1,0 +1,155 @@
+"""What goes wrong in the control loop stays with the requests that it belongs to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tokenspeed.engine.loop import Submission
+from tokenspeed.engine.sampling import SamplingParams
+from tokenspeed.scheduler import Scheduler, StepPlan
+
+
+def fail_on(request_id: int) -> Any:
+    """Makes every step fail that has a row of the request."""
+
+    def check(plan: StepPlan) -> None:
+        if request_id in plan.request_ids:
+            raise RuntimeError("device lost")
+
+    return check
+
+
+def test_failing_step_ends_its_own_requests_only(serving: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+    engine = serving.LoopHarness()
+    # The rows of one step share its fate, so the sick request is alone in the first step.
+    engine.runner.before_step = fail_on(1)
+    engine.runner.hold()
+    engine.submit(1, b"sick", max_tokens=5)
+    while engine.snapshot().stats.steps_in_flight < 2:
+        pass
+    engine.submit(2, b"healthy", max_tokens=5)
+    engine.runner.release()
+    engine.wait(1, 2)
+    assert (engine.reason(1), engine.reason(2)) == ("error", "length")
+    assert engine.outputs[1][-1].error is not None and "device lost" not in engine.outputs[1][-1].error
+    assert engine.text(2) == serving.expected_text(b"healthy", 5)
+    assert "device lost" in caplog.text
+    engine.submit(3, b"sick too?", max_tokens=5)
+    engine.wait(3)
+    assert engine.text(3) == serving.expected_text(b"sick too?", 5)
+    engine.close()
+
+
+def test_failed_step_leaves_nothing_in_the_prefix_cache(serving: ModuleType) -> None:
+    engine = serving.LoopHarness()
+    prompt = b"a prompt of several blocks, all of them full"
+    engine.runner.before_step = fail_on(1)
+    engine.submit(1, prompt, max_tokens=5)
+    engine.wait(1)
+    engine.submit(2, prompt, max_tokens=5)
+    engine.wait(2)
+    assert engine.text(2) == serving.expected_text(prompt, 5)
+    assert [o.cached_tokens for o in engine.outputs[2] if o.cached_tokens is not None] == [0]
+    engine.close()
+
+
+def test_failures_in_a_row_are_counted_until_a_step_succeeds(serving: ModuleType) -> None:
+    engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
+    engine.runner.before_step = lambda plan: (_ for _ in ()).throw(RuntimeError("broken"))
+    for number in range(3):
+        engine.submit(number, b"abc", max_tokens=2)
+        engine.wait(number)
+    assert engine.loop.failed_steps == 3
+    engine.runner.before_step = lambda plan: None
+    engine.submit(3, b"abc", max_tokens=2)
+    engine.wait(3)
+    assert engine.loop.failed_steps == 0
+    engine.close()
+
+
+@pytest.mark.parametrize("result", [np.zeros(5, np.int32), np.array([-1], np.int32), np.zeros((1, 1), np.int32)])
+def test_result_that_does_not_fit_the_step_is_a_failure_of_the_step(serving: ModuleType, result: Any) -> None:
+    engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
+    execute = engine.runner.execute
+    engine.runner.execute = lambda plan, sampling: result
+    engine.submit(1, b"abc", max_tokens=2)
+    engine.wait(1)
+    assert engine.reason(1) == "error"
+    engine.runner.execute = execute
+    engine.submit(2, b"abc", max_tokens=2)
+    engine.wait(2)
+    assert engine.reason(2) == "length"
+    engine.close()
+
+
+def test_request_that_the_scheduler_refuses_harms_nobody(serving: ModuleType) -> None:
+    engine = serving.LoopHarness(serving.small_config(num_blocks=8))
+    engine.submit(1, b"fits", max_tokens=4)
+    engine.submit(2, b"far too long", max_tokens=1000)
+    engine.submit(3, [5, -1], max_tokens=4)
+    engine.submit(4, [], max_tokens=4)
+    engine.submit(5, b"fits too", max_tokens=4)
+    engine.wait(1, 2, 3, 4, 5)
+    assert [engine.reason(n) for n in range(1, 6)] == ["length", "error", "error", "error", "length"]
+    assert all(engine.outputs[n][-1].rejected and engine.outputs[n][-1].error for n in (2, 3, 4))
+    assert engine.text(5) == serving.expected_text(b"fits too", 4)
+    engine.close()
+
+
+def test_request_whose_text_cannot_be_decoded_harms_nobody(serving: ModuleType) -> None:
+    def decode(ids: list[int]) -> str:
+        if ord("!") in ids:
+            raise RuntimeError("no such token")
+        return bytes(ids).decode(errors="replace")
+
+    engine = serving.LoopHarness(decode=decode)
+    engine.submit(1, b"say:ab!cdefgh|", max_tokens=20)
+    engine.submit(2, b"say:abcd|", max_tokens=20)
+    engine.wait(1, 2)
+    assert (engine.text(1), engine.reason(1)) == ("ab", "error")
+    assert (engine.text(2), engine.reason(2)) == ("abcd", "stop")
+    engine.close()
+
+
+def test_scheduler_that_fails_ends_all_requests_and_the_loop_says_so(
+    serving: ModuleType, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Failing:
+        def __init__(self) -> None:
+            self.real = Scheduler(serving.small_config())
+            self.broken = False
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "plan" and self.broken:
+                raise RuntimeError("invariant violated")
+            return getattr(self.real, name)
+
+    scheduler = Failing()
+    engine = serving.LoopHarness(scheduler=scheduler)
+    engine.submit(1, b"abc", max_tokens=500, ignore_eos=True)
+    engine.wait_for_tokens(1, 1)
+    with caplog.at_level(logging.ERROR):
+        scheduler.broken = True
+        engine.wait(1)
+        assert engine.failed.wait(30)
+    assert engine.outputs[1][-1].error == "the engine failed"
+    assert "invariant violated" in caplog.text
+    engine.submit(2, b"abc", max_tokens=5)  # late arrivals hear of it too
+    engine.wait(2)
+    assert engine.outputs[2][-1].error == "the engine failed"
+    assert engine.snapshot().stats.submitted == 1
+    assert engine.loop.close(30)
+
+
+def test_request_submitted_after_close_is_not_run(serving: ModuleType) -> None:
+    engine = serving.LoopHarness()
+    engine.close()
+    engine.loop.submit(Submission(1, np.array([1], dtype=np.int32), SamplingParams()))
+    threading.Event().wait(0.05)
+    assert engine.outputs[1] == []
