@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -82,24 +83,43 @@ def verify(json_output: bool, drop: str | None, diagram: Path | None) -> None:
 
 
 @main.command()
-@click.option("--workload", default="swe-agent", help="A trace file or the name of a preset.")
-@click.option("--model", default="kimi-k2", help="Shape of the model.")
-@click.option("--gpu", default="b200", help="GPU whose datasheet the cost model uses.")
+@click.option("--workload", default="swe-agent", help="A trace file, or a preset: swe-agent or claude-code.")
+@click.option("--model", default="kimi-k2", help="Shape: smollm2-135m, llama-3-8b, deepseek-v3 or kimi-k2.")
+@click.option("--gpu", default="b200", help="Datasheet: h100, h200 or b200.")
 @click.option("--tp", default=4, type=click.IntRange(min=1), help="GPUs per replica (tensor parallelism).")
 @click.option("--replicas", default=1, type=click.IntRange(min=1), help="Replicas that share the load.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="Same seed, same bytes.")
+@click.option(
+    "--limit",
+    "--sessions",
+    type=click.IntRange(min=1),
+    help="Take only the first so many sessions (open loop: requests).  [default: all; presets: 32]",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    help="Closed loop: sessions alive at once.  [default: 8 for swe-agent, else 4]",
+)
+@click.option("--think-cap", default=60.0, type=click.FloatRange(min=0), help="Longest think or tool time, seconds.")
+@click.option("--block-size", default=64, type=click.IntRange(min=1), help="Tokens per KV block.")
+@click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Token budget of one step.")
+@click.option("--max-running", default=256, type=click.IntRange(min=1), help="Requests that may run at once.")
+@click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
+@click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
+@click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
     help="Write CSV, an HTML report and a Perfetto trace into DIR.",
 )
-def simulate(workload: str, model: str, gpu: str, tp: int, replicas: int, seed: int, out: Path | None) -> None:
+def simulate(out: Path | None, **settings: Any) -> None:
     """Run a workload on simulated GPUs that are driven by the compiled scheduler."""
     with explained_missing_dependency():
         from .simulator.command import run_simulate
+        from .simulator.study_setup import StudySettings
 
-        status = run_simulate(workload=workload, model=model, gpu=gpu, tp=tp, replicas=replicas, seed=seed, out=out)
+        status = run_simulate(StudySettings(**settings), out)
     sys.exit(status)
 
 

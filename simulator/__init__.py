@@ -1,1 +1,16 @@
-"""Discrete-event simulation of GPUs that are driven by the compiled scheduler."""
+"""A discrete-event simulator of GPU serving, driven by the compiled scheduler that also serves."""
+
+from .errors import ConfigurationError, SimulationStalled, SimulatorError, WorkloadError
+from .study import Study
+from .study_setup import StudySettings, load_workload, run_study
+
+__all__ = [
+    "ConfigurationError",
+    "SimulationStalled",
+    "SimulatorError",
+    "Study",
+    "StudySettings",
+    "WorkloadError",
+    "load_workload",
+    "run_study",
+]

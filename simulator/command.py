@@ -1,0 +1,60 @@
+"""`tokenspeed simulate`: run one study, print its table and write its files."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .errors import SimulatorError
+from .report import metrics_table, write_files
+from .study_setup import StudySettings, load_workload, run_study
+
+PROGRESS_UPDATES = 200
+
+
+class _OnProgress(Protocol):
+    def __call__(self, ended: int, /) -> None: ...
+
+
+def run_simulate(settings: StudySettings, out: Path | None) -> int:
+    """Run one study; returns the exit status: 0, or 2 after printing an error about the input.
+
+    Prints the metrics to stdout and progress to stderr. With `out`, writes requests.csv, steps.csv, summary.json,
+    report.html and trace.json.gz into that folder.
+    """
+    try:
+        with Console(stderr=True).status(f"reading {settings.workload}"):
+            workload = load_workload(settings)
+        with _progress_bar(len(workload.calls)) as progress:
+            study = run_study(settings, progress, workload)
+        console = Console(highlight=False)
+        console.print(metrics_table(study))
+        if study.recording.rejected:
+            first = min(study.recording.rejected)
+            console.print(f"First rejection: call {first}: {study.recording.rejected[first]}")
+        if out is not None:
+            names = write_files(study, out)
+            console.print(f"Wrote {', '.join(names)} into {out}", soft_wrap=True)
+    except SimulatorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+@contextmanager
+def _progress_bar(calls: int) -> Iterator[_OnProgress]:
+    """A progress bar on stderr that costs nothing between its updates."""
+    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TextColumn("calls"), TimeElapsedColumn())
+    stride = max(calls // PROGRESS_UPDATES, 1)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("calls", total=calls)
+
+        def on_progress(ended: int, /) -> None:
+            if ended % stride == 0 or ended == calls:
+                bar.update(task, completed=ended)
+
+        yield on_progress

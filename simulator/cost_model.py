@@ -1,0 +1,157 @@
+"""How long a step takes on the device: an analytical roofline (Williams et al., CACM 2009).
+
+This is an estimate from datasheets and model shapes, not a measurement. Each stage of a step takes the longer of its
+compute time and its memory time; the stages follow one another. The factors below are the only fitted numbers: they
+were chosen so that the estimate is right on average over published measurements of whole engines (docs/simulator.md).
+"""
+
+from dataclasses import dataclass
+from math import exp, log1p
+from typing import Final
+
+from .deployment import Deployment
+from .model_shapes import GroupedQueryAttention, LatentAttention
+from .precision import WEIGHT_BYTES
+
+MATMUL_EFFICIENCY: Final = 0.70
+"""Share of the dense tensor peak that large matrix products reach. Typical: 0.5 (fp4, small experts) to 0.8 (bf16)."""
+ATTENTION_EFFICIENCY: Final = 0.55
+"""Share of the bf16 tensor peak that attention kernels reach. Typical: 0.4 (short chunks) to 0.75 (long prefill)."""
+MEMORY_EFFICIENCY: Final = 0.85
+"""Share of HBM bandwidth that weight and KV reads reach. Typical: 0.6 (small matrices) to 0.93 (long decode)."""
+EXPERT_MEMORY_EFFICIENCY: Final = 0.65
+"""The same for routed experts, which are many small matrices with few tokens each. Typical: 0.4 to 0.75."""
+NVLINK_EFFICIENCY: Final = 0.75
+"""Share of one-way NVLink bandwidth that a large all-reduce reaches. Typical: 0.7 to 0.85."""
+ALL_REDUCE_LATENCY_S: Final = 10e-6
+"""Time of a small all-reduce inside one NVLink domain, seconds. Typical: 4 to 15 us."""
+LAYER_OVERHEAD_S: Final = 25e-6
+"""Time per layer in which neither compute nor memory is busy: kernel starts and tails inside a CUDA graph, norms.
+Typical: 10 to 40 us."""
+EXPERT_LAYER_OVERHEAD_S: Final = 45e-6
+"""The same for what routed experts add to a layer: routing, sorting tokens, combining. Typical: 20 to 70 us."""
+STEP_OVERHEAD_S: Final = 500e-6
+"""Time per step outside the layers: graph launch, sampling, copy of the results. Typical: 0.1 to 1 ms."""
+HOST_STEP_S: Final = 500e-6
+"""Host time to plan and prepare a step. Hidden behind the device when steps overlap. Typical: 0.2 to 3 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class CostModel:
+    """Roofline of one deployment. Make it with `roofline`; call `step_ns` for each step (scalars only, about 2 us)."""
+
+    dense_flops_per_token: float
+    dense_bytes: float
+    experts: int
+    expert_miss_log: float
+    expert_flops_per_token: float
+    expert_bytes: float
+    expert_bandwidth: float
+    head_flops_per_row: float
+    head_bytes: float
+    matmul_flops: float
+    head_flops: float
+    attention_flops: float
+    decode_flops_per_pair: float
+    prefill_flops_per_pair: float
+    expand_flops_per_context: float
+    kv_bytes_per_token: float
+    bandwidth: float
+    all_reduce_latency_s: float
+    all_reduce_s_per_token: float
+    overhead_s: float
+
+    def step_ns(self, rows: int, tokens: int, decode_rows: int, context_tokens: int, attention_pairs: int) -> int:
+        """Device time of one step, nanoseconds.
+
+        rows: requests in the step; tokens: tokens over all rows; decode_rows: rows with one new token;
+        context_tokens: sum over rows of the KV tokens visible to the row's last token;
+        attention_pairs: sum over rows of visible (query, key) pairs.
+        """
+        bandwidth = self.bandwidth
+        matmul_flops = self.matmul_flops
+        seconds = self.overhead_s + self.all_reduce_latency_s + tokens * self.all_reduce_s_per_token
+        compute = tokens * self.dense_flops_per_token / matmul_flops
+        memory = self.dense_bytes / bandwidth
+        seconds += compute if compute > memory else memory
+        if self.experts:
+            compute = tokens * self.expert_flops_per_token / matmul_flops
+            memory = (
+                self.experts * (1.0 - exp(tokens * self.expert_miss_log)) * self.expert_bytes / self.expert_bandwidth
+            )
+            seconds += compute if compute > memory else memory
+        compute = rows * self.head_flops_per_row / self.head_flops
+        memory = self.head_bytes / bandwidth
+        seconds += compute if compute > memory else memory
+        decode_context = context_tokens
+        prefill_rows = rows - decode_rows
+        if prefill_rows:
+            # The plan gives sums. Rows of equal chunks have exactly this mean context; unequal rows come close.
+            chunk = (tokens - decode_rows) / prefill_rows
+            context = chunk
+            if chunk > 1.0:
+                context = (attention_pairs - context_tokens) / (prefill_rows * (chunk - 1.0)) + chunk / 2
+            prefill_context = min(prefill_rows * context, float(context_tokens))
+            prefill_pairs = prefill_rows * chunk * (context - (chunk - 1.0) / 2)
+            decode_context = max(context_tokens - int(prefill_context), 0)
+            flops = prefill_pairs * self.prefill_flops_per_pair + prefill_context * self.expand_flops_per_context
+            absorbed = prefill_pairs * self.decode_flops_per_pair
+            compute = (flops if flops < absorbed else absorbed) / self.attention_flops
+            memory = prefill_context * self.kv_bytes_per_token / bandwidth
+            seconds += compute if compute > memory else memory
+        compute = decode_context * self.decode_flops_per_pair / self.attention_flops
+        memory = decode_context * self.kv_bytes_per_token / bandwidth
+        seconds += compute if compute > memory else memory
+        return int(seconds * 1e9)
+
+
+def roofline(deployment: Deployment) -> CostModel:
+    """The cost model of `deployment`."""
+    model, gpu, tp = deployment.model, deployment.gpu, deployment.tp
+    weight_bytes = WEIGHT_BYTES[deployment.weights]
+    layers, attention = model.layers, model.attention
+    if isinstance(attention, GroupedQueryAttention):
+        # Queries times keys and weights times values: 2 FLOP per multiply-add each.
+        decode_pair = prefill_pair = 4.0 * attention.heads * attention.head_dim
+        expand = 0.0
+    else:
+        decode_pair, prefill_pair, expand = _latent_flops(attention)
+    moe = model.moe
+    ring = 2.0 * (tp - 1) / tp
+    all_reduces = 2 * layers if tp > 1 else 0
+    return CostModel(
+        dense_flops_per_token=2.0 * model.always_parameters / tp,
+        dense_bytes=model.always_parameters * weight_bytes / tp,
+        experts=0 if moe is None else moe.experts,
+        expert_miss_log=0.0 if moe is None else log1p(-moe.top_k / moe.experts),
+        expert_flops_per_token=0.0
+        if moe is None
+        else 2.0 * moe.top_k * model.expert_parameters * model.moe_layers / tp,
+        expert_bytes=model.expert_parameters * model.moe_layers * weight_bytes / tp,
+        expert_bandwidth=gpu.memory_bandwidth * EXPERT_MEMORY_EFFICIENCY,
+        head_flops_per_row=2.0 * model.vocabulary * model.hidden / tp,
+        head_bytes=2.0 * model.vocabulary * model.hidden / tp,
+        matmul_flops=gpu.matmul_flops(deployment.weights) * MATMUL_EFFICIENCY,
+        head_flops=gpu.bf16_flops * MATMUL_EFFICIENCY,
+        attention_flops=gpu.bf16_flops * ATTENTION_EFFICIENCY,
+        decode_flops_per_pair=decode_pair * layers / tp,
+        prefill_flops_per_pair=prefill_pair * layers / tp,
+        expand_flops_per_context=expand * layers / tp,
+        kv_bytes_per_token=deployment.kv_bytes_per_token,
+        bandwidth=gpu.memory_bandwidth * MEMORY_EFFICIENCY,
+        all_reduce_latency_s=all_reduces * ALL_REDUCE_LATENCY_S,
+        all_reduce_s_per_token=all_reduces * ring * model.hidden * 2 / (gpu.nvlink_bandwidth * NVLINK_EFFICIENCY),
+        overhead_s=STEP_OVERHEAD_S + layers * LAYER_OVERHEAD_S + model.moe_layers * EXPERT_LAYER_OVERHEAD_S,
+    )
+
+
+def _latent_flops(attention: LatentAttention) -> tuple[float, float, float]:
+    """FLOP of one layer: (per pair in latent space, per pair on expanded heads, per context token to expand them).
+
+    Decode works in latent space (absorbed weights); prefill may expand keys and values first. A step takes the cheaper.
+    """
+    heads = attention.heads
+    absorbed = 2.0 * heads * (attention.kv_rank + attention.rope_dim) + 2.0 * heads * attention.kv_rank
+    expanded = 2.0 * heads * (attention.nope_dim + attention.rope_dim) + 2.0 * heads * attention.v_dim
+    expand = 2.0 * attention.kv_rank * heads * (attention.nope_dim + attention.v_dim)
+    return absorbed, expanded, expand

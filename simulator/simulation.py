@@ -1,0 +1,102 @@
+"""One simulation: clients, replicas and the clock between them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import simpy
+
+from ..scheduler import SchedulerConfig
+from .clients import Clients
+from .cost_model import HOST_STEP_S, CostModel
+from .errors import ConfigurationError, SimulationStalled
+from .recorder import Recorder, Recording
+from .replica import Replica
+from .timebase import seconds_to_ns
+from .workload import Call, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Equal replicas behind a router."""
+
+    replicas: int
+    cost: CostModel
+    num_blocks: int
+    """KV blocks of each replica."""
+    max_running: int
+    max_step_tokens: int
+    overlap_depth: int
+    host_step_ns: int = seconds_to_ns(HOST_STEP_S)
+
+    def scheduler_config(self, block_size: int) -> SchedulerConfig:
+        """The scheduler's view. Raises ConfigurationError naming the setting that cannot work."""
+        try:
+            return SchedulerConfig(
+                num_blocks=self.num_blocks,
+                block_size=block_size,
+                max_running=self.max_running,
+                max_step_tokens=self.max_step_tokens,
+                overlap_depth=self.overlap_depth,
+            )
+        except ValueError as error:
+            raise ConfigurationError(f"the scheduler cannot work with these settings: {error}") from error
+
+
+def simulate(workload: Workload, cluster: Cluster, progress: Callable[[int], None] | None = None) -> Recording:
+    """Run `workload` on `cluster` until every call has ended. The same arguments give the same recording.
+
+    progress: called with the number of calls ended so far, for each call. Raises SimulationStalled if calls are left
+    but no event is.
+    """
+    environment = simpy.Environment()
+    recorder = Recorder(len(workload.calls))
+    config = cluster.scheduler_config(workload.block_size)
+    ended = 0
+
+    def on_end(_: int) -> None:
+        nonlocal ended
+        ended += 1
+        if progress is not None:
+            progress(ended)
+
+    replicas = [
+        Replica(
+            environment,
+            index,
+            config,
+            cluster.cost,
+            cluster.host_step_ns,
+            recorder,
+            lambda *end: clients.completed(*end),
+        )
+        for index in range(cluster.replicas)
+    ]
+    router = Router(replicas)
+    clients = Clients(environment, workload, lambda call, now: router.choose(call).submit(call, now), on_end)
+    environment.run()
+    left = len(workload.calls) - ended
+    if left:
+        states = ", ".join(_state(replica) for replica in replicas)
+        raise SimulationStalled(f"{left} calls never ended although nothing is left to happen; {states}")
+    return recorder.freeze(cluster.num_blocks)
+
+
+class Router:
+    """Sends the calls of a session to one replica, chosen as the least loaded when the session starts."""
+
+    def __init__(self, replicas: list[Replica]) -> None:
+        self._replicas = replicas
+        self._replica_of: dict[int, Replica] = {}
+
+    def choose(self, call: Call) -> Replica:
+        """The replica of the call's session; for a new session the first of those with the fewest live calls."""
+        replica = self._replica_of.get(call.session)
+        if replica is None:
+            replica = min(self._replicas, key=lambda candidate: candidate.live_calls)
+            self._replica_of[call.session] = replica
+        return replica
+
+
+def _state(replica: Replica) -> str:
+    stats = replica.scheduler.stats()
+    return f"replica {replica.index} has {stats.running} running and {stats.waiting} waiting calls"
