@@ -69,6 +69,7 @@ class Prover:
             for v in spec.variables.values()
         }
         self.transition = ""
+        self.known_assumptions: dict[tuple[int, ...], list[z3.BoolRef]] = {}
 
     # Expressions.
 
@@ -154,6 +155,12 @@ class Prover:
 
     def assumptions(self, individuals: Individuals) -> list[z3.BoolRef]:
         """Invariants and counter axioms of the state before, for the given individuals."""
+        key = tuple(len(xs) for xs in individuals.values())
+        if key not in self.known_assumptions:
+            self.known_assumptions[key] = self.instantiate(individuals)
+        return self.known_assumptions[key]
+
+    def instantiate(self, individuals: Individuals) -> list[z3.BoolRef]:
         facts = self.constant_axioms()
         for p in self.spec.invariants():
             facts += [self.evaluate(p.formula, names, self.before) for names in self.tuples(p.parameters, individuals)]
@@ -177,16 +184,24 @@ class Prover:
         return facts
 
     def individuals(self, parameters: Sequence[Parameter], extra: int) -> tuple[dict[str, z3.ExprRef], Individuals]:
-        """Constants for the parameters, and for each sort these plus `extra` fresh ones."""
+        """Constants for the parameters, and for each sort these plus `extra` fresh ones.
+
+        The n-th individual of a sort is always the same constant, so that assumptions can be shared between transitions.
+        """
         names: dict[str, z3.ExprRef] = {}
         terms: Individuals = {sort: [] for sort in self.spec.sorts}
         for p in parameters:
-            names[p.name] = z3.Const(p.name, self.types[p.type])
             if p.type in terms:
+                names[p.name] = self.individual(p.type, len(terms[p.type]))
                 terms[p.type].append(names[p.name])
-        for sort in self.spec.sorts.values():
-            terms[sort.name] += [z3.Const(f"{sort.letter}'{i}", self.types[sort.name]) for i in range(extra)]
+            else:
+                names[p.name] = z3.Const(p.name, self.types[p.type])
+        for sort in self.spec.sorts:
+            terms[sort] += [self.individual(sort, len(terms[sort]) + i) for i in range(extra)]
         return names, terms
+
+    def individual(self, sort: str, number: int) -> z3.ExprRef:
+        return z3.Const(f"{self.spec.sorts[sort].letter}{number}", self.types[sort])
 
     def solver(self) -> z3.Solver:
         solver = z3.Solver(ctx=self.context)

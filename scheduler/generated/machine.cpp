@@ -91,7 +91,6 @@ Guard Machine::apply_allocate(RequestId r, BlockId b) {
   if (!(request_[r].capacity < request_[r].limit)) return Guard::allocate__needs_room;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) + 0);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].block_state = BlockState::Owned;

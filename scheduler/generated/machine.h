@@ -14,7 +14,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "506dde1349db9da16c3245669441c187e492f3d53c0e2f73fe90878778cfd3fb";
+inline constexpr std::string_view kSpecHash = "9eef0fd80a36b7012334461b8c46726aabe79a2c6a5b1b4c0d5e445ea3b0eefe";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

@@ -342,7 +342,6 @@ struct Model {
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.stored[r] = static_cast<std::int8_t>(pre.stored[r] + 0);
         post.free = static_cast<std::int8_t>(pre.free + -1);
         post.held = static_cast<std::int8_t>(pre.held + 1);
         found(post, Transition::allocate, std::array<int, 4>{r, b, 0, 0});

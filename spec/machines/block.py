@@ -32,13 +32,12 @@ from .vocabulary import (
 )
 
 
-def take(t, r, b, tokens):  # type: ignore[no-untyped-def]
-    """Effects: the block enters the request's block table with `tokens` tokens in it."""
+def take(t, r, b):  # type: ignore[no-untyped-def]
+    """Effects: the block enters the request's block table."""
     t.set(holds[r, b], True)
     t.add(refs[b], 1)
     t.add(blocks[r], 1)
     t.add(capacity[r], PAGE)
-    t.add(stored[r], tokens)
 
 
 def give_back(t, r, b):  # type: ignore[no-untyped-def]
@@ -58,7 +57,8 @@ def match(t, r, b):  # type: ignore[no-untyped-def]
     t.guard("next in sequence", position(b) == planned(r))
     t.guard("not held yet", ~holds(r, b))
     t.guard("last token recomputed", planned(r) + PAGE < known(r))
-    take(t, r, b, PAGE)
+    take(t, r, b)
+    t.add(stored[r], PAGE)
     t.add(planned[r], PAGE)
     t.add(computed[r], PAGE)
 
@@ -78,7 +78,7 @@ with spec.transition("allocate", "A running request gets a free block at the end
     t.stay(request_state[r], R.PREFILL, R.DECODE)
     t.guard("needs room", capacity(r) < limit(r))
     t.set(position[b], capacity(r))
-    take(t, r, b, 0)
+    take(t, r, b)
     t.add(free.place, -1)
     t.add(held.place, 1)
 

@@ -1,0 +1,44 @@
+"""Generated files are what the specification generates, and the interpreter refuses what guards refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tokenspeed.spec.generate import generated_files
+from tokenspeed.spec.interpreter import GuardFalse, Interpreter
+from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.monitor import Divergence, Monitor
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", sorted(generated_files()))
+def test_committed_file_is_fresh(name: str) -> None:
+    assert (ROOT / name).read_text() == generated_files()[name], "run `make generated`"
+
+
+def test_generated_functions_are_the_only_writers_of_the_state() -> None:
+    """The machine's fields are private; no hand-written C++ is a friend or casts its constness away."""
+    header = (ROOT / "scheduler/generated/machine.h").read_text()
+    assert "friend" not in header
+    for path in (ROOT / "scheduler").glob("*"):
+        if path.suffix in (".h", ".cpp"):
+            assert "const_cast" not in path.read_text() and "#define private" not in path.read_text(), path
+
+
+def test_interpreter_names_the_false_guard() -> None:
+    interpreter = Interpreter(SPEC, {"PAGE": 4, "BLOCKS": 2})
+    with pytest.raises(GuardFalse, match=r"evict\(b=0\): guard 'block CACHED' is false: block_state\(b\) = CACHED"):
+        interpreter.apply(interpreter.start(), SPEC.transitions["evict"], {"b": 0}, {"Request": 0, "Block": 2, "Step": 1})
+
+
+def test_monitor_finds_a_wrong_state_and_a_wrong_transition() -> None:
+    monitor = Monitor(SPEC, {"PAGE": 4, "BLOCKS": 2}, steps=1)
+    names = list(SPEC.transitions)
+    monitor.follow([[names.index("submit"), 4, 0, 3, 5, 1]])
+    with pytest.raises(Divergence, match=r"known: the specification has \{\(0,\): 3\}, the scheduler has \{\(0,\): 4\}"):
+        monitor.compare({"known": {(0,): 4}})
+    with pytest.raises(GuardFalse, match="close"):
+        monitor.follow([[names.index("close"), 1, 0]])

@@ -1,0 +1,73 @@
+"""What `tokenspeed verify` prints, and its exit status."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokenspeed.spec.command import run_verify
+from tokenspeed.spec.machines import SPEC
+
+
+def test_json_report(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verify(json_output=True) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["proved"] is True and report["spec"] == SPEC.digest()
+    groups = {p["group"] for p in report["properties"]}
+    assert {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P9", "P10", "P11", "P14"} <= groups
+    assert all(p["verdict"] == "proved" and p["obligations"] for p in report["properties"])
+    assert all(p["meaning"] for p in report["properties"] if p["group"] != "lemma")
+    assert report["vacuous_transitions"] == [] and report["exploration"]["violations"] == []
+
+
+def test_drop_prints_a_timeline_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verify(drop="release_owned:not in flight") == 1
+    printed = capsys.readouterr().out
+    assert "VIOLATED no free block in flight" in printed
+    assert "False: reads(s0, r0, b0) implies block_state(b0) != FREE" in printed
+    assert "Shortest way from the start: 7 steps" in printed
+    assert "the guard would have refused: not in flight" in " ".join(printed.split())
+    assert "by the client" in printed
+
+
+def test_drop_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verify(drop="observe:device idle", json_output=True) == 1
+    diagnosis = json.loads(capsys.readouterr().out)
+    assert diagnosis["verdict"] == "violated"
+    assert diagnosis["timeline"]["violated"] == "device works on launched steps"
+
+
+def test_guard_that_only_the_proof_needs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verify(drop="prefill:room in block") == 1
+    assert "the proof breaks" in " ".join(capsys.readouterr().out.split())
+
+
+def test_guard_that_nothing_needs_is_said_to_be_implied(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verify(drop="publish:full") == 0
+    assert "the other guards and the invariants imply it" in " ".join(capsys.readouterr().out.split())
+
+
+def test_unknown_guard_suggests_close_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verify(drop="reap:not in fligt") == 2
+    assert "reap:not in flight" in capsys.readouterr().err
+
+
+def test_diagrams(tmp_path: Path) -> None:
+    assert run_verify(diagram=tmp_path) == 0
+    text = (tmp_path / "block_state.mmd").read_text()
+    assert text.startswith("stateDiagram-v2")
+    assert "OWNED --> LIMBO: release_to_limbo" in text
+    assert "[*] --> FREE" in text
+
+
+def test_verify_runs_without_torch_and_without_the_scheduler() -> None:
+    code = (
+        "import sys; import tokenspeed.spec.command; "
+        "bad = [m for m in sys.modules if m.split('.')[0] in ('torch', 'triton') or m.startswith('tokenspeed.scheduler')]; "
+        "sys.exit(repr(bad) if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
