@@ -1,17 +1,35 @@
 """The compiled scheduler: transitions generated from the specification, a planner, and the driver contract.
 
-`TOKENSPEED_CHECKED=1` in the environment loads the checked build, which carries ghost state and recounts every invariant of
-the specification after every transition (slow; build it with `make checked`).
+`TOKENSPEED_CHECKED=1` in the environment loads the checked build, which carries ghost state and recounts every invariant
+of the specification after every transition (slow; build it with `make checked`).
 """
 
 import os
+import sys
+from importlib import import_module
 
 if os.environ.get("TOKENSPEED_CHECKED") == "1":
-    from ._core_checked import *  # type: ignore[import-not-found,unused-ignore] # noqa: F403
-    from ._core_checked import CHECKED, SPEC_HASH, TRANSITIONS
-else:
-    from ._core import *  # noqa: F403
-    from ._core import CHECKED, SPEC_HASH, TRANSITIONS
+    sys.modules[f"{__name__}._core"] = import_module("._core_checked", __name__)
+
+from ._core import (
+    CHECKED,
+    SPEC_HASH,
+    TRANSITIONS,
+    BadResults,
+    DuplicateRequest,
+    EventKind,
+    GuardRefused,
+    InvariantViolated,
+    Scheduler,
+    SchedulerConfig,
+    SchedulerError,
+    SpecMismatch,
+    Stats,
+    StepPlan,
+    SubmitResult,
+    UnknownRequest,
+    UnknownStep,
+)
 
 __all__ = [
     "CHECKED",

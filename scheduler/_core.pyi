@@ -1,7 +1,9 @@
 """Typed stubs of the compiled scheduler: the driver contract that simulator and engine share.
 
-One `Scheduler` owns one replica's KV blocks. It has no clock, thread or device: events go in (`submit`, `abort`, `land`)
-and plans come out (`plan`). All arrays of a `StepPlan` are numpy views of the scheduler's own buffers: read them until the
+One `Scheduler` owns one replica's KV blocks. It has no clock, thread or device: events go in (`submit`, `abort`,
+`land`)
+and plans come out (`plan`). All arrays of a `StepPlan` are numpy views of the scheduler's own buffers: read them
+until the
 step lands, never write to them.
 """
 
@@ -38,7 +40,8 @@ class SpecMismatch(SchedulerError):
     """The driver was built for another specification."""
 
 class GuardRefused(SchedulerError):
-    """A policy proposed a transition whose guard is false (a defect of the policy; no state was changed by that transition)."""
+    """A policy proposed a transition whose guard is false (a defect of the policy; no state was changed by that
+    transition)."""
 
 class InvariantViolated(SchedulerError):
     """Checked build only: an invariant of the specification is false after a transition."""
@@ -68,7 +71,8 @@ class SchedulerConfig:
         """Rows of the runner's block table: how many requests may hold a slot at once."""
     @property
     def max_step_tokens(self) -> int:
-        """Token budget of one step (decode tokens first by age, the rest is chunked prefill); at least `max_running`."""
+        """Token budget of one step (decode tokens first by age, the rest is chunked prefill); at least
+        `max_running`."""
     @property
     def overlap_depth(self) -> int:
         """A step may be planned while this many are in flight."""
@@ -149,7 +153,8 @@ class Stats:
         """Of these, tokens that were found in the prefix cache."""
 
 class StepPlan:
-    """One step for the device: rows of requests, each with a run of consecutive tokens (decode: one; prefill: a chunk)."""
+    """One step for the device: rows of requests, each with a run of consecutive tokens (decode: one; prefill: a
+    chunk)."""
 
     @property
     def step(self) -> int:
@@ -219,7 +224,8 @@ class Scheduler:
     ) -> SubmitResult:
         """Queue a request known only by the chain hashes of its full blocks, as traces give them.
 
-        `page_hashes`: [<= (prompt_tokens + max_new_tokens) // block_size]; entry i names the content of blocks 0..i together.
+        `page_hashes`: [<= (prompt_tokens + max_new_tokens) // block_size]; entry i names the content of blocks 0..i
+        together.
         Entries beyond the prompt name blocks that the output will fill; blocks without a hash are never shared.
         """
     def abort(self, request_id: int) -> None:
@@ -244,6 +250,10 @@ class Scheduler:
         The transitions taken since the last call, in order; empty unless `record_trace`.
         """
     def snapshot(self) -> dict[str, dict[tuple[int, ...], int]]:
-        """Concrete variables of the specification with their values (those that differ from the initial value), for tests."""
+        """Concrete variables of the specification with their values (those that differ from the initial value),
+        for tests."""
     def check(self) -> None:
-        """Recount block states, reference counts and tables from scratch. Raises InvariantViolated with the difference."""
+        """Recount block states, reference counts and tables from scratch.
+
+        Raises InvariantViolated with the difference.
+        """

@@ -24,11 +24,11 @@ constexpr bool kChecked = false;
 
 // What Python holds: a plan that is never written to.
 struct PlanView {
-  std::shared_ptr<const ts::StepPlan> plan;
+    std::shared_ptr<const ts::StepPlan> plan;
 };
 
 struct SubmitResult {
-  std::string reason;
+    std::string reason;
 };
 
 template <class T>
@@ -36,241 +36,251 @@ using Input = py::array_t<T, py::array::c_style | py::array::forcecast>;
 
 template <class T>
 std::span<const T> as_span(const py::array_t<T, py::array::c_style | py::array::forcecast>& array, const char* field) {
-  if (array.ndim() != 1) {
-    throw py::value_error(std::string(field) + " has " + std::to_string(array.ndim()) + " dimensions; it must have one");
-  }
-  return {array.data(), static_cast<std::size_t>(array.size())};
+    if (array.ndim() != 1) {
+        throw py::value_error(std::string(field) + " has " + std::to_string(array.ndim()) +
+                              " dimensions; it must have one");
+    }
+    return {array.data(), static_cast<std::size_t>(array.size())};
 }
 
 // A read-only numpy view that keeps the plan alive.
 template <class T>
 py::array view(const std::vector<T>& column, py::handle owner, const py::dtype& dtype) {
-  py::array array(dtype, {static_cast<py::ssize_t>(column.size())}, {static_cast<py::ssize_t>(sizeof(T))}, column.data(), owner);
-  py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-  return array;
+    py::array array(dtype, {static_cast<py::ssize_t>(column.size())}, {static_cast<py::ssize_t>(sizeof(T))},
+                    column.data(), owner);
+    py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+    return array;
 }
 
 template <class T>
 auto column(std::vector<T> ts::StepPlan::* member) {
-  return [member](const py::object& self) {
-    return view((*self.cast<const PlanView&>().plan).*member, self, py::dtype::of<T>());
-  };
+    return [member](const py::object& self) {
+        return view((*self.cast<const PlanView&>().plan).*member, self, py::dtype::of<T>());
+    };
 }
 
 auto scalar(std::int64_t ts::StepPlan::* member) {
-  return [member](const PlanView& self) { return (*self.plan).*member; };
+    return [member](const PlanView& self) { return (*self.plan).*member; };
 }
 
 py::dict snapshot(const ts::Scheduler& scheduler) {
-  py::dict result;
-  scheduler.machine().visit([&](const char* name, const std::vector<int>& index, std::int64_t value) {
-    if (!result.contains(name)) result[name] = py::dict();
-    if (value != 0) result[name][py::tuple(py::cast(index))] = value;
-  });
-  return result;
+    py::dict result;
+    scheduler.machine().visit([&](const char* name, const std::vector<int>& index, std::int64_t value) {
+        if (!result.contains(name)) result[name] = py::dict();
+        if (value != 0) result[name][py::tuple(py::cast(index))] = value;
+    });
+    return result;
 }
 
 py::array_t<std::int32_t> drain_trace(ts::Scheduler& scheduler) {
-  const std::vector<ts::TraceEvent> trace = scheduler.take_trace();
-  py::array_t<std::int32_t> rows({static_cast<py::ssize_t>(trace.size()), static_cast<py::ssize_t>(2 + ts::TraceEvent::kMaxArguments)});
-  auto out = rows.mutable_unchecked<2>();
-  for (std::size_t i = 0; i < trace.size(); ++i) {
-    const auto at = static_cast<py::ssize_t>(i);
-    out(at, 0) = trace[i].transition;
-    out(at, 1) = trace[i].count;
-    for (int k = 0; k < ts::TraceEvent::kMaxArguments; ++k) out(at, 2 + k) = trace[i].arguments[k];
-  }
-  return rows;
+    const std::vector<ts::TraceEvent> trace = scheduler.take_trace();
+    py::array_t<std::int32_t> rows(
+        {static_cast<py::ssize_t>(trace.size()), static_cast<py::ssize_t>(2 + ts::TraceEvent::kMaxArguments)});
+    auto out = rows.mutable_unchecked<2>();
+    for (std::size_t i = 0; i < trace.size(); ++i) {
+        const auto at = static_cast<py::ssize_t>(i);
+        out(at, 0) = trace[i].transition;
+        out(at, 1) = trace[i].count;
+        for (int k = 0; k < ts::TraceEvent::kMaxArguments; ++k) out(at, 2 + k) = trace[i].arguments[k];
+    }
+    return rows;
 }
 
 void land(ts::Scheduler& scheduler, std::int64_t step, const Input<std::int32_t>& tokens, const py::object& stop) {
-  if (stop.is_none()) {
-    scheduler.land(step, as_span(tokens, "tokens"), {});
-    return;
-  }
-  const auto flags = py::cast<Input<std::uint8_t>>(py::array(stop).attr("astype")("uint8"));
-  const auto results = as_span(tokens, "tokens");
-  const auto stops = as_span(flags, "stop");
-  if (stops.size() != results.size()) {
-    throw ts::BadResults("stop has " + std::to_string(stops.size()) + " entries and tokens " + std::to_string(results.size()));
-  }
-  scheduler.land(step, results, stops);
+    if (stop.is_none()) {
+        scheduler.land(step, as_span(tokens, "tokens"), {});
+        return;
+    }
+    const auto flags = py::cast<Input<std::uint8_t>>(py::array(stop).attr("astype")("uint8"));
+    const auto results = as_span(tokens, "tokens");
+    const auto stops = as_span(flags, "stop");
+    if (stops.size() != results.size()) {
+        throw ts::BadResults("stop has " + std::to_string(stops.size()) + " entries and tokens " +
+                             std::to_string(results.size()));
+    }
+    scheduler.land(step, results, stops);
 }
 
 void bind_errors(py::module_& m) {
-  const auto base = py::register_exception<ts::SchedulerError>(m, "SchedulerError", PyExc_RuntimeError);
-  py::register_exception<ts::UnknownRequest>(m, "UnknownRequest", base);
-  py::register_exception<ts::DuplicateRequest>(m, "DuplicateRequest", base);
-  py::register_exception<ts::UnknownStep>(m, "UnknownStep", base);
-  py::register_exception<ts::BadResults>(m, "BadResults", base);
-  py::register_exception<ts::SpecMismatch>(m, "SpecMismatch", base);
-  py::register_exception<ts::GuardRefused>(m, "GuardRefused", base);
-  const auto violated = py::register_exception<ts::InvariantViolated>(m, "InvariantViolated", base);
+    const auto base = py::register_exception<ts::SchedulerError>(m, "SchedulerError", PyExc_RuntimeError);
+    py::register_exception<ts::UnknownRequest>(m, "UnknownRequest", base);
+    py::register_exception<ts::DuplicateRequest>(m, "DuplicateRequest", base);
+    py::register_exception<ts::UnknownStep>(m, "UnknownStep", base);
+    py::register_exception<ts::BadResults>(m, "BadResults", base);
+    py::register_exception<ts::SpecMismatch>(m, "SpecMismatch", base);
+    py::register_exception<ts::GuardRefused>(m, "GuardRefused", base);
+    const auto violated = py::register_exception<ts::InvariantViolated>(m, "InvariantViolated", base);
 #if TOKENSPEED_CHECKED
-  static py::handle violated_type = violated;
-  py::register_exception_translator([](std::exception_ptr error) {
-    try {
-      if (error) std::rethrow_exception(error);
-    } catch (const ts::InvariantFalse& e) {
-      PyErr_SetString(violated_type.ptr(), e.what());
-    }
-  });
+    static py::handle violated_type = violated;
+    py::register_exception_translator([](std::exception_ptr error) {
+        try {
+            if (error) std::rethrow_exception(error);
+        } catch (const ts::InvariantFalse& e) {
+            PyErr_SetString(violated_type.ptr(), e.what());
+        }
+    });
 #else
-  (void)violated;
+    (void)violated;
 #endif
 }
 
 void bind_config(py::module_& m) {
-  using Config = ts::SchedulerConfig;
-  py::class_<Config>(m, "SchedulerConfig")
-      .def(py::init([](std::int32_t num_blocks, std::int32_t block_size, std::int32_t max_running, std::int32_t max_step_tokens,
-                       std::int32_t overlap_depth, bool prefix_cache, bool record_trace) {
-             Config config{num_blocks, block_size, max_running, max_step_tokens, overlap_depth, prefix_cache, record_trace};
-             config.validate();
-             return config;
-           }),
-           py::kw_only(), py::arg("num_blocks"), py::arg("block_size") = 64, py::arg("max_running") = 256,
-           py::arg("max_step_tokens") = 8192, py::arg("overlap_depth") = 1, py::arg("prefix_cache") = true,
-           py::arg("record_trace") = false)
-      .def_readonly("num_blocks", &Config::num_blocks)
-      .def_readonly("block_size", &Config::block_size)
-      .def_readonly("max_running", &Config::max_running)
-      .def_readonly("max_step_tokens", &Config::max_step_tokens)
-      .def_readonly("overlap_depth", &Config::overlap_depth)
-      .def_readonly("prefix_cache", &Config::prefix_cache)
-      .def_readonly("record_trace", &Config::record_trace);
+    using Config = ts::SchedulerConfig;
+    py::class_<Config>(m, "SchedulerConfig")
+        .def(py::init([](std::int32_t num_blocks, std::int32_t block_size, std::int32_t max_running,
+                         std::int32_t max_step_tokens, std::int32_t overlap_depth, bool prefix_cache,
+                         bool record_trace) {
+                 Config config{num_blocks,    block_size,   max_running, max_step_tokens,
+                               overlap_depth, prefix_cache, record_trace};
+                 config.validate();
+                 return config;
+             }),
+             py::kw_only(), py::arg("num_blocks"), py::arg("block_size") = 64, py::arg("max_running") = 256,
+             py::arg("max_step_tokens") = 8192, py::arg("overlap_depth") = 1, py::arg("prefix_cache") = true,
+             py::arg("record_trace") = false)
+        .def_readonly("num_blocks", &Config::num_blocks)
+        .def_readonly("block_size", &Config::block_size)
+        .def_readonly("max_running", &Config::max_running)
+        .def_readonly("max_step_tokens", &Config::max_step_tokens)
+        .def_readonly("overlap_depth", &Config::overlap_depth)
+        .def_readonly("prefix_cache", &Config::prefix_cache)
+        .def_readonly("record_trace", &Config::record_trace);
 }
 
 void bind_results(py::module_& m) {
-  py::class_<SubmitResult>(m, "SubmitResult")
-      .def_property_readonly("accepted", [](const SubmitResult& self) { return self.reason.empty(); })
-      .def_readonly("reason", &SubmitResult::reason)
-      .def("__bool__", [](const SubmitResult& self) { return self.reason.empty(); })
-      .def("__repr__", [](const SubmitResult& self) {
-        return self.reason.empty() ? std::string("<accepted>") : "<rejected: " + self.reason + ">";
-      });
+    py::class_<SubmitResult>(m, "SubmitResult")
+        .def_property_readonly("accepted", [](const SubmitResult& self) { return self.reason.empty(); })
+        .def_readonly("reason", &SubmitResult::reason)
+        .def("__bool__", [](const SubmitResult& self) { return self.reason.empty(); })
+        .def("__repr__", [](const SubmitResult& self) {
+            return self.reason.empty() ? std::string("<accepted>") : "<rejected: " + self.reason + ">";
+        });
 
-  auto kinds = py::class_<ts::EventKind>(m, "EventKind");
-  kinds.attr("ADMITTED") = static_cast<int>(ts::EventKind::Admitted);
-  kinds.attr("FIRST_TOKEN") = static_cast<int>(ts::EventKind::FirstToken);
-  kinds.attr("FINISHED") = static_cast<int>(ts::EventKind::Finished);
-  kinds.attr("ABORTED") = static_cast<int>(ts::EventKind::Aborted);
-  kinds.attr("RETRACTED") = static_cast<int>(ts::EventKind::Retracted);
+    auto kinds = py::class_<ts::EventKind>(m, "EventKind");
+    kinds.attr("ADMITTED") = static_cast<int>(ts::EventKind::Admitted);
+    kinds.attr("FIRST_TOKEN") = static_cast<int>(ts::EventKind::FirstToken);
+    kinds.attr("FINISHED") = static_cast<int>(ts::EventKind::Finished);
+    kinds.attr("ABORTED") = static_cast<int>(ts::EventKind::Aborted);
+    kinds.attr("RETRACTED") = static_cast<int>(ts::EventKind::Retracted);
 
-  using Stats = ts::Stats;
-  py::class_<Stats>(m, "Stats")
-      .def_readonly("num_blocks", &Stats::num_blocks)
-      .def_readonly("free_blocks", &Stats::free_blocks)
-      .def_readonly("cached_blocks", &Stats::cached_blocks)
-      .def_readonly("held_blocks", &Stats::held_blocks)
-      .def_readonly("waiting", &Stats::waiting)
-      .def_readonly("running", &Stats::running)
-      .def_readonly("steps_in_flight", &Stats::steps_in_flight)
-      .def_readonly("live_requests", &Stats::live_requests)
-      .def_readonly("steps", &Stats::steps)
-      .def_readonly("scheduled_tokens", &Stats::scheduled_tokens)
-      .def_readonly("output_tokens", &Stats::output_tokens)
-      .def_readonly("submitted", &Stats::submitted)
-      .def_readonly("finished", &Stats::finished)
-      .def_readonly("aborted", &Stats::aborted)
-      .def_readonly("retractions", &Stats::retractions)
-      .def_readonly("evictions", &Stats::evictions)
-      .def_readonly("prefix_query_tokens", &Stats::prefix_query_tokens)
-      .def_readonly("prefix_hit_tokens", &Stats::prefix_hit_tokens);
+    using Stats = ts::Stats;
+    py::class_<Stats>(m, "Stats")
+        .def_readonly("num_blocks", &Stats::num_blocks)
+        .def_readonly("free_blocks", &Stats::free_blocks)
+        .def_readonly("cached_blocks", &Stats::cached_blocks)
+        .def_readonly("held_blocks", &Stats::held_blocks)
+        .def_readonly("waiting", &Stats::waiting)
+        .def_readonly("running", &Stats::running)
+        .def_readonly("steps_in_flight", &Stats::steps_in_flight)
+        .def_readonly("live_requests", &Stats::live_requests)
+        .def_readonly("steps", &Stats::steps)
+        .def_readonly("scheduled_tokens", &Stats::scheduled_tokens)
+        .def_readonly("output_tokens", &Stats::output_tokens)
+        .def_readonly("submitted", &Stats::submitted)
+        .def_readonly("finished", &Stats::finished)
+        .def_readonly("aborted", &Stats::aborted)
+        .def_readonly("retractions", &Stats::retractions)
+        .def_readonly("evictions", &Stats::evictions)
+        .def_readonly("prefix_query_tokens", &Stats::prefix_query_tokens)
+        .def_readonly("prefix_hit_tokens", &Stats::prefix_hit_tokens);
 }
 
 void bind_plan(py::module_& m) {
-  using Plan = ts::StepPlan;
-  py::class_<PlanView>(m, "StepPlan")
-      .def_property_readonly("step", scalar(&Plan::step))
-      .def_property_readonly("rows", [](const PlanView& self) { return self.plan->slots.size(); })
-      .def_property_readonly("tokens", scalar(&Plan::tokens))
-      .def_property_readonly("decode_rows", scalar(&Plan::decode_rows))
-      .def_property_readonly("sampling_rows", scalar(&Plan::sampling_rows))
-      .def_property_readonly("context_tokens", scalar(&Plan::context_tokens))
-      .def_property_readonly("attention_pairs", scalar(&Plan::attention_pairs))
-      .def_property_readonly("request_ids", column(&Plan::request_ids))
-      .def_property_readonly("slots", column(&Plan::slots))
-      .def_property_readonly("start", column(&Plan::start))
-      .def_property_readonly("num_tokens", column(&Plan::num_tokens))
-      .def_property_readonly("samples",
-                             [](const py::object& self) {
-                               const auto& samples = self.cast<const PlanView&>().plan->samples;
-                               return view(samples, self, py::dtype("?"));
-                             })
-      .def_property_readonly("input_ids", column(&Plan::input_ids))
-      .def_property_readonly("positions", column(&Plan::positions))
-      .def_property_readonly("table_slots", column(&Plan::table_slots))
-      .def_property_readonly("table_index", column(&Plan::table_index))
-      .def_property_readonly("table_blocks", column(&Plan::table_blocks));
+    using Plan = ts::StepPlan;
+    py::class_<PlanView>(m, "StepPlan")
+        .def_property_readonly("step", scalar(&Plan::step))
+        .def_property_readonly("rows", [](const PlanView& self) { return self.plan->slots.size(); })
+        .def_property_readonly("tokens", scalar(&Plan::tokens))
+        .def_property_readonly("decode_rows", scalar(&Plan::decode_rows))
+        .def_property_readonly("sampling_rows", scalar(&Plan::sampling_rows))
+        .def_property_readonly("context_tokens", scalar(&Plan::context_tokens))
+        .def_property_readonly("attention_pairs", scalar(&Plan::attention_pairs))
+        .def_property_readonly("request_ids", column(&Plan::request_ids))
+        .def_property_readonly("slots", column(&Plan::slots))
+        .def_property_readonly("start", column(&Plan::start))
+        .def_property_readonly("num_tokens", column(&Plan::num_tokens))
+        .def_property_readonly("samples",
+                               [](const py::object& self) {
+                                   const auto& samples = self.cast<const PlanView&>().plan->samples;
+                                   return view(samples, self, py::dtype("?"));
+                               })
+        .def_property_readonly("input_ids", column(&Plan::input_ids))
+        .def_property_readonly("positions", column(&Plan::positions))
+        .def_property_readonly("table_slots", column(&Plan::table_slots))
+        .def_property_readonly("table_index", column(&Plan::table_index))
+        .def_property_readonly("table_blocks", column(&Plan::table_blocks));
 }
 
 void bind_scheduler(py::module_& m) {
-  using Scheduler = ts::Scheduler;
-  py::class_<Scheduler>(m, "Scheduler")
-      .def(py::init([](const ts::SchedulerConfig& config, const py::object& spec_hash) {
-             if (!spec_hash.is_none() && spec_hash.cast<std::string>() != ts::kSpecHash) {
-               throw ts::SpecMismatch("the driver was built for specification " + spec_hash.cast<std::string>() +
-                                      ", this scheduler was generated from " + std::string(ts::kSpecHash));
-             }
-             return std::make_unique<Scheduler>(config);
-           }),
-           py::arg("config"), py::arg("spec_hash") = py::none())
-      .def_property_readonly("config", &Scheduler::config)
-      .def(
-          "submit",
-          [](Scheduler& self, std::int64_t request_id, const Input<std::int32_t>& tokens, std::int64_t max_new_tokens) {
-            return SubmitResult{self.submit(request_id, as_span(tokens, "tokens"), max_new_tokens)};
-          },
-          py::arg("request_id"), py::arg("tokens"), py::arg("max_new_tokens"))
-      .def(
-          "submit_hashed",
-          [](Scheduler& self, std::int64_t request_id, std::int64_t prompt_tokens, const Input<std::uint64_t>& page_hashes,
-             std::int64_t max_new_tokens) {
-            return SubmitResult{self.submit_hashed(request_id, prompt_tokens, as_span(page_hashes, "page_hashes"), max_new_tokens)};
-          },
-          py::arg("request_id"), py::arg("prompt_tokens"), py::arg("page_hashes"), py::arg("max_new_tokens"))
-      .def("abort", &Scheduler::abort, py::arg("request_id"))
-      .def("plan",
-           [](Scheduler& self) -> py::object {
-             auto plan = self.plan();
-             return plan == nullptr ? py::none() : py::cast(PlanView{std::move(plan)});
-           })
-      .def("land", &land, py::arg("step"), py::arg("tokens"), py::arg("stop") = py::none())
-      .def("events",
-           [](Scheduler& self) {
-             py::list result;
-             for (const ts::Event& event : self.take_events()) {
-               result.append(py::make_tuple(static_cast<std::int64_t>(event.kind), event.request_id, event.value));
-             }
-             return result;
-           })
-      .def("stats", &Scheduler::stats)
-      .def("transition_counts",
-           [](const Scheduler& self) {
-             py::dict counts;
-             for (std::size_t i = 0; i < ts::kTransitions; ++i) {
-               counts[py::str(ts::kTransitionNames[i].data(), ts::kTransitionNames[i].size())] = self.machine().taken()[i];
-             }
-             return counts;
-           })
-      .def("drain_trace", &drain_trace)
-      .def("snapshot", &snapshot)
-      .def("check", &Scheduler::check);
+    using Scheduler = ts::Scheduler;
+    py::class_<Scheduler>(m, "Scheduler")
+        .def(py::init([](const ts::SchedulerConfig& config, const py::object& spec_hash) {
+                 if (!spec_hash.is_none() && spec_hash.cast<std::string>() != ts::kSpecHash) {
+                     throw ts::SpecMismatch("the driver was built for specification " + spec_hash.cast<std::string>() +
+                                            ", this scheduler was generated from " + std::string(ts::kSpecHash));
+                 }
+                 return std::make_unique<Scheduler>(config);
+             }),
+             py::arg("config"), py::arg("spec_hash") = py::none())
+        .def_property_readonly("config", &Scheduler::config)
+        .def(
+            "submit",
+            [](Scheduler& self, std::int64_t request_id, const Input<std::int32_t>& tokens,
+               std::int64_t max_new_tokens) {
+                return SubmitResult{self.submit(request_id, as_span(tokens, "tokens"), max_new_tokens)};
+            },
+            py::arg("request_id"), py::arg("tokens"), py::arg("max_new_tokens"))
+        .def(
+            "submit_hashed",
+            [](Scheduler& self, std::int64_t request_id, std::int64_t prompt_tokens,
+               const Input<std::uint64_t>& page_hashes, std::int64_t max_new_tokens) {
+                return SubmitResult{
+                    self.submit_hashed(request_id, prompt_tokens, as_span(page_hashes, "page_hashes"), max_new_tokens)};
+            },
+            py::arg("request_id"), py::arg("prompt_tokens"), py::arg("page_hashes"), py::arg("max_new_tokens"))
+        .def("abort", &Scheduler::abort, py::arg("request_id"))
+        .def("plan",
+             [](Scheduler& self) -> py::object {
+                 auto plan = self.plan();
+                 return plan == nullptr ? py::none() : py::cast(PlanView{std::move(plan)});
+             })
+        .def("land", &land, py::arg("step"), py::arg("tokens"), py::arg("stop") = py::none())
+        .def(
+            "events",
+            [](Scheduler& self) {
+                py::list result;
+                for (const ts::Event& event : self.take_events()) {
+                    result.append(py::make_tuple(static_cast<std::int64_t>(event.kind), event.request_id, event.value));
+                }
+                return result;
+            })
+        .def("stats", &Scheduler::stats)
+        .def("transition_counts",
+             [](const Scheduler& self) {
+                 py::dict counts;
+                 for (std::size_t i = 0; i < ts::kTransitions; ++i) {
+                     counts[py::str(ts::kTransitionNames[i].data(), ts::kTransitionNames[i].size())] =
+                         self.machine().taken()[i];
+                 }
+                 return counts;
+             })
+        .def("drain_trace", &drain_trace)
+        .def("snapshot", &snapshot)
+        .def("check", &Scheduler::check);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
-  m.doc() = "The compiled scheduler; see _core.pyi.";
-  m.attr("SPEC_HASH") = std::string(ts::kSpecHash);
-  m.attr("CHECKED") = kChecked;
-  py::list names;
-  for (const auto& name : ts::kTransitionNames) names.append(std::string(name));
-  m.attr("TRANSITIONS") = py::tuple(names);
-  bind_errors(m);
-  bind_config(m);
-  bind_results(m);
-  bind_plan(m);
-  bind_scheduler(m);
+    m.doc() = "The compiled scheduler; see _core.pyi.";
+    m.attr("SPEC_HASH") = std::string(ts::kSpecHash);
+    m.attr("CHECKED") = kChecked;
+    py::list names;
+    for (const auto& name : ts::kTransitionNames) names.append(std::string(name));
+    m.attr("TRANSITIONS") = py::tuple(names);
+    bind_errors(m);
+    bind_config(m);
+    bind_results(m);
+    bind_plan(m);
+    bind_scheduler(m);
 }

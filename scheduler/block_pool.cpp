@@ -7,86 +7,91 @@
 namespace tokenspeed {
 
 BlockPool::BlockPool(Machine& machine, std::int32_t num_blocks)
-    : machine_(machine), links_(static_cast<std::size_t>(num_blocks) + 1), prefix_of_(static_cast<std::size_t>(num_blocks)) {
-  free_.reserve(static_cast<std::size_t>(num_blocks));
-  for (BlockId block = num_blocks - 1; block >= 0; --block) free_.push_back(block);
-  links_[num_blocks] = {num_blocks, num_blocks};
-  by_prefix_.reserve(static_cast<std::size_t>(num_blocks));
+    : machine_(machine),
+      links_(static_cast<std::size_t>(num_blocks) + 1),
+      prefix_of_(static_cast<std::size_t>(num_blocks)) {
+    free_.reserve(static_cast<std::size_t>(num_blocks));
+    for (BlockId block = num_blocks - 1; block >= 0; --block) free_.push_back(block);
+    links_[num_blocks] = {num_blocks, num_blocks};
+    by_prefix_.reserve(static_cast<std::size_t>(num_blocks));
 }
 
 BlockId BlockPool::take() {
-  if (!free_.empty()) {
-    const BlockId block = free_.back();
-    free_.pop_back();
-    return block;
-  }
-  const auto end = static_cast<BlockId>(prefix_of_.size());
-  const BlockId oldest = links_[end].next;
-  if (oldest == end || machine_.stamp(oldest) > machine_.landed()) return kNoBlock;
-  require(machine_.apply_evict(oldest));
-  unlink(oldest);
-  by_prefix_.erase(prefix_of_[oldest]);
-  ++evictions_;
-  return oldest;
+    if (!free_.empty()) {
+        const BlockId block = free_.back();
+        free_.pop_back();
+        return block;
+    }
+    const auto end = static_cast<BlockId>(prefix_of_.size());
+    const BlockId oldest = links_[end].next;
+    if (oldest == end || machine_.stamp(oldest) > machine_.landed()) return kNoBlock;
+    require(machine_.apply_evict(oldest));
+    unlink(oldest);
+    by_prefix_.erase(prefix_of_[oldest]);
+    ++evictions_;
+    return oldest;
 }
 
 void BlockPool::cached(BlockId block) {
-  const auto end = static_cast<BlockId>(prefix_of_.size());
-  const BlockId newest = links_[end].previous;
-  links_[block] = {newest, end};
-  links_[newest].next = block;
-  links_[end].previous = block;
+    const auto end = static_cast<BlockId>(prefix_of_.size());
+    const BlockId newest = links_[end].previous;
+    links_[block] = {newest, end};
+    links_[newest].next = block;
+    links_[end].previous = block;
 }
 
 void BlockPool::unlink(BlockId block) {
-  const Link link = links_[block];
-  links_[link.previous].next = link.next;
-  links_[link.next].previous = link.previous;
+    const Link link = links_[block];
+    links_[link.previous].next = link.next;
+    links_[link.next].previous = link.previous;
 }
 
 void BlockPool::reap() {
-  while (!limbo_.empty() && machine_.stamp(limbo_.front()) <= machine_.landed()) {
-    require(machine_.apply_reap(limbo_.front()));
-    free_.push_back(limbo_.front());
-    limbo_.pop_front();
-  }
+    while (!limbo_.empty() && machine_.stamp(limbo_.front()) <= machine_.landed()) {
+        require(machine_.apply_reap(limbo_.front()));
+        free_.push_back(limbo_.front());
+        limbo_.pop_front();
+    }
 }
 
 BlockId BlockPool::find(const PageHash& prefix) const {
-  const auto at = by_prefix_.find(prefix);
-  return at == by_prefix_.end() ? kNoBlock : at->second;
+    const auto at = by_prefix_.find(prefix);
+    return at == by_prefix_.end() ? kNoBlock : at->second;
 }
 
 void BlockPool::index(BlockId block, const PageHash& prefix) {
-  by_prefix_.emplace(prefix, block);
-  prefix_of_[block] = prefix;
-  ++version_;
+    by_prefix_.emplace(prefix, block);
+    prefix_of_[block] = prefix;
+    ++version_;
 }
 
 void BlockPool::check() const {
-  const auto end = static_cast<BlockId>(prefix_of_.size());
-  const auto expect = [](bool condition, const std::string& what) {
-    if (!condition) throw InvariantViolated("block pool: " + what);
-  };
-  for (const BlockId block : free_) {
-    expect(machine_.block_state(block) == BlockState::Free, "block " + std::to_string(block) + " is listed as free but is not");
-  }
-  expect(static_cast<std::int64_t>(free_.size()) == machine_.free(), "the free list has not all free blocks");
-  std::int64_t cached = 0;
-  for (BlockId block = links_[end].next; block != end; block = links_[block].next) {
-    expect(machine_.block_state(block) == BlockState::Cached, "block " + std::to_string(block) + " is listed as cached but is not");
-    ++cached;
-  }
-  expect(cached == machine_.cached(), "the cache list has not all cached blocks");
-  for (const BlockId block : limbo_) {
-    expect(machine_.block_state(block) == BlockState::Limbo, "block " + std::to_string(block) + " is listed in limbo but is not");
-  }
-  for (const auto& [prefix, block] : by_prefix_) {
-    const BlockState state = machine_.block_state(block);
-    expect(state == BlockState::Shared || state == BlockState::Cached,
-           "block " + std::to_string(block) + " is indexed but not published");
-    expect(prefix_of_[block] == prefix, "block " + std::to_string(block) + " is indexed under another prefix");
-  }
+    const auto end = static_cast<BlockId>(prefix_of_.size());
+    const auto expect = [](bool condition, const std::string& what) {
+        if (!condition) throw InvariantViolated("block pool: " + what);
+    };
+    for (const BlockId block : free_) {
+        expect(machine_.block_state(block) == BlockState::Free,
+               "block " + std::to_string(block) + " is listed as free but is not");
+    }
+    expect(static_cast<std::int64_t>(free_.size()) == machine_.free(), "the free list has not all free blocks");
+    std::int64_t cached = 0;
+    for (BlockId block = links_[end].next; block != end; block = links_[block].next) {
+        expect(machine_.block_state(block) == BlockState::Cached,
+               "block " + std::to_string(block) + " is listed as cached but is not");
+        ++cached;
+    }
+    expect(cached == machine_.cached(), "the cache list has not all cached blocks");
+    for (const BlockId block : limbo_) {
+        expect(machine_.block_state(block) == BlockState::Limbo,
+               "block " + std::to_string(block) + " is listed in limbo but is not");
+    }
+    for (const auto& [prefix, block] : by_prefix_) {
+        const BlockState state = machine_.block_state(block);
+        expect(state == BlockState::Shared || state == BlockState::Cached,
+               "block " + std::to_string(block) + " is indexed but not published");
+        expect(prefix_of_[block] == prefix, "block " + std::to_string(block) + " is indexed under another prefix");
+    }
 }
 
 }  // namespace tokenspeed

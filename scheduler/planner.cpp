@@ -1,7 +1,8 @@
 // What the next step executes. One pass over the running requests by age, then the waiting line.
 //
-// First come, first served by arrival. Every running request that decodes gets its token before any budget goes to prompts
-// that come after it; prompts are cut into chunks. Under memory pressure the youngest running request makes room.
+// First come, first served by arrival. Every running request that decodes gets its token before any budget goes to
+// prompts that come after it; prompts are cut into chunks. Under memory pressure the youngest running request makes
+// room.
 #include <algorithm>
 #include <memory>
 #include <utility>
@@ -12,233 +13,234 @@
 namespace tokenspeed {
 
 std::shared_ptr<const StepPlan> Scheduler::plan() {
-  if (idle_steps_.empty() || (running_.empty() && waiting_.empty())) return nullptr;
-  budget_ = config_.max_step_tokens;
-  promised_blocks_ = 0;
-  held_back_ = arrivals_ + 1;
-  plan_running();
-  plan_waiting();
-  if (open_ == nullptr) return nullptr;
-  require(machine_.apply_launch(open_->record));
-  if (!open_->has_token_ids) {
-    open_->input_ids.clear();
-    open_->positions.clear();
-  }
-  ++totals_.steps;
-  totals_.scheduled_tokens += open_->tokens;
-  in_flight_.push_back(std::move(open_));
-  open_ = nullptr;
-  return in_flight_.back();
+    if (idle_steps_.empty() || (running_.empty() && waiting_.empty())) return nullptr;
+    budget_ = config_.max_step_tokens;
+    promised_blocks_ = 0;
+    held_back_ = arrivals_ + 1;
+    plan_running();
+    plan_waiting();
+    if (open_ == nullptr) return nullptr;
+    require(machine_.apply_launch(open_->record));
+    if (!open_->has_token_ids) {
+        open_->input_ids.clear();
+        open_->positions.clear();
+    }
+    ++totals_.steps;
+    totals_.scheduled_tokens += open_->tokens;
+    in_flight_.push_back(std::move(open_));
+    open_ = nullptr;
+    return in_flight_.back();
 }
 
 void Scheduler::plan_running() {
-  decodes_to_come_ = std::count_if(running_.begin(), running_.end(), [this](RequestId request) {
-    return machine_.request_state(request) == RequestState::Decode;
-  });
-  // Retraction removes from the end, behind the request that is being planned.
-  for (std::size_t i = 0; i < running_.size(); ++i) {
-    const RequestId request = running_[i];
-    const bool decodes = machine_.request_state(request) == RequestState::Decode;
-    decodes_to_come_ -= decodes ? 1 : 0;
-    if (machine_.arrival(request) >= held_back_) continue;
-    if (decodes) {
-      plan_decode(request);
-    } else {
-      plan_prefill(request, budget_ - decodes_to_come_);
+    decodes_to_come_ = std::count_if(running_.begin(), running_.end(), [this](RequestId request) {
+        return machine_.request_state(request) == RequestState::Decode;
+    });
+    // Retraction removes from the end, behind the request that is being planned.
+    for (std::size_t i = 0; i < running_.size(); ++i) {
+        const RequestId request = running_[i];
+        const bool decodes = machine_.request_state(request) == RequestState::Decode;
+        decodes_to_come_ -= decodes ? 1 : 0;
+        if (machine_.arrival(request) >= held_back_) continue;
+        if (decodes) {
+            plan_decode(request);
+        } else {
+            plan_prefill(request, budget_ - decodes_to_come_);
+        }
+        promise(request);
     }
-    promise(request);
-  }
 }
 
 // Blocks that a running request will want soon: the rest of its prompt and one more. New requests must leave them.
 void Scheduler::promise(RequestId request) {
-  const std::int64_t missing = std::max<std::int64_t>(0, machine_.known(request) - machine_.capacity(request));
-  promised_blocks_ += (missing + config_.block_size - 1) / config_.block_size + 1;
+    const std::int64_t missing = std::max<std::int64_t>(0, machine_.known(request) - machine_.capacity(request));
+    promised_blocks_ += (missing + config_.block_size - 1) / config_.block_size + 1;
 }
 
 void Scheduler::plan_decode(RequestId request) {
-  if (machine_.planned(request) + 1 >= machine_.limit(request)) return;
-  if (machine_.planned(request) == machine_.capacity(request) && !grow(request)) return;
-  open_row(request);
-  const BlockId tail = machine_.tables().of(request)[machine_.planned(request) / config_.block_size];
-  require(machine_.apply_decode(open_->record, request, tail));
-  ++open_->decode_rows;
-  close_row(request);
+    if (machine_.planned(request) + 1 >= machine_.limit(request)) return;
+    if (machine_.planned(request) == machine_.capacity(request) && !grow(request)) return;
+    open_row(request);
+    const BlockId tail = machine_.tables().of(request)[machine_.planned(request) / config_.block_size];
+    require(machine_.apply_decode(open_->record, request, tail));
+    ++open_->decode_rows;
+    close_row(request);
 }
 
 void Scheduler::plan_prefill(RequestId request, std::int64_t budget) {
-  const std::int64_t known = machine_.known(request);
-  std::int64_t chunk = std::min(known - machine_.planned(request), budget);
-  if (chunk <= 0) return;
-  while (machine_.capacity(request) < machine_.planned(request) + chunk && grow(request)) {
-  }
-  chunk = std::min(chunk, machine_.capacity(request) - machine_.planned(request));
-  if (chunk <= 0) return;
-  open_row(request);
-  const auto& table = machine_.tables().of(request);
-  while (chunk > 0) {
-    const BlockId block = table[machine_.planned(request) / config_.block_size];
-    const std::int64_t tokens = std::min(chunk, config_.block_size - machine_.fill(block));
-    if (machine_.planned(request) + tokens == known) {
-      require(machine_.apply_prefill_last(open_->record, request, block, tokens));
-    } else {
-      require(machine_.apply_prefill(open_->record, request, block, tokens));
+    const std::int64_t known = machine_.known(request);
+    std::int64_t chunk = std::min(known - machine_.planned(request), budget);
+    if (chunk <= 0) return;
+    while (machine_.capacity(request) < machine_.planned(request) + chunk && grow(request)) {
     }
-    chunk -= tokens;
-  }
-  close_row(request);
+    chunk = std::min(chunk, machine_.capacity(request) - machine_.planned(request));
+    if (chunk <= 0) return;
+    open_row(request);
+    const auto& table = machine_.tables().of(request);
+    while (chunk > 0) {
+        const BlockId block = table[machine_.planned(request) / config_.block_size];
+        const std::int64_t tokens = std::min(chunk, config_.block_size - machine_.fill(block));
+        if (machine_.planned(request) + tokens == known) {
+            require(machine_.apply_prefill_last(open_->record, request, block, tokens));
+        } else {
+            require(machine_.apply_prefill(open_->record, request, block, tokens));
+        }
+        chunk -= tokens;
+    }
+    close_row(request);
 }
 
-// One more block at the end of the request's table. Under pressure the youngest running request is retracted; if a step in
-// flight still has it, it is held back so that it can be retracted after that step.
+// One more block at the end of the request's table. Under pressure the youngest running request is retracted; if a step
+// in flight still has it, it is held back so that it can be retracted after that step.
 bool Scheduler::grow(RequestId request) {
-  for (;;) {
-    const BlockId block = pool_.take();
-    if (block != kNoBlock) {
-      require(machine_.apply_allocate(request, block));
-      return true;
+    for (;;) {
+        const BlockId block = pool_.take();
+        if (block != kNoBlock) {
+            require(machine_.apply_allocate(request, block));
+            return true;
+        }
+        const RequestId victim = running_.back();
+        if (machine_.arrival(victim) <= machine_.arrival(request)) return false;
+        if (machine_.pending(victim) > 0 || machine_.known(victim) >= machine_.limit(victim)) {
+            held_back_ = std::min(held_back_, machine_.arrival(victim));
+            return false;
+        }
+        retract(victim, request);
     }
-    const RequestId victim = running_.back();
-    if (machine_.arrival(victim) <= machine_.arrival(request)) return false;
-    if (machine_.pending(victim) > 0 || machine_.known(victim) >= machine_.limit(victim)) {
-      held_back_ = std::min(held_back_, machine_.arrival(victim));
-      return false;
-    }
-    retract(victim, request);
-  }
 }
 
 void Scheduler::retract(RequestId victim, RequestId beneficiary) {
-  const std::int64_t dropped = machine_.planned(victim);
-  decodes_to_come_ -= machine_.request_state(victim) == RequestState::Decode ? 1 : 0;
-  require(machine_.apply_retract(victim, beneficiary));
-  running_.pop_back();
-  release_blocks(victim);
-  require(machine_.apply_requeue(victim));
-  Record& record = records_[victim];
-  free_slots_.push_back(record.slot);
-  record.slot = -1;
-  record.pages_offered = 0;
-  record.entries_sent = 0;
-  waiting_.push_front(victim);
-  ++totals_.retractions;
-  emit(EventKind::Retracted, victim, dropped);
+    const std::int64_t dropped = machine_.planned(victim);
+    decodes_to_come_ -= machine_.request_state(victim) == RequestState::Decode ? 1 : 0;
+    require(machine_.apply_retract(victim, beneficiary));
+    running_.pop_back();
+    release_blocks(victim);
+    require(machine_.apply_requeue(victim));
+    Record& record = records_[victim];
+    free_slots_.push_back(record.slot);
+    record.slot = -1;
+    record.pages_offered = 0;
+    record.entries_sent = 0;
+    waiting_.push_front(victim);
+    ++totals_.retractions;
+    emit(EventKind::Retracted, victim, dropped);
 }
 
 void Scheduler::plan_waiting() {
-  while (!waiting_.empty() && budget_ > 0 && !free_slots_.empty()) {
-    const RequestId request = waiting_.front();
-    if (machine_.arrival(request) >= held_back_ || !admit(request)) return;
-    plan_prefill(request, budget_);
-    promise(request);
-  }
+    while (!waiting_.empty() && budget_ > 0 && !free_slots_.empty()) {
+        const RequestId request = waiting_.front();
+        if (machine_.arrival(request) >= held_back_ || !admit(request)) return;
+        plan_prefill(request, budget_);
+        promise(request);
+    }
 }
 
-// The head of the line runs if its whole prompt fits beside what running requests were promised. A request that is alone is
-// always admitted: `submit` made sure that it fits the empty pool.
+// The head of the line runs if its whole prompt fits beside what running requests were promised. A request that is
+// alone is always admitted: `submit` made sure that it fits the empty pool.
 bool Scheduler::admit(RequestId request) {
-  const std::int64_t available = machine_.free() + machine_.cached();
-  const std::int64_t arrival = machine_.arrival(request);
-  if (!running_.empty() && parked_.request == request && parked_.arrival == arrival && parked_.version == pool_.version() &&
-      parked_.blocks_needed + promised_blocks_ > available) {
-    return false;
-  }
-  Record& record = records_[request];
-  const std::int64_t known = machine_.known(request);
-  if (!record.hashed && config_.prefix_cache) extend_hashes(record);
-  const std::int64_t hits = matching_pages(record, known);
-  std::int64_t needed = (known + config_.block_size - 1) / config_.block_size + 1;
-  for (std::int64_t page = 0; page < hits; ++page) {
-    if (machine_.block_state(pool_.find(record.pages[page])) == BlockState::Shared) --needed;
-  }
-  if (!running_.empty() && needed + promised_blocks_ > available) {
-    parked_ = {request, arrival, pool_.version(), needed};
-    return false;
-  }
-  for (std::int64_t page = 0; page < hits; ++page) {
-    const BlockId block = pool_.find(record.pages[page]);
-    if (machine_.block_state(block) == BlockState::Cached) {
-      require(machine_.apply_match_cached(request, block));
-      pool_.matched(block);
-    } else {
-      require(machine_.apply_match_shared(request, block));
+    const std::int64_t available = machine_.free() + machine_.cached();
+    const std::int64_t arrival = machine_.arrival(request);
+    if (!running_.empty() && parked_.request == request && parked_.arrival == arrival &&
+        parked_.version == pool_.version() && parked_.blocks_needed + promised_blocks_ > available) {
+        return false;
     }
-  }
-  require(machine_.apply_admit(request));
-  record.pages_offered = hits;
-  record.slot = free_slots_.back();
-  free_slots_.pop_back();
-  waiting_.pop_front();
-  running_.push_back(request);
-  totals_.prefix_query_tokens += known;
-  totals_.prefix_hit_tokens += hits * config_.block_size;
-  emit(EventKind::Admitted, request, hits * config_.block_size);
-  return true;
+    Record& record = records_[request];
+    const std::int64_t known = machine_.known(request);
+    if (!record.hashed && config_.prefix_cache) extend_hashes(record);
+    const std::int64_t hits = matching_pages(record, known);
+    std::int64_t needed = (known + config_.block_size - 1) / config_.block_size + 1;
+    for (std::int64_t page = 0; page < hits; ++page) {
+        if (machine_.block_state(pool_.find(record.pages[page])) == BlockState::Shared) --needed;
+    }
+    if (!running_.empty() && needed + promised_blocks_ > available) {
+        parked_ = {request, arrival, pool_.version(), needed};
+        return false;
+    }
+    for (std::int64_t page = 0; page < hits; ++page) {
+        const BlockId block = pool_.find(record.pages[page]);
+        if (machine_.block_state(block) == BlockState::Cached) {
+            require(machine_.apply_match_cached(request, block));
+            pool_.matched(block);
+        } else {
+            require(machine_.apply_match_shared(request, block));
+        }
+    }
+    require(machine_.apply_admit(request));
+    record.pages_offered = hits;
+    record.slot = free_slots_.back();
+    free_slots_.pop_back();
+    waiting_.pop_front();
+    running_.push_back(request);
+    totals_.prefix_query_tokens += known;
+    totals_.prefix_hit_tokens += hits * config_.block_size;
+    emit(EventKind::Admitted, request, hits * config_.block_size);
+    return true;
 }
 
 // Blocks of the request's prefix that are published, from the start; the last known token is always computed anew.
 std::int64_t Scheduler::matching_pages(const Record& record, std::int64_t known) const {
-  const std::int64_t most = std::min(static_cast<std::int64_t>(record.pages.size()), (known - 1) / config_.block_size);
-  std::int64_t hits = 0;
-  while (hits < most && pool_.find(record.pages[hits]) != kNoBlock) ++hits;
-  return hits;
+    const std::int64_t most =
+        std::min(static_cast<std::int64_t>(record.pages.size()), (known - 1) / config_.block_size);
+    std::int64_t hits = 0;
+    while (hits < most && pool_.find(record.pages[hits]) != kNoBlock) ++hits;
+    return hits;
 }
 
 StepPlan& Scheduler::open_plan() {
-  if (open_ != nullptr) return *open_;
-  const StepId step = idle_steps_.back();
-  idle_steps_.pop_back();
-  require(machine_.apply_open_step(step));
-  // Buffers are reused unless the driver still holds the plan.
-  while (!spare_plans_.empty() && open_ == nullptr) {
-    if (spare_plans_.back().use_count() == 1) open_ = spare_plans_.back();
-    spare_plans_.pop_back();
-  }
-  if (open_ == nullptr) open_ = std::make_shared<StepPlan>();
-  open_->clear();
-  open_->record = step;
-  open_->step = machine_.number(step);
-  return *open_;
+    if (open_ != nullptr) return *open_;
+    const StepId step = idle_steps_.back();
+    idle_steps_.pop_back();
+    require(machine_.apply_open_step(step));
+    // Buffers are reused unless the driver still holds the plan.
+    while (!spare_plans_.empty() && open_ == nullptr) {
+        if (spare_plans_.back().use_count() == 1) open_ = spare_plans_.back();
+        spare_plans_.pop_back();
+    }
+    if (open_ == nullptr) open_ = std::make_shared<StepPlan>();
+    open_->clear();
+    open_->record = step;
+    open_->step = machine_.number(step);
+    return *open_;
 }
 
 void Scheduler::open_row(RequestId request) {
-  StepPlan& plan = open_plan();
-  require(machine_.apply_add_row(plan.record, request));
+    StepPlan& plan = open_plan();
+    require(machine_.apply_add_row(plan.record, request));
 }
 
 // The row is complete: describe it to the runner.
 void Scheduler::close_row(RequestId request) {
-  StepPlan& plan = *open_;
-  Record& record = records_[request];
-  const std::int64_t start = machine_.row_start(plan.record, request);
-  const std::int64_t tokens = machine_.row_tokens(plan.record, request);
-  const bool samples = machine_.row_samples(plan.record, request);
-  plan.requests.push_back(request);
-  plan.request_ids.push_back(record.request_id);
-  plan.slots.push_back(record.slot);
-  plan.start.push_back(static_cast<std::int32_t>(start));
-  plan.num_tokens.push_back(static_cast<std::int32_t>(tokens));
-  plan.samples.push_back(samples ? 1 : 0);
-  plan.tokens += tokens;
-  plan.sampling_rows += samples ? 1 : 0;
-  plan.context_tokens += start + tokens;
-  plan.attention_pairs += tokens * start + tokens * (tokens + 1) / 2;
-  budget_ -= tokens;
-  if (record.hashed) {
-    plan.has_token_ids = false;
-  } else {
-    const auto known = static_cast<std::int64_t>(record.tokens.size());
-    for (std::int64_t at = start; at < start + tokens; ++at) {
-      plan.input_ids.push_back(at < known ? record.tokens[at] : -1);
-      plan.positions.push_back(static_cast<std::int32_t>(at));
+    StepPlan& plan = *open_;
+    Record& record = records_[request];
+    const std::int64_t start = machine_.row_start(plan.record, request);
+    const std::int64_t tokens = machine_.row_tokens(plan.record, request);
+    const bool samples = machine_.row_samples(plan.record, request);
+    plan.requests.push_back(request);
+    plan.request_ids.push_back(record.request_id);
+    plan.slots.push_back(record.slot);
+    plan.start.push_back(static_cast<std::int32_t>(start));
+    plan.num_tokens.push_back(static_cast<std::int32_t>(tokens));
+    plan.samples.push_back(samples ? 1 : 0);
+    plan.tokens += tokens;
+    plan.sampling_rows += samples ? 1 : 0;
+    plan.context_tokens += start + tokens;
+    plan.attention_pairs += tokens * start + tokens * (tokens + 1) / 2;
+    budget_ -= tokens;
+    if (record.hashed) {
+        plan.has_token_ids = false;
+    } else {
+        const auto known = static_cast<std::int64_t>(record.tokens.size());
+        for (std::int64_t at = start; at < start + tokens; ++at) {
+            plan.input_ids.push_back(at < known ? record.tokens[at] : -1);
+            plan.positions.push_back(static_cast<std::int32_t>(at));
+        }
     }
-  }
-  const auto& table = machine_.tables().of(request);
-  for (; record.entries_sent < static_cast<std::int64_t>(table.size()); ++record.entries_sent) {
-    plan.table_slots.push_back(record.slot);
-    plan.table_index.push_back(static_cast<std::int32_t>(record.entries_sent));
-    plan.table_blocks.push_back(table[record.entries_sent]);
-  }
+    const auto& table = machine_.tables().of(request);
+    for (; record.entries_sent < static_cast<std::int64_t>(table.size()); ++record.entries_sent) {
+        plan.table_slots.push_back(record.slot);
+        plan.table_index.push_back(static_cast<std::int32_t>(record.entries_sent));
+        plan.table_blocks.push_back(table[record.entries_sent]);
+    }
 }
 
 }  // namespace tokenspeed

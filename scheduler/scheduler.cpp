@@ -12,272 +12,290 @@ Scheduler::Scheduler(const SchedulerConfig& config)
     : config_((config.validate(), config)),
       machine_(config.block_size, config.num_blocks, config.overlap_depth + 1),
       pool_(machine_, config.num_blocks) {
-  for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
-  for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
-  if (config.record_trace) machine_.record_to(&trace_);
+    for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
+    for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
+    if (config.record_trace) machine_.record_to(&trace_);
 }
 
-std::string Scheduler::submit(std::int64_t request_id, std::span<const std::int32_t> tokens, std::int64_t max_new_tokens) {
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0) {
-      throw std::invalid_argument("tokens[" + std::to_string(i) + "] is " + std::to_string(tokens[i]) +
-                                  "; token ids must not be negative");
+std::string Scheduler::submit(std::int64_t request_id, std::span<const std::int32_t> tokens,
+                              std::int64_t max_new_tokens) {
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        if (tokens[i] < 0) {
+            throw std::invalid_argument("tokens[" + std::to_string(i) + "] is " + std::to_string(tokens[i]) +
+                                        "; token ids must not be negative");
+        }
     }
-  }
-  Record record;
-  record.tokens.assign(tokens.begin(), tokens.end());
-  if (config_.prefix_cache) extend_hashes(record);
-  return enqueue(request_id, static_cast<std::int64_t>(tokens.size()), max_new_tokens, std::move(record));
+    Record record;
+    record.tokens.assign(tokens.begin(), tokens.end());
+    if (config_.prefix_cache) extend_hashes(record);
+    return enqueue(request_id, static_cast<std::int64_t>(tokens.size()), max_new_tokens, std::move(record));
 }
 
 std::string Scheduler::submit_hashed(std::int64_t request_id, std::int64_t prompt_tokens,
                                      std::span<const std::uint64_t> page_hashes, std::int64_t max_new_tokens) {
-  const std::int64_t pages = (prompt_tokens + max_new_tokens) / config_.block_size;
-  if (static_cast<std::int64_t>(page_hashes.size()) > std::max<std::int64_t>(pages, 0)) {
-    throw std::invalid_argument("page_hashes has " + std::to_string(page_hashes.size()) + " entries, but prompt_tokens + max_new_tokens fill only " +
-                                std::to_string(pages) + " blocks");
-  }
-  Record record;
-  record.hashed = true;
-  if (config_.prefix_cache) {
-    record.pages.reserve(page_hashes.size());
-    for (const std::uint64_t hash : page_hashes) record.pages.push_back({0, hash});
-  }
-  return enqueue(request_id, prompt_tokens, max_new_tokens, std::move(record));
+    const std::int64_t pages = (prompt_tokens + max_new_tokens) / config_.block_size;
+    if (static_cast<std::int64_t>(page_hashes.size()) > std::max<std::int64_t>(pages, 0)) {
+        throw std::invalid_argument("page_hashes has " + std::to_string(page_hashes.size()) +
+                                    " entries, but prompt_tokens + max_new_tokens fill only " + std::to_string(pages) +
+                                    " blocks");
+    }
+    Record record;
+    record.hashed = true;
+    if (config_.prefix_cache) {
+        record.pages.reserve(page_hashes.size());
+        for (const std::uint64_t hash : page_hashes) record.pages.push_back({0, hash});
+    }
+    return enqueue(request_id, prompt_tokens, max_new_tokens, std::move(record));
 }
 
 std::string Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens,
                                Record record) {
-  constexpr std::int64_t kMaxTokens = std::int64_t{1} << 30;
-  if (prompt_tokens < 1 || prompt_tokens > kMaxTokens) {
-    throw std::invalid_argument("the prompt has " + std::to_string(prompt_tokens) + " tokens; it must have 1 to 2^30");
-  }
-  if (max_new_tokens < 1 || max_new_tokens > kMaxTokens) {
-    throw std::invalid_argument("max_new_tokens is " + std::to_string(max_new_tokens) + "; it must be 1 to 2^30");
-  }
-  if (by_id_.contains(request_id)) {
-    throw DuplicateRequest("request " + std::to_string(request_id) + " is already live; give every request an id of its own");
-  }
-  const std::int64_t stored = prompt_tokens + max_new_tokens - 1;  // the last output token needs no KV
-  const std::int64_t blocks = (stored + config_.block_size - 1) / config_.block_size;
-  if (blocks > config_.num_blocks) {
-    return "prompt of " + std::to_string(prompt_tokens) + " tokens with max_new_tokens " + std::to_string(max_new_tokens) +
-           " needs " + std::to_string(blocks) + " KV blocks of " + std::to_string(config_.block_size) + " tokens; the pool has " +
-           std::to_string(config_.num_blocks);
-  }
-  RequestId request;
-  if (unused_.empty()) {
-    request = machine_.add_request();
-    records_.emplace_back();
-  } else {
-    request = unused_.back();
-    unused_.pop_back();
-  }
-  require(machine_.apply_submit(request, prompt_tokens, prompt_tokens + max_new_tokens, ++arrivals_));
-  record.request_id = request_id;
-  records_[request] = std::move(record);
-  by_id_.emplace(request_id, request);
-  waiting_.push_back(request);
-  ++totals_.submitted;
-  return {};
+    constexpr std::int64_t kMaxTokens = std::int64_t{1} << 30;
+    if (prompt_tokens < 1 || prompt_tokens > kMaxTokens) {
+        throw std::invalid_argument("the prompt has " + std::to_string(prompt_tokens) +
+                                    " tokens; it must have 1 to 2^30");
+    }
+    if (max_new_tokens < 1 || max_new_tokens > kMaxTokens) {
+        throw std::invalid_argument("max_new_tokens is " + std::to_string(max_new_tokens) + "; it must be 1 to 2^30");
+    }
+    if (by_id_.contains(request_id)) {
+        throw DuplicateRequest("request " + std::to_string(request_id) +
+                               " is already live; give every request an id of its own");
+    }
+    const std::int64_t stored = prompt_tokens + max_new_tokens - 1;  // the last output token needs no KV
+    const std::int64_t blocks = (stored + config_.block_size - 1) / config_.block_size;
+    if (blocks > config_.num_blocks) {
+        return "prompt of " + std::to_string(prompt_tokens) + " tokens with max_new_tokens " +
+               std::to_string(max_new_tokens) + " needs " + std::to_string(blocks) + " KV blocks of " +
+               std::to_string(config_.block_size) + " tokens; the pool has " + std::to_string(config_.num_blocks);
+    }
+    RequestId request;
+    if (unused_.empty()) {
+        request = machine_.add_request();
+        records_.emplace_back();
+    } else {
+        request = unused_.back();
+        unused_.pop_back();
+    }
+    require(machine_.apply_submit(request, prompt_tokens, prompt_tokens + max_new_tokens, ++arrivals_));
+    record.request_id = request_id;
+    records_[request] = std::move(record);
+    by_id_.emplace(request_id, request);
+    waiting_.push_back(request);
+    ++totals_.submitted;
+    return {};
 }
 
 RequestId Scheduler::find(std::int64_t request_id) const {
-  const auto at = by_id_.find(request_id);
-  if (at == by_id_.end()) {
-    throw UnknownRequest("request " + std::to_string(request_id) + " is not live: never submitted, or already finished or aborted");
-  }
-  return at->second;
+    const auto at = by_id_.find(request_id);
+    if (at == by_id_.end()) {
+        throw UnknownRequest("request " + std::to_string(request_id) +
+                             " is not live: never submitted, or already finished or aborted");
+    }
+    return at->second;
 }
 
 void Scheduler::abort(std::int64_t request_id) {
-  const RequestId request = find(request_id);
-  if (machine_.request_state(request) == RequestState::Waiting) {
-    waiting_.erase(std::find(waiting_.begin(), waiting_.end(), request));
-  }
-  require(machine_.apply_abort(request));
-  emit(EventKind::Aborted, request, machine_.known(request) - machine_.prompt(request));
-  ++totals_.aborted;
-  leave(request);
+    const RequestId request = find(request_id);
+    if (machine_.request_state(request) == RequestState::Waiting) {
+        waiting_.erase(std::find(waiting_.begin(), waiting_.end(), request));
+    }
+    require(machine_.apply_abort(request));
+    emit(EventKind::Aborted, request, machine_.known(request) - machine_.prompt(request));
+    ++totals_.aborted;
+    leave(request);
 }
 
 void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop) {
-  if (in_flight_.empty() || in_flight_.front()->step != step) {
-    throw UnknownStep("step " + std::to_string(step) + " cannot land: " +
-                      (in_flight_.empty() ? "no step is in flight"
-                                          : "the oldest step in flight is " + std::to_string(in_flight_.front()->step)));
-  }
-  const std::shared_ptr<StepPlan> plan = in_flight_.front();
-  const auto expected = static_cast<std::size_t>(plan->sampling_rows);
-  if (tokens.size() != expected || (!stop.empty() && stop.size() != expected)) {
-    throw BadResults("step " + std::to_string(step) + " has " + std::to_string(expected) + " sampling rows, but tokens has " +
-                     std::to_string(tokens.size()) + " entries and stop has " + std::to_string(stop.size()));
-  }
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0) {
-      throw BadResults("tokens[" + std::to_string(i) + "] is " + std::to_string(tokens[i]) + "; token ids must not be negative");
+    if (in_flight_.empty() || in_flight_.front()->step != step) {
+        throw UnknownStep("step " + std::to_string(step) + " cannot land: " +
+                          (in_flight_.empty()
+                               ? "no step is in flight"
+                               : "the oldest step in flight is " + std::to_string(in_flight_.front()->step)));
     }
-  }
-  in_flight_.pop_front();
-  require(machine_.apply_device_done(plan->record));
-  require(machine_.apply_observe(plan->record));
-  finished_.clear();
-  land_rows(*plan, tokens, stop);
-  require(machine_.apply_retire(plan->record));
-  idle_steps_.push_back(plan->record);
-  pool_.reap();
-  if (config_.prefix_cache) {
-    for (const RequestId request : plan->requests) {
-      const RequestState state = machine_.request_state(request);
-      if (state == RequestState::Prefill || state == RequestState::Decode) publish(request);
+    const std::shared_ptr<StepPlan> plan = in_flight_.front();
+    const auto expected = static_cast<std::size_t>(plan->sampling_rows);
+    if (tokens.size() != expected || (!stop.empty() && stop.size() != expected)) {
+        throw BadResults("step " + std::to_string(step) + " has " + std::to_string(expected) +
+                         " sampling rows, but tokens has " + std::to_string(tokens.size()) + " entries and stop has " +
+                         std::to_string(stop.size()));
     }
-  }
-  for (const RequestId request : finished_) {
-    require(machine_.apply_finish(request));
-    emit(EventKind::Finished, request, machine_.known(request) - machine_.prompt(request));
-    ++totals_.finished;
-    leave(request);
-  }
-  spare_plans_.push_back(plan);
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+        if (tokens[i] < 0) {
+            throw BadResults("tokens[" + std::to_string(i) + "] is " + std::to_string(tokens[i]) +
+                             "; token ids must not be negative");
+        }
+    }
+    in_flight_.pop_front();
+    require(machine_.apply_device_done(plan->record));
+    require(machine_.apply_observe(plan->record));
+    finished_.clear();
+    land_rows(*plan, tokens, stop);
+    require(machine_.apply_retire(plan->record));
+    idle_steps_.push_back(plan->record);
+    pool_.reap();
+    if (config_.prefix_cache) {
+        for (const RequestId request : plan->requests) {
+            const RequestState state = machine_.request_state(request);
+            if (state == RequestState::Prefill || state == RequestState::Decode) publish(request);
+        }
+    }
+    for (const RequestId request : finished_) {
+        require(machine_.apply_finish(request));
+        emit(EventKind::Finished, request, machine_.known(request) - machine_.prompt(request));
+        ++totals_.finished;
+        leave(request);
+    }
+    spare_plans_.push_back(plan);
 }
 
-void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop) {
-  std::size_t sampled = 0;
-  for (std::size_t row = 0; row < plan.requests.size(); ++row) {
-    const RequestId request = plan.requests[row];
-    const bool samples = plan.samples[row] != 0;
-    const std::size_t at = sampled;
-    sampled += samples ? 1 : 0;
-    const RequestState state = machine_.request_state(request);
-    if (state != RequestState::Prefill && state != RequestState::Decode) {
-      require(machine_.apply_drop_row(plan.record, request));
-      if (machine_.request_state(request) == RequestState::Finished && machine_.pending(request) == 0) recycle(request);
-      continue;
+void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens,
+                          std::span<const std::uint8_t> stop) {
+    std::size_t sampled = 0;
+    for (std::size_t row = 0; row < plan.requests.size(); ++row) {
+        const RequestId request = plan.requests[row];
+        const bool samples = plan.samples[row] != 0;
+        const std::size_t at = sampled;
+        sampled += samples ? 1 : 0;
+        const RequestState state = machine_.request_state(request);
+        if (state != RequestState::Prefill && state != RequestState::Decode) {
+            require(machine_.apply_drop_row(plan.record, request));
+            if (machine_.request_state(request) == RequestState::Finished && machine_.pending(request) == 0)
+                recycle(request);
+            continue;
+        }
+        require(machine_.apply_land_row(plan.record, request));
+        if (!samples) continue;
+        Record& record = records_[request];
+        if (!record.hashed) record.tokens.push_back(tokens[at]);
+        ++totals_.output_tokens;
+        if (machine_.known(request) == machine_.prompt(request) + 1) emit(EventKind::FirstToken, request, 1);
+        const bool stopped = !stop.empty() && stop[at] != 0;
+        if (stopped || machine_.known(request) == machine_.limit(request)) finished_.push_back(request);
     }
-    require(machine_.apply_land_row(plan.record, request));
-    if (!samples) continue;
-    Record& record = records_[request];
-    if (!record.hashed) record.tokens.push_back(tokens[at]);
-    ++totals_.output_tokens;
-    if (machine_.known(request) == machine_.prompt(request) + 1) emit(EventKind::FirstToken, request, 1);
-    const bool stopped = !stop.empty() && stop[at] != 0;
-    if (stopped || machine_.known(request) == machine_.limit(request)) finished_.push_back(request);
-  }
 }
 
 void Scheduler::extend_hashes(Record& record) {
-  const auto page = static_cast<std::size_t>(config_.block_size);
-  while ((record.pages.size() + 1) * page <= record.tokens.size()) {
-    const PageHash prefix = record.pages.empty() ? PageHash{} : record.pages.back();
-    record.pages.push_back(hash_page(prefix, record.tokens.data() + record.pages.size() * page, config_.block_size));
-  }
+    const auto page = static_cast<std::size_t>(config_.block_size);
+    while ((record.pages.size() + 1) * page <= record.tokens.size()) {
+        const PageHash prefix = record.pages.empty() ? PageHash{} : record.pages.back();
+        record.pages.push_back(
+            hash_page(prefix, record.tokens.data() + record.pages.size() * page, config_.block_size));
+    }
 }
 
 void Scheduler::publish(RequestId request) {
-  Record& record = records_[request];
-  const std::int64_t complete = machine_.computed(request) / config_.block_size;
-  if (record.pages_offered >= complete) return;
-  if (!record.hashed) extend_hashes(record);
-  const std::int64_t end = std::min(complete, static_cast<std::int64_t>(record.pages.size()));
-  const auto& table = machine_.tables().of(request);
-  for (; record.pages_offered < end; ++record.pages_offered) {
-    const BlockId block = table[record.pages_offered];
-    const PageHash& prefix = record.pages[record.pages_offered];
-    // A page that another request has published meanwhile stays private here and is freed with the request.
-    if (machine_.block_state(block) != BlockState::Owned || pool_.find(prefix) != kNoBlock) continue;
-    require(machine_.apply_publish(request, block));
-    pool_.index(block, prefix);
-  }
+    Record& record = records_[request];
+    const std::int64_t complete = machine_.computed(request) / config_.block_size;
+    if (record.pages_offered >= complete) return;
+    if (!record.hashed) extend_hashes(record);
+    const std::int64_t end = std::min(complete, static_cast<std::int64_t>(record.pages.size()));
+    const auto& table = machine_.tables().of(request);
+    for (; record.pages_offered < end; ++record.pages_offered) {
+        const BlockId block = table[record.pages_offered];
+        const PageHash& prefix = record.pages[record.pages_offered];
+        // A page that another request has published meanwhile stays private here and is freed with the request.
+        if (machine_.block_state(block) != BlockState::Owned || pool_.find(prefix) != kNoBlock) continue;
+        require(machine_.apply_publish(request, block));
+        pool_.index(block, prefix);
+    }
 }
 
 // From the tail to the front, so that of a cached prefix the longest part is the first to be evicted.
 void Scheduler::release_blocks(RequestId request) {
-  const auto& table = machine_.tables().of(request);
-  while (!table.empty()) {
-    const BlockId block = table.back();
-    if (machine_.block_state(block) == BlockState::Owned) {
-      if (machine_.last_step(request) <= machine_.landed()) {
-        require(machine_.apply_release_owned(request, block));
-        pool_.freed(block);
-      } else {
-        require(machine_.apply_release_to_limbo(request, block));
-        pool_.limbo(block);
-      }
-    } else if (machine_.refs(block) > 1) {
-      require(machine_.apply_release_shared(request, block));
-    } else {
-      require(machine_.apply_release_to_cache(request, block));
-      pool_.cached(block);
+    const auto& table = machine_.tables().of(request);
+    while (!table.empty()) {
+        const BlockId block = table.back();
+        if (machine_.block_state(block) == BlockState::Owned) {
+            if (machine_.last_step(request) <= machine_.landed()) {
+                require(machine_.apply_release_owned(request, block));
+                pool_.freed(block);
+            } else {
+                require(machine_.apply_release_to_limbo(request, block));
+                pool_.limbo(block);
+            }
+        } else if (machine_.refs(block) > 1) {
+            require(machine_.apply_release_shared(request, block));
+        } else {
+            require(machine_.apply_release_to_cache(request, block));
+            pool_.cached(block);
+        }
     }
-  }
 }
 
 // A finished or aborted request gives everything back; its record stays while a step in flight mentions it.
 void Scheduler::leave(RequestId request) {
-  const auto at = std::find(running_.begin(), running_.end(), request);
-  if (at != running_.end()) running_.erase(at);
-  release_blocks(request);
-  require(machine_.apply_close(request));
-  by_id_.erase(records_[request].request_id);
-  if (machine_.pending(request) == 0) recycle(request);
+    const auto at = std::find(running_.begin(), running_.end(), request);
+    if (at != running_.end()) running_.erase(at);
+    release_blocks(request);
+    require(machine_.apply_close(request));
+    by_id_.erase(records_[request].request_id);
+    if (machine_.pending(request) == 0) recycle(request);
 }
 
 void Scheduler::recycle(RequestId request) {
-  require(machine_.apply_recycle(request));
-  if (records_[request].slot >= 0) free_slots_.push_back(records_[request].slot);
-  records_[request] = Record{};
-  unused_.push_back(request);
+    require(machine_.apply_recycle(request));
+    if (records_[request].slot >= 0) free_slots_.push_back(records_[request].slot);
+    records_[request] = Record{};
+    unused_.push_back(request);
 }
 
 void Scheduler::emit(EventKind kind, RequestId request, std::int64_t value) {
-  events_.push_back({kind, records_[request].request_id, value});
+    events_.push_back({kind, records_[request].request_id, value});
 }
 
-std::vector<Event> Scheduler::take_events() { return std::exchange(events_, {}); }
+std::vector<Event> Scheduler::take_events() {
+    return std::exchange(events_, {});
+}
 
-std::vector<TraceEvent> Scheduler::take_trace() { return std::exchange(trace_, {}); }
+std::vector<TraceEvent> Scheduler::take_trace() {
+    return std::exchange(trace_, {});
+}
 
 Stats Scheduler::stats() const {
-  Stats stats = totals_;
-  stats.num_blocks = config_.num_blocks;
-  stats.free_blocks = machine_.free();
-  stats.cached_blocks = machine_.cached();
-  stats.held_blocks = machine_.held();
-  stats.waiting = static_cast<std::int64_t>(waiting_.size());
-  stats.running = static_cast<std::int64_t>(running_.size());
-  stats.steps_in_flight = static_cast<std::int64_t>(in_flight_.size());
-  stats.live_requests = static_cast<std::int64_t>(records_.size() - unused_.size());
-  stats.evictions = static_cast<std::int64_t>(pool_.evictions());
-  return stats;
+    Stats stats = totals_;
+    stats.num_blocks = config_.num_blocks;
+    stats.free_blocks = machine_.free();
+    stats.cached_blocks = machine_.cached();
+    stats.held_blocks = machine_.held();
+    stats.waiting = static_cast<std::int64_t>(waiting_.size());
+    stats.running = static_cast<std::int64_t>(running_.size());
+    stats.steps_in_flight = static_cast<std::int64_t>(in_flight_.size());
+    stats.live_requests = static_cast<std::int64_t>(records_.size() - unused_.size());
+    stats.evictions = static_cast<std::int64_t>(pool_.evictions());
+    return stats;
 }
 
 void Scheduler::check() const {
-  machine_.recheck();
-  pool_.check();
-  const auto expect = [](bool condition, const std::string& what) {
-    if (!condition) throw InvariantViolated("scheduler: " + what);
-  };
-  std::vector<std::int64_t> refs(static_cast<std::size_t>(config_.num_blocks), 0);
-  for (RequestId request = 0; request < machine_.request_count(); ++request) {
-    const auto& table = machine_.tables().of(request);
-    expect(static_cast<std::int64_t>(table.size()) == machine_.blocks(request), "a block table and its count differ");
-    for (const BlockId block : table) ++refs[block];
-  }
-  std::array<std::int64_t, 5> states{};
-  for (BlockId block = 0; block < config_.num_blocks; ++block) {
-    expect(refs[block] == machine_.refs(block), "reference count of block " + std::to_string(block) + " is " +
-                                                    std::to_string(machine_.refs(block)) + ", holders are " +
-                                                    std::to_string(refs[block]));
-    ++states[static_cast<std::size_t>(machine_.block_state(block))];
-  }
-  expect(states[static_cast<std::size_t>(BlockState::Free)] == machine_.free(), "the count of free blocks is wrong");
-  expect(states[static_cast<std::size_t>(BlockState::Cached)] == machine_.cached(), "the count of cached blocks is wrong");
-  for (const RequestId request : waiting_) {
-    expect(machine_.request_state(request) == RequestState::Waiting, "a request in the waiting line does not wait");
-  }
-  for (std::size_t i = 1; i < running_.size(); ++i) {
-    expect(machine_.arrival(running_[i - 1]) < machine_.arrival(running_[i]), "running requests are not in order of arrival");
-  }
+    machine_.recheck();
+    pool_.check();
+    const auto expect = [](bool condition, const std::string& what) {
+        if (!condition) throw InvariantViolated("scheduler: " + what);
+    };
+    std::vector<std::int64_t> refs(static_cast<std::size_t>(config_.num_blocks), 0);
+    for (RequestId request = 0; request < machine_.request_count(); ++request) {
+        const auto& table = machine_.tables().of(request);
+        expect(static_cast<std::int64_t>(table.size()) == machine_.blocks(request),
+               "a block table and its count differ");
+        for (const BlockId block : table) ++refs[block];
+    }
+    std::array<std::int64_t, 5> states{};
+    for (BlockId block = 0; block < config_.num_blocks; ++block) {
+        expect(refs[block] == machine_.refs(block), "reference count of block " + std::to_string(block) + " is " +
+                                                        std::to_string(machine_.refs(block)) + ", holders are " +
+                                                        std::to_string(refs[block]));
+        ++states[static_cast<std::size_t>(machine_.block_state(block))];
+    }
+    expect(states[static_cast<std::size_t>(BlockState::Free)] == machine_.free(), "the count of free blocks is wrong");
+    expect(states[static_cast<std::size_t>(BlockState::Cached)] == machine_.cached(),
+           "the count of cached blocks is wrong");
+    for (const RequestId request : waiting_) {
+        expect(machine_.request_state(request) == RequestState::Waiting, "a request in the waiting line does not wait");
+    }
+    for (std::size_t i = 1; i < running_.size(); ++i) {
+        expect(machine_.arrival(running_[i - 1]) < machine_.arrival(running_[i]),
+               "running requests are not in order of arrival");
+    }
 }
 
 }  // namespace tokenspeed

@@ -69,7 +69,9 @@ def _print_report(report: Report, console: Console) -> None:
     failed = [r.name for r in lemmas if r.failures]
     seconds = sum(r.seconds for r in lemmas)
     verdict = f"[red]FAILED: {', '.join(failed)}[/red]" if failed else "[green]proved[/green]"
-    table.add_row("", f"{len(lemmas)} lemmas that these proofs need", "induction", str(proofs), f"{seconds:.3f} s", verdict)
+    table.add_row(
+        "", f"{len(lemmas)} lemmas that these proofs need", "induction", str(proofs), f"{seconds:.3f} s", verdict
+    )
     console.print(table)
     for row in report.rows:
         for o in row.failures:
@@ -115,7 +117,8 @@ def _as_json(report: Report) -> dict[str, Any]:
                 "group": row.group, "name": row.name, "meaning": row.meaning, "technique": row.technique,
                 "verdict": row.verdict, "seconds": round(row.seconds, 4),
                 "obligations": [
-                    {"subject": o.subject, "verdict": o.verdict, "seconds": round(o.seconds, 4)} for o in row.obligations
+                    {"subject": o.subject, "verdict": o.verdict, "seconds": round(o.seconds, 4)}
+                    for o in row.obligations
                 ],
             }
             for row in report.rows

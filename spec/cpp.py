@@ -13,7 +13,7 @@ INFIX = {"eq": "==", "le": "<=", "lt": "<", "add": "+", "sub": "-", "and": "&&",
 
 
 def cpp_expression(e: Expr, names: Mapping[str, str], read: ReadVariable, read_next: ReadVariable | None = None) -> str:
-    """The expression as C++. `names` maps parameters to C++ names; `read_next` reads the state after (two-state properties)."""
+    """The expression as C++. `names`: parameter -> C++ name; `read_next` reads the state after the transition."""
     if e.op == "lit":
         return str(e.args[0]).lower() if e.type == BOOL else str(e.args[0])
     if e.op == "enum":

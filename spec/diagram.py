@@ -15,7 +15,11 @@ def diagram(spec: Spec, machine: str) -> str:
         for move in transition.moves:
             if move.machine is variable:
                 for source in move.sources:
-                    label = transition.name if transition.actor == "scheduler" else f"{transition.name} ({transition.actor})"
+                    label = (
+                        transition.name
+                        if transition.actor == "scheduler"
+                        else f"{transition.name} ({transition.actor})"
+                    )
                     edges.setdefault((source, move.target), []).append(label)
     lines += [f"    {source} --> {target}: {', '.join(labels)}" for (source, target), labels in edges.items()]
     lines += [f"    note right of {value}: {enum.docs[value]}" for value in enum.values if enum.docs[value]]

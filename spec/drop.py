@@ -49,7 +49,7 @@ def diagnose(spec: Spec, label: str) -> Diagnosis:
             "No small instance reaches a violation, but the proof breaks: these are not kept (a state that no instance "
             "reached could violate them, or the invariants are too weak to exclude it)."
         )
-        return Diagnosis(label, condition, "not inductive", explanation, [f"{o.property} ({o.kind})" for o in broken])
+        return Diagnosis(label, condition, "not inductive", explanation, [f"{o.claim} ({o.kind})" for o in broken])
     return Diagnosis(label, condition, "not needed", _why_not_needed(spec, transition, guard_name))
 
 
@@ -82,5 +82,7 @@ def _why_not_needed(spec: Spec, transition: Transition, guard_name: str) -> str:
         term = prover.evaluate(guard.condition, names, prover.before)
         solver.add(z3.Not(term) if guard.name == guard_name else term)
     if str(solver.check()) == "unsat":
-        return "Nothing breaks: the other guards and the invariants imply it (proved). It is kept for defence and for readers."
+        return (
+            "Nothing breaks: the other guards and the invariants imply it (proved). It stays for defence and readers."
+        )
     return "Nothing that is stated so far breaks: the guard matters for progress or policy, not for safety."

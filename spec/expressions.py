@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 BOOL, INT, TICK = "Bool", "Int", "Tick"
-"""Value types. A Tick is an integer of which only order and successor matter (a step number); the explorer may shift it."""
+"""Value types. A Tick is a step number: only order and successor matter, and the explorer may shift it."""
 
 
 class SpecError(ValueError):
@@ -146,7 +146,7 @@ def to_text(e: Expr) -> str:
     if e.op in ("param", "const"):
         return str(e.args[0])
     if e.op == "read":
-        return e.args[0].name + (f"({', '.join(map(to_text, e.args[1:]))})" if e.args[1:] else "")
+        return str(e.args[0].name) + (f"({', '.join(map(to_text, e.args[1:]))})" if e.args[1:] else "")
     if e.op == "not":
         inner = e.args[0]
         if inner.op == "eq":
@@ -178,5 +178,8 @@ def _alternatives(e: Expr) -> list[Expr]:
 def _same_read(part: Expr, whole: Expr) -> bool:
     first = _alternatives(whole)[0]
     return (
-        part.op == "eq" and part.args[1].op == "enum" and first.op == "eq" and to_text(part.args[0]) == to_text(first.args[0])
+        part.op == "eq"
+        and part.args[1].op == "enum"
+        and first.op == "eq"
+        and to_text(part.args[0]) == to_text(first.args[0])
     )

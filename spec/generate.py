@@ -1,7 +1,7 @@
 """Writes everything that is generated from the specification: `python -m tokenspeed.spec.generate`.
 
-C++ for the scheduler and the explorer, and the reference pages and diagrams of the docs. Run it after every change of the
-machines; CI fails if it would change a byte. Needs neither a compiler nor the compiled modules.
+C++ for the scheduler and the explorer, and the reference pages and diagrams of the docs. Run it after every change
+of the machines; CI fails if it would change a byte. Needs neither a compiler nor the compiled modules.
 """
 
 from __future__ import annotations

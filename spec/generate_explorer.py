@@ -41,7 +41,9 @@ class ExplorerGenerator:
     def model_h(self) -> str:
         spec = self.spec
         out = [header(spec, "Small instances of the specification, for exhaustive search."), "#pragma once\n"]
-        out.append("#include <algorithm>\n#include <array>\n#include <cstdint>\n#include <cstring>\n#include <string_view>\n")
+        out.append(
+            "#include <algorithm>\n#include <array>\n#include <cstdint>\n#include <cstring>\n#include <string_view>\n"
+        )
         out.append("namespace tokenspeed::explorer {\n")
         for enum in spec.enums.values():
             out.append(f"enum class {enum.name} : std::int8_t {{ {', '.join(map(camel, enum.values))} }};")
@@ -122,7 +124,7 @@ class ExplorerGenerator:
         return self.loops(t.parameters, "\n".join(lines), t.name)
 
     def argument(self, t: Transition, p: Parameter) -> str:
-        """An individual's number, or an integer's distance from the start of its range (which survives normalisation)."""
+        """An individual's number, or an integer's distance from the start of its range (which normalising keeps)."""
         if p.type in self.size:
             return p.name
         return f"{p.name} - ({self.expression(self.spec.ranges[t.name, p.name][0], t.parameters)})"
@@ -139,7 +141,8 @@ class ExplorerGenerator:
             lines += [self.recount(i + len(chosen), c) for i, c in enumerate(self.spec.counts)]
         body = indent("\n".join([*lines, "return -1;"]), "  ")
         if action:
-            return f"static int false_{name}(const State& pre, const State& post, Transition taken, const Instance& k) {{\n  (void)k;\n{body}\n}}\n"
+            states = "const State& pre, const State& post, Transition taken, const Instance& k"
+            return f"static int false_{name}({states}) {{\n  (void)k;\n{body}\n}}\n"
         return f"static int false_{name}(const State& pre, const Instance& k, bool all) {{\n{body}\n}}\n"
 
     def recount(self, number: int, counter: str) -> str:
@@ -162,17 +165,21 @@ class ExplorerGenerator:
                     lines.append(self.each(v, "{0} = static_cast<std::int8_t>(std::max(0, {0} - origin));"))
             lines.append(f"s.{spec.tick_origin.name} = 0;")
         if spec.order_only:
-            capacity = " + ".join(
-                " * ".join([self.size[x.name] for x in v.sorts] or ["1"]) for v in spec.order_only
-            )
+            capacity = " + ".join(" * ".join([self.size[x.name] for x in v.sorts] or ["1"]) for v in spec.order_only)
             lines.append(f"std::array<std::int8_t, {capacity}> values{{}};\nstd::size_t n = 0;")
             lines += [self.each(v, "values[n++] = {0};") for v in spec.order_only]
             lines.append("std::sort(values.begin(), values.end());")
             lines.append("const auto last = std::unique(values.begin(), values.end());")
             lines.append("const int zero = values[0] == 0 ? 0 : 1;")
-            rank = "{0} = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, {0}) - values.begin()));"
+            rank = (
+                "{0} = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, {0}) - values.begin()));"
+            )
             lines += [self.each(v, rank) for v in spec.order_only]
-        return "// States that behave alike get the same normal form.\nstatic void normalise(State& s) {\n" + indent("\n".join(lines), "  ") + "\n}"
+        return (
+            "// States that behave alike get the same normal form.\nstatic void normalise(State& s) {\n"
+            + indent("\n".join(lines), "  ")
+            + "\n}"
+        )
 
     def each(self, v: Variable, statement: str) -> str:
         parameters = tuple(Parameter(f"i{n}", s.name) for n, s in enumerate(v.sorts))

@@ -1,8 +1,9 @@
 """Generates the C++ class `Machine`: the state of the specification and one `apply_*` function for each transition.
 
-`apply_*` functions are the only writers of the state. They check every guard (in release builds too), evaluate all effects in
-the state before, write them, and return `Guard::none`, or the guard that refused and nothing has changed. Ghost variables,
-guards over them and the recount of every property exist in the checked build only (`TOKENSPEED_CHECKED`).
+`apply_*` functions are the only writers of the state. They check every guard (in release builds too), evaluate all
+effects in the state before, write them, and return `Guard::none`, or the guard that refused and nothing has
+changed. Ghost variables, guards over them and the recount of every property exist in the checked build only
+(`TOKENSPEED_CHECKED`).
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ class SchedulerGenerator:
     def machine_class(self) -> str:
         spec = self.spec
         out = ["class Machine {", " public:"]
-        out.append("  // page: tokens per block; blocks: blocks in the pool; steps: records for steps (overlap depth + 2).")
+        out.append(
+            "  // page: tokens per block; blocks: blocks in the pool; steps: records for steps (overlap depth + 2)."
+        )
         out.append("  Machine(std::int64_t page, std::int64_t blocks, StepId steps);\n")
         out.append("  // One more request record, in its initial state.")
         out.append("  RequestId add_request();\n")
@@ -127,7 +130,9 @@ class SchedulerGenerator:
             out.append(f"  bool {name}({parameters}) const {{ return {name}_.contains({first}, {second}, {at}); }}")
         out.append("  // The request's blocks in order of position.")
         out.append("  const BlockTables& tables() const { return holds_; }\n")
-        out.append("  // The transitions. Each returns Guard::none, or the guard that is false, and then nothing has changed.")
+        out.append(
+            "  // The transitions. Each returns Guard::none, or the guard that is false, and then nothing has changed."
+        )
         for t in spec.transitions.values():
             out.append(f"  // {t.doc}")
             out.append(f"  [[nodiscard]] Guard apply_{t.name}({self.signature(t)});")
@@ -137,7 +142,9 @@ class SchedulerGenerator:
         out.append("  void record_to(std::vector<TraceEvent>* sink) { trace_ = sink; }")
         out.append("  // Calls visit(name, index, value) for every concrete variable of every individual.")
         out.append("  template <class Visit>\n  void visit(Visit&& visit) const;")
-        out.append("  // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing.")
+        out.append(
+            "  // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing."
+        )
         out.append("  void recheck() const;\n")
         out.append(" private:")
         out.append("  void record(Transition transition, std::initializer_list<std::int64_t> arguments);")
@@ -170,7 +177,8 @@ class SchedulerGenerator:
     def loops(self, parameters: list[tuple[str, str]], body: str) -> str:
         """Nested loops over all individuals: (name, sort)."""
         for name, sort in reversed(parameters):
-            body = f"for ({self.ids[sort]} {name} = 0; {name} < {sort.lower()}_count(); ++{name}) {{\n{indent(body, '  ')}\n}}"
+            head = f"for ({self.ids[sort]} {name} = 0; {name} < {sort.lower()}_count(); ++{name})"
+            body = f"{head} {{\n{indent(body, '  ')}\n}}"
         return body
 
     def visitor(self) -> str:
@@ -207,9 +215,8 @@ class SchedulerGenerator:
         return (
             "Machine::Machine(std::int64_t page, std::int64_t blocks, StepId steps)\n"
             "    : page_(page), blocks_(blocks), block_(static_cast<std::size_t>(blocks)),\n"
-            "      step_(static_cast<std::size_t>(steps)), step_request_(static_cast<std::size_t>(steps)), holds_(page) {\n"
-            + "\n".join(starts)
-            + "\n}\n\n"
+            "      step_(static_cast<std::size_t>(steps)), step_request_(static_cast<std::size_t>(steps)),\n"
+            "      holds_(page) {\n" + "\n".join(starts) + "\n}\n\n"
             "RequestId Machine::add_request() {\n"
             "  request_.emplace_back();\n"
             "  for (auto& rows : step_request_) rows.emplace_back();\n"
@@ -230,13 +237,18 @@ class SchedulerGenerator:
         if bounds:
             out.append(f"  if ({' || '.join(bounds)}) return Guard::bad_index;")
         for g in t.guards:
-            line = f"  if (!({plain(self.expression(g.condition, t.parameters))})) return Guard::{guard_identifier(t, g.name)};"
+            condition = plain(self.expression(g.condition, t.parameters))
+            line = f"  if (!({condition})) return Guard::{guard_identifier(t, g.name)};"
             out += self.checked_only([line]) if self.is_ghost(g.condition) else [line]
         concrete = [e for e in t.effects if not e.variable.ghost]
         ghost = [e for e in t.effects if e.variable.ghost]
         copies = [e for e in concrete if e.variable.name in RELATION_TABLES]
         concrete.sort(key=lambda e: e.variable.name in RELATION_TABLES)
-        out += self.checked_only([self.ghost_effect(t, i, e) for i, e in enumerate([*ghost, *copies])]) if ghost or copies else []
+        out += (
+            self.checked_only([self.ghost_effect(t, i, e) for i, e in enumerate([*ghost, *copies])])
+            if ghost or copies
+            else []
+        )
         inline = self.independent(concrete)
         for i, e in enumerate(concrete):
             if not inline:
@@ -304,12 +316,16 @@ class SchedulerGenerator:
             inner = self.loops([(count.over.name, count.over.type)], f"if ({condition}) total += {weight};")
             kept = self.read(count.variable, [i.name for i in count.index])
             shown = ", ".join(i.name for i in count.index)
-            body = f'std::int64_t total = 0;\n{inner}\nif ({kept} != total) fail_invariant("count {count.variable.name}", {{{shown}}});'
-            yield self.loops([(i.name, i.type) for i in count.index], body) if count.index else f"{{\n{indent(body, '  ')}\n}}"
+            fail = f'fail_invariant("count {count.variable.name}", {{{shown}}});'
+            body = f"std::int64_t total = 0;\n{inner}\nif ({kept} != total) {fail}"
+            loops = self.loops([(i.name, i.type) for i in count.index], body)
+            yield loops if count.index else f"{{\n{indent(body, '  ')}\n}}"
         for name in RELATION_TABLES:
             v = self.spec.variables[name]
             index = ", ".join(s.letter for s in v.sorts)
-            body = f'if ({name}({index}) != ghost_.{name}.get({{{index}}})) fail_invariant("{name} table", {{{index}}});'
+            body = (
+                f'if ({name}({index}) != ghost_.{name}.get({{{index}}})) fail_invariant("{name} table", {{{index}}});'
+            )
             yield self.loops([(s.letter, s.name) for s in v.sorts], body)
 
     def files(self) -> dict[str, str]:

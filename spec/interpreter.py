@@ -1,7 +1,7 @@
 """Runs the specification in Python: the reference that the compiled scheduler and every trace are held to.
 
-A `State` gives each variable its values, individual by individual; what is not mentioned has its initial value. Individuals
-are 0, 1, 2, ... Expressions are compiled to Python functions once.
+A `State` gives each variable its values, individual by individual; what is not mentioned has its initial value.
+Individuals are 0, 1, 2, ... Expressions are compiled to Python functions once.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class State:
 
 
 def python_source(e: Expr, reader: str = "g") -> str:
-    """The expression as Python over `p` (parameters), `c` (constants), `g` (reads a variable), `h` (reads it afterwards)."""
+    """The expression as Python over `p` (parameters), `c` (constants), `g` and `h` (read before and after)."""
     if e.op == "lit":
         return repr(e.args[0])
     if e.op == "enum":
@@ -86,7 +86,9 @@ def python_source(e: Expr, reader: str = "g") -> str:
     return f"({a[0]} {sign} {a[1]})"
 
 
-Compiled = Callable[[Bindings, Mapping[str, int], Callable[[str, Index], Any], Callable[[str, Index], Any] | None, str], Any]
+Compiled = Callable[
+    [Bindings, Mapping[str, int], Callable[[str, Index], Any], Callable[[str, Index], Any] | None, str], Any
+]
 
 
 class Interpreter:
@@ -100,9 +102,7 @@ class Interpreter:
             raise ValueError(f"constants: no value for {', '.join(sorted(missing))}")
         self._compiled: dict[int, Compiled] = {}
         self._keep: list[Expr] = []
-        self.initial = {
-            name: self.evaluate(v.init, {}, State({})) for name, v in spec.variables.items()
-        }
+        self.initial = {name: self.evaluate(v.init, {}, State({})) for name, v in spec.variables.items()}
 
     def start(self) -> State:
         """The initial state."""
@@ -127,7 +127,12 @@ class Interpreter:
         return None
 
     def apply(
-        self, state: State, transition: Transition, bindings: Bindings, population: Mapping[str, int], check: bool = True
+        self,
+        state: State,
+        transition: Transition,
+        bindings: Bindings,
+        population: Mapping[str, int],
+        check: bool = True,
     ) -> State:
         """The state after the transition. Raises GuardFalse unless `check` is off."""
         if check:
@@ -170,7 +175,9 @@ class Interpreter:
                 if kept != truth:
                     yield Violation(f"count {count.variable.name}", bindings, f"is {kept}, should be {truth}")
 
-    def false_conjunct(self, formula: Property, bindings: Bindings, before: State, state: State, transition: str) -> Expr:
+    def false_conjunct(
+        self, formula: Property, bindings: Bindings, before: State, state: State, transition: str
+    ) -> Expr:
         """The part of a false property that is false."""
         from .expressions import conjuncts
 

@@ -1,8 +1,9 @@
 """The specification language: sorts, variables, transitions and properties over a small expression tree.
 
-A `Spec` is a set of state variables and of transitions that change them. A transition has parameters, named guards (when it
-may be taken) and effects (simultaneous point updates, every right-hand side read in the state before). Everything else in
-this folder (prover, explorer, C++ generator, monitor, diagrams) is derived from these objects and nothing else.
+A `Spec` is a set of state variables and of transitions that change them. A transition has parameters, named guards
+(when it may be taken) and effects (simultaneous point updates, every right-hand side read in the state before).
+Everything else in this folder (prover, explorer, C++ generator, monitor, diagrams) is derived from these objects
+and nothing else.
 
 Sorts such as Request are unbounded sets of anonymous individuals; a variable is a function from sorts to a value:
 
@@ -15,12 +16,13 @@ Sorts such as Request are unbounded sets of anonymous individuals; a variable is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from .expressions import INT, Expr, SpecError, lift, to_text
+
 
 @dataclass(frozen=True)
 class Sort:
@@ -150,11 +152,15 @@ class Transition:
 
     def set(self, place: Place, value: Any) -> None:
         """Effect: the place gets the value. An ANY index takes a function of the individuals it stands for."""
-        variable, index, binders = place.variable, [], []
+        variable = place.variable
+        index: list[Expr] = []
+        binders: list[Parameter] = []
         for i, sort in zip(place.index, variable.sorts, strict=True):
             if i is ANY:
                 if not variable.ghost:
-                    raise SpecError(f"{self.name}: {variable.name} is concrete; only ghost variables may be set for ANY")
+                    raise SpecError(
+                        f"{self.name}: {variable.name} is concrete; only ghost variables may be set for ANY"
+                    )
                 binders.append(Parameter(f"any_{sort.letter}{len(binders)}", sort.name))
                 index.append(binders[-1].expr)
             else:
@@ -170,7 +176,9 @@ class Transition:
         """The individual's state goes from one of `sources` to `target`: a guard and an effect in one."""
         sources = sources if isinstance(sources, tuple) else (sources,)
         names = tuple(str(s.args[1]) for s in sources)
-        self.guard(f"{place.variable.sorts[0].name.lower()} {'/'.join(names)}", place.variable(*place.index).isin(*sources))
+        self.guard(
+            f"{place.variable.sorts[0].name.lower()} {'/'.join(names)}", place.variable(*place.index).isin(*sources)
+        )
         self.set(place, target)
         self.moves.append(Move(place.variable, names, str(target.args[1])))
 
@@ -178,6 +186,17 @@ class Transition:
         """Guard: the individual is in one of these states (and keeps it)."""
         names = "/".join(str(s.args[1]) for s in sources)
         self.guard(f"{place.variable.sorts[0].name.lower()} {names}", place.variable(*place.index).isin(*sources))
+
+    def finish(self) -> None:
+        """Close the declaration: ranges of integers become guards, and no place may be written twice."""
+        for parameter in self.parameters:
+            if parameter.low is not None:
+                self.guard(f"{parameter.name} large enough", parameter.low <= parameter.expr)
+            if parameter.high is not None:
+                self.guard(f"{parameter.name} small enough", parameter.expr <= parameter.high)
+        written = [(e.variable.name, tuple(map(to_text, e.index))) for e in self.effects]
+        if len(set(written)) != len(written):
+            raise SpecError(f"{self.name} writes the same place twice; effects are simultaneous")
 
 
 @dataclass(frozen=True)
@@ -193,7 +212,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Property:
-    """`kind`: "property" (what users rely on), "lemma" (helps the proof) or "action" (relates two successive states)."""
+    """`kind`: "property" (users rely on it), "lemma" (helps the proof), "action" (relates two successive states)."""
 
     name: str
     kind: str
@@ -236,7 +255,7 @@ class Spec:
         self.sorts[name] = Sort(name, letter)
         return self.sorts[name]
 
-    def enum(self, name: str, **values: str) -> Any:
+    def enum(self, name: str, **values: str) -> Enum:
         """Declare a finite type: value name = what it means."""
         self.enums[name] = Enum(name, values)
         return self.enums[name]
@@ -277,49 +296,52 @@ class Spec:
             self.subsets.append((name, part_of.name))
         return variable
 
-    @contextmanager
-    def transition(self, name: str, doc: str, actor: str = "scheduler", **parameters: Any) -> Iterator[Any]:
-        """Declare a transition; the body of the `with` adds guards and effects.
+    def transition(self, actor: str = "scheduler", **parameters: Any) -> Callable[[Callable[..., None]], Transition]:
+        """Decorator: a function that adds guards and effects becomes a transition; its docstring explains it.
 
         A parameter is given as a sort, or as (low, high) for an integer (either may be None: unbounded in the proof).
         """
         made = []
-        for parameter, kind in parameters.items():
+        for name, kind in parameters.items():
             if isinstance(kind, Sort):
-                made.append(Parameter(parameter, kind.name))
+                made.append(Parameter(name, kind.name))
             else:
                 low, high = (None if x is None else lift(x) for x in kind)
-                made.append(Parameter(parameter, INT, low, high))
-        transition = Transition(name, actor, tuple(made), doc)
-        yield (transition, *[p.expr for p in made])
-        for parameter in made:
-            if parameter.low is not None:
-                transition.guard(f"{parameter.name} large enough", parameter.low <= parameter.expr)
-            if parameter.high is not None:
-                transition.guard(f"{parameter.name} small enough", parameter.expr <= parameter.high)
-        written = [(e.variable.name, tuple(map(to_text, e.index))) for e in transition.effects]
-        if len(set(written)) != len(written):
-            raise SpecError(f"{name} writes the same place twice; effects are simultaneous")
-        self.transitions[name] = transition
+                made.append(Parameter(name, INT, low, high))
 
-    def _property(self, kind: str, group: str, name: str, formula: Any, doc: str, sorts: dict[str, Sort]) -> None:
-        if name in self.properties:
-            raise SpecError(f"two properties named {name!r}")
+        def declare(body: Callable[..., None]) -> Transition:
+            transition = Transition(body.__name__, actor, tuple(made), inspect.getdoc(body) or "")
+            body(transition, *[p.expr for p in made])
+            transition.finish()
+            self.transitions[transition.name] = transition
+            return transition
+
+        return declare
+
+    def _declare(self, kind: str, group: str, sorts: dict[str, Sort]) -> Callable[[Callable[..., Expr]], Property]:
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
-        expression = formula(*[p.expr for p in parameters]) if callable(formula) else formula
-        self.properties[name] = Property(name, kind, group, parameters, expression, doc)
 
-    def safety(self, group: str, name: str, formula: Any, doc: str, **sorts: Sort) -> None:
-        """A property of every reachable state, in one sentence that a user understands."""
-        self._property("property", group, name, formula, doc, sorts)
+        def declare(formula: Callable[..., Expr]) -> Property:
+            name = formula.__name__.replace("_", " ")
+            if name in self.properties:
+                raise SpecError(f"two properties named {name!r}")
+            expression = formula(*[p.expr for p in parameters])
+            self.properties[name] = Property(name, kind, group, parameters, expression, inspect.getdoc(formula) or "")
+            return self.properties[name]
 
-    def lemma(self, name: str, formula: Any, doc: str, **sorts: Sort) -> None:
-        """A fact of every reachable state that the proof of the others needs."""
-        self._property("lemma", "lemma", name, formula, doc, sorts)
+        return declare
 
-    def action(self, group: str, name: str, formula: Any, doc: str, **sorts: Sort) -> None:
-        """A property of every transition: relates the state before and `after`."""
-        self._property("action", group, name, formula, doc, sorts)
+    def safety(self, group: str, **sorts: Sort) -> Callable[[Callable[..., Expr]], Property]:
+        """Decorator: a property of every reachable state; the docstring is one sentence that a user understands."""
+        return self._declare("property", group, sorts)
+
+    def lemma(self, **sorts: Sort) -> Callable[[Callable[..., Expr]], Property]:
+        """Decorator: a fact of every reachable state that the proof of the others needs."""
+        return self._declare("lemma", "lemma", sorts)
+
+    def action(self, group: str, **sorts: Sort) -> Callable[[Callable[..., Expr]], Property]:
+        """Decorator: a property of every transition, relating the state before and `after`."""
+        return self._declare("action", group, sorts)
 
     def choice(self, name: str, *transitions: str, when: Callable[..., Expr], **sorts: Sort) -> None:
         """When `when` holds, exactly one of the transitions may be taken."""

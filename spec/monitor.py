@@ -1,4 +1,6 @@
-"""Follows a trace of transitions taken elsewhere (the compiled scheduler) and checks that the specification allows each one."""
+"""Follows a trace of transitions taken elsewhere (the compiled scheduler) and checks that the specification allows
+each one.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ class Monitor:
         self.followed = 0
 
     def follow(self, trace: Iterable[Sequence[int]]) -> None:
-        """Take the transitions of a trace: rows of number, argument count, arguments. Raises GuardFalse at the first false guard."""
+        """Take the transitions of a trace: rows of number, argument count, arguments.
+
+        Raises GuardFalse at the first that the specification does not allow.
+        """
         for row in trace:
             transition = self.transitions[int(row[0])]
             bindings = {p.name: int(x) for p, x in zip(transition.parameters, row[2 : 2 + int(row[1])], strict=True)}

@@ -1,15 +1,16 @@
 """The prover: every transition keeps every property, for any number of requests, blocks and steps (z3).
 
-Induction over the transitions. For one transition and one property the question to z3 is: can there be a state in which all
-invariants hold, the guards are true, and the property is false afterwards? `unsat` is a proof. The state afterwards is the
-state before with the effects substituted, so there are no frame axioms. Invariants are universal formulas over sorts without
-functions between them; instantiating them with the individuals at hand (parameters and the property's own) is complete, so z3
-always answers.
+Induction over the transitions. For one transition and one property the question to z3 is: can there be a state in
+which all invariants hold, the guards are true, and the property is false afterwards? `unsat` is a proof. The state
+afterwards is the state before with the effects substituted, so there are no frame axioms. Invariants are universal
+formulas over sorts without functions between them; instantiating them with the individuals at hand (parameters and
+the property's own) is complete, so z3 always answers.
 
-Counters need sums over unbounded sets, which z3 does not have. They are proved by the delta rule: (1) the summand of an
-individual that is no parameter of the transition does not change, and (2) the counter changes by exactly the change of the
-summands of the distinct parameters. What may then be assumed of a counter C with condition p and weight w >= 0 is: C >= 0;
-p(x) gives C >= w(x); p(x), p(y), x != y give C >= w(x) + w(y); and if C counts a part of D, D = 0 gives C = 0.
+Counters need sums over unbounded sets, which z3 does not have. They are proved by the delta rule: (1) the summand
+of an individual that is no parameter of the transition does not change, and (2) the counter changes by exactly the
+change of the summands of the distinct parameters. What may then be assumed of a counter C with condition p and
+weight w >= 0 is: C >= 0; p(x) gives C >= w(x); p(x), p(y), x != y give C >= w(x) + w(y); and if C counts a part of
+D, D = 0 gives C = 0.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Obligation:
     """One question to the solver and its answer. `subject` is a transition or "initial state"."""
 
     subject: str
-    property: str
+    claim: str
     kind: str
     verdict: str
     seconds: float
@@ -77,7 +78,9 @@ class Prover:
         """The variable in the state before the transition."""
         return self.functions[variable.name](*index)
 
-    def evaluate(self, e: Expr, names: dict[str, z3.ExprRef], read: Reader, read_next: Reader | None = None) -> z3.ExprRef:
+    def evaluate(
+        self, e: Expr, names: dict[str, z3.ExprRef], read: Reader, read_next: Reader | None = None
+    ) -> z3.ExprRef:
         """The z3 term of an expression, with parameters from `names` and variables through `read`."""
         if e.op == "lit":
             value = e.args[0]
@@ -123,7 +126,8 @@ class Prover:
         for effect in transition.effects:
             bound = {b.name for b in effect.binders}
             index = [
-                None if i.op == "param" and i.args[0] in bound else self.evaluate(i, names, self.before) for i in effect.index
+                None if i.op == "param" and i.args[0] in bound else self.evaluate(i, names, self.before)
+                for i in effect.index
             ]
             by_variable.setdefault(effect.variable.name, []).append((index, None, effect.binders, effect.value))
 
@@ -169,7 +173,8 @@ class Prover:
                 total = self.before(count.variable, [names[i.name] for i in count.index])
                 facts.append(total >= 0)
                 terms = [
-                    (x, *self.summand(count, {**names, count.over.name: x}, self.before)) for x in individuals[count.over.type]
+                    (x, *self.summand(count, {**names, count.over.name: x}, self.before))
+                    for x in individuals[count.over.type]
                 ]
                 facts += [z3.Implies(holds, total >= weight) for _, holds, weight in terms]
                 facts += [
@@ -186,7 +191,7 @@ class Prover:
     def individuals(self, parameters: Sequence[Parameter], extra: int) -> tuple[dict[str, z3.ExprRef], Individuals]:
         """Constants for the parameters, and for each sort these plus `extra` fresh ones.
 
-        The n-th individual of a sort is always the same constant, so that assumptions can be shared between transitions.
+        The n-th individual of a sort is always the same constant, so that transitions can share assumptions.
         """
         names: dict[str, z3.ExprRef] = {}
         terms: Individuals = {sort: [] for sort in self.spec.sorts}
@@ -272,10 +277,14 @@ class Prover:
             if touched & written:
                 question = self.wrong_count(transition, count, names, individuals, read)
                 results.append(self.decide(solver, question, transition.name, f"count {count.variable.name}", "count"))
-        results.append(self.decide(solver, self.stutters(transition, names, read), transition.name, "changes something", "action"))
+        results.append(
+            self.decide(solver, self.stutters(transition, names, read), transition.name, "changes something", "action")
+        )
         return results
 
-    def fresh(self, parameters: Sequence[Parameter], individuals: Individuals, transition: Transition) -> dict[str, z3.ExprRef]:
+    def fresh(
+        self, parameters: Sequence[Parameter], individuals: Individuals, transition: Transition
+    ) -> dict[str, z3.ExprRef]:
         """The property's own individuals: the fresh ones, which may equal the transition's parameters or not."""
         used: dict[str, int] = {}
         chosen = {}
@@ -288,7 +297,7 @@ class Prover:
     def wrong_count(
         self, transition: Transition, count: Count, names: dict[str, z3.ExprRef], individuals: Individuals, read: Reader
     ) -> z3.BoolRef:
-        """The delta rule, negated: a bystander's summand changes, or the counter does not change as the parameters do."""
+        """The delta rule, negated: a bystander's summand changes, or the counter does not follow the parameters."""
         chosen = self.fresh((*count.index, count.over), individuals, transition)
         bystander = chosen.pop(count.over.name)
         zero = z3.IntVal(0, self.context)
@@ -298,7 +307,9 @@ class Prover:
             return z3.If(holds, weight, zero)
 
         own = [names[p.name] for p in transition.parameters if p.type == count.over.type]
-        bystander_changes = z3.And(*[bystander != x for x in own], value(bystander, read) != value(bystander, self.before))
+        bystander_changes = z3.And(
+            *[bystander != x for x in own], value(bystander, read) != value(bystander, self.before)
+        )
         change: z3.ArithRef = zero
         for i, x in enumerate(own):
             is_new = z3.And(*[x != y for y in own[:i]]) if i else z3.BoolVal(True, self.context)
@@ -318,7 +329,7 @@ class Prover:
         return z3.And(*same)
 
     def vacuous(self, transition: Transition) -> Obligation:
-        """Whether some state that satisfies all invariants allows the transition (a transition that nothing allows proves nothing)."""
+        """Whether some state that satisfies all invariants allows the transition; if none, proofs are empty."""
         names, individuals = self.individuals(transition.parameters, 1)
         solver = self.solver()
         solver.add(*self.assumptions(individuals))
@@ -348,7 +359,9 @@ class Prover:
         """Side condition of a `part_of` declaration: whatever the part counts, the whole counts."""
         a, b = self.spec.counts[part], self.spec.counts[whole]
         names, _ = self.individuals((*a.index, a.over), 0)
-        renamed = {i.name: names[j.name] for i, j in zip(b.index, a.index, strict=True)} | {b.over.name: names[a.over.name]}
+        renamed = {i.name: names[j.name] for i, j in zip(b.index, a.index, strict=True)} | {
+            b.over.name: names[a.over.name]
+        }
         inside = self.evaluate(a.condition, names, self.before)
         outside = z3.Not(self.evaluate(b.condition, renamed, self.before))
         return self.decide(self.solver(), z3.And(inside, outside), f"count {part}", f"part of {whole}", "count")

@@ -28,7 +28,15 @@ def reference_page(spec: Spec) -> str:
     for p in spec.properties.values():
         if p.kind != "lemma":
             out.append(f"| {p.group} | {p.name} | {p.doc} | `{_cell(str(p.formula))}` |")
-    out += ["", "## Lemmas", "", "Facts that the proofs need; proved like the properties.", "", "| lemma | formula |", "|---|---|"]
+    out += [
+        "",
+        "## Lemmas",
+        "",
+        "Facts that the proofs need; proved like the properties.",
+        "",
+        "| lemma | formula |",
+        "|---|---|",
+    ]
     out += [f"| {p.name} | `{_cell(str(p.formula))}` |" for p in spec.properties.values() if p.kind == "lemma"]
     out += ["", "## Transitions", ""]
     for transition in spec.transitions.values():
@@ -42,7 +50,12 @@ def _cell(text: str) -> str:
 
 def _transition(t: Transition) -> list[str]:
     parameters = ", ".join(f"{p.name}: {p.type}" for p in t.parameters)
-    out = [f"### {t.name}({parameters})", "", t.doc + (f" Taken by the {t.actor}." if t.actor != "scheduler" else ""), ""]
+    out = [
+        f"### {t.name}({parameters})",
+        "",
+        t.doc + (f" Taken by the {t.actor}." if t.actor != "scheduler" else ""),
+        "",
+    ]
     out += [f"- needs *{g.name}*: `{g.condition}`" for g in t.guards]
     for e in t.effects:
         index = ", ".join(str(i) for i in e.index)

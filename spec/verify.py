@@ -57,12 +57,18 @@ class Report:
 
     @property
     def proved(self) -> bool:
-        """Every obligation proved, nothing vacuous, every transition and state reached, no violation in small instances."""
+        """Everything proved, nothing vacuous, every transition and state reached, small instances without violation."""
         explored = self.exploration is not None and self.exploration.sound
         return not any(row.failures for row in self.rows) and not self.vacuous and explored
 
 
-TECHNIQUES = {"property": "induction", "lemma": "induction", "action": "two-state", "count": "delta rule", "choice": "case split"}
+TECHNIQUES = {
+    "property": "induction",
+    "lemma": "induction",
+    "action": "two-state",
+    "count": "delta rule",
+    "choice": "case split",
+}
 
 
 def verify(spec: Spec, progress: Progress = lambda *_: None) -> Report:
@@ -80,7 +86,7 @@ def verify(spec: Spec, progress: Progress = lambda *_: None) -> Report:
     found += [prover.subset_holds(part, whole) for part, whole in spec.subsets]
     by_property: dict[str, list[Obligation]] = {}
     for obligation in found:
-        by_property.setdefault(obligation.property, []).append(obligation)
+        by_property.setdefault(obligation.claim, []).append(obligation)
 
     for p in spec.properties.values():
         report.rows.append(Row(p.group, p.name, p.doc, TECHNIQUES[p.kind], tuple(by_property.pop(p.name, ()))))

@@ -9,7 +9,8 @@ namespace tokenspeed {
 
 Machine::Machine(std::int64_t page, std::int64_t blocks, StepId steps)
     : page_(page), blocks_(blocks), block_(static_cast<std::size_t>(blocks)),
-      step_(static_cast<std::size_t>(steps)), step_request_(static_cast<std::size_t>(steps)), holds_(page) {
+      step_(static_cast<std::size_t>(steps)), step_request_(static_cast<std::size_t>(steps)),
+      holds_(page) {
   globals_.free = blocks_;
 }
 

@@ -14,7 +14,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "9eef0fd80a36b7012334461b8c46726aabe79a2c6a5b1b4c0d5e445ea3b0eefe";
+inline constexpr std::string_view kSpecHash = "fbc0b0a2e5d9381c4c27c8a4623f98e92cb1b95bd2a175624852ba2a8b958d23";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

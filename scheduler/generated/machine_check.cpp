@@ -8,6 +8,127 @@
 namespace tokenspeed {
 
 void Machine::recheck() const {
+  if (!(((globals_.landed <= globals_.launched) && (globals_.launched <= globals_.opened)) && (globals_.opened <= (globals_.launched + 1)))) fail_invariant("steps are numbered in order", {});
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!(!(step_[s].step_state == StepState::Idle)) || ((globals_.landed < step_[s].number) && (step_[s].number <= globals_.opened)))) fail_invariant("live steps are numbered after the landed ones", {s});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!((step_[s].step_state == StepState::Inflight) || (step_[s].step_state == StepState::Done)) || (step_[s].number <= globals_.launched))) fail_invariant("launched steps have launched numbers", {s});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!(step_[s].step_state == StepState::Planned) || (step_[s].number == (globals_.launched + 1)))) fail_invariant("the planned step is the newest", {s});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!(step_[s].step_state == StepState::Done) || (step_[s].number == (globals_.landed + 1)))) fail_invariant("the done step is the oldest", {s});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (StepId z = 0; z < step_count(); ++z) {
+      if (!(!((!(step_[s].step_state == StepState::Idle) && !(step_[z].step_state == StepState::Idle)) && (step_[s].number == step_[z].number)) || (s == z))) fail_invariant("step numbers are unique", {s, z});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!(step_[s].step_state == StepState::Idle) || (step_[s].rows == 0))) fail_invariant("idle step is empty", {s});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!((0 <= request_[r].last_step) && (request_[r].last_step <= globals_.opened))) fail_invariant("last step exists", {r});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!step_request_[s][r].in_step || (step_[s].number <= request_[r].last_step))) fail_invariant("last step is the last", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!ghost_.reads.get({s, r, b}) || step_request_[s][r].in_step)) fail_invariant("reads belong to a row", {s, r, b});
+      }
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!ghost_.writes.get({s, r, b}) || ghost_.reads.get({s, r, b}))) fail_invariant("writes are reads", {s, r, b});
+      }
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!ghost_.reads.get({s, r, b}) || (holds(r, b) || (step_[s].number <= block_[b].stamp)))) fail_invariant("reads are held or stamped", {s, r, b});
+      }
+    }
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    if (!(!((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Free)) || (block_[b].stamp <= globals_.landed))) fail_invariant("owned and free blocks carry an old stamp", {b});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!(ghost_.writes.get({s, r, b}) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || (step_request_[s][r].row_start < (block_[b].position + page_)))) fail_invariant("writes are ahead of what is computed", {s, r, b});
+      }
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!(step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((request_[r].computed <= step_request_[s][r].row_start) && ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= request_[r].planned)))) fail_invariant("rows start after what is computed", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (StepId z = 0; z < step_count(); ++z) {
+      for (RequestId r = 0; r < request_count(); ++r) {
+        if (!(!(((step_request_[s][r].in_step && step_request_[z][r].in_step) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].number < step_[z].number)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= step_request_[z][r].row_start))) fail_invariant("rows follow each other", {s, z, r});
+      }
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].step_state == StepState::Planned)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) == request_[r].planned))) fail_invariant("the open row ends at the plan", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!(step_request_[s][r].row_tokens == 0) || !step_request_[s][r].row_samples)) fail_invariant("empty row samples nothing", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(step_request_[s][r].in_step || ((step_request_[s][r].row_tokens == 0) && !step_request_[s][r].row_samples))) fail_invariant("rows are clean", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(0 <= step_request_[s][r].row_tokens)) fail_invariant("row tokens are not negative", {s, r});
+    }
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    if (!((0 <= block_[b].fill) && (block_[b].fill <= page_))) fail_invariant("fill is within the page", {b});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      if (!(!((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) || ((block_[b].position + page_) <= request_[r].capacity))) fail_invariant("blocks lie within the capacity", {r, b});
+    }
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(request_[r].request_state == RequestState::Prefill) || ((request_[r].planned < request_[r].known) && (request_[r].sampling == 0)))) fail_invariant("prefill has tokens left", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].known < request_[r].limit))) fail_invariant("output left before decode", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(request_[r].request_state == RequestState::Absent) || ((request_[r].planned == 0) && (request_[r].computed == 0)))) fail_invariant("absent record is clean", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(request_[r].request_state == RequestState::Waiting) || ((((request_[r].planned == request_[r].computed) && (request_[r].planned == request_[r].capacity)) && (request_[r].planned < request_[r].known)) && (request_[r].pending == 0)))) fail_invariant("waiting request has only a prefix", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Absent)) || (request_[r].pending == 0))) fail_invariant("retracting request is in no step", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(!(request_[r].request_state == RequestState::Absent)) || (((1 <= request_[r].prompt) && (request_[r].prompt < request_[r].limit)) && (request_[r].prompt <= request_[r].known)))) fail_invariant("a request has a prompt and room", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!((0 <= request_[r].arrival) && (request_[r].arrival <= globals_.newest_arrival))) fail_invariant("arrivals are numbered", {r});
+  }
   for (BlockId b = 0; b < block_count(); ++b) {
     if (!(!(block_[b].block_state == BlockState::Owned) || (block_[b].refs == 1))) fail_invariant("owned block has its owner", {b});
   }
@@ -121,127 +242,6 @@ void Machine::recheck() const {
     for (RequestId q = 0; q < request_count(); ++q) {
       if (!(!((!(request_[r].request_state == RequestState::Absent) && !(request_[q].request_state == RequestState::Absent)) && (request_[r].arrival == request_[q].arrival)) || (r == q))) fail_invariant("arrival numbers are unique", {r, q});
     }
-  }
-  if (!(((globals_.landed <= globals_.launched) && (globals_.launched <= globals_.opened)) && (globals_.opened <= (globals_.launched + 1)))) fail_invariant("steps are numbered in order", {});
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(!(step_[s].step_state == StepState::Idle)) || ((globals_.landed < step_[s].number) && (step_[s].number <= globals_.opened)))) fail_invariant("live steps are numbered after the landed ones", {s});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!((step_[s].step_state == StepState::Inflight) || (step_[s].step_state == StepState::Done)) || (step_[s].number <= globals_.launched))) fail_invariant("launched steps", {s});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(step_[s].step_state == StepState::Planned) || (step_[s].number == (globals_.launched + 1)))) fail_invariant("the planned step is the newest", {s});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(step_[s].step_state == StepState::Done) || (step_[s].number == (globals_.landed + 1)))) fail_invariant("the done step is the oldest", {s});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (StepId z = 0; z < step_count(); ++z) {
-      if (!(!((!(step_[s].step_state == StepState::Idle) && !(step_[z].step_state == StepState::Idle)) && (step_[s].number == step_[z].number)) || (s == z))) fail_invariant("step numbers are unique", {s, z});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(step_[s].step_state == StepState::Idle) || (step_[s].rows == 0))) fail_invariant("idle step is empty", {s});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!((0 <= request_[r].last_step) && (request_[r].last_step <= globals_.opened))) fail_invariant("stamps are of launched steps or the planned one", {r});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!step_request_[s][r].in_step || (step_[s].number <= request_[r].last_step))) fail_invariant("last step is the last", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.reads.get({s, r, b}) || step_request_[s][r].in_step)) fail_invariant("reads belong to a row", {s, r, b});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.writes.get({s, r, b}) || ghost_.reads.get({s, r, b}))) fail_invariant("writes are reads", {s, r, b});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.reads.get({s, r, b}) || (holds(r, b) || (step_[s].number <= block_[b].stamp)))) fail_invariant("reads are held or stamped", {s, r, b});
-      }
-    }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Free)) || (block_[b].stamp <= globals_.landed))) fail_invariant("owned and free blocks carry an old stamp", {b});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(ghost_.writes.get({s, r, b}) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || (step_request_[s][r].row_start < (block_[b].position + page_)))) fail_invariant("writes are ahead of what is computed", {s, r, b});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((request_[r].computed <= step_request_[s][r].row_start) && ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= request_[r].planned)))) fail_invariant("rows start after what is computed", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (StepId z = 0; z < step_count(); ++z) {
-      for (RequestId r = 0; r < request_count(); ++r) {
-        if (!(!(((step_request_[s][r].in_step && step_request_[z][r].in_step) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].number < step_[z].number)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= step_request_[z][r].row_start))) fail_invariant("rows follow each other", {s, z, r});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].step_state == StepState::Planned)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) == request_[r].planned))) fail_invariant("the open row ends at the plan", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(step_request_[s][r].row_tokens == 0) || !step_request_[s][r].row_samples)) fail_invariant("empty row samples nothing", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(step_request_[s][r].in_step || ((step_request_[s][r].row_tokens == 0) && !step_request_[s][r].row_samples))) fail_invariant("rows are clean", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(0 <= step_request_[s][r].row_tokens)) fail_invariant("row tokens", {s, r});
-    }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!((0 <= block_[b].fill) && (block_[b].fill <= page_))) fail_invariant("fill", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) || ((block_[b].position + page_) <= request_[r].capacity))) fail_invariant("blocks lie within the capacity", {r, b});
-    }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Prefill) || ((request_[r].planned < request_[r].known) && (request_[r].sampling == 0)))) fail_invariant("prefill has tokens left", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].known < request_[r].limit))) fail_invariant("output left before decode", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Absent) || ((request_[r].planned == 0) && (request_[r].computed == 0)))) fail_invariant("absent record is clean", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Waiting) || ((((request_[r].planned == request_[r].computed) && (request_[r].planned == request_[r].capacity)) && (request_[r].planned < request_[r].known)) && (request_[r].pending == 0)))) fail_invariant("waiting request has only a prefix", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Absent)) || (request_[r].pending == 0))) fail_invariant("retracting request is in no step", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(!(request_[r].request_state == RequestState::Absent)) || (((1 <= request_[r].prompt) && (request_[r].prompt < request_[r].limit)) && (request_[r].prompt <= request_[r].known)))) fail_invariant("a request has a prompt and room", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!((0 <= request_[r].arrival) && (request_[r].arrival <= globals_.newest_arrival))) fail_invariant("arrivals are numbered", {r});
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     std::int64_t total = 0;

@@ -1,4 +1,6 @@
-"""The machines: what requests, KV blocks and steps may do. Read vocabulary, request, block, step, system in this order."""
+"""The machines: what requests, KV blocks and steps may do. Read vocabulary, request, block, step, system in this
+order.
+"""
 
 from .system import SPEC
 

@@ -1,27 +1,13 @@
 """The request machine: submit, admit, decode, finish or abort, retract and requeue, recycle."""
 
-from .vocabulary import (
-    R,
-    Request,
-    arrival,
-    blocks,
-    computed,
-    known,
-    last_step,
-    limit,
-    newest_arrival,
-    pending,
-    planned,
-    prompt,
-    request_state,
-    running,
-    spec,
-)
+from ..expressions import Expr
+from ..language import Transition
+from .vocabulary import *
 
-with spec.transition(
-    "submit", "A client's request enters the waiting line.", actor="client",
-    r=Request, tokens=(1, None), most=(None, None), turn=(None, None),
-) as (t, r, tokens, most, turn):  # fmt: skip
+
+@spec.transition(actor="client", r=Request, tokens=(1, None), most=(None, None), turn=(None, None))
+def submit(t: Transition, r: Expr, tokens: Expr, most: Expr, turn: Expr) -> None:
+    """A client's request enters the waiting line."""
     t.move(request_state[r], R.ABSENT, R.WAITING)
     t.guard("room for output", tokens < most)
     t.guard("newest", newest_arrival() < turn)
@@ -31,36 +17,55 @@ with spec.transition(
     t.set(arrival[r], turn)
     t.set(newest_arrival.place, turn)
 
-with spec.transition("admit", "A waiting request starts to run, behind whatever prefix it matched.", r=Request) as (t, r):
+
+@spec.transition(r=Request)
+def admit(t: Transition, r: Expr) -> None:
+    """A waiting request starts to run, behind whatever prefix it matched."""
     t.move(request_state[r], R.WAITING, R.PREFILL)
 
-with spec.transition("finish", "The request has its output (limit, end token or stop string).", r=Request) as (t, r):
+
+@spec.transition(r=Request)
+def finish(t: Transition, r: Expr) -> None:
+    """The request has its output (limit, end token or stop string)."""
     t.move(request_state[r], R.DECODE, R.RELEASING)
     t.guard("has output", prompt(r) < known(r))
 
-with spec.transition("abort", "The client gives up, at any moment.", actor="client", r=Request) as (t, r):
+
+@spec.transition(actor="client", r=Request)
+def abort(t: Transition, r: Expr) -> None:
+    """The client gives up, at any moment."""
     t.move(request_state[r], (R.WAITING, R.PREFILL, R.DECODE, R.RETRACTING), R.RELEASING)
 
-with spec.transition(
-    "retract", "Memory is short: a younger request makes room for an older one and will be recomputed.", r=Request, o=Request
-) as (t, r, o):
+
+@spec.transition(r=Request, o=Request)
+def retract(t: Transition, r: Expr, o: Expr) -> None:
+    """Memory is short: a younger request makes room for an older one and will be recomputed."""
     t.move(request_state[r], (R.PREFILL, R.DECODE), R.RETRACTING)
     t.guard("drained", pending(r) == 0)
     t.guard("output left", known(r) < limit(r))
     t.guard("older one runs", running(o))
     t.guard("strictly older", arrival(o) < arrival(r))
 
-with spec.transition("requeue", "A retracted request has given its blocks back and waits again.", r=Request) as (t, r):
+
+@spec.transition(r=Request)
+def requeue(t: Transition, r: Expr) -> None:
+    """A retracted request has given its blocks back and waits again."""
     t.move(request_state[r], R.RETRACTING, R.WAITING)
     t.guard("no blocks", blocks(r) == 0)
     t.set(planned[r], 0)
     t.set(computed[r], 0)
 
-with spec.transition("close", "A finished or aborted request has given all its blocks back.", r=Request) as (t, r):
+
+@spec.transition(r=Request)
+def close(t: Transition, r: Expr) -> None:
+    """A finished or aborted request has given all its blocks back."""
     t.move(request_state[r], R.RELEASING, R.FINISHED)
     t.guard("no blocks", blocks(r) == 0)
 
-with spec.transition("recycle", "No step mentions the request any more; its record may be used again.", r=Request) as (t, r):
+
+@spec.transition(r=Request)
+def recycle(t: Transition, r: Expr) -> None:
+    """No step mentions the request any more; its record may be used again."""
     t.move(request_state[r], R.FINISHED, R.ABSENT)
     t.guard("drained", pending(r) == 0)
     for variable in (arrival, prompt, limit, known, planned, computed, last_step):

@@ -1,7 +1,9 @@
-"""What the explorer needs to keep small instances finite: ranges of integer parameters, and which numbers may be shifted."""
+"""What the explorer needs to keep small instances finite: ranges of integer parameters, and which numbers may be
+shifted.
+"""
 
 from ..expressions import INT, Expr
-from .vocabulary import PAGE, arrival, landed, newest_arrival, spec
+from .vocabulary import *
 
 MAX_PROMPT = Expr("const", "MAX_PROMPT", type=INT)
 MAX_OUTPUT = Expr("const", "MAX_OUTPUT", type=INT)
@@ -16,7 +18,7 @@ spec.explore("submit", "turn", newest_arrival(), newest_arrival() + 1)
 spec.explore("prefill", "n", 0, PAGE)
 spec.explore("prefill_last", "n", 0, PAGE)
 
-# Guards compare step numbers only with each other and with the landed one: a state and its shift by `landed` behave alike.
+# Guards compare step numbers only with each other: a state and its shift by `landed` behave alike.
 spec.tick_origin = landed
 # Arrival numbers are only compared: a state and the one with their ranks behave alike.
 spec.order_only = (arrival, newest_arrival)

@@ -1,52 +1,22 @@
 """The step machine: open, add rows, launch, wait for the device, land the rows in order, retire."""
 
-from ..expressions import one_if
-from ..language import ANY
-from .vocabulary import (
-    PAGE,
-    B,
-    Block,
-    R,
-    Request,
-    S,
-    Step,
-    block_state,
-    computed,
-    executing,
-    fill,
-    flying,
-    holds,
-    in_step,
-    known,
-    landed,
-    last_step,
-    launched,
-    limit,
-    number,
-    opened,
-    pending,
-    planned,
-    position,
-    reads,
-    request_state,
-    row_samples,
-    row_start,
-    row_tokens,
-    rows,
-    sampling,
-    spec,
-    step_state,
-    stored,
-    writes,
-)
+from ..expressions import Expr, one_if
+from ..language import ANY, Transition
+from .vocabulary import *
 
-with spec.transition("open_step", "The planner starts the next step; others may be in flight.", s=Step) as (t, s):
+
+@spec.transition(s=Step)
+def open_step(t: Transition, s: Expr) -> None:
+    """The planner starts the next step; others may be in flight."""
     t.move(step_state[s], S.IDLE, S.PLANNED)
     t.guard("one at a time", opened() == launched())
     t.set(number[s], opened() + 1)
     t.add(opened.place, 1)
 
-with spec.transition("add_row", "A running request gets a row in the step that is being planned.", s=Step, r=Request) as (t, s, r):
+
+@spec.transition(s=Step, r=Request)
+def add_row(t: Transition, s: Expr, r: Expr) -> None:
+    """A running request gets a row in the step that is being planned."""
     t.stay(step_state[s], S.PLANNED)
     t.stay(request_state[r], R.PREFILL, R.DECODE)
     t.guard("once per step", ~in_step(s, r))
@@ -58,7 +28,7 @@ with spec.transition("add_row", "A running request gets a row in the step that i
     t.set(reads[s, r, ANY], lambda b: holds(r, b))
 
 
-def extend(t, s, r, b, n):  # type: ignore[no-untyped-def]
+def extend(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr | int) -> None:
     """Guards and effects: `n` more tokens of the request, written into its tail block `b`."""
     t.stay(step_state[s], S.PLANNED)
     t.stay(block_state[b], B.OWNED)
@@ -75,28 +45,27 @@ def extend(t, s, r, b, n):  # type: ignore[no-untyped-def]
     t.set(writes[s, r, b], True)
 
 
-with spec.transition(
-    "prefill", "A chunk of known tokens joins the row; more known tokens remain.",
-    s=Step, r=Request, b=Block, n=(1, None),
-) as (t, s, r, b, n):  # fmt: skip
+@spec.transition(s=Step, r=Request, b=Block, n=(1, None))
+def prefill(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr) -> None:
+    """A chunk of known tokens joins the row; more known tokens remain."""
     t.stay(request_state[r], R.PREFILL)
     extend(t, s, r, b, n)
     t.guard("more remains", planned(r) + n < known(r))
 
-with spec.transition(
-    "prefill_last", "The last known tokens join the row: it ends in a sampled token and the request decodes from now on.",
-    s=Step, r=Request, b=Block, n=(1, None),
-) as (t, s, r, b, n):  # fmt: skip
+
+@spec.transition(s=Step, r=Request, b=Block, n=(1, None))
+def prefill_last(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr) -> None:
+    """The last known tokens join the row: it ends in a sampled token and the request decodes from now on."""
     t.move(request_state[r], R.PREFILL, R.DECODE)
     extend(t, s, r, b, n)
     t.guard("nothing remains", planned(r) + n == known(r))
     t.set(row_samples[s, r], True)
     t.add(sampling[r], 1)
 
-with spec.transition(
-    "decode", "One token joins the row: the newest known one, or the one that the step before samples.",
-    s=Step, r=Request, b=Block,
-) as (t, s, r, b):  # fmt: skip
+
+@spec.transition(s=Step, r=Request, b=Block)
+def decode(t: Transition, s: Expr, r: Expr, b: Expr) -> None:
+    """One token joins the row: the newest known one, or the one that the step before samples."""
     t.stay(request_state[r], R.DECODE)
     extend(t, s, r, b, 1)
     t.guard("one token a step", row_tokens(s, r) == 0)
@@ -104,23 +73,32 @@ with spec.transition(
     t.set(row_samples[s, r], True)
     t.add(sampling[r], 1)
 
-with spec.transition("launch", "The step is handed to the device.", s=Step) as (t, s):
+
+@spec.transition(s=Step)
+def launch(t: Transition, s: Expr) -> None:
+    """The step is handed to the device."""
     t.move(step_state[s], S.PLANNED, S.INFLIGHT)
-    t.guard("not empty", 1 <= rows(s))
+    t.guard("not empty", rows(s) >= 1)
     t.set(executing[s], True)
     t.set(launched.place, number(s))
 
-with spec.transition("device_done", "The device has executed the step.", actor="device", s=Step) as (t, s):
+
+@spec.transition(actor="device", s=Step)
+def device_done(t: Transition, s: Expr) -> None:
+    """The device has executed the step."""
     t.guard("executing", executing(s))
     t.set(executing[s], False)
 
-with spec.transition("observe", "The driver reports the oldest step in flight as done.", s=Step) as (t, s):
+
+@spec.transition(s=Step)
+def observe(t: Transition, s: Expr) -> None:
+    """The driver reports the oldest step in flight as done."""
     t.move(step_state[s], S.INFLIGHT, S.DONE)
     t.guard("device idle", ~executing(s))
     t.guard("oldest in flight", number(s) == landed() + 1)
 
 
-def leave_step(t, s, r):  # type: ignore[no-untyped-def]
+def leave_step(t: Transition, s: Expr, r: Expr) -> None:
     """Guards and effects: the row is gone."""
     t.stay(step_state[s], S.DONE)
     t.guard("has a row", in_step(s, r))
@@ -136,20 +114,36 @@ def leave_step(t, s, r):  # type: ignore[no-untyped-def]
     t.set(writes[s, r, ANY], False)
 
 
-with spec.transition("land_row", "The row's KV is written and its sampled token, if any, is known.", s=Step, r=Request) as (t, s, r):
+@spec.transition(s=Step, r=Request)
+def land_row(t: Transition, s: Expr, r: Expr) -> None:
+    """The row's KV is written and its sampled token, if any, is known."""
     t.stay(request_state[r], R.PREFILL, R.DECODE)
     leave_step(t, s, r)
     t.add(computed[r], row_tokens(s, r))
     t.add(known[r], one_if(row_samples(s, r)))
 
-with spec.transition("drop_row", "The request finished or was aborted meanwhile: its result is ignored.", s=Step, r=Request) as (t, s, r):
+
+@spec.transition(s=Step, r=Request)
+def drop_row(t: Transition, s: Expr, r: Expr) -> None:
+    """The request finished or was aborted meanwhile: its result is ignored."""
     t.stay(request_state[r], R.RELEASING, R.FINISHED)
     leave_step(t, s, r)
 
-with spec.transition("retire", "All rows have landed; blocks that waited for this step may be reaped.", s=Step) as (t, s):
+
+@spec.transition(s=Step)
+def retire(t: Transition, s: Expr) -> None:
+    """All rows have landed; blocks that waited for this step may be reaped."""
     t.move(step_state[s], S.DONE, S.IDLE)
     t.guard("no rows left", rows(s) == 0)
     t.set(landed.place, number(s))
     t.set(number[s], 0)
 
-spec.choice("a row of a done step", "land_row", "drop_row", when=lambda s, r: (step_state(s) == S.DONE) & in_step(s, r), s=Step, r=Request)
+
+spec.choice(
+    "a row of a done step",
+    "land_row",
+    "drop_row",
+    when=lambda s, r: (step_state(s) == S.DONE) & in_step(s, r),
+    s=Step,
+    r=Request,
+)

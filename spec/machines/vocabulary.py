@@ -1,10 +1,11 @@
 """The state: every variable of the request, block and step machines, and what each counter counts.
 
-A KV block holds the keys and values of PAGE consecutive tokens. Requests hold blocks, steps are what the device executes.
-Relations replace lists (`holds` is the block table), so that all proofs are for any number of requests, blocks and steps.
+A KV block holds the keys and values of PAGE consecutive tokens. Requests hold blocks, steps are what the device
+executes. Relations replace lists (`holds` is the block table), so that all proofs are for any number of requests,
+blocks and steps.
 """
 
-from ..expressions import BOOL, INT, TICK
+from ..expressions import BOOL, INT, TICK, Expr
 from ..language import Spec
 
 spec = Spec("tokenspeed")
@@ -84,25 +85,52 @@ writes = spec.variable(
 refs = spec.count("refs", Block, over=Request, of=lambda r, b: holds(r, b), doc="requests that hold the block")
 blocks = spec.count("blocks", Request, over=Block, of=lambda b, r: holds(r, b), doc="blocks that the request holds")
 capacity = spec.count(
-    "capacity", Request, over=Block, of=lambda b, r: holds(r, b), weight=lambda b, r: PAGE, part_of=blocks,
+    "capacity",
+    Request,
+    over=Block,
+    of=lambda b, r: holds(r, b),
+    weight=lambda b, r: PAGE,
+    part_of=blocks,
     doc="tokens that fit the blocks that the request holds",
-)  # fmt: skip
+)
 stored = spec.count(
-    "stored", Request, over=Block, of=lambda b, r: holds(r, b), weight=lambda b, r: fill(b), part_of=blocks, ghost=True,
+    "stored",
+    Request,
+    over=Block,
+    of=lambda b, r: holds(r, b),
+    weight=lambda b, r: fill(b),
+    part_of=blocks,
+    ghost=True,
     doc="tokens planned into the blocks that the request holds",
-)  # fmt: skip
+)
 pending = spec.count(
-    "pending", Request, over=Step, of=lambda s, r: in_step(s, r), doc="steps not landed yet that have a row of the request"
+    "pending",
+    Request,
+    over=Step,
+    of=lambda s, r: in_step(s, r),
+    doc="steps not landed yet that have a row of the request",
 )
 sampling = spec.count(
-    "sampling", Request, over=Step, of=lambda s, r: in_step(s, r) & row_samples(s, r), part_of=pending,
+    "sampling",
+    Request,
+    over=Step,
+    of=lambda s, r: in_step(s, r) & row_samples(s, r),
+    part_of=pending,
     doc="output tokens of the request that are being sampled",
-)  # fmt: skip
+)
 flying = spec.count(
-    "flying", Request, over=Step, of=lambda s, r: in_step(s, r), weight=lambda s, r: row_tokens(s, r), part_of=pending,
-    ghost=True, doc="tokens of the request in steps that have not landed",
-)  # fmt: skip
-rows = spec.count("rows", Step, over=Request, of=lambda r, s: in_step(s, r), doc="rows of the step that have not landed")
+    "flying",
+    Request,
+    over=Step,
+    of=lambda s, r: in_step(s, r),
+    weight=lambda s, r: row_tokens(s, r),
+    part_of=pending,
+    ghost=True,
+    doc="tokens of the request in steps that have not landed",
+)
+rows = spec.count(
+    "rows", Step, over=Request, of=lambda r, s: in_step(s, r), doc="rows of the step that have not landed"
+)
 free = spec.count("free", over=Block, of=lambda b: block_state(b) == B.FREE, init=BLOCKS, doc="free blocks")
 held = spec.count(
     "held", over=Block, of=lambda b: block_state(b).isin(B.OWNED, B.SHARED, B.LIMBO), doc="blocks held or in limbo"
@@ -110,11 +138,26 @@ held = spec.count(
 cached = spec.count("cached", over=Block, of=lambda b: block_state(b) == B.CACHED, doc="cached blocks")
 
 
-def running(r):  # type: ignore[no-untyped-def]
+def running(r: Expr) -> Expr:
     """The request takes part in planning."""
     return request_state(r).isin(R.PREFILL, R.DECODE)
 
 
-def leaving(r):  # type: ignore[no-untyped-def]
+def leaving(r: Expr) -> Expr:
     """The request gives its blocks back."""
     return request_state(r).isin(R.RETRACTING, R.RELEASING)
+
+
+def absent(r: Expr) -> Expr:
+    """The record is unused."""
+    return request_state(r) == R.ABSENT
+
+
+def live(r: Expr) -> Expr:
+    """The request keeps its blocks."""
+    return request_state(r).isin(R.WAITING, R.PREFILL, R.DECODE)
+
+
+def idle(b: Expr) -> Expr:
+    """Nobody holds the block."""
+    return block_state(b).isin(B.FREE, B.CACHED, B.LIMBO)

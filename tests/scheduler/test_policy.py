@@ -15,7 +15,9 @@ def prompt(length: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 30_000, length, dtype=np.int32)
 
 
-def run(scheduler: Scheduler, each_step: Callable[[StepPlan], None] = lambda _: None, steps: int = 10_000) -> list[tuple[int, int, int]]:
+def run(
+    scheduler: Scheduler, each_step: Callable[[StepPlan], None] = lambda _: None, steps: int = 10_000
+) -> list[tuple[int, int, int]]:
     """Drive until nothing is left to do; returns all events."""
     events, in_flight = [], deque[StepPlan]()
     for _ in range(steps):
@@ -33,7 +35,13 @@ def run(scheduler: Scheduler, each_step: Callable[[StepPlan], None] = lambda _: 
 
 
 def scheduler_with(**changes: int | bool) -> Scheduler:
-    settings: dict[str, int | bool] = {"num_blocks": 64, "block_size": 4, "max_running": 8, "max_step_tokens": 32, "overlap_depth": 0}
+    settings: dict[str, int | bool] = {
+        "num_blocks": 64,
+        "block_size": 4,
+        "max_running": 8,
+        "max_step_tokens": 32,
+        "overlap_depth": 0,
+    }
     return Scheduler(SchedulerConfig(**(settings | changes)))  # type: ignore[arg-type]
 
 

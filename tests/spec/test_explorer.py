@@ -35,7 +35,9 @@ def normal_form(state: State) -> tuple[Any, ...]:
 
 def reachable_states(instance: Instance, limit: int) -> int:
     """Breadth first with the interpreter: the number of normal forms."""
-    interpreter = Interpreter(SPEC, instance.constants | {"MAX_PROMPT": instance.max_prompt, "MAX_OUTPUT": instance.max_output})
+    interpreter = Interpreter(
+        SPEC, instance.constants | {"MAX_PROMPT": instance.max_prompt, "MAX_OUTPUT": instance.max_output}
+    )
     start = interpreter.start()
     seen, queue = {normal_form(start)}, deque([start])
     while queue:
@@ -51,7 +53,9 @@ def reachable_states(instance: Instance, limit: int) -> int:
                         pending = [
                             {**b, p.name: x}
                             for b in pending
-                            for x in range(interpreter.evaluate(low, b, state), interpreter.evaluate(high, b, state) + 1)
+                            for x in range(
+                                interpreter.evaluate(low, b, state), interpreter.evaluate(high, b, state) + 1
+                            )
                         ]
                 for bindings in pending:
                     if interpreter.false_guard(state, transition, bindings) is None:

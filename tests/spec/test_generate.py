@@ -31,14 +31,18 @@ def test_generated_functions_are_the_only_writers_of_the_state() -> None:
 def test_interpreter_names_the_false_guard() -> None:
     interpreter = Interpreter(SPEC, {"PAGE": 4, "BLOCKS": 2})
     with pytest.raises(GuardFalse, match=r"evict\(b=0\): guard 'block CACHED' is false: block_state\(b\) = CACHED"):
-        interpreter.apply(interpreter.start(), SPEC.transitions["evict"], {"b": 0}, {"Request": 0, "Block": 2, "Step": 1})
+        interpreter.apply(
+            interpreter.start(), SPEC.transitions["evict"], {"b": 0}, {"Request": 0, "Block": 2, "Step": 1}
+        )
 
 
 def test_monitor_finds_a_wrong_state_and_a_wrong_transition() -> None:
     monitor = Monitor(SPEC, {"PAGE": 4, "BLOCKS": 2}, steps=1)
     names = list(SPEC.transitions)
     monitor.follow([[names.index("submit"), 4, 0, 3, 5, 1]])
-    with pytest.raises(Divergence, match=r"known: the specification has \{\(0,\): 3\}, the scheduler has \{\(0,\): 4\}"):
+    with pytest.raises(
+        Divergence, match=r"known: the specification has \{\(0,\): 3\}, the scheduler has \{\(0,\): 4\}"
+    ):
         monitor.compare({"known": {(0,): 4}})
     with pytest.raises(GuardFalse, match="close"):
         monitor.follow([[names.index("close"), 1, 0]])

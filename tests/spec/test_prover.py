@@ -17,7 +17,7 @@ def test_every_obligation_of_the_scheduler_is_proved() -> None:
     obligations = prover.prove()
     obligations += [o for choice in SPEC.choices for o in prover.prove_choice(choice)]
     obligations += [prover.subset_holds(part, whole) for part, whole in SPEC.subsets]
-    assert [(o.subject, o.property, o.verdict) for o in failed(obligations)] == []
+    assert [(o.subject, o.claim, o.verdict) for o in failed(obligations)] == []
     assert len(obligations) > 1500
 
 
@@ -29,7 +29,9 @@ def test_no_transition_is_vacuous() -> None:
 def test_a_transition_that_nothing_allows_is_reported() -> None:
     transition = SPEC.transitions["evict"]
     false = Expr("lit", False, type=BOOL)
-    impossible = dataclasses.replace(transition, guards=[*transition.guards, type(transition.guards[0])("never", false)])
+    impossible = dataclasses.replace(
+        transition, guards=[*transition.guards, type(transition.guards[0])("never", false)]
+    )
     assert Prover(SPEC).vacuous(impossible).verdict == "VACUOUS"
 
 
@@ -54,7 +56,7 @@ def test_without_the_guard_the_property_is_not_kept(transition: str, guard: str,
     guards = [g for g in original.guards if g.name != guard]
     assert len(guards) == len(original.guards) - 1
     unproved = failed(Prover(SPEC).prove_transition(dataclasses.replace(original, guards=guards)))
-    assert broken in {o.property for o in unproved}
+    assert broken in {o.claim for o in unproved}
     assert all(o.verdict == "FAILED" for o in unproved), "z3 always answers"
 
 
@@ -65,7 +67,7 @@ def test_without_an_effect_something_is_not_kept(transition: Transition) -> None
     for i, effect in enumerate(transition.effects):
         if effect.variable.name in SPEC.counts:
             mutant = dataclasses.replace(transition, effects=[e for j, e in enumerate(transition.effects) if j != i])
-            unproved = {o.property for o in failed(prover.prove_transition(mutant))}
+            unproved = {o.claim for o in failed(prover.prove_transition(mutant))}
             assert f"count {effect.variable.name}" in unproved
 
 
@@ -74,13 +76,18 @@ def counting_spec(weight: int, declared_step: int) -> Spec:
     spec = Spec("bag")
     ball = spec.sort("Ball", "b")
     inside = spec.variable("inside", ball, of=BOOL, init=False, doc="")
-    total = spec.count("total", over=ball, of=lambda b: inside(b), weight=lambda b: Expr("lit", weight, type=INT), doc="")
-    with spec.transition("put", "", b=ball, c=ball) as (t, b, c):
+    total = spec.count(
+        "total", over=ball, of=lambda b: inside(b), weight=lambda b: Expr("lit", weight, type=INT), doc=""
+    )
+
+    @spec.transition(b=ball, c=ball)
+    def put(t: Transition, b: Expr, c: Expr) -> None:
         t.guard("both outside", ~inside(b) & ~inside(c))
         t.guard("different", b != c)
         t.set(inside[b], True)
         t.set(inside[c], True)
         t.add(total.place, declared_step)
+
     return spec
 
 
@@ -95,7 +102,7 @@ def test_delta_rule_needs_the_parameters_to_be_distinct() -> None:
     spec = counting_spec(1, 2)
     put = spec.transitions["put"]
     put.guards = [g for g in put.guards if g.name != "different"]
-    assert [o.property for o in failed(Prover(spec).prove())] == ["count total"]
+    assert [o.claim for o in failed(Prover(spec).prove())] == ["count total"]
 
 
 def test_a_part_must_be_a_part() -> None:
