@@ -1,7 +1,7 @@
 """The compiled scheduler: transitions generated from the specification, a planner, and the driver contract.
 
-`TOKENSPEED_CHECKED=1` in the environment loads the checked build, which carries ghost state and recounts every invariant
-of the specification after every transition (slow; build it with `make checked`).
+`TOKENSPEED_CHECKED=1` in the environment loads the checked build, which carries ghost state and recounts every
+invariant of the specification after every transition (slow; build it with `make checked`).
 """
 
 import os
