@@ -35,10 +35,10 @@ def numbered_blocks(scope: int, first: int, count: int) -> NDArray[np.uint64]:
 def split_ratio(trace_block_size: int, block_size: int) -> int:
     """Scheduler blocks per block of the trace. Raises WorkloadError if `block_size` does not divide it."""
     if block_size < 1 or trace_block_size % block_size != 0:
-        fits = [size for size in (8, 16, 32, 64, 128, 256, 512) if trace_block_size % size == 0]
+        fits = [size for size in (16, 32, 64) if trace_block_size % size == 0]
         raise WorkloadError(
             f"block_size is {block_size} but the trace hashes prefixes in blocks of {trace_block_size} tokens, which "
-            f"it must divide; use --block-size {' or '.join(str(size) for size in fits[-3:]) or trace_block_size}"
+            f"it must divide; use --block-size {' or '.join(str(size) for size in fits) or trace_block_size}"
         )
     return trace_block_size // block_size
 

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import WorkloadError
 from .timebase import NS_PER_S
+
+LATEST_START_NS: Final = 10**18
+"""Latest start of a session (31 years), so that times stay far from the limits of 64 bits."""
 
 
 class Trigger(Enum):
@@ -77,7 +81,11 @@ class Workload:
             raise WorkloadError(f"concurrency is {self.concurrency}; it must be at least 1")
         expected = 0
         for number, session in enumerate(self.sessions):
-            if session.calls.start != expected or len(session.calls) == 0 or session.start_ns < 0:
+            if (
+                session.calls.start != expected
+                or len(session.calls) == 0
+                or not 0 <= session.start_ns <= LATEST_START_NS
+            ):
                 raise WorkloadError(
                     f"session {session.name!r} has calls {session.calls} and start {session.start_ns} ns"
                 )

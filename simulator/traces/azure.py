@@ -30,7 +30,7 @@ def read_azure(lines: Iterable[bytes], name: str, options: WorkloadOptions) -> W
     if missing:
         raise WorkloadError(f"{name}, line 1: column {missing[0]!r} is missing; the header is {rows.fieldnames}")
     requests: list[tuple[int, int, int]] = []
-    for row in islice(rows, options.limit):
+    for row in _rows(rows, name, options.limit):
         where = f"{name}, line {rows.line_num}"
         lengths = {column: _number(row[column]) for column in COLUMNS[1:]}
         prompt = integer(lengths, "ContextTokens", where, least=1)
@@ -54,6 +54,13 @@ def read_azure(lines: Iterable[bytes], name: str, options: WorkloadOptions) -> W
             "Prefix identities": "none in the trace: no two requests share blocks",
         },
     )
+
+
+def _rows(rows: "csv.DictReader[str]", name: str, limit: int | None) -> Iterator[dict[str, str]]:
+    try:
+        yield from islice(rows, limit)
+    except csv.Error as error:
+        raise WorkloadError(f"{name}, line {rows.line_num}: not valid CSV ({error})") from error
 
 
 def _decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:

@@ -156,7 +156,7 @@ class _SessionReader:
         self._agent(requests, where, after)
         duration = inf
         if record.get("duration_ms") is not None:
-            duration = integer(record, "duration_ms", where) / 1000
+            duration = integer(record, "duration_ms", where, most=10**12) / 1000
         return _SubAgent(len(self.calls) - 1, start + duration)
 
     def _request(self, record: Mapping[str, Any], where: str) -> _Request:

@@ -27,20 +27,21 @@ def read_trace(path: Path, options: WorkloadOptions) -> Workload:
         raise WorkloadError(
             f"workload {str(path)!r} is a folder; give one file (a tar of JSON files for many sessions)"
         )
+    name = path.name.encode("utf-8", "replace").decode()
     with open_unpacked(path) as stream:
         head = stream.peek(HEAD)
         if is_tar(head):
-            members = ((name, content) for name, content in tar_members(stream, path) if name.endswith(".json"))
-            return read_claude_code(members, path.name, options)
+            members = ((member, content) for member, content in tar_members(stream) if member.endswith(".json"))
+            return read_claude_code(members, name, options)
         first_line = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]
         if first_line.startswith(b"{"):
             if _is_mooncake(first_line):
-                return read_mooncake(stream, path.name, options)
-            return read_claude_code([(path.name, stream)], path.name, options)
+                return read_mooncake(stream, name, options)
+            return read_claude_code([(name, stream)], name, options)
         if any(column.encode() in first_line for column in COLUMNS):
-            return read_azure(stream, path.name, options)
+            return read_azure(stream, name, options)
     shown = first_line[:60].decode("utf-8", "replace")
-    raise WorkloadError(f"{path.name} is in no known trace format (it starts with {shown!r}); known: {FORMATS}")
+    raise WorkloadError(f"{name} is in no known trace format (it starts with {shown!r}); known: {FORMATS}")
 
 
 def _is_mooncake(line: bytes) -> bool:
@@ -49,5 +50,5 @@ def _is_mooncake(line: bytes) -> bool:
         return True
     try:
         return "requests" not in json.loads(line)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         return False  # an object over several lines, or too long to be one request

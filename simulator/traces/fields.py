@@ -14,20 +14,22 @@ def parse_json_object(text: str | bytes, where: str) -> dict[str, Any]:
     """The JSON object in `text`."""
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a number of absurd length
         raise WorkloadError(f"{where}: not valid JSON ({error}); is the file complete?") from error
     if not isinstance(value, dict):
         raise WorkloadError(f"{where}: must be a JSON object, but is {_shown(value)}")
     return value
 
 
-def integer(record: Mapping[str, Any], field: str, where: str, least: int = 0) -> int:
-    """The whole number in `field`, at least `least`."""
+def integer(record: Mapping[str, Any], field: str, where: str, least: int = 0, most: int = 10**9) -> int:
+    """The whole number in `field`, from `least` to `most`."""
     value = _present(record, field, where)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise WorkloadError(f"{where}: field {field!r} is {_shown(value)}; it must be a whole number, at least {least}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise WorkloadError(
+            f"{where}: field {field!r} is {_shown(value)}; it must be a whole number from {least} to {most}"
+        )
     return value
 
 
@@ -47,8 +49,8 @@ def optional_seconds(record: Mapping[str, Any], field: str, where: str) -> float
 def text(record: Mapping[str, Any], field: str, where: str) -> str:
     """The string in `field`."""
     value = _present(record, field, where)
-    if not isinstance(value, str):
-        raise WorkloadError(f"{where}: field {field!r} is {_shown(value)}; it must be a string")
+    if not isinstance(value, str) or not value.isprintable():
+        raise WorkloadError(f"{where}: field {field!r} is {_shown(value)}; it must be a string of printable characters")
     return value
 
 

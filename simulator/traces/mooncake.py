@@ -37,7 +37,7 @@ def read_mooncake(lines: Iterable[bytes], name: str, options: WorkloadOptions) -
                 f"{where}: field 'hash_ids' has {len(ids)} ids, too many for input_length {prompt} in blocks of "
                 f"{TRACE_BLOCK_SIZE}"
             )
-        arrivals.append((integer(record, "timestamp", where) * NS_PER_MS, len(arrivals)))
+        arrivals.append((integer(record, "timestamp", where, most=10**12) * NS_PER_MS, len(arrivals)))
         requests.append((prompt, max(output, 1), expand(ids, ratio, 0, prompt // options.block_size)))
     calls: list[Call] = []
     sessions: list[Session] = []

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,7 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
         unpack = next((unpack for first, unpack in UNPACKERS.items() if magic.startswith(first)), None)
         try:
             yield io.BufferedReader(unpack(raw), HEAD) if unpack else raw
-        except (OSError, EOFError, lzma.LZMAError) as error:
+        except (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError) as error:
             raise WorkloadError(f"{path.name} cannot be unpacked: {error}; is the file complete?") from error
 
 
@@ -41,13 +42,10 @@ def is_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar"
 
 
-def tar_members(stream: io.BufferedReader, path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+def tar_members(stream: io.BufferedReader) -> Iterator[tuple[str, IO[bytes]]]:
     """(name, bytes) of the regular files of a tar archive, in their order in it, read as a stream."""
-    try:
-        with tarfile.open(fileobj=stream, mode="r|") as archive:
-            for member in archive:
-                content = archive.extractfile(member) if member.isfile() else None
-                if content is not None:
-                    yield member.name, content
-    except tarfile.TarError as error:
-        raise WorkloadError(f"{path.name} is not a readable tar archive: {error}") from error
+    with tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            content = archive.extractfile(member) if member.isfile() else None
+            if content is not None:
+                yield member.name, content

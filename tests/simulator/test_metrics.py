@@ -1,0 +1,147 @@
+"""Metrics agree with hand calculation; timelines lose nothing."""
+
+from __future__ import annotations
+
+import json
+from math import isnan
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenspeed.simulator.metrics import Percentiles, as_json, call_times, measure
+from tokenspeed.simulator.page_hashes import NO_HASHES
+from tokenspeed.simulator.recorder import STEP_FIELDS, Recorder, Recording
+from tokenspeed.simulator.timeline import spread, timeline
+from tokenspeed.simulator.workload import Call, Session, Workload
+
+MS = 1_000_000
+S = 1_000 * MS
+
+
+def two_calls() -> tuple[Workload, Recording]:
+    """Call 0: 1,000 tokens in, 11 out, 640 hit. Call 1: 200 in, 1 out. Call 2 is rejected."""
+    calls = [Call(0, 0, 0, 1000, 11, NO_HASHES), Call(1, 1, 0, 200, 1, NO_HASHES), Call(2, 2, 0, 9999, 1, NO_HASHES)]
+    work = Workload("w", 64, [Session(f"s{n}", 0, range(n, n + 1)) for n in range(3)], calls, None)
+    notes = Recorder(3)
+    for call, arrival in zip(calls, (0, 10 * MS, 20 * MS), strict=True):
+        notes.arrived(call, arrival, 0)
+    notes.rejected[2] = "too long"
+    notes.admitted(0, 5 * MS, 640)
+    notes.admitted(0, 50 * MS, 0)  # again, after a retraction
+    notes.retractions[0] = 1
+    notes.admitted(1, 12 * MS, 0)
+    notes.first_token_ns[0], notes.first_token_ns[1] = 100 * MS, 130 * MS
+    notes.finished(0, 200 * MS, 11)
+    notes.finished(1, 130 * MS, 1)
+    #                 replica start  end       rows tokens decode sampled context held cached running waiting
+    notes.steps.extend((0, 5 * MS, 100 * MS, 1, 360, 0, 1, 1000, 50, 0, 1, 1))
+    notes.steps.extend((0, 100 * MS, 200 * MS, 2, 210, 10, 11, 9000, 20, 30, 2, 0))
+    return work, notes.freeze(num_blocks=100)
+
+
+def test_metrics_by_hand() -> None:
+    work, recording = two_calls()
+    times = call_times(work, recording)
+    assert times.ttft_ms[:2].tolist() == [100, 120] and isnan(times.ttft_ms[2])
+    assert times.tpot_ms[0] == 10 and np.isnan(times.tpot_ms[1:]).all()
+    assert times.tokens_per_s[0] == 100
+    assert times.hit_rate[:2].tolist() == [0.64, 0.0]
+    metrics = measure(work, recording, times, replicas=1, gpus=4)
+    assert (metrics.calls, metrics.finished, metrics.rejected) == (3, 2, 1)
+    assert (metrics.prompt_tokens, metrics.output_tokens, metrics.hit_tokens) == (1200, 12, 640)
+    assert metrics.duration_s == 0.2
+    assert (metrics.ttft_ms.p50, metrics.ttft_ms.p90, metrics.ttft_ms.mean) == (100, 120, 110)
+    assert metrics.prefix_hit_rate.p50 == 0.64 and metrics.prefix_hit_rate.p90 == 0.0  # 9 of 10 reach only this
+    assert metrics.output_tokens_per_min_per_gpu.mean == pytest.approx(12 / 0.2 * 60 / 4)
+    assert metrics.output_tokens_per_min_per_gpu.p50 == pytest.approx(12 / 0.2 * 60 / 4)
+    assert metrics.total_tokens_per_min_per_gpu.mean == pytest.approx(1212 / 0.2 * 60 / 4)
+    assert (metrics.kv_occupancy.p50, metrics.kv_occupancy.p99) == (0.2, 0.5)  # 100 ms at 20, 95 ms at 50
+    assert metrics.retractions == 1
+    assert metrics.good_share == 1.0
+    assert metrics.device_busy == pytest.approx(195 / 200)
+
+
+def test_json_has_no_nan_and_five_digits() -> None:
+    work, recording = two_calls()
+    metrics = measure(work, recording, call_times(work, recording), replicas=1, gpus=3)
+    values = json.loads(json.dumps(as_json(metrics), allow_nan=False))
+    assert values["output_tokens_per_min_per_gpu"]["mean"] == 1200.0
+    assert values["kv_occupancy"]["mean"] == 0.34615
+
+
+def test_metrics_when_nothing_ran() -> None:
+    calls = [Call(0, 0, 0, 10**9, 1, NO_HASHES)]
+    work = Workload("w", 64, [Session("s", 0, range(1))], calls, None)
+    notes = Recorder(1)
+    notes.arrived(calls[0], 5, 0)
+    notes.rejected[0] = "too long"
+    recording = notes.freeze(10)
+    values = as_json(measure(work, recording, call_times(work, recording), replicas=2, gpus=2))
+    assert values["ttft_ms"] == {"p50": None, "p90": None, "p99": None, "mean": None}
+    assert values["good_share"] is None
+    assert timeline(recording, 2, 10).running.tolist() == [[0.0] * 10] * 2
+
+
+@given(st.lists(st.floats(0.1, 1e6), min_size=1, max_size=300), st.booleans())
+def test_percentiles_are_observed_and_reached_as_promised(values: list[float], more_is_better: bool) -> None:
+    array = np.array(values)
+    result = Percentiles.of(array, more_is_better=more_is_better)
+    for level, value in ((0.5, result.p50), (0.9, result.p90), (0.99, result.p99)):
+        assert value in values
+        at_least_as_good = array >= value if more_is_better else array <= value
+        strictly_better = array > value if more_is_better else array < value
+        assert at_least_as_good.mean() >= level - 1e-9
+        assert strictly_better.mean() < level
+
+
+def test_percentiles_with_weights() -> None:
+    result = Percentiles.of(np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 98.0]))
+    assert [result.p50, result.p90, result.mean] == pytest.approx([3.0, 3.0, 2.97])
+
+
+@st.composite
+def step_series(draw: st.DrawFn) -> list[tuple[int, int, float]]:
+    now, series = 0, []
+    for _ in range(draw(st.integers(1, 20))):
+        now += draw(st.integers(0, 1000))
+        end = now + draw(st.integers(1, 1000))
+        series.append((now, end, draw(st.floats(0, 100))))
+        now = end
+    return series
+
+
+@given(step_series(), st.integers(1, 30))
+def test_spreading_over_intervals_conserves_amounts(series: list[tuple[int, int, float]], intervals: int) -> None:
+    start, end, amount = (np.array(column) for column in zip(*series, strict=True))
+    edges = np.linspace(0, end[-1], intervals + 1)
+    result = spread(start, end, amount, edges)
+    assert (result >= -1e-9).all()
+    assert result.sum() == pytest.approx(amount.sum())
+
+
+def test_timeline_by_hand() -> None:
+    _, recording = two_calls()
+    line = timeline(recording, 1, 2)  # 0 to 100 ms, 100 to 200 ms
+    assert line.steps.sum(axis=1).tolist() == pytest.approx([2])
+    assert line.busy[0].tolist() == pytest.approx([0.95, 1.0])
+    assert line.running[0].tolist() == pytest.approx([0.95, 2.0])
+    assert line.waiting[0].tolist() == pytest.approx([0.95, 0.0])
+    assert line.held[0].tolist() == pytest.approx([0.475, 0.2])
+    assert line.cached[0].tolist() == pytest.approx([0.0, 0.3])
+    assert line.output_per_s[0].tolist() == pytest.approx([10, 110])
+    assert line.prefill_per_s[0].tolist() == pytest.approx([3600, 2000])
+    assert line.middles_s.tolist() == pytest.approx([0.05, 0.15])
+
+
+def test_blocks_stay_cached_while_a_replica_idles() -> None:
+    call = Call(0, 0, 0, 10, 1, NO_HASHES)
+    notes = Recorder(1)
+    notes.arrived(call, 0, 0)
+    level = dict.fromkeys(STEP_FIELDS, 0) | {"held_blocks": 3, "cached_blocks": 4}
+    notes.steps.extend((level | {"start_ns": 0, "end_ns": S}).values())
+    notes.steps.extend((level | {"start_ns": 3 * S, "end_ns": 4 * S}).values())
+    line = timeline(notes.freeze(10), 1, 4)
+    assert line.held[0].tolist() == pytest.approx([0.3, 0, 0, 0.3])
+    assert line.cached[0].tolist() == pytest.approx([0.4, 0.7, 0.7, 0.4])
