@@ -29,8 +29,7 @@ async def chat_completions(request: Request) -> Response:
     body = await read_body(request, ChatCompletionRequest)
     model = service.check_model(body.model)
     prompt = await _prompt(model, body)
-    max_tokens = body.max_completion_tokens or body.max_tokens
-    generation = await service.generate(body, [prompt], max_tokens=max_tokens, param="messages")
+    generation = await service.generate(body, [prompt], param="messages")
     head = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion.chunk" if body.stream else "chat.completion",

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..scheduler import SPEC_HASH
+from .address import AddressUnavailable, listen
 
 if TYPE_CHECKING:
     from .replica import Replica
@@ -50,15 +51,7 @@ def run_serve(
         shutdown_timeout: seconds that running requests have after the first signal.
         threads: CPU threads of the model; None takes all that this process may use.
     """
-    # Worker threads that spin while they wait take the cores from the control loop and from other processes.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import uvloop
-
-    from .lifecycle import AddressUnavailable, listen, serve
-    from .replica import load_replica
-
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     console = Console(highlight=False)
     try:
         listener = listen(host, port)
@@ -66,6 +59,14 @@ def run_serve(
         return _fail(error)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     console.print(f"{address}: loading {model}", soft_wrap=True, markup=False)
+
+    # Worker threads that spin while they wait take the cores from the control loop and from other processes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Imported here because they import torch, which takes seconds and reads the variable above.
+    import uvloop
+
+    from .lifecycle import serve
+    from .replica import load_replica
 
     def load() -> Replica:
         return load_replica(
@@ -106,7 +107,7 @@ def _greet(console: Console, address: str, replica: Replica) -> None:
     table.add_row("running", f"up to {limits.max_running} requests, {limits.max_step_tokens} tokens a step")
     table.add_row("overlap", f"{limits.overlap_depth} step{'s' if limits.overlap_depth != 1 else ''} ahead")
     table.add_row("specification", SPEC_HASH[:12])
-    table.add_row("address", f"[bold]{address}[/] (docs at {address}/docs)")
+    table.add_row("address", f"[bold]{address}[/]")
     console.print(table)
     body = f'{{"model": "{model.name}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     console.print("\nTry it:", style="bold")

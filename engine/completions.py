@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import AsyncGenerator
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
@@ -19,8 +19,6 @@ from .serving import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, ServedModel, encode,
 
 router = APIRouter()
 
-DEFAULT_MAX_TOKENS: Final = 16
-
 
 @router.post("/v1/completions", openapi_extra=body_schema(CompletionRequest))
 async def completions(request: Request) -> Response:
@@ -30,8 +28,7 @@ async def completions(request: Request) -> Response:
     body = await read_body(request, CompletionRequest)
     model = service.check_model(body.model)
     prompts = [await _prompt(model, prompt) for prompt in body.prompt]
-    max_tokens = body.max_tokens or DEFAULT_MAX_TOKENS
-    generation = await service.generate(body, prompts, max_tokens=max_tokens, param="prompt")
+    generation = await service.generate(body, prompts, param="prompt")
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",

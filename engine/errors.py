@@ -5,7 +5,6 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
@@ -110,10 +109,3 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(ClientDisconnect, nobody_there)
     app.add_exception_handler(Exception, defect)
-
-
-def unsupported(param: str, value: Any, instead: str) -> APIError:
-    """A field whose value asks for something that this server does not do; `instead` says what works."""
-    return APIError(
-        400, f"{param}={_brief.repr(value)} is not supported; {instead}", param=param, code="unsupported_value"
-    )

@@ -27,24 +27,6 @@ _LINGER_SECONDS = 3.0  # how long a shutdown waits for clients to read what was 
 Result = TypeVar("Result")
 
 
-class AddressUnavailable(OSError):
-    """The address cannot be listened on; the message says why and what to do."""
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on the address. Raises AddressUnavailable."""
-    try:
-        [family, *_], *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (socket.gaierror, UnicodeError) as error:
-        raise AddressUnavailable(f"host={host!r} cannot be resolved: {error}") from None
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        reason = error.strerror or error
-        message = f"cannot listen on {host} port {port}: {reason}; choose another with --host or --port"
-        raise AddressUnavailable(message) from None
-
-
 class _HTTPServer(uvicorn.Server):
     """uvicorn without signal handlers of its own, which end the process with the signal's status."""
 
@@ -75,7 +57,11 @@ async def serve(
     events = asyncio.get_running_loop()
     service = Service()
     app = create_app(service)
-    server = _HTTPServer(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=75))
+    server = _HTTPServer(
+        uvicorn.Config(
+            app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=75
+        )
+    )
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -90,7 +76,8 @@ async def serve(
     http = asyncio.create_task(server.serve(sockets=[listener]))
     loading = _on_daemon_thread(load)
     try:
-        if not await _first(loading, stop.wait()):
+        await _first(loading, stop.wait())
+        if stop.is_set():
             return 0  # the loading thread dies with the process
         replica = loading.result()
         engine = AsyncEngine(
@@ -128,12 +115,11 @@ async def _stop_engine(service: Service, engine: AsyncEngine, hurry: asyncio.Eve
     return 1 if failed else 0
 
 
-async def _first(awaited: asyncio.Future[Result], other: Awaitable[object]) -> bool:
-    """Whether `awaited` was done before `other`, which is cancelled if not done."""
-    rival = asyncio.ensure_future(other)
-    await asyncio.wait((awaited, rival), return_when=asyncio.FIRST_COMPLETED)
-    rival.cancel()
-    return awaited.done()
+async def _first(future: asyncio.Future[Result], event: Awaitable[object]) -> None:
+    """Wait until one of them is done; the future goes on if it is not."""
+    waiting = asyncio.ensure_future(event)
+    await asyncio.wait((future, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
 
 
 def _on_daemon_thread(work: Callable[[], Result]) -> asyncio.Future[Result]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from .loop import Snapshot
-from .request_state import RequestOutput
+from .request_state import FinishReason, RequestOutput
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of what `ServingMetrics.render` returns."""
@@ -91,7 +92,11 @@ class ServingMetrics:
         self._prompt_tokens = counter("prompt_tokens", "Prompt tokens of admitted requests.")
         self._generation_tokens = counter("generation_tokens", "Tokens generated.")
         self._finished = counter("request_success", "Requests that ended, by reason.", "finished_reason")
+        for reason in get_args(FinishReason):
+            self._finished.labels(reason)  # a series that starts at 0, so that its first increase is seen
         self._rejections = counter("admission_rejections", "Requests refused before they were queued.", "reason")
+        for reason in ("overloaded", "scheduler"):
+            self._rejections.labels(reason)
         self._queue_time = histogram("request_queue_time_seconds", "From submission to admission.")
         self._first_token = histogram("time_to_first_token_seconds", "From submission to the first token.")
         self._inter_token = histogram("inter_token_latency_seconds", "Between one token of a request and the next.")

@@ -14,6 +14,8 @@ from .sampling import MAX_STOP_STRINGS
 MAX_PROMPTS: Final = 64
 """Prompts in one completions request."""
 MAX_STOP_CHARACTERS: Final = 1024
+DEFAULT_MAX_TOKENS: Final = 16
+"""Output tokens of a completion that does not say how many; a chat takes what fits."""
 _INT64: Final = 2**63
 
 Text = Annotated[str, Strict()]
@@ -91,6 +93,11 @@ class GenerationRequest(BaseModel):
         return value
 
     @property
+    def output_limit(self) -> tuple[str, int | None]:
+        """The field that limits the output, and the most tokens to generate; None means as many as fit."""
+        return "max_tokens", self.max_tokens
+
+    @property
     def include_usage(self) -> bool:
         """Whether a streamed answer ends with its usage."""
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -139,6 +146,13 @@ class ChatCompletionRequest(GenerationRequest):
     tools: list[Any] | None = None
     response_format: dict[str, Any] | None = None
 
+    @property
+    def output_limit(self) -> tuple[str, int | None]:
+        """The field that limits the output, and the most tokens to generate; None means as many as fit."""
+        if self.max_completion_tokens is not None:
+            return "max_completion_tokens", self.max_completion_tokens
+        return "max_tokens", self.max_tokens
+
     @field_validator("logprobs", "top_logprobs", "tools")
     @classmethod
     def _not_supported(cls, value: Any) -> Any:
@@ -175,6 +189,11 @@ class CompletionRequest(GenerationRequest):
         if not all(prompts):
             raise ValueError("a prompt is empty; give at least one token")
         return prompts
+
+    @property
+    def output_limit(self) -> tuple[str, int | None]:
+        """The field that limits the output, and the most tokens to generate."""
+        return "max_tokens", self.max_tokens or DEFAULT_MAX_TOKENS
 
     @field_validator("echo", "logprobs", "suffix")
     @classmethod

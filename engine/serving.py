@@ -89,28 +89,20 @@ class Service:
         return model
 
     async def generate(
-        self, body: GenerationRequest, prompts: Sequence[NDArray[np.int32]], *, max_tokens: int | None, param: str
+        self, body: GenerationRequest, prompts: Sequence[NDArray[np.int32]], *, param: str
     ) -> Generation:
         """Queue a request for each prompt and wait until the scheduler has taken them.
 
-        `max_tokens` None means as many as fit; `param` names the field that the prompts came from, for errors.
-        Raises APIError: 400 if a prompt does not fit or is refused, 429 if too many wait, 503 if the engine stopped.
+        `param` names the field that the prompts came from, for errors. Raises APIError: 400 if a prompt does not fit or
+        is refused, 429 if too many wait, 503 if the engine stopped.
         """
         engine, model = self.ready()
-        longest = max(len(prompt) for prompt in prompts)
-        if min(len(prompt) for prompt in prompts) == 0:
+        lengths = [len(prompt) for prompt in prompts]
+        if min(lengths) == 0:
             raise APIError(400, f"{param}: the prompt has no tokens; give at least one", param=param)
-        room = model.max_model_len - longest
-        if room < (max_tokens or 1):
-            raise APIError(
-                400,
-                f"{param}: {longest} prompt tokens and {max_tokens or 1} output tokens do not fit: this model takes "
-                f"{model.max_model_len} tokens in all; shorten the prompt or ask for fewer output tokens",
-                param=param if room < 1 else "max_tokens",
-                code="context_length_exceeded",
-            )
+        max_tokens = _output_tokens(body, max(lengths), model.max_model_len, param)
         try:
-            generation = engine.generate(prompts, sampling_params(body, max_tokens or room))
+            generation = engine.generate(prompts, sampling_params(body, max_tokens))
         except Overloaded as error:
             raise APIError(429, f"{error}; try again later", code="overloaded", headers={"retry-after": "1"}) from None
         except EngineStopped as error:
@@ -132,6 +124,25 @@ def service_of(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
+
+
+def _output_tokens(body: GenerationRequest, prompt_tokens: int, max_model_len: int, param: str) -> int:
+    """How many tokens to generate. Raises APIError 400, naming the lengths, if they do not fit."""
+    room = max_model_len - prompt_tokens
+    limit_param, limit = body.output_limit
+    if room < 1:
+        message = (
+            f"{param}: the prompt has {prompt_tokens} tokens, but this model takes {max_model_len} tokens in all, of "
+            "which at least one is for the output; shorten it"
+        )
+        raise APIError(400, message, param=param, code="context_length_exceeded")
+    if limit is not None and limit > room:
+        message = (
+            f"{limit_param}: {limit} output tokens do not fit behind {prompt_tokens} prompt tokens, because this model "
+            f"takes {max_model_len} tokens in all; ask for at most {room}"
+        )
+        raise APIError(400, message, param=limit_param, code="context_length_exceeded")
+    return limit or room
 
 
 def sampling_params(body: GenerationRequest, max_tokens: int) -> SamplingParams:

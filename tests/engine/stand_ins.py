@@ -273,11 +273,10 @@ class ServerThread:
 
     def wait_until(self, name: str, value: float) -> None:
         """Return when a metric has the value; fails after 20 s."""
-        for _ in range(400):
-            if self.metric(name) == value:
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"{name} is {self.metric(name)} after 20 s, not {value}")
+        deadline = time.monotonic() + 20
+        while (seen := self.metric(name)) != value:
+            assert time.monotonic() < deadline, f"{name} is {seen} after 20 s, not {value}"
+            time.sleep(0.02)
 
     def assert_drained(self) -> None:
         """No request is left and no block is held."""
