@@ -33,16 +33,23 @@ def check_same_device(**tensors: Tensor) -> None:
         raise ValueError(f"all tensors must be on one device; got {placed}")
 
 
-def check_contexts(contexts: list[int], capacity: int) -> None:
-    """Raise ValueError unless every context length fits a row of the block table, which holds `capacity` tokens.
+def check_contexts(block_table: Tensor, context_lens: Tensor, block_size: int, num_blocks: int) -> None:
+    """Raise ValueError unless each context fits its row of the block table and lies in blocks that the cache has.
 
-    For kernels that read the lengths on the host anyway.
+    Reads values: for kernels that need the lengths on the host anyway.
     """
-    for row, context in enumerate(contexts):
+    capacity = block_table.shape[1] * block_size
+    for row, context in enumerate(context_lens.tolist()):
         if not 0 <= context <= capacity:
             raise ValueError(
                 f"context_lens[{row}] = {context}; it must be 0..{capacity}, what a row of block_table holds"
             )
+    used = torch.arange(0, capacity, block_size, device=block_table.device) < context_lens[:, None]
+    wrong = used & ((block_table < 0) | (block_table >= num_blocks))
+    if wrong.any():
+        row, index = wrong.nonzero()[0].tolist()
+        block = int(block_table[row, index])
+        raise ValueError(f"block_table[{row}, {index}] = {block}; it must be 0..{num_blocks - 1}, a block of the cache")
 
 
 def check_query_start(starts: list[int], contexts: list[int], tokens: int) -> None:

@@ -65,28 +65,36 @@ _last: _PlannedBatch | None = None
 
 
 def plan_batch(
-    block_table: Tensor, context_lens: Tensor, query_start: Tensor, *, tokens: int, block_size: int, group_tokens: int
+    block_table: Tensor,
+    context_lens: Tensor,
+    query_start: Tensor,
+    *,
+    tokens: int,
+    num_blocks: int,
+    block_size: int,
+    group_tokens: int,
 ) -> BatchPlan:
     """The plan of a batch; arguments as in `paged_attention`, on the CPU.
 
     `group_tokens` bounds the gathered tokens of a decode group (a group has at least two rows regardless, if there are
     two). The last plan is kept and returned again for equal arguments, compared by value: planning anew in each layer
-    would cost as much as attention over a short context. Raises ValueError for lengths that contradict each other.
+    would cost as much as attention over a short context. Raises ValueError for lengths that contradict each other
+    and for blocks that the cache does not have.
     """
     global _last
-    limits = (tokens, block_size, group_tokens)
+    limits = (tokens, num_blocks, block_size, group_tokens)
     arrays = (block_table.numpy(), context_lens.numpy(), query_start.numpy())
     last = _last
     if last is not None and last.limits == limits and all(map(np.array_equal, last.arrays, arrays)):
         return last.plan
-    plan = _plan(*arrays, tokens, block_size, group_tokens)
+    check_contexts(block_table, context_lens, block_size, num_blocks)
+    check_query_start(query_start.tolist(), context_lens.tolist(), tokens)
+    plan = _plan(*arrays, block_size, group_tokens)
     _last = _PlannedBatch(limits, tuple(array.copy() for array in arrays), plan)
     return plan
 
 
-def _plan(table: _Ints, contexts: _Ints, starts: _Ints, tokens: int, block_size: int, group_tokens: int) -> BatchPlan:
-    check_contexts(contexts.tolist(), table.shape[1] * block_size)
-    check_query_start(starts.tolist(), contexts.tolist(), tokens)
+def _plan(table: _Ints, contexts: _Ints, starts: _Ints, block_size: int, group_tokens: int) -> BatchPlan:
     lengths = np.diff(starts)
     decode = np.flatnonzero(lengths == 1)
     decode = decode[np.argsort(-contexts[decode], kind="stable")]

@@ -26,7 +26,7 @@ def paged_attention(
     precision = torch.promote_types(q.dtype, torch.float32)
     block_size, group = k_cache.shape[1], q.shape[1] // k_cache.shape[2]
     starts, contexts = query_start.tolist(), context_lens.tolist()
-    check_contexts(contexts, block_table.shape[1] * block_size)
+    check_contexts(block_table, context_lens, block_size, k_cache.shape[0])
     check_query_start(starts, contexts, q.shape[0])
     for row, context in enumerate(contexts):
         first, last = starts[row], starts[row + 1]

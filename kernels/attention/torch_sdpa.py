@@ -43,6 +43,7 @@ def paged_attention(
         context_lens,
         query_start,
         tokens=q.shape[0],
+        num_blocks=k_cache.shape[0],
         block_size=block_size,
         group_tokens=_GATHER_BYTES // (2 * kv_heads * head_dim * q.element_size()),
     )

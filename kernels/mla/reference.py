@@ -25,9 +25,8 @@ def mla_decode(
     """Any device and dtype; computes in float32, or float64 if the inputs are. Reads the lengths on the host."""
     precision = torch.promote_types(q.dtype, torch.float32)
     q_len, block_size = q.shape[1], kv_cache.shape[1]
-    contexts = context_lens.tolist()
-    check_contexts(contexts, block_table.shape[1] * block_size)
-    for row, context in enumerate(contexts):
+    check_contexts(block_table, context_lens, block_size, kv_cache.shape[0])
+    for row, context in enumerate(context_lens.tolist()):
         blocks = block_table[row, : -(-context // block_size)].long()
         cached = kv_cache[blocks].flatten(0, 1)[:context].to(precision)
         scores = torch.einsum("qhd,kd->qhk", q[row].to(precision), cached) * scale

@@ -1,0 +1,165 @@
+"""The Triton kernels of MLA decode under Triton's interpreter, against the definition in float64.
+
+`test_mla_triton.py` runs this file in a process of its own with TRITON_INTERPRET=1, which must be set before triton is
+first imported and would change every other kernel of that process.
+
+bfloat16 is left to devices: the interpreter computes with its bit patterns as if they were integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenspeed.kernels import explain, mla_decode
+from tokenspeed.kernels.mla import triton_split_kv
+from tokenspeed.kernels.mla.triton_split_kv import NARROW, WIDE, Tile
+
+MakeBatch = Callable[..., Any]
+RelativeError = Callable[[Tensor, Tensor], float]
+
+RAGGED = [65, 1, 64, 0, 63, 200]
+TOLERANCE = {torch.float32: 2e-6, torch.float16: 1e-3}
+
+
+def run(batch: Any, tile: Tile, splits: int) -> tuple[Tensor, Tensor]:
+    """Run the kernels over results and a workspace that are NaN until written."""
+    out, lse = batch.poisoned_results()
+    rows, q_len, heads, _ = out.shape
+    part_out = torch.full((rows, splits, q_len, heads, 512), torch.nan)
+    part_lse = torch.full((rows, splits, q_len, heads), torch.nan)
+    triton_split_kv.mla_decode(
+        batch.q,
+        batch.kv_cache,
+        batch.block_table,
+        batch.context_lens,
+        scale=batch.scale,
+        out=out,
+        lse=lse,
+        tile=tile,
+        splits=splits,
+        workspace=(part_out, part_lse),
+    )
+    return out, lse
+
+
+def check(batch: Any, got: tuple[Tensor, Tensor], relative_error: RelativeError, factor: float = 1.0) -> None:
+    (out, lse), (expected_out, expected_lse) = got, batch.oracle()
+    assert relative_error(out, expected_out) < factor * TOLERANCE[batch.q.dtype]
+    seen = expected_lse.isfinite()
+    assert torch.equal(lse.isneginf(), ~seen)
+    assert torch.allclose(lse[seen], expected_lse[seen], rtol=1e-6, atol=1e-5)
+    assert (out[~seen] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("heads", "q_len", "splits", "dtype"),
+    [
+        (16, 1, 1, torch.float16),
+        (16, 1, 3, torch.float32),
+        (16, 1, 8, torch.float16),  # at most 4 tiles in 8 splits: most are empty
+        (16, 2, 3, torch.float16),
+        (32, 1, 1, torch.float32),
+        (32, 1, 8, torch.float32),
+    ],
+)
+def test_narrow_tiles(
+    make_mla_batch: MakeBatch, relative_error: RelativeError, heads: int, q_len: int, splits: int, dtype: torch.dtype
+) -> None:
+    batch = make_mla_batch(RAGGED, heads=heads, q_len=q_len, dtype=dtype, seed=splits)
+    check(batch, run(batch, NARROW, splits), relative_error)
+
+
+@pytest.mark.parametrize(
+    ("heads", "q_len", "splits", "dtype"),
+    [(16, 3, 1, torch.float16), (16, 4, 2, torch.float32), (32, 3, 2, torch.float32), (32, 4, 1, torch.float16)],
+)
+def test_wide_tiles(
+    make_mla_batch: MakeBatch, relative_error: RelativeError, heads: int, q_len: int, splits: int, dtype: torch.dtype
+) -> None:
+    batch = make_mla_batch(RAGGED, heads=heads, q_len=q_len, dtype=dtype, seed=q_len)
+    check(batch, run(batch, WIDE, splits), relative_error)
+
+
+@pytest.mark.parametrize("block_size", [1, 16, 48, 128])
+def test_blocks_smaller_and_larger_than_a_tile(
+    make_mla_batch: MakeBatch, relative_error: RelativeError, block_size: int
+) -> None:
+    batch = make_mla_batch([130, 65, 1, 16], block_size=block_size)
+    check(batch, run(batch, NARROW, 2), relative_error)
+
+
+@pytest.mark.parametrize("splits", [1, 4])
+def test_extreme_scores(make_mla_batch: MakeBatch, relative_error: RelativeError, splits: int) -> None:
+    """Scores around +-100, which overflow the exponential without the running maximum."""
+    batch = make_mla_batch([65, 200, 1], q_len=2, magnitude=100.0)
+    check(batch, run(batch, NARROW, splits), relative_error, factor=20.0)
+
+
+@pytest.mark.parametrize("splits", [1, 4])
+@pytest.mark.parametrize("rising", [False, True])
+def test_the_largest_score_in_the_first_or_last_tile(
+    make_mla_batch: MakeBatch, relative_error: RelativeError, rising: bool, splits: int
+) -> None:
+    """Whole tiles whose weights underflow next to another's, before or after it."""
+    batch = make_mla_batch([256])
+    batch.q[..., 0] = batch.q.abs()[..., 0] + 100.0
+    order = batch.block_table[0, :4].long()
+    steps = torch.tensor([-60.0, -20.0, 20.0, 60.0])
+    batch.kv_cache[order, :, 0] = (steps if rising else steps.flip(0))[:, None]
+    check(batch, run(batch, NARROW, splits), relative_error, factor=20.0)
+
+
+def test_every_score_far_below_zero(make_mla_batch: MakeBatch, relative_error: RelativeError) -> None:
+    """All exponentials underflow without the running maximum; lse is near the largest score, not -inf."""
+    batch = make_mla_batch([65, 130])
+    batch.q[..., 0] = 100.0
+    batch.kv_cache[..., 0] = torch.where(batch.kv_cache[..., 0].isnan(), torch.nan, -100.0)
+    out, lse = run(batch, NARROW, 2)
+    assert (lse < -300).all()
+    check(batch, (out, lse), relative_error, factor=20.0)
+
+
+def test_the_same_bits_twice_and_alone(make_mla_batch: MakeBatch) -> None:
+    batch = make_mla_batch(RAGGED, q_len=2, dtype=torch.float16)
+    first, second = run(batch, NARROW, 3), run(batch, NARROW, 3)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    alone = replace(
+        batch, q=batch.q[5:], block_table=batch.block_table[5:].clone(), context_lens=batch.context_lens[5:].clone()
+    )
+    assert all(torch.equal(a, b[5:]) for a, b in zip(run(alone, NARROW, 3), first, strict=True))
+
+
+def test_padded_caches_and_tables(make_mla_batch: MakeBatch, relative_error: RelativeError) -> None:
+    """Tokens wider than 576 values, and a block table that is part of a wider one."""
+    batch = make_mla_batch([65, 130, 1])
+    blocks, block_size, _ = batch.kv_cache.shape
+    pool = torch.full((blocks, block_size + 1, 640), torch.nan)
+    pool[:, :block_size, :576] = batch.kv_cache
+    table = torch.full((3, 9), 2**30, dtype=torch.int32)
+    table[:, 2 : 2 + batch.block_table.shape[1]] = batch.block_table
+    strided = replace(
+        batch, kv_cache=pool[:, :block_size, :576], block_table=table[:, 2 : 2 + batch.block_table.shape[1]]
+    )
+    check(strided, run(strided, NARROW, 2), relative_error)
+
+
+def test_through_the_public_operation(make_mla_batch: MakeBatch, relative_error: RelativeError) -> None:
+    """With its own choice of tile, splits and workspace."""
+    for heads, q_len in ((16, 1), (16, 4)):
+        batch = make_mla_batch([65, 200, 0], heads=heads, q_len=q_len)
+        inputs = (batch.q, batch.kv_cache, batch.block_table, batch.context_lens)
+        check(batch, mla_decode(*inputs, scale=batch.scale, kernel="triton_split_kv"), relative_error)
+    empty = mla_decode(batch.q[:0], batch.kv_cache, batch.block_table[:0], batch.context_lens[:0], scale=batch.scale)
+    assert empty[0].shape == (0, 4, 16, 512)
+
+
+def test_bfloat16_is_refused_here() -> None:
+    selection = explain("mla_decode", device="cpu", dtype=torch.bfloat16, heads=16, q_len=1, block_size=64)
+    assert selection.kernel.name == "reference"
+    assert "dtype bfloat16, needs one of float16, float32" in str(selection)
