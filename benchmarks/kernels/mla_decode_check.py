@@ -192,7 +192,7 @@ def time_shape(
 ) -> dict[str, Any]:
     """Time each tile and the torch reference on one shape in bfloat16, and check the results."""
     queries = q_len * heads
-    arch, multiprocessors = triton_split_kv._device_limits(device)
+    arch, multiprocessors = triton_split_kv.device_limits(device)
     first = make_batch([context] * rows, heads, q_len, torch.bfloat16, device)
     copies = max(1, min(64, -(-ROTATED_BYTES // first.kv_cache.nbytes)))
     batches = [first] + [

@@ -205,7 +205,7 @@ def mla_decode(
     queries = q_len * heads
     if rows * queries == 0:
         return
-    arch, multiprocessors = _device_limits(q.device)
+    arch, multiprocessors = device_limits(q.device)
     tile = tile or choose_tile(queries, arch)
     if splits is None:
         splits = choose_splits(rows, queries, block_table.shape[1] * kv_cache.shape[1], tile, multiprocessors)
@@ -215,34 +215,35 @@ def mla_decode(
             q.new_empty(rows, splits, q_len, heads, LATENT_DIM, dtype=torch.float32),
             q.new_empty(rows, splits, q_len, heads, dtype=torch.float32),
         )
-    attend_split[(triton.cdiv(queries, tile.queries), splits, rows)](
-        q.contiguous(),
-        kv_cache,
-        block_table,
-        context_lens.contiguous(),
-        part_out,
-        part_lse,
-        scale / math.log(2),
-        kv_cache.stride(0),
-        kv_cache.stride(1),
-        block_table.stride(0),
-        heads,
-        q_len,
-        splits,
-        LATENT=LATENT_DIM,
-        ROPE=ROPE_DIM,
-        BLOCK_SIZE=kv_cache.shape[1],
-        QUERIES=tile.queries,
-        KEYS=tile.keys,
-        STAGES=tile.stages,
-        num_warps=tile.warps,
-    )
-    if splits > 1:
-        merge_splits[(queries, rows)](part_out, part_lse, out, lse, queries, splits, LATENT=LATENT_DIM, num_warps=4)
+    with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's
+        attend_split[(triton.cdiv(queries, tile.queries), splits, rows)](
+            q.contiguous(),
+            kv_cache,
+            block_table,
+            context_lens.contiguous(),
+            part_out,
+            part_lse,
+            scale / math.log(2),
+            kv_cache.stride(0),
+            kv_cache.stride(1),
+            block_table.stride(0),
+            heads,
+            q_len,
+            splits,
+            LATENT=LATENT_DIM,
+            ROPE=ROPE_DIM,
+            BLOCK_SIZE=kv_cache.shape[1],
+            QUERIES=tile.queries,
+            KEYS=tile.keys,
+            STAGES=tile.stages,
+            num_warps=tile.warps,
+        )
+        if splits > 1:
+            merge_splits[(queries, rows)](part_out, part_lse, out, lse, queries, splits, LATENT=LATENT_DIM, num_warps=4)
 
 
 @functools.cache
-def _device_limits(device: torch.device) -> tuple[int, int]:
+def device_limits(device: torch.device) -> tuple[int, int]:
     """Compute capability (10 * major + minor) and multiprocessors."""
     if device.type != "cuda":
         return 90, 1  # interpreted: choose tiles like Hopper, fill one multiprocessor
