@@ -36,6 +36,14 @@ def prefill_ns(model: CostModel, context: int, tokens: int) -> int:
     return model.step_ns(1, tokens, 0, context, chunk_pairs(context, tokens))
 
 
+def attention_part(model: CostModel) -> CostModel:
+    """The same without matrix products, communication and overheads."""
+    model = replace(
+        model, dense_flops_per_token=0.0, dense_bytes=0.0, experts=0, head_flops_per_row=0.0, head_bytes=0.0
+    )
+    return replace(model, all_reduce_latency_s=0.0, all_reduce_s_per_token=0.0, overhead_s=0.0)
+
+
 COSTS = [cost(name, gpu, tp, weights) for name in MODELS for gpu in GPUS for tp in (1,) for weights in (BF16, FP4)]
 DEPLOYED = st.sampled_from(COSTS)
 
@@ -75,16 +83,7 @@ def test_attention_of_equal_chunks_is_recovered_from_the_sums(
     model: CostModel, chunks: int, tokens: int, prefix: int, decode_rows: int
 ) -> None:
     """The plan gives sums over rows; for equal chunks they determine what each kind of row reads."""
-    attention_only = replace(
-        model,
-        dense_flops_per_token=0.0,
-        dense_bytes=0.0,
-        experts=0,
-        head_flops_per_row=0.0,
-        head_bytes=0.0,
-        all_reduce_s_per_token=0.0,
-        overhead_s=0.0,
-    )
+    attention_only = attention_part(model)
     context = prefix + tokens
     decode_context = 777
     mixed = attention_only.step_ns(
@@ -122,6 +121,21 @@ def test_dense_prefill_by_hand() -> None:
     assert prefill_ns(cost("llama-3-8b", "h100", 1, BF16, BF16), 4096, 4096) == pytest.approx(expected, rel=1e-6)
 
 
+def test_latent_prefill_takes_the_cheaper_of_two_ways() -> None:
+    """MLA: with few new tokens behind a long prefix it stays in latent space, with many it expands keys and values."""
+    model = cost("kimi-k2", "b200", 8)
+    attention_only = attention_part(model)
+    per_second = 2.25e15 * cm.ATTENTION_EFFICIENCY
+    heads_layers = 64 * 61 / 8
+    for context, tokens, latent in ((100_000, 50, True), (50_000, 8_000, False)):
+        pairs = chunk_pairs(context, tokens)
+        absorbed = pairs * 2 * (576 + 512) * heads_layers
+        expanded = (pairs * 2 * (192 + 128) + context * 2 * 512 * (128 + 128)) * heads_layers
+        assert (absorbed < expanded) == latent
+        expected = min(absorbed, expanded) / per_second * 1e9
+        assert prefill_ns(attention_only, context, tokens) == pytest.approx(expected, rel=1e-3)
+
+
 def test_tensor_parallel_ranks_share_the_work_and_pay_for_all_reduce() -> None:
     one, eight = cost("llama-3-8b", "h100", 1, BF16, BF16), cost("llama-3-8b", "h100", 8, BF16, BF16)
     assert eight.dense_bytes == one.dense_bytes / 8
@@ -134,9 +148,8 @@ def test_tensor_parallel_ranks_share_the_work_and_pay_for_all_reduce() -> None:
 
 def test_few_tokens_touch_few_experts_and_many_touch_all() -> None:
     model = cost("deepseek-v3", "b200", 8)
-    only_experts = replace(model, dense_bytes=0.0, dense_flops_per_token=0.0, head_bytes=0.0, head_flops_per_row=0.0)
-    only_experts = replace(only_experts, overhead_s=0.0, all_reduce_latency_s=0.0, all_reduce_s_per_token=0.0)
-    only_experts = replace(only_experts, expert_flops_per_token=0.0, kv_bytes_per_token=0.0, decode_flops_per_pair=0.0)
+    only_experts = replace(attention_part(model), experts=model.experts, decode_flops_per_pair=0.0)
+    only_experts = replace(only_experts, expert_flops_per_token=0.0, kv_bytes_per_token=0.0)
     per_expert_ns = model.expert_bytes / model.expert_bandwidth * 1e9
     one_token, many = decode_ns(only_experts, 1, 1), decode_ns(only_experts, 4000, 1)
     assert one_token == pytest.approx(8 * per_expert_ns, rel=1e-3)

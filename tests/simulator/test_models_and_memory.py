@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tokenspeed.simulator.deployment import USABLE_MEMORY, Deployment
 from tokenspeed.simulator.errors import ConfigurationError
 from tokenspeed.simulator.hardware import GPUS, find_gpu
-from tokenspeed.simulator.model_shapes import MODELS, find_model
+from tokenspeed.simulator.model_shapes import MODELS, GroupedQueryAttention, find_model
 from tokenspeed.simulator.precision import Precision
 
 BF16, FP8, FP4 = Precision.BF16, Precision.FP8, Precision.FP4
@@ -51,8 +53,9 @@ def test_mla_kv_is_replicated_and_grouped_query_kv_is_split() -> None:
 
 
 def test_kv_heads_are_not_split_below_one() -> None:
-    few = Deployment(find_model("smollm2-135m"), find_gpu("h100"), 3, BF16, BF16)
-    assert few.kv_bytes_per_token == 30 * 2 * 64 * 2
+    model = replace(find_model("llama-3-8b"), attention=GroupedQueryAttention(heads=32, kv_heads=2, head_dim=128))
+    placed = Deployment(model, find_gpu("h100"), 8, BF16, BF16)
+    assert placed.kv_bytes_per_token == 32 * 2 * 128 * 2
 
 
 def test_kv_blocks_fill_what_the_weights_leave() -> None:

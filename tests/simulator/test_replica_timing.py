@@ -124,3 +124,18 @@ def test_retractions_are_counted_and_change_no_answer() -> None:
     assert recording.retractions.sum() > 0
     assert recording.output_tokens.tolist() == [100] * 4
     assert recording.retractions[0] == 0  # the oldest is never taken back
+
+
+def test_a_replica_whose_calls_have_ended_is_least_loaded_again() -> None:
+    calls = [call(0, 10, 100, session=0), call(1, 10, 1, session=1), call(2, 10, 1, session=2)]
+    recording, _ = run(calls, starts=[0, 1, 5_000], replicas=2)
+    assert recording.finish_ns[1] < 5_000 < recording.finish_ns[0]
+    assert recording.replica.tolist() == [0, 1, 1]
+
+
+def test_an_arrival_is_planned_at_once_if_no_next_step_is() -> None:
+    late = HOST + 50
+    recording, _ = run([call(0, 10, 1, session=0), call(1, 20, 1, session=1)], starts=[0, late])
+    # Step 1 ends call 0, so nothing was planned behind it: the host plans while it runs.
+    assert recording.admitted_ns[1] == late
+    assert recording.steps["start_ns"].tolist() == [HOST, HOST + DEVICE + 10]

@@ -14,6 +14,7 @@ from tokenspeed.simulator import StudySettings, load_workload, run_study
 from tokenspeed.simulator.metrics import DEFINITIONS
 from tokenspeed.simulator.report import write_files
 from tokenspeed.simulator.report.figures import figures
+from tokenspeed.simulator.report.perfetto import MOST_STEPS, perfetto_trace
 from tokenspeed.simulator.report.rows import duration, milliseconds, number, percent
 from tokenspeed.simulator.study import Study
 
@@ -111,6 +112,7 @@ def test_report_is_self_contained(agents: Study, folder: Path) -> None:
     assert "plotly.js v" in page  # the library is inside
     outside = re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)\s*=\s*[\"']?([^\"' >]+)", page)
     assert outside == []
+    assert page.count("</script>") == 2 and "</extra>" not in page  # nothing ends a script early
     for text in ("roofline", *agents.parameters, *DEFINITIONS):
         assert text.replace("&", "&amp;") in page
     for title, _, _ in figures(agents):
@@ -146,17 +148,22 @@ def test_perfetto_trace(agents: Study, folder: Path) -> None:
     assert {"Replica 0", "Replica 1", "swe-agent 0"} <= names
     decode = [e for e in kinds["X"] if e["name"] == "decode" and e["cat"] == "decode"]
     assert len(decode) == len(agents.workload.calls)
-    # On one track, nothing overlaps: both viewers would draw it wrongly.
+
+
+@pytest.mark.parametrize("name", ["mooncake_tiny.jsonl", "claude_code_tiny_a.json", "swe-agent"])
+def test_nothing_overlaps_on_a_track(name: str) -> None:
+    """Viewers would draw it wrongly."""
+    path = DATA / name
+    events = json.loads(gzip.decompress(perfetto_trace(study(str(path) if path.exists() else name, limit=3))))
     ends: dict[tuple[int, int], float] = {}
-    for event in sorted(kinds["X"], key=lambda e: e["ts"]):
+    for event in sorted((e for e in events["traceEvents"] if e["ph"] == "X"), key=lambda e: e["ts"]):
         track = (event["pid"], event["tid"])
         assert event["ts"] >= ends.get(track, 0) - 1e-3
         ends[track] = event["ts"] + event["dur"]
+    assert len(ends) > 1
 
 
 def test_perfetto_trace_is_bounded() -> None:
-    from tokenspeed.simulator.report.perfetto import MOST_STEPS, perfetto_trace
-
     long = study(limit=40, concurrency=2)
     assert long.metrics.steps > 2 * MOST_STEPS
     events = json.loads(gzip.decompress(perfetto_trace(long)))["traceEvents"]

@@ -127,6 +127,14 @@ def test_limit_takes_the_first_sessions(tmp_path: Path) -> None:
     assert [s.name for s in work.sessions] == ["tiny_a"]
 
 
+def test_an_answer_that_the_next_prompt_does_not_repeat_names_no_blocks(tmp_path: Path) -> None:
+    record = json.loads((DATA / "claude_code_tiny_a.json").read_text())
+    record["requests"][0]["out"] = 141  # 200 + 141 tokens, but the next prompt has 340
+    path = tmp_path / "session.json"
+    path.write_text(json.dumps(record))
+    assert len(read_trace(path, OPTIONS).calls[0].page_hashes) == 200 // 64
+
+
 def test_one_session_in_one_file() -> None:
     work = read_trace(DATA / "claude_code_tiny_b.json", OPTIONS)
     assert [shape(c) for c in work.calls] == [(0, 0, 64, 5, 1), (0, 1, 50, 5, 0)]
