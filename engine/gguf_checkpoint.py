@@ -64,7 +64,9 @@ class GGUFTensors(Mapping[str, torch.Tensor]):
 
 def _unpermute(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """GGUF stores query and key rows so that rope turns neighbours (0, 1), (2, 3), ...; bring halves back."""
-    rows, columns = weight.shape
+    rows, columns = weight.shape[0], weight.shape[-1]
+    if weight.ndim != 2 or rows % (2 * heads):
+        raise UnsupportedModel(f"a query or key matrix of shape {tuple(weight.shape)} does not fit {heads} heads")
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 

@@ -87,7 +87,7 @@ class GGUFFile:
         cursor = _Cursor(self._bytes.data)
         try:
             self._read_header(cursor)
-        except (struct.error, OverflowError, MemoryError) as error:
+        except (struct.error, OverflowError, MemoryError, RecursionError) as error:
             raise GGUFError(f"{path}: the GGUF header is damaged or cut short at byte {cursor.at}: {error}") from error
 
     def _read_header(self, cursor: _Cursor) -> None:
@@ -108,9 +108,13 @@ class GGUFFile:
         for _ in range(tensor_count):
             name = cursor.string()
             dimensions = [cursor.scalar(_UINT64) for _ in range(cursor.scalar(_UINT32))]
+            if not dimensions or min(dimensions) < 1:
+                raise GGUFError(f"{self.path}: the GGUF header gives {name} the dimensions {dimensions}")
             kind, offset = cursor.scalar(_UINT32), cursor.scalar(_UINT64)
             self.tensors[name] = TensorInfo(tuple(reversed(dimensions)), kind, offset)
         alignment = self.metadata.get("general.alignment", 32)
+        if not isinstance(alignment, int) or alignment < 1:
+            raise GGUFError(f"{self.path}: general.alignment={alignment!r} is not a positive integer")
         self._data_start = -(-cursor.at // alignment) * alignment
 
     def dequantize(self, name: str) -> NDArray[np.float32]:

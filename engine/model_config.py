@@ -27,6 +27,18 @@ class RopeConfig:
         return [f / d for f, d in zip(plain, self.divisors, strict=True)]
 
 
+_SIZES: Final = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_layers",
+    "num_heads",
+    "num_kv_heads",
+    "head_dim",
+    "max_position_embeddings",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaConfig:
     """What the model code needs to know of a checkpoint."""
@@ -46,10 +58,11 @@ class LlamaConfig:
     """Whether the output matrix is the embedding matrix."""
 
     def __post_init__(self) -> None:
+        for field in _SIZES:
+            if getattr(self, field) < 1:
+                raise UnsupportedModel(f"{field}={getattr(self, field)} must be at least 1")
         if self.num_heads % self.num_kv_heads:
-            raise UnsupportedModel(
-                f"num_attention_heads={self.num_heads} is not a multiple of num_key_value_heads={self.num_kv_heads}"
-            )
+            raise UnsupportedModel(f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}")
         if self.rope.dim != self.head_dim:
             raise UnsupportedModel(f"rope over {self.rope.dim} of {self.head_dim} head dimensions is not supported")
 
@@ -92,8 +105,12 @@ def config_from_hf(raw: Mapping[str, Any]) -> LlamaConfig:
             max_position_embeddings=context,
             tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
         )
+    except UnsupportedModel:
+        raise
     except KeyError as error:
         raise UnsupportedModel(f"config.json lacks {error.args[0]!r}") from error
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise UnsupportedModel(f"config.json holds a value of the wrong kind: {error}") from error
 
 
 def _rope_from_hf(raw: Mapping[str, Any], dim: int) -> RopeConfig:
@@ -155,8 +172,12 @@ def config_from_gguf(metadata: Mapping[str, Any], *, tied: bool, divisors: tuple
             max_position_embeddings=int(metadata["llama.context_length"]),
             tie_word_embeddings=tied,
         )
+    except UnsupportedModel:
+        raise
     except KeyError as error:
         raise UnsupportedModel(f"the GGUF metadata lacks {error.args[0]!r}") from error
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise UnsupportedModel(f"the GGUF metadata holds a value of the wrong kind: {error}") from error
 
 
 def _gguf_divisors(metadata: Mapping[str, Any], dim: int) -> tuple[float, ...] | None:

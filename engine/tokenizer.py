@@ -119,6 +119,9 @@ class Tokenizer:
             )
         pre = str(metadata.get("tokenizer.ggml.pre", "gpt-2"))
         pre_tokenizer = _pre_tokenizer(pre)
+        for key in ("tokens", "merges"):
+            if f"tokenizer.ggml.{key}" not in metadata:
+                raise UnsupportedTokenizer(f"the GGUF metadata lacks tokenizer.ggml.{key}")
         tokens: list[str] = metadata["tokenizer.ggml.tokens"]
         merges: list[str] = metadata["tokenizer.ggml.merges"]
         kinds: Sequence[int] = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))

@@ -1,0 +1,200 @@
+"""Sampling parameters refuse what cannot work; the sampler draws from the distribution that the parameters describe."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenspeed.engine.sampling import (
+    GREEDY,
+    InvalidSamplingParam,
+    SamplingBatch,
+    SamplingParams,
+    derive_seed,
+    sample,
+    uniform,
+)
+
+pytestmark = pytest.mark.serve
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("temperature", math.nan),
+        ("temperature", math.inf),
+        ("temperature", "hot"),
+        ("temperature", None),
+        ("temperature", True),
+        ("top_p", 0),
+        ("top_p", 1.01),
+        ("top_p", math.nan),
+        ("min_p", 1.0),
+        ("min_p", -0.5),
+        ("top_k", -1),
+        ("top_k", 1.0),
+        ("top_k", 2**31),
+        ("max_tokens", 0),
+        ("max_tokens", 1.5),
+        ("max_tokens", None),
+        ("seed", 2**63),
+        ("seed", -(2**63) - 1),
+        ("seed", 1.0),
+        ("stop", ("",)),
+        ("stop", "end"),
+        ("stop", tuple("abcdefghijklmnopq")),
+        ("stop", (3,)),
+        ("stop_token_ids", [1]),
+        ("stop_token_ids", (-1,)),
+        ("ignore_eos", 1),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_field(field: str, value: object) -> None:
+    arguments: dict[str, Any] = {field: value}
+    with pytest.raises(InvalidSamplingParam, match=f"^{field}=") as caught:
+        SamplingParams(**arguments)
+    assert caught.value.field == field
+
+
+def test_values_at_the_borders_are_accepted() -> None:
+    SamplingParams(
+        temperature=0, top_p=1, min_p=0, top_k=0, max_tokens=1, seed=-(2**63), stop=tuple("abcdefghijklmnop")
+    )
+    SamplingParams(temperature=2, top_p=1e-9, min_p=0.999, top_k=2**31 - 1, max_tokens=2**31 - 1, seed=2**63 - 1)
+
+
+def draw(logits: torch.Tensor, params: SamplingParams, count: int = 1) -> np.ndarray:
+    """`count` tokens from one row of logits, each at its own position."""
+    batch = SamplingBatch([params] * count, [params.seed or 0] * count, np.arange(count))
+    return sample(logits.expand(count, -1), batch).numpy()
+
+
+def supported(logits: torch.Tensor, params: SamplingParams) -> set[int]:
+    """The tokens that the definition of the filters keeps, computed the slow way for one row."""
+    p = torch.softmax(logits.double() / params.temperature, dim=-1)
+    order = sorted(range(len(p)), key=lambda i: -p[i])
+    if params.top_k:
+        order = order[: params.top_k]
+    mass = sum(float(p[i]) for i in order)
+    kept: list[int] = []
+    reached = 0.0
+    for i in order:
+        if kept and reached >= params.top_p * mass:
+            break
+        kept.append(i)
+        reached += float(p[i])
+    return {i for i in kept if p[i] >= params.min_p * p[order[0]]}
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    temperature=st.sampled_from([0.3, 1.0, 1.7]),
+    top_k=st.sampled_from([0, 1, 3, 10, 40, 1000]),
+    top_p=st.sampled_from([0.05, 0.5, 0.83, 0.97, 1.0]),
+    min_p=st.sampled_from([0.0, 0.02, 0.3]),
+)
+@settings(max_examples=100, deadline=None)
+def test_only_tokens_that_the_filters_keep_are_drawn_and_all_of_them_can_be(
+    seed: int, temperature: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    logits = torch.randn(40, generator=torch.Generator().manual_seed(seed)) * 2
+    params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
+    kept = supported(logits, params)
+    tokens = set(draw(logits, params, 4000).tolist())
+    assert tokens <= kept
+    p = torch.softmax(logits.double() / temperature, dim=-1)
+    mass = sum(float(p[i]) for i in kept)
+    likely = {i for i in kept if float(p[i]) / mass > 0.01}  # missed with probability below 1e-17
+    assert likely <= tokens
+
+
+def test_frequencies_follow_the_softmax() -> None:
+    logits = torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0])
+    count = 40_000
+    found = np.bincount(draw(logits, SamplingParams(temperature=0.8, seed=11), count), minlength=5) / count
+    exact = torch.softmax(logits.double() / 0.8, dim=-1).numpy()
+    assert np.abs(found - exact).max() < 5 * math.sqrt(0.25 / count)
+
+
+def test_the_two_most_likely_of_four_share_their_mass_under_top_k() -> None:
+    logits = torch.log(torch.tensor([0.1, 0.4, 0.2, 0.3]))
+    count = 20_000
+    found = np.bincount(draw(logits, SamplingParams(top_k=2, seed=5), count), minlength=4) / count
+    assert found[0] == found[2] == 0
+    assert abs(found[1] - 4 / 7) < 0.02
+
+
+def test_greedy_rows_take_the_maximum_next_to_sampled_rows() -> None:
+    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    params = [GREEDY, SamplingParams(seed=1), GREEDY, SamplingParams(seed=2, top_p=0.5), GREEDY, GREEDY]
+    tokens = sample(logits, SamplingBatch(params, [p.seed or 0 for p in params], np.arange(6)))
+    greedy = [0, 2, 4, 5]
+    assert tokens[greedy].tolist() == logits[greedy].argmax(dim=-1).tolist()
+
+
+def test_a_tiny_temperature_is_greedy() -> None:
+    logits = torch.tensor([1.0, 3.0, 2.9, -4.0]) * 100
+    assert set(draw(logits, SamplingParams(temperature=1e-30, seed=3), 100).tolist()) == {1}
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_token_does_not_depend_on_its_neighbours_in_the_batch(data: st.DataObject) -> None:
+    rows = data.draw(st.integers(1, 8))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**32)))
+    logits = torch.randn(rows, 300, generator=generator) * 3
+    params = [
+        SamplingParams(
+            temperature=data.draw(st.sampled_from([0.0, 0.7, 1.5])),
+            top_k=data.draw(st.sampled_from([0, 5])),
+            top_p=data.draw(st.sampled_from([0.9, 1.0])),
+            seed=data.draw(st.integers(-(2**63), 2**63 - 1)),
+        )
+        for _ in range(rows)
+    ]
+    positions = np.array([data.draw(st.integers(0, 100_000)) for _ in range(rows)])
+    seeds = [p.seed or 0 for p in params]
+    together = sample(logits, SamplingBatch(params, seeds, positions)).tolist()
+    alone = [
+        sample(logits[i : i + 1], SamplingBatch(params[i : i + 1], seeds[i : i + 1], positions[i : i + 1])).item()
+        for i in range(rows)
+    ]
+    assert together == alone
+    reversed_batch = SamplingBatch(params[::-1], seeds[::-1], positions[::-1])
+    assert sample(logits.flip(0), reversed_batch).tolist() == together[::-1]
+
+
+def test_different_seeds_and_positions_give_independent_uniform_numbers() -> None:
+    seeds, positions = np.meshgrid(np.arange(300, dtype=np.int64), np.arange(300, dtype=np.int64), indexing="ij")
+    u = uniform(seeds.ravel(), positions.ravel()).reshape(300, 300)
+    assert ((u >= 0) & (u < 1)).all()
+    assert len(np.unique(u)) == u.size
+    counts = np.bincount((u.ravel() * 100).astype(int), minlength=100)
+    chi_square = ((counts - 900.0) ** 2 / 900).sum()
+    assert chi_square < 170  # 99 degrees of freedom: exceeded with probability 1e-5, and the numbers are fixed
+    for a, b in ((u[:-1], u[1:]), (u[:, :-1], u[:, 1:])):
+        assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
+
+
+def test_seeds_derived_for_requests_differ_and_repeat() -> None:
+    derived = [derive_seed(runner, request) for runner in (0, 1, -1) for request in range(100)]
+    assert len(set(derived)) == 300
+    assert derived[0] == derive_seed(0, 0)
+    SamplingParams(seed=derived[0])  # in range
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_extremes_of_the_random_number_stay_inside_the_support(dtype: torch.dtype) -> None:
+    logits = torch.full((2, 1000), -50.0, dtype=dtype)
+    logits[:, 100:900] = 0.0
+    params = SamplingParams(top_p=0.9, seed=0)
+    batch = SamplingBatch([params, params], [0, 0], np.array([0, 1]))
+    batch.uniform = np.array([0.0, 1 - 2.0**-53])
+    first, last = sample(logits, batch).tolist()
+    assert 100 <= first <= last < 900

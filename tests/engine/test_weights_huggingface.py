@@ -1,0 +1,215 @@
+"""Hugging Face directories: logits against transformers, and clear errors for what is absent or not supported."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+import torch
+import transformers
+
+from tokenspeed.engine.checkpoint import Checkpoint, CheckpointError
+from tokenspeed.engine.kv_cache import KVCache
+from tokenspeed.engine.llama import LlamaModel, PackedRows
+from tokenspeed.engine.loader import load_checkpoint
+from tokenspeed.engine.model_config import UnsupportedModel
+from tokenspeed.engine.tokenizer import UnsupportedTokenizer
+
+pytestmark = pytest.mark.serve
+
+hf: Any = transformers  # typed in part only
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def save(directory: Path, *, shard_size: str = "1GB", **overrides: Any) -> Any:
+    """Write a random model and its tokenizer as transformers does, and return the model."""
+    settings: dict[str, Any] = {
+        "vocab_size": 90,
+        "hidden_size": 64,
+        "intermediate_size": 112,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        **overrides,
+    }
+    torch.manual_seed(0)
+    model = hf.LlamaForCausalLM(hf.LlamaConfig(initializer_range=0.2, **settings)).float().eval()
+    model.save_pretrained(directory, max_shard_size=shard_size)
+    vocab = {chr(33 + i): i for i in range(90)}
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=vocab, merges=[]))
+    backend.save(str(directory / "tokenizer.json"))
+    return model
+
+
+def logits(checkpoint: Checkpoint, ids: torch.Tensor) -> torch.Tensor:
+    """[n, vocab] for one sequence, run in one piece."""
+    model = LlamaModel(checkpoint.config, checkpoint.tensors)
+    n = len(ids)
+    blocks = -(-n // 16)
+    rows = PackedRows(
+        positions=torch.arange(n),
+        slot_mapping=torch.arange(n),
+        block_table=torch.arange(blocks, dtype=torch.int32)[None],
+        context_lens=torch.tensor([n], dtype=torch.int32),
+        query_start=torch.tensor([0, n], dtype=torch.int32),
+    )
+    cache = KVCache(checkpoint.config, blocks, 16, torch.float32, torch.device("cpu"))
+    return model.logits(model.forward(ids, rows, cache))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {},
+        {"tie_word_embeddings": True},
+        {"num_key_value_heads": 4},
+        {"num_key_value_heads": 1},
+        {"head_dim": 32},
+        {"rms_norm_eps": 0.1},
+        {"rope_parameters": LLAMA3_ROPE},
+        {"rope_parameters": {"rope_type": "linear", "rope_theta": 300.0, "factor": 4.0}},
+    ],
+    ids=lambda overrides: "-".join(overrides) or "plain",
+)
+def test_logits_equal_those_of_transformers(tmp_path: Path, overrides: dict[str, Any]) -> None:
+    model = save(tmp_path, **overrides)
+    ids = torch.randint(0, 90, (200,), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = model(ids[None]).logits[0]
+    torch.testing.assert_close(logits(load_checkpoint(str(tmp_path)), ids), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_shards_are_read_as_one_file_is(tmp_path: Path) -> None:
+    model = save(tmp_path, shard_size="100KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    tensors = load_checkpoint(str(tmp_path)).tensors
+    expected = model.state_dict()
+    assert set(tensors) == set(expected)
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_old_configs_keep_the_rope_fields_apart(tmp_path: Path) -> None:
+    save(tmp_path, rope_parameters=LLAMA3_ROPE)
+    new = load_checkpoint(str(tmp_path)).config
+    config = json.loads((tmp_path / "config.json").read_text())
+    scaling = config.pop("rope_parameters")
+    config["rope_theta"] = scaling.pop("rope_theta")
+    config["rope_scaling"] = scaling
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_checkpoint(str(tmp_path)).config == new
+
+
+def test_the_ends_of_an_answer_come_from_the_generation_config_and_the_tokenizer(tmp_path: Path) -> None:
+    save(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 5]}')
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"eos_token": {"content": "("}, "bos_token": "\\"", "pad_token": null}'
+    )
+    tokenizer = load_checkpoint(str(tmp_path)).tokenizer
+    assert tokenizer.eos_token_ids == {2, 5, 7}
+    assert tokenizer.bos_token_id == 1
+    assert tokenizer.special_tokens == {"bos_token": '"', "eos_token": "("}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        (None, None, None),
+        ("chat_template.jinja", "from a file", "from a file"),
+        ("tokenizer_config.json", '{"chat_template": "from the config"}', "from the config"),
+        (
+            "tokenizer_config.json",
+            '{"chat_template": [{"name": "rag", "template": "no"}, {"name": "default", "template": "the default"}]}',
+            "the default",
+        ),
+    ],
+)
+def test_the_chat_template_is_found(tmp_path: Path, file: str | None, content: str, expected: str | None) -> None:
+    save(tmp_path)
+    if file is not None:
+        (tmp_path / file).write_text(content)
+    template = load_checkpoint(str(tmp_path)).chat_template
+    assert (None if template is None else template.render([])) == expected
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("architectures", ["MistralForCausalLM"]),
+        ("hidden_act", "gelu"),
+        ("attention_bias", True),
+        ("mlp_bias", True),
+        ("quantization_config", {"quant_method": "gptq"}),
+        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}),
+        ("num_attention_heads", None),
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", 3),
+    ],
+)
+def test_what_is_not_supported_is_named(tmp_path: Path, field: str, value: object) -> None:
+    save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    if value is None:
+        del config[field]
+    (tmp_path / "config.json").write_text(json.dumps(config if value is None else config | {field: value}))
+    name = value[0] if isinstance(value, list) else "rope_type" if field == "rope_parameters" else field
+    with pytest.raises(
+        UnsupportedModel, match=str(name) if value not in (0, 3) else "num_heads|num_kv_heads|wrong kind"
+    ):
+        load_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_an_absent_or_damaged_file_is_named(tmp_path: Path, file: str) -> None:
+    save(tmp_path)
+    (tmp_path / file).write_bytes(b'{"version": ')
+    with pytest.raises((CheckpointError, UnsupportedTokenizer), match=file):
+        load_checkpoint(str(tmp_path))
+    (tmp_path / file).unlink()
+    with pytest.raises(CheckpointError, match=f"lacks {file}"):
+        load_checkpoint(str(tmp_path))
+
+
+def test_weights_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
+    save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for change, message in (
+        ({"intermediate_size": 128}, r"model\.layers\.0\.mlp\.gate_proj\.weight has shape \(112, 64\)"),
+        ({"num_hidden_layers": 4}, r"lacks the tensor model\.layers\.3\."),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps(config | change))
+        checkpoint = load_checkpoint(str(tmp_path))
+        with pytest.raises(UnsupportedModel, match=message):
+            LlamaModel(checkpoint.config, checkpoint.tensors)
+
+
+def test_half_precision_stays_close_to_full_precision(tmp_path: Path) -> None:
+    save(tmp_path, hidden_size=128)
+    checkpoint = load_checkpoint(str(tmp_path))
+    model = LlamaModel(checkpoint.config, checkpoint.tensors, dtype=torch.bfloat16)
+    ids = torch.arange(40) % 90
+    rows = PackedRows(
+        positions=torch.arange(40),
+        slot_mapping=torch.arange(40),
+        block_table=torch.arange(3, dtype=torch.int32)[None],
+        context_lens=torch.tensor([40], dtype=torch.int32),
+        query_start=torch.tensor([0, 40], dtype=torch.int32),
+    )
+    cache = KVCache(checkpoint.config, 3, 16, torch.bfloat16, torch.device("cpu"))
+    half = model.logits(model.forward(ids, rows, cache))
+    assert half.dtype == torch.bfloat16
+    full = logits(checkpoint, ids)
+    assert torch.nn.functional.cosine_similarity(half.float(), full).min() > 0.99
