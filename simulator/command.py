@@ -30,7 +30,7 @@ def run_simulate(settings: StudySettings, out: Path | None) -> int:
         with Console(stderr=True).status(f"reading {settings.workload}"):
             workload = load_workload(settings)
         with _progress_bar(len(workload.calls)) as progress:
-            study = run_study(settings, progress, workload)
+            study = run_study(settings, workload, progress)
         console = Console(highlight=False)
         console.print(metrics_table(study))
         if study.recording.rejected:

@@ -107,11 +107,15 @@ def place_model(settings: StudySettings) -> Deployment:
     return placed
 
 
-def run_study(settings: StudySettings, progress: Callable[[int], None], workload: Workload) -> Study:
-    """Simulate `workload` under `settings`. `progress` is called with the calls ended so far."""
+def run_study(settings: StudySettings, workload: Workload, progress: Callable[[int], None] | None = None) -> Study:
+    """Simulate `workload` under `settings`. `progress` is called with the number of calls ended so far."""
     placed = place_model(settings)
     if settings.replicas < 1:
         raise ConfigurationError(f"replicas is {settings.replicas}; it must be at least 1")
+    if workload.block_size != settings.block_size:
+        raise ConfigurationError(
+            f"block_size is {settings.block_size} but the workload was loaded for {workload.block_size}; load it again"
+        )
     blocks = placed.kv_blocks(settings.block_size)
     cluster = Cluster(
         settings.replicas,

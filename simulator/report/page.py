@@ -58,7 +58,7 @@ def _run_line(study: Study) -> str:
     metrics = study.metrics
     line = (
         f"{metrics.finished:,} of {metrics.calls:,} calls finished, {metrics.rejected:,} rejected; "
-        f"{number(metrics.duration_s)} s simulated in {metrics.steps:,} steps on {metrics.gpus} GPUs; "
+        f"{number(metrics.duration_s)} s simulated in {metrics.steps:,} steps; "
         f"devices busy {percent(metrics.device_busy)}"
     )
     if metrics.rejected:

@@ -70,7 +70,7 @@ def test_claude_code_sessions() -> None:
 def test_whole_mooncake_trace_twice_with_the_same_bytes(tmp_path: Path) -> None:
     settings = StudySettings(str(trace("mooncake_conversation.jsonl.gz")), replicas=2)
     for folder in ("one", "two"):
-        study = run_study(settings, lambda ended: None, load_workload(settings))
+        study = run_study(settings, load_workload(settings))
         assert study.metrics.finished == 12_031
         assert study.metrics.output_tokens == 4_122_048
         write_files(study, tmp_path / folder)
@@ -84,7 +84,7 @@ def test_whole_mooncake_trace_twice_with_the_same_bytes(tmp_path: Path) -> None:
 def test_fifty_claude_code_sessions() -> None:
     settings = StudySettings(str(trace("claude_code_500_sessions.tar.xz")), tp=8, limit=50)
     work = load_workload(settings)
-    study = run_study(settings, lambda ended: None, work)
+    study = run_study(settings, work)
     assert study.metrics.finished == 3_382
     recording = study.recording
     ends = recording.finish_ns

@@ -24,7 +24,7 @@ NAMES = ["report.html", "requests.csv", "steps.csv", "summary.json", "trace.json
 
 def study(workload: str = "swe-agent", **settings: int) -> Study:
     chosen = StudySettings(workload, **settings)  # type: ignore[arg-type]
-    return run_study(chosen, lambda ended: None, load_workload(chosen))
+    return run_study(chosen, load_workload(chosen))
 
 
 @pytest.fixture(scope="module")

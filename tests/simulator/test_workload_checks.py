@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tokenspeed.simulator import ConfigurationError, StudySettings, load_workload
+from tokenspeed.simulator import ConfigurationError, StudySettings, load_workload, run_study
 from tokenspeed.simulator.errors import WorkloadError
 from tokenspeed.simulator.page_hashes import NO_HASHES, numbered_blocks
 from tokenspeed.simulator.workload import Call, Dependency, Session, Workload
@@ -52,3 +52,15 @@ def test_what_does_not_fit_is_named(changes: dict[str, Any], message: str) -> No
 def test_bad_settings_are_named(changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(changes))):
         load_workload(StudySettings("swe-agent", **changes))
+
+
+def test_a_workload_for_other_blocks_is_refused() -> None:
+    loaded = load_workload(StudySettings("swe-agent", limit=1, block_size=32))
+    with pytest.raises(ConfigurationError, match="block_size is 64 but the workload was loaded for 32"):
+        run_study(StudySettings("swe-agent", limit=1), loaded)
+
+
+def test_replicas_must_be_positive() -> None:
+    settings = StudySettings("swe-agent", limit=1, replicas=0)
+    with pytest.raises(ConfigurationError, match="replicas is 0"):
+        run_study(settings, load_workload(settings))
