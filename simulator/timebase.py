@@ -11,8 +11,3 @@ NS_PER_MINUTE: Final = 60 * NS_PER_S
 def seconds_to_ns(seconds: float) -> int:
     """Seconds to the nearest nanosecond."""
     return round(seconds * NS_PER_S)
-
-
-def milliseconds_to_ns(milliseconds: float) -> int:
-    """Milliseconds to the nearest nanosecond."""
-    return round(milliseconds * NS_PER_MS)
