@@ -147,17 +147,16 @@ bool Scheduler::admit(RequestId request) {
     Record& record = records_[request];
     const std::int64_t known = machine_.known(request);
     if (!record.hashed && config_.prefix_cache) extend_hashes(record);
-    const std::int64_t hits = matching_pages(record, known);
+    match_prefix(record, known);
     std::int64_t needed = (known + config_.block_size - 1) / config_.block_size + 1;
-    for (std::int64_t page = 0; page < hits; ++page) {
-        if (machine_.block_state(pool_.find(record.pages[page])) == BlockState::Shared) --needed;
+    for (const BlockId block : matched_) {
+        if (machine_.block_state(block) == BlockState::Shared) --needed;
     }
     if (!running_.empty() && needed + promised_blocks_ > available) {
         parked_ = {request, arrival, pool_.version(), needed};
         return false;
     }
-    for (std::int64_t page = 0; page < hits; ++page) {
-        const BlockId block = pool_.find(record.pages[page]);
+    for (const BlockId block : matched_) {
         if (machine_.block_state(block) == BlockState::Cached) {
             require(machine_.apply_match_cached(request, block));
             pool_.matched(block);
@@ -165,6 +164,7 @@ bool Scheduler::admit(RequestId request) {
             require(machine_.apply_match_shared(request, block));
         }
     }
+    const auto hits = static_cast<std::int64_t>(matched_.size());
     require(machine_.apply_admit(request));
     record.pages_offered = hits;
     record.slot = free_slots_.back();
@@ -177,13 +177,15 @@ bool Scheduler::admit(RequestId request) {
     return true;
 }
 
-// Blocks of the request's prefix that are published, from the start; the last known token is always computed anew.
-std::int64_t Scheduler::matching_pages(const Record& record, std::int64_t known) const {
-    const std::int64_t most =
-        std::min(static_cast<std::int64_t>(record.pages.size()), (known - 1) / config_.block_size);
-    std::int64_t hits = 0;
-    while (hits < most && pool_.find(record.pages[hits]) != kNoBlock) ++hits;
-    return hits;
+// Finds the published blocks of the request's prefix, from the start; the last known token is always computed anew.
+void Scheduler::match_prefix(const Record& record, std::int64_t known) {
+    const auto most = std::min(record.pages.size(), static_cast<std::size_t>((known - 1) / config_.block_size));
+    matched_.clear();
+    while (matched_.size() < most) {
+        const BlockId block = pool_.find(record.pages[matched_.size()]);
+        if (block == kNoBlock) return;
+        matched_.push_back(block);
+    }
 }
 
 StepPlan& Scheduler::open_plan() {

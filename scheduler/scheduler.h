@@ -92,7 +92,7 @@ class Scheduler {
     void plan_waiting();
     void promise(RequestId request);
     bool admit(RequestId request);
-    std::int64_t matching_pages(const Record& record, std::int64_t known) const;
+    void match_prefix(const Record& record, std::int64_t known);
     void plan_decode(RequestId request);
     void plan_prefill(RequestId request, std::int64_t budget);
     bool grow(RequestId request);
@@ -124,7 +124,8 @@ class Scheduler {
     std::int64_t budget_ = 0;
     std::int64_t decodes_to_come_ = 0;
     std::int64_t promised_blocks_ = 0;
-    std::int64_t held_back_ = 0;  // requests that arrived at or after this wait: an older one needs the memory
+    std::vector<BlockId> matched_;  // the prefix that the request being admitted found
+    std::int64_t held_back_ = 0;    // requests that arrived at or after this wait: an older one needs the memory
 
     // The head of the line did not fit: how many blocks it needs, and for which state of the prefix index.
     struct Parked {
