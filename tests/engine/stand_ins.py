@@ -110,7 +110,7 @@ class PagedRunner:
 
     def execute(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> NDArray[np.int32]:
         """Run the step."""
-        self._gate.wait()
+        self._gate.wait(60)
         time.sleep(self.step_seconds)
         self.before_step(plan)
         assert set(sampling) >= set(plan.request_ids[plan.samples].tolist())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tokenspeed.engine.loop import Submission
-from tokenspeed.engine.sampling import SamplingParams
 from tokenspeed.scheduler import Scheduler, StepPlan
 
 
@@ -149,7 +148,13 @@ def test_scheduler_that_fails_ends_all_requests_and_the_loop_says_so(
 
 def test_request_submitted_after_close_is_not_run(serving: ModuleType) -> None:
     engine = serving.LoopHarness()
-    engine.close()
-    engine.loop.submit(Submission(1, np.array([1], dtype=np.int32), SamplingParams()))
-    threading.Event().wait(0.05)
+    busy = threading.Event()
+    engine.loop.ask(lambda snapshot: busy.wait(30))
+    closing = threading.Thread(target=engine.loop.close)
+    closing.start()
+    time.sleep(0.05)  # the close is in the inbox, and the request behind it
+    engine.submit(1, b"abc", max_tokens=5)
+    busy.set()
+    closing.join(30)
     assert engine.outputs[1] == []
+    engine.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokenspeed.engine.detokenizer import MAX_HELD_TOKENS, IncrementalDetokenizer
@@ -28,12 +28,13 @@ def test_pieces_are_the_whole_text(text: str, prompt: str) -> None:
     assert "".join(pieces) == text
 
 
-@given(st.text(alphabet=st.characters(exclude_characters="\ufffd"), max_size=40))
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\ufffd"), max_size=40))
 def test_no_piece_shows_half_a_character(text: str) -> None:
     assert not any("\ufffd" in piece for piece in pieces_of(text.encode()))
 
 
 @given(st.binary(max_size=60), st.binary(max_size=4))
+@example(b"\x80" * 60, b"")
 def test_bytes_that_are_no_text_never_stop_the_stream(data: bytes, prompt: bytes) -> None:
     pieces = pieces_of(data, prompt)
     assert all(any(pieces[i : i + MAX_HELD_TOKENS]) for i in range(len(data) - MAX_HELD_TOKENS))
@@ -43,6 +44,20 @@ def test_bytes_that_are_no_text_never_stop_the_stream(data: bytes, prompt: bytes
 
 def test_incomplete_end_becomes_a_replacement_character() -> None:
     assert pieces_of("aé".encode()[:-1]) == ["a", "", "\ufffd"]
+
+
+def test_prompt_that_ends_within_a_character_costs_no_text() -> None:
+    def decode(ids: Sequence[int]) -> str:
+        """As decoders with a byte fallback do it: one replacement for each byte of a run that is not UTF-8."""
+        try:
+            return bytes(ids).decode()
+        except UnicodeDecodeError:
+            return "".join(chr(byte) if byte < 128 else "\ufffd" for byte in ids)
+
+    parrot = "🦜".encode()
+    detokenizer = IncrementalDetokenizer(decode, list(parrot[:2]))
+    pieces = [*(detokenizer.add(byte) for byte in [*parrot[2:], *b"ab"]), detokenizer.finish()]
+    assert "".join(pieces).endswith("ab")
 
 
 def test_decoder_that_strips_the_first_space_keeps_it_after_a_prompt() -> None:
