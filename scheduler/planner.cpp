@@ -119,7 +119,7 @@ void Scheduler::retract(RequestId victim, RequestId beneficiary) {
     Record& record = records_[victim];
     free_slots_.push_back(record.slot);
     record.slot = -1;
-    record.pages_offered = 0;
+    record.pages_offered = record.pages_announced = 0;
     record.entries_sent = 0;
     waiting_.push_front(victim);
     ++totals_.retractions;
@@ -148,6 +148,8 @@ bool Scheduler::admit(RequestId request) {
     const std::int64_t known = machine_.known(request);
     if (!record.hashed && config_.prefix_cache) extend_hashes(record);
     match_prefix(record, known);
+    // Computing a prefix that a running request is computing already would cost the device more and be ready no sooner.
+    if (being_computed(record)) return false;
     std::int64_t needed = (known + config_.block_size - 1) / config_.block_size + 1;
     for (const BlockId block : matched_) {
         if (machine_.block_state(block) == BlockState::Shared) --needed;
@@ -166,7 +168,8 @@ bool Scheduler::admit(RequestId request) {
     }
     const auto hits = static_cast<std::int64_t>(matched_.size());
     require(machine_.apply_admit(request));
-    record.pages_offered = hits;
+    record.pages_offered = record.pages_announced = hits;
+    announce(request);
     record.slot = free_slots_.back();
     free_slots_.pop_back();
     waiting_.pop_front();
@@ -185,6 +188,23 @@ void Scheduler::match_prefix(const Record& record, std::int64_t known) {
         const BlockId block = pool_.find(record.pages[matched_.size()]);
         if (block == kNoBlock) return;
         matched_.push_back(block);
+    }
+}
+
+// Whether a running request is computing the first page of this prefix that is not published yet.
+bool Scheduler::being_computed(const Record& record) const {
+    const std::size_t next = matched_.size();
+    const auto whole = static_cast<std::size_t>((machine_.known(waiting_.front()) - 1) / config_.block_size);
+    return next < std::min(record.pages.size(), whole) && computing_.contains(record.pages[next]);
+}
+
+// The request will compute the pages of its known tokens that it did not find.
+void Scheduler::announce(RequestId request) {
+    Record& record = records_[request];
+    const auto whole = machine_.known(request) / config_.block_size;
+    const auto end = std::min(static_cast<std::int64_t>(record.pages.size()), whole);
+    for (; record.pages_announced < end; ++record.pages_announced) {
+        computing_.try_emplace(record.pages[record.pages_announced], request);
     }
 }
 

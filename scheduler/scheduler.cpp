@@ -191,6 +191,7 @@ void Scheduler::publish(RequestId request) {
     if (!record.hashed) extend_hashes(record);
     const std::int64_t end = std::min(complete, static_cast<std::int64_t>(record.pages.size()));
     const auto& table = machine_.tables().of(request);
+    withdraw(record, end);
     for (; record.pages_offered < end; ++record.pages_offered) {
         const BlockId block = table[record.pages_offered];
         const PageHash& prefix = record.pages[record.pages_offered];
@@ -201,8 +202,18 @@ void Scheduler::publish(RequestId request) {
     }
 }
 
+// Pages before `end` are published now, or will not be computed by this request after all.
+void Scheduler::withdraw(Record& record, std::int64_t end) {
+    const RequestId self = static_cast<RequestId>(&record - records_.data());
+    for (std::int64_t page = record.pages_offered; page < std::min(end, record.pages_announced); ++page) {
+        const auto at = computing_.find(record.pages[page]);
+        if (at != computing_.end() && at->second == self) computing_.erase(at);
+    }
+}
+
 // From the tail to the front, so that of a cached prefix the longest part is the first to be evicted.
 void Scheduler::release_blocks(RequestId request) {
+    withdraw(records_[request], records_[request].pages_announced);
     const auto& table = machine_.tables().of(request);
     while (!table.empty()) {
         const BlockId block = table.back();

@@ -71,8 +71,9 @@ class Scheduler {
         bool hashed = false;
         std::vector<std::int32_t> tokens;
         std::vector<PageHash> pages;
-        std::int64_t pages_offered = 0;  // pages published or found to be published by another request
-        std::int64_t entries_sent = 0;   // block-table entries that the runner has
+        std::int64_t pages_offered = 0;    // pages published or found to be published by another request
+        std::int64_t pages_announced = 0;  // pages up to here that this request computes are in `computing_`
+        std::int64_t entries_sent = 0;     // block-table entries that the runner has
     };
 
     // Driver events (scheduler.cpp).
@@ -92,6 +93,9 @@ class Scheduler {
     void plan_waiting();
     void promise(RequestId request);
     bool admit(RequestId request);
+    void announce(RequestId request);
+    void withdraw(Record& record, std::int64_t end);
+    bool being_computed(const Record& record) const;
     void match_prefix(const Record& record, std::int64_t known);
     void plan_decode(RequestId request);
     void plan_prefill(RequestId request, std::int64_t budget);
@@ -106,6 +110,7 @@ class Scheduler {
     BlockPool pool_;
     std::vector<Record> records_;
     std::vector<RequestId> unused_;
+    std::unordered_map<PageHash, RequestId, PageHashHasher> computing_;  // prefixes that running requests will publish
     std::vector<std::int32_t> free_slots_;
     std::unordered_map<std::int64_t, RequestId> by_id_;
     std::deque<RequestId> waiting_;    // by arrival

@@ -158,3 +158,28 @@ def test_requests_known_by_hashes_behave_like_those_known_by_tokens() -> None:
     run(by_tokens, lambda p: shapes["tokens"].append((p.start.tolist(), p.num_tokens.tolist())))
     run(by_hashes, lambda p: shapes["hashes"].append((p.start.tolist(), p.num_tokens.tolist())))
     assert shapes["tokens"] == shapes["hashes"]
+
+
+@pytest.mark.parametrize("overlap_depth", [0, 1])
+def test_a_prefix_that_is_being_computed_is_waited_for_instead_of_computed_twice(overlap_depth: int) -> None:
+    scheduler = scheduler_with(num_blocks=200, overlap_depth=overlap_depth)
+    system = prompt(80, 0)
+    for request_id in range(4):
+        scheduler.submit(request_id, np.concatenate([system, prompt(10, 1 + request_id)]), 3)
+    events = run(scheduler)
+    hits = [value for kind, _, value in events if kind == EventKind.ADMITTED]
+    assert hits == [0, 80, 80, 80]
+    assert len([1 for kind, *_ in events if kind == EventKind.FINISHED]) == 4
+
+
+def test_whoever_waits_for_a_prefix_goes_on_when_its_computation_is_aborted() -> None:
+    scheduler = scheduler_with(num_blocks=200)
+    system = prompt(80, 0)
+    scheduler.submit(1, np.concatenate([system, prompt(10, 1)]), 3)
+    scheduler.submit(2, np.concatenate([system, prompt(10, 2)]), 3)
+    plan = scheduler.plan()
+    assert plan is not None and plan.request_ids.tolist() == [1]
+    scheduler.abort(1)
+    scheduler.land(plan.step, np.zeros(plan.sampling_rows, dtype=np.int32))
+    events = run(scheduler)
+    assert [r for kind, r, _ in events if kind == EventKind.FINISHED] == [2]
