@@ -111,7 +111,7 @@ class Tokenizer:
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "Tokenizer":
-        """Build from the `tokenizer.ggml.*` keys. Raises UnsupportedTokenizer naming what is not known."""
+        """Build from the `tokenizer.ggml.*` keys. Raises UnsupportedTokenizer naming what is not known or wrong."""
         model = metadata.get("tokenizer.ggml.model")
         if model != "gpt2":
             raise UnsupportedTokenizer(
@@ -119,40 +119,58 @@ class Tokenizer:
             )
         pre = str(metadata.get("tokenizer.ggml.pre", "gpt-2"))
         pre_tokenizer = _pre_tokenizer(pre)
-        for key in ("tokens", "merges"):
-            if f"tokenizer.ggml.{key}" not in metadata:
-                raise UnsupportedTokenizer(f"the GGUF metadata lacks tokenizer.ggml.{key}")
-        tokens: list[str] = metadata["tokenizer.ggml.tokens"]
-        merges: list[str] = metadata["tokenizer.ggml.merges"]
-        kinds: Sequence[int] = metadata.get("tokenizer.ggml.token_type", [1] * len(tokens))
-        backend = tokenizers.Tokenizer(
-            models.BPE(
+        tokens, merges = _strings(metadata, "tokens"), _strings(metadata, "merges")
+        try:
+            bpe = models.BPE(
                 vocab={token: i for i, token in enumerate(tokens)},
                 merges=[_pair(merge) for merge in merges],
                 fuse_unk=False,
                 byte_fallback=False,
                 ignore_merges=pre == "llama-bpe",
             )
-        )
+        except Exception as error:  # the library raises plain Exception
+            raise UnsupportedTokenizer(f"tokenizer.ggml.merges do not fit the tokens: {error}") from error
+        backend = tokenizers.Tokenizer(bpe)
         backend.pre_tokenizer = pre_tokenizer
         backend.decoder = decoders.ByteLevel()
+        kinds = metadata.get("tokenizer.ggml.token_type", [])
+        if not isinstance(kinds, list):
+            raise UnsupportedTokenizer(f"tokenizer.ggml.token_type={kinds!r} is not a list")
         for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
-            chosen = [token for token, k in zip(tokens, kinds, strict=True) if k == kind]
+            chosen = [token for token, k in zip(tokens, kinds, strict=False) if k == kind]
             backend.add_tokens([AddedToken(token, special=special, normalized=False) for token in chosen])
 
-        def token_id(key: str) -> int | None:
-            value = metadata.get(f"tokenizer.ggml.{key}_token_id")
-            return None if value is None else int(value)
-
-        bos = token_id("bos")
+        ids = {
+            name: _token_id(metadata, name, len(tokens)) for name in ("bos", "eos", "unknown", "padding", "eot", "eom")
+        }
+        bos = ids["bos"]
         if bos is not None and metadata.get("tokenizer.ggml.add_bos_token", False):
             backend.post_processor = TemplateProcessing(
-                single=f"{tokens[bos]} $A", pair=None, special_tokens=[(tokens[bos], bos)]
+                single=[tokens[bos], "$A"], pair=None, special_tokens=[(tokens[bos], bos)]
             )
-        ids = {"bos": bos, "eos": token_id("eos"), "unk": token_id("unknown"), "pad": token_id("padding")}
-        ends = [i for i in (ids["eos"], token_id("eot"), token_id("eom")) if i is not None]
-        names = {f"{name}_token": tokens[i] for name, i in ids.items() if i is not None}
-        return cls(backend, bos_token_id=bos, eos_token_ids=ends, special_tokens=names)
+        names = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
+        return cls(
+            backend,
+            bos_token_id=bos,
+            eos_token_ids=[i for name in ("eos", "eot", "eom") if (i := ids[name]) is not None],
+            special_tokens={names[name]: tokens[i] for name, i in ids.items() if name in names and i is not None},
+        )
+
+
+def _strings(metadata: Mapping[str, Any], key: str) -> list[str]:
+    values = metadata.get(f"tokenizer.ggml.{key}")
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise UnsupportedTokenizer(f"the GGUF metadata lacks tokenizer.ggml.{key}, a list of strings")
+    return values
+
+
+def _token_id(metadata: Mapping[str, Any], name: str, vocab: int) -> int | None:
+    value = metadata.get(f"tokenizer.ggml.{name}_token_id")
+    if value is None:
+        return None
+    if not isinstance(value, int) or not 0 <= value < vocab:
+        raise UnsupportedTokenizer(f"tokenizer.ggml.{name}_token_id={value!r} is not one of the {vocab} tokens")
+    return value
 
 
 def _pair(merge: str) -> tuple[str, str]:

@@ -183,6 +183,10 @@ def test_an_unsupported_model_is_named(tmp_path: Path, metadata: dict[str, Any],
         ({"tokenizer.ggml.model": "llama"}, r"tokenizer\.ggml\.model='llama'"),
         ({"tokenizer.ggml.pre": "tekken"}, r"tokenizer\.ggml\.pre='tekken'"),
         ({"tokenizer.ggml.merges": None}, r"lacks tokenizer\.ggml\.merges"),
+        ({"tokenizer.ggml.merges": ["a c"]}, r"tokenizer\.ggml\.merges do not fit the tokens"),
+        ({"tokenizer.ggml.tokens": "abc"}, r"tokenizer\.ggml\.tokens, a list of strings"),
+        ({"tokenizer.ggml.token_type": 3}, r"tokenizer\.ggml\.token_type=3 is not a list"),
+        ({"tokenizer.ggml.eos_token_id": 5}, r"tokenizer\.ggml\.eos_token_id=5 is not one of the 5 tokens"),
     ],
 )
 def test_an_unsupported_tokenizer_is_named(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
