@@ -1,5 +1,6 @@
-"""The measured cases, in terms of a small adapter that each scheduler implements. Standard library only: every peer's
-environment can run it.
+"""The measured cases, in terms of a small adapter that each scheduler implements.
+
+Standard library only: every peer's environment can run it.
 
 An adapter has `submit(request_id, tokens, max_new_tokens)`, `plan() -> (request ids, sampling flags) or None`, which also
 reads what a model runner needs as arrays, and `land(plan)`, which gives every sampling row one token.
@@ -38,10 +39,12 @@ MakeAdapter = Callable[[int, int], Adapter]
 """(blocks in the pool, token budget of a step) -> scheduler with page 64, 256 running requests, no overlap."""
 
 
+BASE = random.Random(0).choices(range(100_000), k=140_000)
+
+
 def prompt(length: int, seed: int) -> list[int]:
-    """Random token ids."""
-    rng = random.Random(seed)
-    return [rng.randrange(100_000) for _ in range(length)]
+    """Token ids; prompts of different seeds differ from the first token on, so they share no prefix."""
+    return [100_000 + seed, *BASE[seed % 1000 : seed % 1000 + length - 1]]
 
 
 def step(adapter: Adapter) -> int:
@@ -133,7 +136,7 @@ def agentic(make: MakeAdapter, sessions: int, turns: int) -> dict[str, float]:
             if wanted[request_id] == 0:
                 session = owner.pop(request_id)
                 left[session] -= 1
-                histories[session] += [TOKEN] * 60 + prompt(rng.randrange(200, 4000), rng.randrange(10**9))
+                histories[session] += [TOKEN] * 60 + prompt(rng.randrange(200, 4000), rng.randrange(100_000))
                 if left[session]:
                     start(session)
     return {"us_per_token": spent / 1000 / generated, "tokens": float(generated)}

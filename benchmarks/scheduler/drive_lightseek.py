@@ -1,6 +1,6 @@
 """Runs the cases on PyPI's `tokenspeed-scheduler` (LightSeek's TokenSpeed) and prints the figures as JSON.
 
-Runs in an environment of its own, which `compare.py` makes. Mixed prefill and decode is on, as in ours.
+Runs in an environment of its own, which `the benchmark` makes. Mixed prefill and decode is on, as in ours.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LightSeek:
 
     def plan(self) -> Any:
         plan = self.scheduler.next_execution_plan()
-        if not plan.forward:
+        if not plan.forward or not plan.forward[0].request_ids:
             return None
         batch = plan.forward[0]
         return batch, batch.request_ids, (batch.request_pool_indices, batch.input_lengths, batch.block_tables_arrays())

@@ -1,0 +1,48 @@
+"""Plots a result of this benchmark: cost of a step against context and against waiting requests.
+
+Runs in the peer's environment, which has matplotlib.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("svg")
+matplotlib.rcParams["svg.hashsalt"] = "tokenspeed"
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def main(source: str, target: str) -> None:
+    """Read the JSON of this benchmark and write an SVG."""
+    median = json.loads(Path(source).read_text())["median"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    styles = {"ours": ("#1f6feb", "this project"), "peer": ("#d1242f", "tokenspeed-scheduler 0.1.42")}
+    for who, (color, label) in styles.items():
+        for batch, marker in ((1, "o"), (32, "s"), (256, "^")):
+            points = sorted(
+                (int(m[1]), figures["median_us"])
+                for case, figures in median[who].items()
+                if (m := re.fullmatch(rf"decode {batch} x (\d+)", case))
+            )
+            left.plot(*zip(*points, strict=True), color=color, marker=marker, label=f"{label}, batch {batch}")
+        points = sorted(
+            (int(case.split()[1]), figures["median_us"]) for case, figures in median[who].items() if "waiting" in case
+        )
+        right.plot(*zip(*points, strict=True), color=color, marker="o", label=label)
+    left.set(xscale="log", yscale="log", xlabel="context (tokens)", ylabel="plan + read + land (µs)")
+    left.set_title("One decode step against context")
+    right.set(xscale="symlog", yscale="log", xlabel="waiting 50k prompts", ylabel="plan + read + land (µs)")
+    right.set_title("One decode step of 16 requests, pool full, against the waiting line")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
+    figure.savefig(target, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
