@@ -22,10 +22,12 @@ class Instance:
 
     @property
     def population(self) -> dict[str, int]:
+        """How many individuals of each sort."""
         return {"Request": self.requests, "Block": self.blocks, "Step": self.steps}
 
     @property
     def constants(self) -> dict[str, int]:
+        """Values of the specification's constants."""
         return {"PAGE": self.page, "BLOCKS": self.blocks}
 
     def __str__(self) -> str:
@@ -67,14 +69,17 @@ class Exploration:
 
     @property
     def states(self) -> int:
+        """States visited, over all instances."""
         return sum(e.states for e in self.explored)
 
     @property
     def seconds(self) -> float:
+        """Time of all searches."""
         return sum(e.seconds for e in self.explored)
 
     @property
     def violations(self) -> list[Explored]:
+        """Searches that found a false property."""
         return [e for e in self.explored if e.violated]
 
     @property
@@ -98,6 +103,7 @@ class Exploration:
 
     @property
     def sound(self) -> bool:
+        """No violation, and every transition and state was reached."""
         return not self.violations and not self.untaken and not self.unreached
 
 

@@ -18,27 +18,28 @@ class ExplorerGenerator:
         self.spec = spec
         self.size = {s.name: f"N{s.letter.upper()}" for s in spec.sorts.values()}
 
-    def read(self, variable: Variable, index: list[str], state: str = "pre") -> str:
+    def _read(self, variable: Variable, index: list[str], state: str = "pre") -> str:
         value = f"{state}.{variable.name}{''.join(f'[{i}]' for i in index)}"
         return f"{variable.type}({value})" if variable.type in self.spec.enums else value
 
-    def read_next(self, variable: Variable, index: list[str]) -> str:
-        return self.read(variable, index, "post")
+    def _read_next(self, variable: Variable, index: list[str]) -> str:
+        return self._read(variable, index, "post")
 
-    def expression(self, e: Expr, parameters: tuple[Parameter, ...]) -> str:
+    def _expression(self, e: Expr, parameters: tuple[Parameter, ...]) -> str:
         constants = {c: f"k.{c.lower()}" for c in (*self.spec.constants, *SEARCH_CONSTANTS)}
-        return plain(cpp_expression(e, {p.name: p.name for p in parameters} | constants, self.read, self.read_next))
+        return plain(cpp_expression(e, {p.name: p.name for p in parameters} | constants, self._read, self._read_next))
 
-    def loops(self, parameters: tuple[Parameter, ...], body: str, transition: str = "") -> str:
+    def _loops(self, parameters: tuple[Parameter, ...], body: str, transition: str = "") -> str:
         """Nested loops over individuals, and over the ranges of integers."""
         for p in reversed(parameters):
             low, high = "0", f"{self.size[p.type]} - 1" if p.type in self.size else ""
             if p.type not in self.size:
-                low, high = (self.expression(x, parameters) for x in self.spec.ranges[transition, p.name])
+                low, high = (self._expression(x, parameters) for x in self.spec.ranges[transition, p.name])
             body = f"for (int {p.name} = {low}; {p.name} <= {high}; ++{p.name}) {{\n{indent(body, '  ')}\n}}"
         return body
 
     def model_h(self) -> str:
+        """The header with the model."""
         spec = self.spec
         out = [header(spec, "Small instances of the specification, for exhaustive search."), "#pragma once\n"]
         out.append(
@@ -48,7 +49,7 @@ class ExplorerGenerator:
         for enum in spec.enums.values():
             out.append(f"enum class {enum.name} : std::int8_t {{ {', '.join(map(camel, enum.values))} }};")
         out.append(f"enum class Transition : std::int8_t {{ {', '.join(spec.transitions)} }};\n")
-        out += self.name_tables()
+        out += self._name_tables()
         out.append("// The constants of an instance, and the guards that are switched off.\nstruct Instance {")
         out += [f"  int {c.lower()} = 1;" for c in (*spec.constants, *SEARCH_CONSTANTS)]
         out.append("  std::array<bool, kGuards.size()> dropped{};\n};\n")
@@ -58,15 +59,15 @@ class ExplorerGenerator:
             dimensions = "".join(f"[{self.size[s.name]}]" for s in v.sorts)
             out.append(f"    std::int8_t {v.name}{dimensions};")
         out.append("  };\n")
-        out.append(indent(self.initial(), "  "))
-        out.append(indent(self.successors(), "  "))
-        out.append(indent(self.properties("invariant", action=False), "  "))
-        out.append(indent(self.properties("action", action=True), "  "))
-        out.append(indent(self.normalise(), "  "))
+        out.append(indent(self._initial(), "  "))
+        out.append(indent(self._successors(), "  "))
+        out.append(indent(self._properties("invariant", action=False), "  "))
+        out.append(indent(self._properties("action", action=True), "  "))
+        out.append(indent(self._normalise(), "  "))
         out.append("};\n\n}  // namespace tokenspeed::explorer")
         return "\n".join(out) + "\n"
 
-    def name_tables(self) -> list[str]:
+    def _name_tables(self) -> list[str]:
         spec = self.spec
         guards = [f"{t.name}:{g.name}" for t in spec.transitions.values() for g in t.guards]
         tables = {
@@ -85,20 +86,20 @@ class ExplorerGenerator:
         out.append(f"inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {{{named}, {counts}}};\n")
         return out
 
-    def initial(self) -> str:
+    def _initial(self) -> str:
         sets = [
-            f"s.{v.name} = static_cast<std::int8_t>({self.expression(v.init, ())});"
+            f"s.{v.name} = static_cast<std::int8_t>({self._expression(v.init, ())});"
             for v in self.spec.variables.values()
             if v.init.op == "const"
         ]
         body = "\n".join(["State s;", "std::memset(&s, 0, sizeof s);", *sets, "return s;"])
         return f"static State initial(const Instance& k) {{\n{indent(body, '  ')}\n}}\n"
 
-    def successors(self) -> str:
+    def _successors(self) -> str:
         number = 0
         parts = []
         for t in self.spec.transitions.values():
-            parts.append(self.transition(t, number))
+            parts.append(self._transition(t, number))
             number += len(t.guards)
         body = indent("\n".join(parts), "  ")
         return (
@@ -107,54 +108,54 @@ class ExplorerGenerator:
             f"static void successors(const State& pre, const Instance& k, Found&& found) {{\n{body}\n}}\n"
         )
 
-    def transition(self, t: Transition, first_guard: int) -> str:
+    def _transition(self, t: Transition, first_guard: int) -> str:
         """Guards are tested in the innermost loop in which all their parameters are bound."""
         lines = [
-            f"if (!k.dropped[{first_guard + i}] && !({self.expression(g.condition, t.parameters)})) continue;"
+            f"if (!k.dropped[{first_guard + i}] && !({self._expression(g.condition, t.parameters)})) continue;"
             for i, g in enumerate(t.guards)
         ]
         lines.append("State post = pre;")
         for e in t.effects:
             names = (*t.parameters, *e.binders)
-            index = "".join(f"[{self.expression(i, names)}]" for i in e.index)
-            value = f"static_cast<std::int8_t>({self.expression(e.value, names)})"
-            lines.append(self.loops(e.binders, f"post.{e.variable.name}{index} = {value};"))
-        arguments = [self.argument(t, p) for p in t.parameters] + ["0"] * (4 - len(t.parameters))
+            index = "".join(f"[{self._expression(i, names)}]" for i in e.index)
+            value = f"static_cast<std::int8_t>({self._expression(e.value, names)})"
+            lines.append(self._loops(e.binders, f"post.{e.variable.name}{index} = {value};"))
+        arguments = [self._argument(t, p) for p in t.parameters] + ["0"] * (4 - len(t.parameters))
         lines.append(f"found(post, Transition::{t.name}, std::array<int, 4>{{{', '.join(arguments)}}});")
-        return self.loops(t.parameters, "\n".join(lines), t.name)
+        return self._loops(t.parameters, "\n".join(lines), t.name)
 
-    def argument(self, t: Transition, p: Parameter) -> str:
+    def _argument(self, t: Transition, p: Parameter) -> str:
         """An individual's number, or an integer's distance from the start of its range (which normalising keeps)."""
         if p.type in self.size:
             return p.name
-        return f"{p.name} - ({self.expression(self.spec.ranges[t.name, p.name][0], t.parameters)})"
+        return f"{p.name} - ({self._expression(self.spec.ranges[t.name, p.name][0], t.parameters)})"
 
-    def properties(self, name: str, action: bool) -> str:
+    def _properties(self, name: str, action: bool) -> str:
         """A function that returns the number of the first false property, or -1."""
         lines = []
         chosen = [p for p in self.spec.properties.values() if (p.kind == "action") == action]
         for i, p in enumerate(chosen):
-            test = f"if (!({self.expression(p.formula, p.parameters)})) return {i};"
-            block = self.loops(p.parameters, test)
+            test = f"if (!({self._expression(p.formula, p.parameters)})) return {i};"
+            block = self._loops(p.parameters, test)
             lines.append(block if action else f"if (all || kIsProperty[{i}]) {{\n{indent(block, '  ')}\n}}")
         if not action:
-            lines += [self.recount(i + len(chosen), c) for i, c in enumerate(self.spec.counts)]
+            lines += [self._recount(i + len(chosen), c) for i, c in enumerate(self.spec.counts)]
         body = indent("\n".join([*lines, "return -1;"]), "  ")
         if action:
             states = "const State& pre, const State& post, Transition taken, const Instance& k"
             return f"static int false_{name}({states}) {{\n  (void)k;\n{body}\n}}\n"
         return f"static int false_{name}(const State& pre, const Instance& k, bool all) {{\n{body}\n}}\n"
 
-    def recount(self, number: int, counter: str) -> str:
+    def _recount(self, number: int, counter: str) -> str:
         count = self.spec.counts[counter]
         parameters = (*count.index, count.over)
-        weight = "1" if count.weight is None else self.expression(count.weight, parameters)
-        inner = self.loops((count.over,), f"if ({self.expression(count.condition, parameters)}) total += {weight};")
-        kept = self.read(count.variable, [i.name for i in count.index])
+        weight = "1" if count.weight is None else self._expression(count.weight, parameters)
+        inner = self._loops((count.over,), f"if ({self._expression(count.condition, parameters)}) total += {weight};")
+        kept = self._read(count.variable, [i.name for i in count.index])
         body = f"int total = 0;\n{inner}\nif (total != {kept}) return {number};"
-        return f"if (all) {{\n{indent(self.loops(count.index, body), '  ')}\n}}"
+        return f"if (all) {{\n{indent(self._loops(count.index, body), '  ')}\n}}"
 
-    def normalise(self) -> str:
+    def _normalise(self) -> str:
         """Shift ticks so that the origin is 0, and replace numbers of which only the order matters by their ranks."""
         spec = self.spec
         lines = []
@@ -162,29 +163,29 @@ class ExplorerGenerator:
             lines.append(f"const int origin = s.{spec.tick_origin.name};")
             for v in spec.variables.values():
                 if v.type == TICK and v is not spec.tick_origin:
-                    lines.append(self.each(v, "{0} = static_cast<std::int8_t>(std::max(0, {0} - origin));"))
+                    lines.append(self._each(v, "{0} = static_cast<std::int8_t>(std::max(0, {0} - origin));"))
             lines.append(f"s.{spec.tick_origin.name} = 0;")
         if spec.order_only:
             capacity = " + ".join(" * ".join([self.size[x.name] for x in v.sorts] or ["1"]) for v in spec.order_only)
             lines.append(f"std::array<std::int8_t, {capacity}> values{{}};\nstd::size_t n = 0;")
-            lines += [self.each(v, "values[n++] = {0};") for v in spec.order_only]
+            lines += [self._each(v, "values[n++] = {0};") for v in spec.order_only]
             lines.append("std::sort(values.begin(), values.end());")
             lines.append("const auto last = std::unique(values.begin(), values.end());")
             lines.append("const int zero = values[0] == 0 ? 0 : 1;")
             rank = (
                 "{0} = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, {0}) - values.begin()));"
             )
-            lines += [self.each(v, rank) for v in spec.order_only]
+            lines += [self._each(v, rank) for v in spec.order_only]
         return (
             "// States that behave alike get the same normal form.\nstatic void normalise(State& s) {\n"
             + indent("\n".join(lines), "  ")
             + "\n}"
         )
 
-    def each(self, v: Variable, statement: str) -> str:
+    def _each(self, v: Variable, statement: str) -> str:
         parameters = tuple(Parameter(f"i{n}", s.name) for n, s in enumerate(v.sorts))
         place = f"s.{v.name}{''.join(f'[{p.name}]' for p in parameters)}"
-        return self.loops(parameters, statement.format(place))
+        return self._loops(parameters, statement.format(place))
 
 
 __all__ = ["ExplorerGenerator"]

@@ -29,23 +29,23 @@ class SchedulerGenerator:
 
     # Types and places.
 
-    def cpp_type(self, type_: str) -> str:
+    def _cpp_type(self, type_: str) -> str:
         if type_ in self.spec.enums or type_ in self.ids:
             return self.ids.get(type_, type_)
         return "bool" if type_ == BOOL else "std::int64_t"
 
-    def group(self, variable: Variable) -> str:
+    def _group(self, variable: Variable) -> str:
         """Variables over the same sorts live in the same struct: Request, StepRequest, Globals."""
         return "".join(s.name for s in variable.sorts) or "Globals"
 
-    def groups(self, ghost: bool) -> dict[str, list[Variable]]:
+    def _groups(self, ghost: bool) -> dict[str, list[Variable]]:
         found: dict[str, list[Variable]] = {}
         for v in self.spec.variables.values():
             if v.ghost == ghost and v.name not in RELATION_TABLES:
-                found.setdefault(self.group(v), []).append(v)
+                found.setdefault(self._group(v), []).append(v)
         return found
 
-    def place(self, variable: Variable, index: list[str]) -> str:
+    def _place(self, variable: Variable, index: list[str]) -> str:
         """The lvalue of a concrete field."""
         sorts = [s.name for s in variable.sorts]
         if not sorts:
@@ -53,28 +53,28 @@ class SchedulerGenerator:
         field = "".join(s.lower() + "_" for s in sorts)
         return f"{field}{''.join(f'[{at}]' for at in index)}.{variable.name}"
 
-    def read(self, variable: Variable, index: list[str]) -> str:
+    def _read(self, variable: Variable, index: list[str]) -> str:
         if variable.name in RELATION_TABLES:
             return f"{variable.name}({', '.join(index)})"
         if variable.ghost:
             return f"ghost_.{variable.name}.get({{{', '.join(index)}}})"
-        return self.place(variable, index)
+        return self._place(variable, index)
 
-    def names(self, parameters: tuple[Parameter, ...] = ()) -> dict[str, str]:
+    def _names(self, parameters: tuple[Parameter, ...] = ()) -> dict[str, str]:
         return {p.name: p.name for p in parameters} | {c: f"{c.lower()}_" for c in self.spec.constants}
 
-    def expression(self, e: Expr, parameters: tuple[Parameter, ...] = ()) -> str:
-        return cpp_expression(e, self.names(parameters), self.read)
+    def _expression(self, e: Expr, parameters: tuple[Parameter, ...] = ()) -> str:
+        return cpp_expression(e, self._names(parameters), self._read)
 
-    def is_ghost(self, e: Expr) -> bool:
+    def _is_ghost(self, e: Expr) -> bool:
         return any(self.spec.variables[v].ghost for v in variables_read(e))
 
-    def signature(self, t: Transition) -> str:
-        return ", ".join(f"{self.cpp_type(p.type)} {p.name}" for p in t.parameters)
+    def _signature(self, t: Transition) -> str:
+        return ", ".join(f"{self._cpp_type(p.type)} {p.name}" for p in t.parameters)
 
     # machine.h
 
-    def machine_h(self) -> str:
+    def _machine_h(self) -> str:
         spec = self.spec
         out = [header(spec, "The state and the transitions of requests, KV blocks and steps."), "#pragma once\n"]
         out.append("#include <array>\n#include <cstdint>\n#include <string_view>\n#include <vector>\n")
@@ -94,17 +94,17 @@ class SchedulerGenerator:
         out.append("enum class Guard : std::uint16_t {\n  none,\n" + "\n".join(guards) + "\n  bad_index,\n};\n")
         labels = ", ".join(f'"{x}"' for x in ["none", *guard_labels(spec), "index out of range"])
         out.append(f"inline constexpr std::array<std::string_view, {len(guards) + 2}> kGuardNames = {{{labels}}};\n")
-        for name, variables in self.groups(ghost=False).items():
+        for name, variables in self._groups(ghost=False).items():
             out.append(f"struct {name}Fields {{")
             for v in variables:
-                init = "0" if v.init.op == "const" else cpp_expression(v.init, {}, self.read)
-                out.append(f"  {self.cpp_type(v.type)} {v.name} = {init};  // {v.doc}")
+                init = "0" if v.init.op == "const" else cpp_expression(v.init, {}, self._read)
+                out.append(f"  {self._cpp_type(v.type)} {v.name} = {init};  // {v.doc}")
             out.append("};\n")
-        out.append(self.machine_class())
+        out.append(self._machine_class())
         out.append("}  // namespace tokenspeed")
         return "\n".join(out) + "\n"
 
-    def machine_class(self) -> str:
+    def _machine_class(self) -> str:
         spec = self.spec
         out = ["class Machine {", " public:"]
         out.append(
@@ -114,19 +114,19 @@ class SchedulerGenerator:
         out.append("  // One more request record, in its initial state.")
         out.append("  RequestId add_request();\n")
         for sort in self.sorts:
-            out.append(f"  {self.ids[sort]} {sort.lower()}_count() const {{ return {self.count(sort)}; }}")
+            out.append(f"  {self.ids[sort]} {sort.lower()}_count() const {{ return {self._count(sort)}; }}")
         out.append("")
         for v in spec.variables.values():
             if v.ghost or v.name in RELATION_TABLES:
                 continue
             parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
-            body = self.place(v, [s.letter for s in v.sorts])
-            out.append(f"  {self.cpp_type(v.type)} {v.name}({parameters}) const {{ return {body}; }}")
+            body = self._place(v, [s.letter for s in v.sorts])
+            out.append(f"  {self._cpp_type(v.type)} {v.name}({parameters}) const {{ return {body}; }}")
         for name, where in RELATION_TABLES.items():
             v = spec.variables[name]
             parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
             first, second = (s.letter for s in v.sorts)
-            at = self.place(spec.variables[where], [second])
+            at = self._place(spec.variables[where], [second])
             out.append(f"  bool {name}({parameters}) const {{ return {name}_.contains({first}, {second}, {at}); }}")
         out.append("  // The request's blocks in order of position.")
         out.append("  const BlockTables& tables() const { return holds_; }\n")
@@ -135,7 +135,7 @@ class SchedulerGenerator:
         )
         for t in spec.transitions.values():
             out.append(f"  // {t.doc}")
-            out.append(f"  [[nodiscard]] Guard apply_{t.name}({self.signature(t)});")
+            out.append(f"  [[nodiscard]] Guard apply_{t.name}({self._signature(t)});")
         out.append("\n  // How often each transition was taken.")
         out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")
         out.append("  // Log every transition from now on into `sink` (nullptr: stop).")
@@ -150,65 +150,65 @@ class SchedulerGenerator:
         out.append("  void record(Transition transition, std::initializer_list<std::int64_t> arguments);")
         for c in spec.constants:
             out.append(f"  std::int64_t {c.lower()}_;")
-        for name, variables in self.groups(ghost=False).items():
-            out.append(f"  {self.storage_type(name, variables)}")
+        for name, variables in self._groups(ghost=False).items():
+            out.append(f"  {self._storage_type(name, variables)}")
         for name in RELATION_TABLES:
             out.append(f"  BlockTables {name}_;")
         out.append("  std::array<std::uint64_t, kTransitions> taken_{};")
         out.append("  std::vector<TraceEvent>* trace_ = nullptr;")
         out.append("#if TOKENSPEED_CHECKED\n  struct Ghosts {")
         for v in [v for v in spec.variables.values() if v.ghost or v.name in RELATION_TABLES]:
-            out.append(f"    Ghost<{len(v.sorts)}, {self.cpp_type(v.type)}> {v.name};")
+            out.append(f"    Ghost<{len(v.sorts)}, {self._cpp_type(v.type)}> {v.name};")
         out.append("  } ghost_;\n#endif")
         out.append("};\n")
-        out.append(self.visitor())
+        out.append(self._visitor())
         return "\n".join(out) + "\n"
 
-    def count(self, sort: str) -> str:
+    def _count(self, sort: str) -> str:
         return f"static_cast<{self.ids[sort]}>({sort.lower()}_.size())"
 
-    def storage_type(self, name: str, variables: list[Variable]) -> str:
+    def _storage_type(self, name: str, variables: list[Variable]) -> str:
         type_ = f"{name}Fields"
         for _ in variables[0].sorts:
             type_ = f"std::vector<{type_}>"
         member = "".join(s.name.lower() + "_" for s in variables[0].sorts) or "globals_"
         return f"{type_} {member};"
 
-    def loops(self, parameters: list[tuple[str, str]], body: str) -> str:
+    def _loops(self, parameters: list[tuple[str, str]], body: str) -> str:
         """Nested loops over all individuals: (name, sort)."""
         for name, sort in reversed(parameters):
             head = f"for ({self.ids[sort]} {name} = 0; {name} < {sort.lower()}_count(); ++{name})"
             body = f"{head} {{\n{indent(body, '  ')}\n}}"
         return body
 
-    def visitor(self) -> str:
+    def _visitor(self) -> str:
         body = []
         for v in self.spec.variables.values():
             if v.ghost:
                 continue
             loop = [(s.letter, s.name) for s in v.sorts]
             index = ", ".join(f"static_cast<int>({s.letter})" for s in v.sorts)
-            value = self.read(v, [s.letter for s in v.sorts])
+            value = self._read(v, [s.letter for s in v.sorts])
             value = f"static_cast<std::int64_t>({value})"
-            body.append(self.loops(loop, f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'))
+            body.append(self._loops(loop, f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'))
         lines = indent("\n".join(body), "  ")
         return f"template <class Visit>\nvoid Machine::visit(Visit&& visit) const {{\n{lines}\n}}"
 
     # machine.cpp
 
-    def machine_cpp(self) -> str:
+    def _machine_cpp(self) -> str:
         out = [header(self.spec, "What each transition checks and does."), '#include "machine.h"\n']
         out.append("#include <initializer_list>\n\nnamespace tokenspeed {\n")
-        out.append(self.constructor())
+        out.append(self._constructor())
         for t in self.spec.transitions.values():
-            out.append(self.apply(t))
+            out.append(self._apply(t))
         out.append("#if !TOKENSPEED_CHECKED\nvoid Machine::recheck() const {}\n#endif\n")
         out.append("}  // namespace tokenspeed")
         return "\n".join(out) + "\n"
 
-    def constructor(self) -> str:
+    def _constructor(self) -> str:
         starts = [
-            f"  globals_.{v.name} = {self.expression(v.init)};"
+            f"  globals_.{v.name} = {self._expression(v.init)};"
             for v in self.spec.variables.values()
             if v.init.op == "const"
         ]
@@ -229,46 +229,46 @@ class SchedulerGenerator:
             "}\n"
         )
 
-    def apply(self, t: Transition) -> str:
-        out = [f"Guard Machine::apply_{t.name}({self.signature(t)}) {{"]
+    def _apply(self, t: Transition) -> str:
+        out = [f"Guard Machine::apply_{t.name}({self._signature(t)}) {{"]
         bounds = [
             f"{p.name} < 0 || {p.name} >= {p.type.lower()}_count()" for p in t.parameters if p.type in self.spec.sorts
         ]
         if bounds:
             out.append(f"  if ({' || '.join(bounds)}) return Guard::bad_index;")
         for g in t.guards:
-            condition = plain(self.expression(g.condition, t.parameters))
+            condition = plain(self._expression(g.condition, t.parameters))
             line = f"  if (!({condition})) return Guard::{guard_identifier(t, g.name)};"
-            out += self.checked_only([line]) if self.is_ghost(g.condition) else [line]
+            out += self._checked_only([line]) if self._is_ghost(g.condition) else [line]
         concrete = [e for e in t.effects if not e.variable.ghost]
         ghost = [e for e in t.effects if e.variable.ghost]
         copies = [e for e in concrete if e.variable.name in RELATION_TABLES]
         concrete.sort(key=lambda e: e.variable.name in RELATION_TABLES)
         out += (
-            self.checked_only([self.ghost_effect(t, i, e) for i, e in enumerate([*ghost, *copies])])
+            self._checked_only([self._ghost_effect(t, i, e) for i, e in enumerate([*ghost, *copies])])
             if ghost or copies
             else []
         )
-        inline = self.independent(concrete)
+        inline = self._independent(concrete)
         for i, e in enumerate(concrete):
             if not inline:
-                kind = self.cpp_type(e.variable.type)
-                out.append(f"  const {kind} value{i} = {plain(self.expression(e.value, t.parameters))};")
+                kind = self._cpp_type(e.variable.type)
+                out.append(f"  const {kind} value{i} = {plain(self._expression(e.value, t.parameters))};")
         for i, e in enumerate(concrete):
-            value = plain(self.expression(e.value, t.parameters)) if inline else f"value{i}"
-            out.append(self.write(t, e, value))
-        out += self.checked_only(["  commit_ghosts();"]) if ghost or copies else []
+            value = plain(self._expression(e.value, t.parameters)) if inline else f"value{i}"
+            out.append(self._write(t, e, value))
+        out += self._checked_only(["  commit_ghosts();"]) if ghost or copies else []
         arguments = ", ".join(p.name for p in t.parameters)
         out.append(f"  record(Transition::{t.name}, {{{arguments}}});")
-        if self.cpp_checked_tail(t):
-            out += self.checked_only([f"  {self.cpp_checked_tail(t)}"])
+        if self._cpp_checked_tail(t):
+            out += self._checked_only([f"  {self._cpp_checked_tail(t)}"])
         out.append("  return Guard::none;\n}\n")
         return "\n".join(out).replace("  commit_ghosts();\n", "  ghost_writes.commit();\n")
 
-    def cpp_checked_tail(self, t: Transition) -> str:
+    def _cpp_checked_tail(self, t: Transition) -> str:
         return "recheck();"
 
-    def independent(self, effects: list[Effect]) -> bool:
+    def _independent(self, effects: list[Effect]) -> bool:
         """Whether writing one effect after the other gives the same as writing them at once."""
         written: set[str] = set()
         for e in effects:
@@ -277,48 +277,48 @@ class SchedulerGenerator:
             written.add(e.variable.name)
         return True
 
-    def write(self, t: Transition, e: Effect, value: str) -> str:
-        index = [self.expression(i, t.parameters) for i in e.index]
+    def _write(self, t: Transition, e: Effect, value: str) -> str:
+        index = [self._expression(i, t.parameters) for i in e.index]
         if e.variable.name in RELATION_TABLES:
-            where = self.place(self.spec.variables[RELATION_TABLES[e.variable.name]], [index[1]])
+            where = self._place(self.spec.variables[RELATION_TABLES[e.variable.name]], [index[1]])
             return f"  {e.variable.name}_.set({', '.join(index)}, {where}, {value});"
-        return f"  {self.place(e.variable, index)} = {value};"
+        return f"  {self._place(e.variable, index)} = {value};"
 
-    def ghost_effect(self, t: Transition, number: int, e: Effect) -> str:
-        index = ", ".join(cpp_expression(i, self.names((*t.parameters, *e.binders)), self.read) for i in e.index)
-        value = plain(cpp_expression(e.value, self.names((*t.parameters, *e.binders)), self.read))
+    def _ghost_effect(self, t: Transition, number: int, e: Effect) -> str:
+        index = ", ".join(cpp_expression(i, self._names((*t.parameters, *e.binders)), self._read) for i in e.index)
+        value = plain(cpp_expression(e.value, self._names((*t.parameters, *e.binders)), self._read))
         body = f"ghost_writes.add(ghost_.{e.variable.name}, {{{index}}}, {value});"
-        text = self.loops([(b.name, b.type) for b in e.binders], body)
+        text = self._loops([(b.name, b.type) for b in e.binders], body)
         return ("  GhostWrites ghost_writes;\n" if number == 0 else "") + indent(text, "  ")
 
-    def checked_only(self, lines: list[str]) -> list[str]:
+    def _checked_only(self, lines: list[str]) -> list[str]:
         return ["#if TOKENSPEED_CHECKED", *lines, "#endif"]
 
     # machine_check.cpp
 
-    def machine_check_cpp(self) -> str:
+    def _machine_check_cpp(self) -> str:
         out = [header(self.spec, "Checked build: recounts every property and counter."), "#if TOKENSPEED_CHECKED\n"]
         out.append('#include "machine.h"\n\nnamespace tokenspeed {\n\nvoid Machine::recheck() const {')
-        out += [indent(text, "  ") for text in self.checks()]
+        out += [indent(text, "  ") for text in self._checks()]
         out.append("}\n\n}  // namespace tokenspeed\n\n#endif")
         return "\n".join(out) + "\n"
 
-    def checks(self) -> Iterator[str]:
+    def _checks(self) -> Iterator[str]:
         for p in self.spec.invariants():
             shown = ", ".join(x.name for x in p.parameters)
             fail = f'fail_invariant("{p.name}", {{{shown}}});'
-            condition = plain(self.expression(p.formula, p.parameters))
-            yield self.loops([(x.name, x.type) for x in p.parameters], f"if (!({condition})) {fail}")
+            condition = plain(self._expression(p.formula, p.parameters))
+            yield self._loops([(x.name, x.type) for x in p.parameters], f"if (!({condition})) {fail}")
         for count in self.spec.counts.values():
             parameters = (*count.index, count.over)
-            weight = "1" if count.weight is None else self.expression(count.weight, parameters)
-            condition = plain(self.expression(count.condition, parameters))
-            inner = self.loops([(count.over.name, count.over.type)], f"if ({condition}) total += {weight};")
-            kept = self.read(count.variable, [i.name for i in count.index])
+            weight = "1" if count.weight is None else self._expression(count.weight, parameters)
+            condition = plain(self._expression(count.condition, parameters))
+            inner = self._loops([(count.over.name, count.over.type)], f"if ({condition}) total += {weight};")
+            kept = self._read(count.variable, [i.name for i in count.index])
             shown = ", ".join(i.name for i in count.index)
             fail = f'fail_invariant("count {count.variable.name}", {{{shown}}});'
             body = f"std::int64_t total = 0;\n{inner}\nif ({kept} != total) {fail}"
-            loops = self.loops([(i.name, i.type) for i in count.index], body)
+            loops = self._loops([(i.name, i.type) for i in count.index], body)
             yield loops if count.index else f"{{\n{indent(body, '  ')}\n}}"
         for name in RELATION_TABLES:
             v = self.spec.variables[name]
@@ -326,12 +326,12 @@ class SchedulerGenerator:
             body = (
                 f'if ({name}({index}) != ghost_.{name}.get({{{index}}})) fail_invariant("{name} table", {{{index}}});'
             )
-            yield self.loops([(s.letter, s.name) for s in v.sorts], body)
+            yield self._loops([(s.letter, s.name) for s in v.sorts], body)
 
     def files(self) -> dict[str, str]:
         """File name -> content."""
         return {
-            "machine.h": self.machine_h(),
-            "machine.cpp": self.machine_cpp(),
-            "machine_check.cpp": self.machine_check_cpp(),
+            "machine.h": self._machine_h(),
+            "machine.cpp": self._machine_cpp(),
+            "machine_check.cpp": self._machine_check_cpp(),
         }

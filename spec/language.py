@@ -75,11 +75,13 @@ class Variable:
     doc: str
 
     def __call__(self, *index: Expr) -> Expr:
+        """The variable's value for these individuals, as an expression."""
         if tuple(i.type for i in index) != tuple(s.name for s in self.sorts):
             raise SpecError(f"{self.name} is indexed by {[s.name for s in self.sorts]}, not {[i.type for i in index]}")
         return Expr("read", self, *index, type=self.type)
 
     def __getitem__(self, index: Any) -> Place:
+        """The place that an effect writes."""
         index = index if isinstance(index, tuple) else (index,)
         if len(index) != len(self.sorts):
             raise SpecError(f"{self.name} has {len(self.sorts)} indices, not {len(index)}")
@@ -102,6 +104,7 @@ class Parameter:
 
     @property
     def expr(self) -> Expr:
+        """The parameter as an expression."""
         return Expr("param", self.name, type=self.type)
 
 
@@ -227,9 +230,11 @@ class Choice:
     """Transitions of which, when `when` holds, exactly one may be taken for the given parameters."""
 
     name: str
+    group: str
     transitions: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     when: Expr
+    doc: str
 
 
 class Spec:
@@ -343,10 +348,16 @@ class Spec:
         """Decorator: a property of every transition, relating the state before and `after`."""
         return self._declare("action", group, sorts)
 
-    def choice(self, name: str, *transitions: str, when: Callable[..., Expr], **sorts: Sort) -> None:
-        """When `when` holds, exactly one of the transitions may be taken."""
+    def choice(self, group: str, *transitions: str, **sorts: Sort) -> Callable[[Callable[..., Expr]], Choice]:
+        """Decorator: when the function's formula holds, exactly one of the transitions may be taken."""
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
-        self.choices.append(Choice(name, transitions, parameters, when(*[p.expr for p in parameters])))
+
+        def declare(when: Callable[..., Expr]) -> Choice:
+            name, formula = when.__name__.replace("_", " "), when(*[p.expr for p in parameters])
+            self.choices.append(Choice(name, group, transitions, parameters, formula, inspect.getdoc(when) or ""))
+            return self.choices[-1]
+
+        return declare
 
     def explore(self, transition: str, parameter: str, low: Expr | int, high: Expr | int) -> None:
         """Which values of an integer parameter the explorer tries (a proof is for all values)."""

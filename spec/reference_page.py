@@ -28,6 +28,9 @@ def reference_page(spec: Spec) -> str:
     for p in spec.properties.values():
         if p.kind != "lemma":
             out.append(f"| {p.group} | {p.name} | {p.doc} | `{_cell(str(p.formula))}` |")
+    for c in spec.choices:
+        formula = f"{c.when} implies exactly one of {', '.join(c.transitions)}"
+        out.append(f"| {c.group} | {c.name} | {c.doc} | `{_cell(formula)}` |")
     out += [
         "",
         "## Lemmas",

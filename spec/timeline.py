@@ -43,7 +43,7 @@ class Replay:
             f"{sort.letter}{i}" for sort in spec.sorts.values() for i in range(instance.population[sort.name])
         )
 
-    def name(self, sort: str, individual: int) -> str:
+    def _name(self, sort: str, individual: int) -> str:
         return f"{self.spec.sorts[sort].letter}{individual}"
 
     def timeline(self, trace: Sequence[tuple[str, tuple[int, ...]]], violated: str) -> Timeline:
@@ -52,7 +52,7 @@ class Replay:
         before = state = self.interpreter.start()
         for transition_name, arguments in trace:
             transition = self.spec.transitions[transition_name]
-            bindings = self.bindings(transition, arguments, state)
+            bindings = self._bindings(transition, arguments, state)
             ignored = []
             for guard in transition.guards:
                 if not self.interpreter.evaluate(guard.condition, bindings, state):
@@ -62,15 +62,15 @@ class Replay:
             before = state
             state = self.interpreter.apply(state, transition, bindings, self.instance.population, check=False)
             shown = ", ".join(
-                self.name(p.type, bindings[p.name]) if p.type in self.spec.sorts else f"{p.name}={bindings[p.name]}"
+                self._name(p.type, bindings[p.name]) if p.type in self.spec.sorts else f"{p.name}={bindings[p.name]}"
                 for p in transition.parameters
             )
-            changes = self.changes(before, state)
+            changes = self._changes(before, state)
             result.moments.append(Moment(f"{transition.name}({shown})", transition.actor, changes, tuple(ignored)))
-        self.explain(result, violated, before, state, trace[-1][0] if trace else "")
+        self._explain(result, violated, before, state, trace[-1][0] if trace else "")
         return result
 
-    def bindings(self, transition: Transition, arguments: Sequence[int], state: State) -> dict[str, int]:
+    def _bindings(self, transition: Transition, arguments: Sequence[int], state: State) -> dict[str, int]:
         """The explorer gives integers as distances from the start of their ranges."""
         bindings: dict[str, int] = {}
         for p, argument in zip(transition.parameters, arguments, strict=False):
@@ -80,7 +80,7 @@ class Replay:
             bindings[p.name] = low + argument
         return bindings
 
-    def changes(self, before: State, after: State) -> dict[str, tuple[str, ...]]:
+    def _changes(self, before: State, after: State) -> dict[str, tuple[str, ...]]:
         """What changed, by individual; counters that only proofs need are left out."""
         found: dict[str, list[str]] = {}
         for variable in self.spec.variables.values():
@@ -90,14 +90,14 @@ class Replay:
             for index in sorted(old.keys() | new.keys()):
                 value = after.get(variable.name, index)
                 if before.get(variable.name, index) != value:
-                    owner = self.name(variable.sorts[0].name, index[0])
-                    found.setdefault(owner, []).append(self.describe(variable, index, value))
+                    owner = self._name(variable.sorts[0].name, index[0])
+                    found.setdefault(owner, []).append(self._describe(variable, index, value))
         return {owner: tuple(texts) for owner, texts in found.items()}
 
-    def describe(self, variable: Variable, index: tuple[int, ...], value: object) -> str:
+    def _describe(self, variable: Variable, index: tuple[int, ...], value: object) -> str:
         if variable.type in self.spec.enums:
             return str(value)
-        others = " ".join(self.name(s.name, i) for s, i in zip(variable.sorts[1:], index[1:], strict=True))
+        others = " ".join(self._name(s.name, i) for s, i in zip(variable.sorts[1:], index[1:], strict=True))
         label = f"{variable.name} {others}".strip()
         if value is True:
             return label
@@ -105,7 +105,7 @@ class Replay:
             return f"no {label}"
         return f"{label}={value}"
 
-    def explain(self, result: Timeline, violated: str, before: State, state: State, transition: str) -> None:
+    def _explain(self, result: Timeline, violated: str, before: State, state: State, transition: str) -> None:
         """Find whom the violated property fails for and the part of it that is false."""
         for violation in self.interpreter.violations(state, self.instance.population, before, transition):
             if violation.property != violated:
@@ -113,17 +113,17 @@ class Replay:
             result.violated = violated
             p = self.spec.properties.get(violated)
             sorts = {x.name: x.type for x in (p.parameters if p else self.spec.counts[violated[6:]].index)}
-            result.witnesses = {k: self.name(sorts[k], v) for k, v in violation.bindings.items()}
+            result.witnesses = {k: self._name(sorts[k], v) for k, v in violation.bindings.items()}
             if p is None:
                 result.conjunct = violation.detail
                 return
             result.meaning = p.doc
-            part = self.false_part(p, violation.bindings, before, state, transition)
+            part = self._false_part(p, violation.bindings, before, state, transition)
             result.conjunct = to_text(rename(part, result.witnesses))
             return
         raise AssertionError(f"the explorer says that {violated!r} is false, the interpreter says that it holds")
 
-    def false_part(self, p: Property, bindings: dict[str, int], before: State, state: State, transition: str) -> Expr:
+    def _false_part(self, p: Property, bindings: dict[str, int], before: State, state: State, transition: str) -> Expr:
         first = before if p.kind == "action" else state
         for part in conjuncts(p.formula):
             if not self.interpreter.evaluate(part, bindings, first, state, transition):

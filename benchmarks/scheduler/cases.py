@@ -2,7 +2,7 @@
 
 Standard library only: every peer's environment can run it.
 
-An adapter has `submit(request_id, tokens, max_new_tokens)`, `plan() -> (request ids, sampling flags) or None`, which also
+An adapter has `submit(request_id, tokens, max_new_tokens)`, `plan()`, which gives the next step or None and also
 reads what a model runner needs as arrays, and `land(plan)`, which gives every sampling row one token.
 """
 

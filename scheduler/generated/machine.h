@@ -14,7 +14,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "fbc0b0a2e5d9381c4c27c8a4623f98e92cb1b95bd2a175624852ba2a8b958d23";
+inline constexpr std::string_view kSpecHash = "89d7f39d6eb7412095ea7e6ac004c45e9fac81601c85cf60dcaca6a184a5aef0";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

@@ -132,15 +132,3 @@ def evict(t: Transition, b: Expr) -> None:
     t.set(fill[b], 0)
     t.add(free.place, 1)
     t.add(cached.place, -1)
-
-
-spec.choice(
-    "releasing a held block",
-    "release_owned",
-    "release_to_limbo",
-    "release_shared",
-    "release_to_cache",
-    when=lambda r, b: leaving(r) & holds(r, b),
-    r=Request,
-    b=Block,
-)

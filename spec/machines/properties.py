@@ -175,18 +175,29 @@ def only_the_device_ends_a_step(s: Expr) -> Expr:
 
 # P10: abort is possible at any moment, and then everything comes back.
 
-spec.choice(
-    "abort while live",
-    "abort",
-    when=lambda r: request_state(r).isin(R.WAITING, R.PREFILL, R.DECODE, R.RETRACTING),
-    r=Request,
-)
+
+@spec.choice("P10", "abort", r=Request)
+def abort_is_possible_while_live(r: Expr) -> Expr:
+    """A request can be aborted at any moment of its life."""
+    return request_state(r).isin(R.WAITING, R.PREFILL, R.DECODE, R.RETRACTING)
 
 
-spec.choice("close when empty", "close", when=lambda r: (request_state(r) == R.RELEASING) & (blocks(r) == 0), r=Request)
+@spec.choice("P10", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", r=Request, b=Block)
+def every_block_of_a_leaving_request_is_released(r: Expr, b: Expr) -> Expr:
+    """For every block of a request that finished, was aborted or is retracted, exactly one release is possible."""
+    return leaving(r) & holds(r, b)
 
 
-spec.choice("reap when landed", "reap", when=lambda b: (block_state(b) == B.LIMBO) & (stamp(b) <= landed()), b=Block)
+@spec.choice("P10", "close", r=Request)
+def an_empty_leaving_request_is_closed(r: Expr) -> Expr:
+    """A request that has given back everything can be closed."""
+    return (request_state(r) == R.RELEASING) & (blocks(r) == 0)
+
+
+@spec.choice("P10", "reap", b=Block)
+def limbo_is_reaped(b: Expr) -> Expr:
+    """A block in limbo is free as soon as its last step has landed."""
+    return (block_state(b) == B.LIMBO) & (stamp(b) <= landed())
 
 
 @spec.action("P10", r=Request)
@@ -229,6 +240,12 @@ def finished_in_order(s: Expr, z: Expr) -> Expr:
 
 
 # P14: determinism.
+
+
+@spec.choice("P14", "land_row", "drop_row", s=Step, r=Request)
+def a_done_row_is_landed_or_dropped(s: Expr, r: Expr) -> Expr:
+    """Every row of a done step is landed if its request runs and dropped if it left: never both, never neither."""
+    return (step_state(s) == S.DONE) & in_step(s, r)
 
 
 @spec.safety("P14", r=Request, q=Request)

@@ -137,13 +137,3 @@ def retire(t: Transition, s: Expr) -> None:
     t.guard("no rows left", rows(s) == 0)
     t.set(landed.place, number(s))
     t.set(number[s], 0)
-
-
-spec.choice(
-    "a row of a done step",
-    "land_row",
-    "drop_row",
-    when=lambda s, r: (step_state(s) == S.DONE) & in_step(s, r),
-    s=Step,
-    r=Request,
-)
