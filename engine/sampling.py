@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 MAX_STOP_STRINGS: Final = 16
+_CANDIDATES: Final = 1024
+"""Most likely tokens that the filters look at first on a CPU."""
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -133,9 +135,9 @@ class SamplingBatch:
         )
 
     @property
-    def filtered(self) -> bool:
-        """Whether any row drops tokens by top_k, top_p or min_p."""
-        return bool((self.top_p < 1).any() or (self.top_k > 0).any() or (self.min_p > 0).any())
+    def filtered(self) -> NDArray[np.int64]:
+        """Which of the sampled rows drop tokens by top_k, top_p or min_p."""
+        return np.flatnonzero((self.top_p < 1) | (self.top_k > 0) | (self.min_p > 0))
 
 
 def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
@@ -150,29 +152,41 @@ def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
     scaled = chosen.float()
     # The maximum is subtracted before the division, so that a tiny temperature cannot overflow.
     probabilities = torch.softmax((scaled - scaled.amax(dim=-1, keepdim=True)) / temperature, dim=-1)
-    if batch.filtered:
-        probabilities = _drop_unlikely(probabilities, batch)
+    filtered = batch.filtered
+    if len(filtered):
+        rows_to_filter = torch.from_numpy(filtered).to(device)
+        some = probabilities[rows_to_filter]
+        probabilities[rows_to_filter] = some * (some >= _thresholds(some, batch, filtered))
     tokens[rows] = _draw(probabilities, torch.from_numpy(batch.uniform).to(device))
     return tokens
 
 
-def _drop_unlikely(probabilities: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
-    """Zero what top_k, top_p and min_p drop. Each filter is a threshold, so ties do not depend on the sort's order."""
-    device = probabilities.device
-    vocab = probabilities.shape[-1]
-    ordered = probabilities.sort(dim=-1, descending=True).values
-    top_k = np.where((batch.top_k == 0) | (batch.top_k > vocab), vocab, batch.top_k)
-    last_kept = torch.from_numpy(top_k - 1).to(device)[:, None]
-    top_p = torch.from_numpy(batch.top_p).to(device)[:, None]
-    min_p = torch.from_numpy(batch.min_p).to(device)[:, None]
+def _thresholds(probabilities: torch.Tensor, batch: SamplingBatch, filtered: NDArray[np.int64]) -> torch.Tensor:
+    """The probability, [n, 1], below which top_k, top_p and min_p drop a token; `probabilities`: [n, vocab].
 
-    cumulative = ordered.cumsum(dim=-1, dtype=torch.float64)
-    mass = cumulative.gather(1, last_kept)
-    # The first index at which the kept mass reaches top_p of what top_k left; exactly 1 keeps all of it.
-    reached = torch.searchsorted(cumulative, mass * top_p)
-    nucleus = torch.where(top_p < 1, torch.minimum(reached, last_kept), last_kept)
-    threshold = torch.maximum(ordered.gather(1, nucleus), ordered[:, :1] * min_p)
-    return probabilities * (probabilities >= threshold)
+    A threshold on the value keeps tokens of equal probability together, whatever order a sort gives them.
+    """
+    device, vocab = probabilities.device, probabilities.shape[-1]
+    top_k = np.where(batch.top_k[filtered] == 0, vocab, np.minimum(batch.top_k[filtered], vocab))
+    last_kept = torch.from_numpy(top_k - 1).to(device)[:, None]
+    top_p = torch.from_numpy(batch.top_p[filtered]).to(device)[:, None]
+    min_p = torch.from_numpy(batch.min_p[filtered]).to(device)[:, None]
+    unlimited = torch.from_numpy(top_k == vocab).to(device)[:, None]
+    total = probabilities.sum(dim=-1, keepdim=True, dtype=torch.float64)
+
+    # Sorting the whole vocabulary is what costs on a CPU, and the nucleus is nearly always small. On a GPU it costs
+    # less than to wait for the answer to whether it is needed.
+    few = device.type == "cpu" and int(top_k[top_k < vocab].max(initial=0)) <= _CANDIDATES < vocab
+    for count in (_CANDIDATES, vocab) if few else (vocab,):
+        ordered = (probabilities.topk(count) if count < vocab else probabilities.sort(descending=True)).values
+        cumulative = ordered.cumsum(dim=-1, dtype=torch.float64)
+        last = last_kept.clamp(max=count - 1)
+        wanted = top_p * torch.where(unlimited, total, cumulative.gather(1, last))
+        if count == vocab or bool((~unlimited | (top_p == 1) | (cumulative[:, -1:] >= wanted)).all()):
+            break
+    nucleus = torch.where(top_p < 1, torch.minimum(torch.searchsorted(cumulative, wanted), last), last)
+    threshold = torch.where(unlimited & (top_p == 1), 0.0, ordered.gather(1, nucleus))
+    return torch.maximum(threshold, ordered[:, :1] * min_p)
 
 
 def _draw(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -181,4 +195,5 @@ def _draw(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     total = cumulative[:, -1:]
     # The next float below the total keeps rounding from reaching past the last token that has any probability.
     target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, target, right=True).squeeze(1)
+    tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+    return tokens.clamp(max=probabilities.shape[-1] - 1)  # NaN logits must not lead to a token that does not exist

@@ -114,6 +114,34 @@ def test_only_tokens_that_the_filters_keep_are_drawn_and_all_of_them_can_be(
     assert likely <= tokens
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 8.0], ids=["flat", "normal", "peaked"])
+@pytest.mark.parametrize("top_k", [0, 7, 1500])
+@pytest.mark.parametrize("top_p", [0.3, 0.95, 1.0])
+@pytest.mark.parametrize("min_p", [0.0, 0.4])
+def test_a_large_vocabulary_is_filtered_as_the_definition_says(
+    scale: float, top_k: int, top_p: float, min_p: float
+) -> None:
+    """Flat distributions need more candidates than the sampler looks at first."""
+    logits = torch.randn(4000, generator=torch.Generator().manual_seed(3)) * scale
+    params = SamplingParams(top_k=top_k, top_p=top_p, min_p=min_p, seed=0)
+    others = [SamplingParams(seed=0), SamplingParams(top_k=1, seed=0), GREEDY]
+    count = 50
+    batch = SamplingBatch([params] * count + others, [0] * (count + 3), np.arange(count + 3))
+    u = np.append(np.linspace(0, 0.999, count), [0.5, 0.5])
+    batch.uniform = u
+    tokens = sample(logits.expand(count + 3, -1), batch).tolist()
+
+    p = torch.softmax(logits.double(), dim=-1).numpy()
+    kept = supported(logits, params)
+    cumulative = np.cumsum(np.where(np.isin(np.arange(4000), list(kept)), p, 0))
+    expected = np.searchsorted(cumulative, u[:count] * cumulative[-1], side="right")
+    # float32 probabilities may move a border of the cumulative sum past a random number, to the next kept token.
+    order = {token: i for i, token in enumerate(sorted(kept))}
+    assert set(tokens[:count]) <= kept
+    assert max(abs(order[a] - order[int(b)]) for a, b in zip(tokens[:count], expected, strict=True)) <= 1
+    assert tokens[-2] == tokens[-1] == int(logits.argmax())
+
+
 def test_frequencies_follow_the_softmax() -> None:
     logits = torch.tensor([0.5, 2.0, -1.0, 1.0, 0.0])
     count = 40_000
