@@ -15,19 +15,26 @@ import pytest
 CLIENTS = 64
 
 
-def raw_request(server: Any, **body: Any) -> socket.socket:
-    """A connection on which a completion has been asked for."""
+def raw_request(server: Any, path: str = "/v1/completions", **body: Any) -> socket.socket:
+    """A connection on which something has been asked for."""
     content = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n"
     connection = socket.create_connection(server.address)
     connection.sendall(head.encode() + content)
     return connection
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_client_that_leaves_while_its_request_runs(server: Any, stream: bool) -> None:
+@pytest.mark.parametrize(
+    ("path", "prompt"),
+    [
+        ("/v1/completions", {"prompt": "abc"}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "abc"}]}),
+    ],
+)
+def test_client_that_leaves_while_its_request_runs(server: Any, path: str, prompt: Any, stream: bool) -> None:
     server.runner.step_seconds = 0.005
-    connection = raw_request(server, prompt="abc", max_tokens=900, ignore_eos=True, stream=stream)
+    connection = raw_request(server, path, **prompt, max_tokens=900, ignore_eos=True, stream=stream)
     server.wait_until("tokenspeed_num_requests_running", 1)
     connection.close()
     server.assert_drained()  # long before its 900 tokens
@@ -37,7 +44,7 @@ def test_client_that_leaves_while_its_request_runs(server: Any, stream: bool) ->
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_client_that_leaves_while_its_request_waits(serving: ModuleType, stream: bool) -> None:
-    with serving.running_server(serving.small_config(max_running=1)) as server:
+    with serving.running_server(serving.small_config(max_running=1), max_waiting=1) as server:
         server.runner.hold()
         first = raw_request(server, prompt="first", max_tokens=4)
         server.wait_until("tokenspeed_num_requests_running", 1)
@@ -45,9 +52,13 @@ def test_client_that_leaves_while_its_request_waits(serving: ModuleType, stream:
         server.wait_until("tokenspeed_num_requests_waiting", 1)
         second.close()
         server.wait_until("tokenspeed_num_requests_waiting", 0)
+        third = raw_request(server, prompt="third")  # takes the place in line
+        server.wait_until("tokenspeed_num_requests_waiting", 1)
         server.runner.release()
         assert b"200 OK" in first.recv(1000)
+        assert b"200 OK" in third.recv(1000)
         first.close()
+        third.close()
 
 
 def test_client_that_leaves_during_a_chunked_prefill(serving: ModuleType) -> None:

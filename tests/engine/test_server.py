@@ -197,6 +197,18 @@ def test_request_that_fits_exactly_and_one_token_more(server: Any) -> None:
     assert chat(server, "x" * 900, ignore_eos=True).json()["usage"]["total_tokens"] == 1024
 
 
+def test_prompt_that_the_scheduler_refuses_ends_the_whole_call(server: Any, serving: ModuleType) -> None:
+    model = server.service.model
+    server.service.model = serving.ServedModel("fake", model.tokenizer, model.chat_template, 10**6)
+    server.runner.step_seconds = 0.005
+    refused = post(server, "completions", prompt=["abc", "x" * 2000], max_tokens=900, ignore_eos=True)
+    assert refused.status_code == 400
+    assert (refused.json()["error"]["code"], refused.json()["error"]["param"]) == ("request_rejected", "prompt")
+    server.assert_drained()
+    assert server.metric('tokenspeed_admission_rejections_total{reason="scheduler"}') == 1
+    assert server.metric('tokenspeed_request_success_total{finished_reason="abort"}') == 1
+
+
 def test_too_many_waiting_requests_are_refused(serving: ModuleType) -> None:
     with (
         serving.running_server(serving.small_config(max_running=2), max_waiting=3) as server,
