@@ -28,9 +28,17 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 class Operation:
     """One operation: the names of its traits, its kernels, and the selections made so far."""
 
-    def __init__(self, registry: Registry, name: str, traits: tuple[str, ...], folder: str | None) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        name: str,
+        traits: tuple[str, ...],
+        derived: Mapping[str, Callable[[Mapping[str, int]], int]],
+        folder: str | None,
+    ) -> None:
         self.name = name
         self.traits = traits
+        self.derived = derived
         self.variable = f"TOKENSPEED_KERNEL_{name.upper()}"
         self._registry = registry
         self._folder = folder
@@ -43,10 +51,11 @@ class Operation:
         """Register a kernel. Raises InvalidKernel if its declaration contradicts the operation or a kernel it has."""
         if kernel.name in self._kernels:
             raise InvalidKernel(f"{self.name} already has a kernel named {kernel.name!r}; choose another name")
-        unknown = [trait for trait in kernel.traits if trait not in self.traits]
+        known = (*self.traits, *self.derived)
+        unknown = [trait for trait in kernel.traits if trait not in known]
         if unknown:
             raise InvalidKernel(
-                f"kernel {kernel.name!r} constrains {', '.join(unknown)}, but {self.name} has {', '.join(self.traits)}"
+                f"kernel {kernel.name!r} constrains {', '.join(unknown)}, but {self.name} has {', '.join(known)}"
             )
         if kernel.band is Band.REFERENCE and (kernel.platforms != (ANY_DEVICE,) or kernel.dtypes or kernel.traits):
             raise InvalidKernel(f"kernel {kernel.name!r} is a REFERENCE and must fit everything: drop its limits")
@@ -76,8 +85,9 @@ class Operation:
         return selection
 
     def named(self, traits: tuple[int, ...]) -> dict[str, int]:
-        """Trait values by name."""
-        return dict(zip(self.traits, traits, strict=True))
+        """Trait values by name, derived ones last."""
+        values = dict(zip(self.traits, traits, strict=True))
+        return values | {name: derive(values) for name, derive in self.derived.items()}
 
     def judge(self, problem: Problem, override: str | None = None) -> Selection:
         """Judge every kernel for a problem, uncached; otherwise like `select`."""
@@ -142,11 +152,22 @@ class Registry:
         self.loading = threading.RLock()
         self._operations: dict[str, Operation] = {}
 
-    def declare(self, name: str, *, traits: tuple[str, ...], folder: str | None = None) -> Operation:
-        """Add an operation. `folder` is the package whose modules hold its kernels, imported at the first selection."""
+    def declare(
+        self,
+        name: str,
+        *,
+        traits: tuple[str, ...],
+        derived: Mapping[str, Callable[[Mapping[str, int]], int]] | None = None,
+        folder: str | None = None,
+    ) -> Operation:
+        """Add an operation.
+
+        `derived` traits follow from the others, given by name; kernels may constrain them like any. `folder` is the
+        package whose modules hold its kernels, imported at the first selection.
+        """
         if name in self._operations:
             raise InvalidKernel(f"operation {name!r} is already declared")
-        self._operations[name] = Operation(self, name, traits, folder)
+        self._operations[name] = Operation(self, name, traits, derived or {}, folder)
         return self._operations[name]
 
     def operation(self, name: str) -> Operation:
@@ -201,7 +222,8 @@ class Registry:
         if set(traits) != set(target.traits):
             raise TypeError(f"{operation} has traits {', '.join(target.traits)}; got {', '.join(traits) or 'none'}")
         capability = device if isinstance(device, Capability) else capability_of(torch.device(device))
-        return target.judge(Problem(operation, capability, dtype, traits), kernel)
+        values = tuple(traits[name] for name in target.traits)
+        return target.judge(Problem(operation, capability, dtype, target.named(values)), kernel)
 
     def load_plugins(self) -> None:
         """Import third parties' kernels, once."""

@@ -1,4 +1,4 @@
-"""Check and time the Triton MLA decode on a CUDA machine, and print one JSON document.
+"""Check and time the kernels of MLA decode on a CUDA machine, and print one JSON document.
 
     python benchmarks/kernels/mla_decode_check.py > result.json
 
@@ -7,11 +7,12 @@ exit status is 1 if any result is wrong.
 
 Checks: bfloat16 and float16 against the reference in float64 on the rounded inputs, with cache, results and workspaces
 poisoned, and the same bits twice. Times: CUDA graph replays between CUDA events, over enough copies of the cache that
-the L2 cache does not hold them, Triton and torch reference in turns, median of the rounds.
+the L2 cache does not hold them, all kernels and the torch reference in turns, median of the rounds.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import subprocess
@@ -42,8 +43,8 @@ def import_from_tree() -> tempfile.TemporaryDirectory[str]:
 
 _LINK = import_from_tree()
 from tokenspeed.kernels import explain, mla_decode  # noqa: E402
-from tokenspeed.kernels.mla import triton_split_kv  # noqa: E402
-from tokenspeed.kernels.mla.triton_split_kv import NARROW, WIDE, Tile, choose_splits, choose_tile  # noqa: E402
+from tokenspeed.kernels.mla import gluon_hopper, triton_split_kv  # noqa: E402
+from tokenspeed.kernels.mla.triton_split_kv import NARROW, WIDE, Tile, choose_splits  # noqa: E402
 
 BLOCK_SIZE = 64
 SCALE = 576**-0.5
@@ -56,27 +57,35 @@ ROUNDS = 7
 REFERENCE_ROUNDS = 3
 
 RAGGED = [1, 63, 64, 65, 127, 2000, 0, 8191]
-# heads, q_len, splits (None: the kernel's choice)
-CHECKED = [
-    *((16, q_len, splits) for q_len in (1, 2, 3, 4) for splits in (None, 1, 7, 64)),
-    *((32, q_len, splits) for q_len in (1, 2, 4) for splits in (None, 1)),
-    *((128, q_len, splits) for q_len in (1, 2) for splits in (None, 1)),
-]
-# heads, q_len, context, rows
+MANY_ROWS = [(37 * row) % 400 for row in range(300)]
+IMBALANCED = [4641, 45118, 1730, 1696]
+"""The lengths of ThunderMLA's example (Hazy Research, 2025)."""
+# heads, q_len
+CHECKED = [(16, 1), (16, 2), (16, 3), (16, 4), (32, 1), (32, 2), (32, 4), (128, 1), (128, 2), (20, 3)]
+# How finely to cut the work: splits of each row (Triton) or parts of the batch (Gluon); None is the kernel's choice.
+CUTS = [None, 1, 7, 64]
+# heads, q_len, context of each row
 TIMED = [
-    (16, 1, 1_024, 8),
-    (16, 1, 8_192, 1),
-    (16, 1, 8_192, 32),
-    (16, 1, 8_192, 128),
-    (16, 1, 51_200, 1),
-    (16, 1, 51_200, 16),
-    (16, 2, 51_200, 16),
-    (16, 4, 8_192, 128),
-    (16, 4, 51_200, 16),
-    (32, 1, 51_200, 16),
-    (32, 2, 51_200, 16),
-    (128, 1, 8_192, 32),
-    (128, 1, 51_200, 8),
+    (16, 1, [1_024] * 8),
+    (16, 1, [8_192]),
+    (16, 1, [8_192] * 32),
+    (16, 1, [8_192] * 128),
+    (16, 1, [51_200]),
+    (16, 1, [51_200] * 16),
+    (16, 1, [131_072] * 8),
+    (16, 2, [51_200] * 16),
+    (16, 4, [8_192] * 128),
+    (16, 4, [51_200] * 16),
+    (16, 4, IMBALANCED),
+    (32, 1, [8_192] * 128),
+    (32, 1, [51_200] * 16),
+    (32, 2, [51_200]),
+    (32, 2, [51_200] * 16),
+    (32, 2, [131_072] * 8),
+    (64, 1, [8_192] * 32),
+    (128, 1, [8_192] * 32),
+    (128, 1, [51_200] * 8),
+    (128, 4, [8_192] * 32),
 ]
 
 
@@ -111,21 +120,49 @@ def make_batch(contexts: list[int], heads: int, q_len: int, dtype: torch.dtype, 
     return Batch(q, kv_cache, block_table, torch.tensor(contexts, dtype=torch.int32, device=device))
 
 
-def run_poisoned(batch: Batch, tile: Tile | None = None, splits: int | None = None) -> tuple[Tensor, Tensor]:
-    """Run the Triton kernels into results, and a workspace if `splits` is given, that are NaN until written."""
-    rows, q_len, heads, _ = batch.q.shape
+@dataclass(frozen=True)
+class Variant:
+    """A kernel in one configuration: the Triton kernel with a tile, or the Gluon kernel (`tile` None)."""
 
-    def poisoned(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.full(shape, torch.nan, dtype=dtype, device=batch.q.device)
+    tile: Tile | None
 
-    out, lse = poisoned(rows, q_len, heads, 512, dtype=batch.q.dtype), poisoned(rows, q_len, heads)
-    workspace = None
-    if splits is not None:
-        workspace = poisoned(rows, splits, q_len, heads, 512), poisoned(rows, splits, q_len, heads)
-    triton_split_kv.mla_decode(
-        *batch.inputs, scale=SCALE, out=out, lse=lse, tile=tile, splits=splits, workspace=workspace
-    )
-    return out, lse
+    def run(self, batch: Batch, out: Tensor, lse: Tensor, cut: int | None = None, poison: bool = False) -> None:
+        """Run it, with `cut` splits or parts; `poison` the workspace, which then needs `cut`."""
+        rows, q_len, heads, _ = batch.q.shape
+        workspace = None
+        if poison and cut is not None:
+            results = (rows, cut) if self.tile else (cut + rows - 1,)
+            workspace = poisoned(batch, *results, q_len, heads, 512), poisoned(batch, *results, q_len, heads)
+        if self.tile:
+            triton_split_kv.mla_decode(
+                *batch.inputs, scale=SCALE, out=out, lse=lse, tile=self.tile, splits=cut, workspace=workspace
+            )
+        else:
+            gluon_hopper.mla_decode(*batch.inputs, scale=SCALE, out=out, lse=lse, parts=cut, workspace=workspace)
+
+    def run_poisoned(self, batch: Batch, cut: int | None) -> tuple[Tensor, Tensor]:
+        """Run it into results, and a workspace, that are NaN until written."""
+        rows, q_len, heads, _ = batch.q.shape
+        cut = cut or self.own_cut(batch)
+        out, lse = poisoned(batch, rows, q_len, heads, 512).to(batch.q.dtype), poisoned(batch, rows, q_len, heads)
+        self.run(batch, out, lse, cut, poison=True)
+        return out, lse
+
+    def own_cut(self, batch: Batch) -> int:
+        """The splits or parts that the kernel chooses."""
+        rows, q_len, heads, _ = batch.q.shape
+        blocks, queries = batch.block_table.shape[1], q_len * heads
+        _, multiprocessors = triton_split_kv.device_limits(batch.q.device)
+        if self.tile:
+            return choose_splits(rows, queries, blocks * BLOCK_SIZE, self.tile, multiprocessors)
+        return gluon_hopper.choose_parts(rows, queries, blocks, multiprocessors)
+
+
+VARIANTS = {"triton_narrow": Variant(NARROW), "triton_wide": Variant(WIDE), "gluon_hopper": Variant(None)}
+
+
+def poisoned(batch: Batch, *shape: int) -> Tensor:
+    return torch.full(shape, torch.nan, device=batch.q.device)
 
 
 def errors(batch: Batch, out: Tensor, lse: Tensor) -> dict[str, Any]:
@@ -143,15 +180,17 @@ def errors(batch: Batch, out: Tensor, lse: Tensor) -> dict[str, Any]:
     return {"rel_l2": rel_l2, "lse_max_abs": lse_error, "empty_is_exact": empty_is_exact, "passed": passed}
 
 
-def check(heads: int, q_len: int, splits: int | None, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """One case over ragged contexts, run twice."""
-    batch = make_batch(RAGGED, heads, q_len, dtype, device)
-    first, second = run_poisoned(batch, splits=splits), run_poisoned(batch, splits=splits)
+def check(
+    name: str, contexts: list[int], heads: int, q_len: int, cut: int | None, dtype: torch.dtype, device: torch.device
+) -> dict[str, Any]:
+    """One case, run twice."""
+    batch = make_batch(contexts, heads, q_len, dtype, device)
+    first, second = VARIANTS[name].run_poisoned(batch, cut), VARIANTS[name].run_poisoned(batch, cut)
     same_bits = all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     result = errors(batch, *first)
     result["passed"] = result["passed"] and same_bits
-    case = {"heads": heads, "q_len": q_len, "splits": splits, "dtype": str(dtype).removeprefix("torch.")}
-    return {**case, "same_bits_twice": same_bits, **result}
+    case = {"kernel": name, "rows": len(contexts), "heads": heads, "q_len": q_len, "cut": cut}
+    return {**case, "dtype": str(dtype).removeprefix("torch."), "same_bits_twice": same_bits, **result}
 
 
 def captured(calls: list[Callable[[], object]]) -> torch.cuda.CUDAGraph:
@@ -188,50 +227,38 @@ def measure_read_bandwidth(device: torch.device) -> float:
 
 
 def time_shape(
-    heads: int, q_len: int, context: int, rows: int, bandwidth: float, device: torch.device
+    names: list[str], heads: int, q_len: int, contexts: list[int], bandwidth: float, device: torch.device
 ) -> dict[str, Any]:
-    """Time each tile and the torch reference on one shape in bfloat16, and check the results."""
-    queries = q_len * heads
-    arch, multiprocessors = triton_split_kv.device_limits(device)
-    first = make_batch([context] * rows, heads, q_len, torch.bfloat16, device)
+    """Time each kernel and the torch reference on one batch in bfloat16, and check the results."""
+    queries, rows = q_len * heads, len(contexts)
+    first = make_batch(contexts, heads, q_len, torch.bfloat16, device)
     copies = max(1, min(64, -(-ROTATED_BYTES // first.kv_cache.nbytes)))
     batches = [first] + [
         Batch(first.q, first.kv_cache.clone(), first.block_table, first.context_lens) for _ in range(copies - 1)
     ]
     calls_per_round = max(copies, 16)
-    tiles = {"narrow": NARROW, "wide": WIDE} if arch == 90 else {"narrow": NARROW}
-    chosen = choose_tile(queries, arch)
+    rotation = [batches[index % copies] for index in range(calls_per_round)]
     graphs, results = {}, {}
-    for name, tile in tiles.items():
-        splits = choose_splits(rows, queries, first.block_table.shape[1] * BLOCK_SIZE, tile, multiprocessors)
-        results[name] = {
-            "chosen": tile is chosen,
-            "splits": splits,
-            **errors(first, *run_poisoned(first, tile, splits)),
-        }
+    for name in names:
+        variant = VARIANTS[name]
+        results[name] = {"cut": variant.own_cut(first), **errors(first, *variant.run_poisoned(first, None))}
         out = first.q.new_empty(rows, q_len, heads, 512)
         lse = first.q.new_empty(rows, q_len, heads, dtype=torch.float32)
-
-        def call(batch: Batch, tile: Tile = tile, out: Tensor = out, lse: Tensor = lse) -> None:
-            triton_split_kv.mla_decode(*batch.inputs, scale=SCALE, out=out, lse=lse, tile=tile)
-
-        rotation = [batches[index % copies] for index in range(calls_per_round)]
-        graphs[name] = captured([lambda batch=batch, call=call: call(batch) for batch in rotation])  # type: ignore[misc]
+        graphs[name] = captured([functools.partial(variant.run, batch, out, lse) for batch in rotation])
 
     def reference() -> None:
         mla_decode(*first.inputs, scale=SCALE, kernel="reference")
 
     reference()
-    times: dict[str, list[float]] = {name: [] for name in (*tiles, "reference")}
+    times: dict[str, list[float]] = {name: [] for name in (*names, "reference")}
     for round_ in range(ROUNDS):
         for name, graph in graphs.items():
             times[name].append(elapsed_us(graph.replay) / calls_per_round)
         if round_ < REFERENCE_ROUNDS:
             times["reference"].append(elapsed_us(reference))
-    reference_us = statistics.median(times["reference"])
-    bytes_read = rows * context * 576 * 2
-    flops = 2 * rows * queries * context * (576 + 512)
-    for name in tiles:
+    bytes_read = sum(contexts) * 576 * 2
+    flops = 2 * queries * sum(contexts) * (576 + 512)
+    for name in names:
         us = statistics.median(times[name])
         results[name] |= {
             "us": us,
@@ -239,10 +266,19 @@ def time_shape(
             "gigabytes_per_s": bytes_read / us * 1e-3,
             "tflop_per_s": flops / us * 1e-6,
             "part_of_read_bandwidth": bytes_read / us * 1e6 / bandwidth,
-            "reference_over_triton": reference_us / us,
         }
-    shape = {"heads": heads, "q_len": q_len, "context": context, "rows": rows, "cache_copies": copies}
-    return {**shape, "reference_us": reference_us, "tiles": results}
+    chosen = explain(
+        "mla_decode", device=device, dtype=torch.bfloat16, heads=heads, q_len=q_len, block_size=64, dense_cache=1
+    ).kernel.name
+    shape = {"heads": heads, "q_len": q_len, "contexts": compact(contexts), "chosen": chosen, "cache_copies": copies}
+    return {**shape, "reference_us": statistics.median(times["reference"]), "kernels": results}
+
+
+def compact(contexts: list[int]) -> str:
+    """128 x 8192, or the lengths one by one."""
+    if len(set(contexts)) == 1:
+        return f"{len(contexts)} x {contexts[0]}"
+    return " ".join(map(str, contexts))
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -275,23 +311,32 @@ def main() -> int:
     device = torch.device("cuda", torch.cuda.current_device())
     torch.manual_seed(0)
     report: dict[str, Any] = {"machine": machine(device)}
-    selection = explain("mla_decode", device=device, dtype=torch.bfloat16, heads=16, q_len=1, block_size=BLOCK_SIZE)
-    report["selection"] = str(selection).splitlines()
+    hopper = report["machine"]["compute_capability"] == "9.0"
+    names = [name for name in VARIANTS if hopper or name == "triton_narrow"]
     report["read_bandwidth_gigabytes_per_s"] = (bandwidth := measure_read_bandwidth(device)) * 1e-9
+    cases = [(name, RAGGED, *shape, cut) for name in names for shape in CHECKED for cut in CUTS]
+    cases += [(name, MANY_ROWS, 16, 2, cut) for name in names for cut in CUTS]
     report["checks"] = []
     for dtype in (torch.bfloat16, torch.float16):
-        for heads, q_len, splits in CHECKED:
-            result = check(heads, q_len, splits, dtype, device)
+        for case in cases:
+            result = check(*case, dtype, device)
             report["checks"].append(result)
-            progress(f"check {result}")
+            if not result["passed"]:
+                progress(f"WRONG {result}")
+    progress(f"{len(report['checks'])} checks, {sum(check['passed'] for check in report['checks'])} passed")
     report["timings"] = []
     for shape in TIMED:
-        result = time_shape(*shape, bandwidth, device)
-        report["timings"].append(result)
-        progress(f"time {result}")
+        timing = time_shape(names, *shape, bandwidth, device)
+        report["timings"].append(timing)
+        parts = [
+            f"{name} {result['us']:.1f} us {result['part_of_read_bandwidth']:.0%} {result['tflop_per_s']:.0f} TF"
+            for name, result in timing["kernels"].items()
+        ]
+        shown = f"{timing['heads']:3} heads, q_len {timing['q_len']}, {timing['contexts']:>22} ({timing['chosen']})"
+        progress(f"{shown}: {' | '.join(parts)}")
         torch.cuda.empty_cache()
-    tiles = [tile for timing in report["timings"] for tile in timing["tiles"].values()]
-    report["passed"] = all(result["passed"] for result in (*report["checks"], *tiles))
+    timed = [result for timing in report["timings"] for result in timing["kernels"].values()]
+    report["passed"] = all(result["passed"] for result in (*report["checks"], *timed))
     json.dump(report, sys.stdout, indent=1)
     print()
     return 0 if report["passed"] else 1

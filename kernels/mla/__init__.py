@@ -15,7 +15,12 @@ ROPE_DIM = 64
 CACHED_DIM = LATENT_DIM + ROPE_DIM
 """Cached values of a token, shared by all heads."""
 
-_OPERATION = REGISTRY.declare("mla_decode", traits=("heads", "q_len", "block_size"), folder=__name__)
+_OPERATION = REGISTRY.declare(
+    "mla_decode",
+    traits=("heads", "q_len", "block_size", "dense_cache"),
+    derived={"queries": lambda traits: traits["heads"] * traits["q_len"]},
+    folder=__name__,
+)
 
 
 def mla_decode(
@@ -76,6 +81,8 @@ def mla_decode(
     for name, tensor in (("out", out), ("lse", lse)):
         if not tensor.is_contiguous():
             raise ValueError(f"{name} has strides {list(tensor.stride())}; it must be contiguous")
-    selection = _OPERATION.select(q.device, q.dtype, (heads, q_len, kv_cache.shape[1]), kernel)
+    # What a bulk copy needs: tokens that adjoin, from a 16-byte boundary on.
+    dense_cache = int(kv_cache.is_contiguous() and kv_cache.data_ptr() % 16 == 0 and kv_cache.numel() > 0)
+    selection = _OPERATION.select(q.device, q.dtype, (heads, q_len, kv_cache.shape[1], dense_cache), kernel)
     selection.kernel.run(q, kv_cache, block_table, context_lens, scale=scale, out=out, lse=lse)
     return out, lse

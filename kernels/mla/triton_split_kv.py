@@ -23,6 +23,7 @@ from ..device import Platform
 from ..kernel import Band
 from ..registry import register
 from . import LATENT_DIM, ROPE_DIM
+from .merge import MERGED_VALUES, merge_columns, merge_splits
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether TRITON_INTERPRET=1 was set at import: the kernels then run on the CPU, slowly, for tests."""
@@ -146,40 +147,6 @@ def attend_split(
     tl.store(out_ptr + target, out.to(out_ptr.dtype.element_ty), mask=is_query[:, None])
 
 
-@triton.jit(do_not_specialize=["queries", "splits"])  # type: ignore[untyped-decorator]
-def merge_splits(
-    part_out_ptr: tl.tensor,  # float32 [rows, splits, queries, 512]
-    part_lse_ptr: tl.tensor,  # float32 [rows, splits, queries]
-    out_ptr: tl.tensor,  # [rows, queries, 512]
-    lse_ptr: tl.tensor,  # float32 [rows, queries]
-    queries: tl.tensor,
-    splits: tl.tensor,
-    LATENT: tl.constexpr,
-) -> None:
-    """Merge the splits of one query, weighted by their share of the sum of exponentials. Grid: (queries, rows)."""
-    query = tl.program_id(0)
-    row = tl.program_id(1).to(tl.int64)
-    latent = tl.arange(0, LATENT)
-    largest = float("-inf")
-    total = 0.0
-    weighted = tl.zeros([LATENT], tl.float32)
-    for split in range(splits):
-        part = (row * splits + split) * queries + query
-        part_lse = tl.load(part_lse_ptr + part)
-        new_largest = tl.maximum(largest, part_lse)
-        shift = tl.where(new_largest == float("-inf"), 0.0, new_largest)
-        weight = tl.exp(part_lse - shift)
-        decay = tl.exp(largest - shift)
-        total = total * decay + weight
-        weighted = weighted * decay + weight * tl.load(part_out_ptr + part * LATENT + latent)
-        largest = new_largest
-    seen = total > 0
-    lse = tl.where(seen, largest + tl.log(tl.where(seen, total, 1.0)), float("-inf"))
-    target = row * queries + query
-    tl.store(lse_ptr + target, lse)
-    tl.store(out_ptr + target * LATENT + latent, (weighted / tl.where(seen, total, 1.0)).to(out_ptr.dtype.element_ty))
-
-
 @register("mla_decode", name="triton_split_kv", band=Band.PORTABLE, platforms=_PLATFORMS, dtypes=_DTYPES)
 def mla_decode(
     q: Tensor,
@@ -239,7 +206,18 @@ def mla_decode(
             num_warps=tile.warps,
         )
         if splits > 1:
-            merge_splits[(queries, rows)](part_out, part_lse, out, lse, queries, splits, LATENT=LATENT_DIM, num_warps=4)
+            columns = merge_columns(rows * queries)
+            merge_splits[(queries, rows, LATENT_DIM // columns)](
+                part_out,
+                part_lse,
+                out,
+                lse,
+                queries,
+                splits,
+                COLUMNS=columns,
+                AT_ONCE=MERGED_VALUES // columns,
+                num_warps=4,
+            )
 
 
 @functools.cache

@@ -1,9 +1,14 @@
-"""Batches for the tests of MLA decode, shared with the cases that run under Triton's interpreter."""
+"""Batches for the tests of MLA decode, shared with the cases that run under Triton's interpreter, and the inspection of
+compiled kernels."""
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -86,3 +91,34 @@ def _relative_error(got: Tensor, expected: Tensor) -> float:
 def relative_error() -> Callable[[Tensor, Tensor], float]:
     """See `_relative_error`."""
     return _relative_error
+
+
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Compile anew, outside the user's cache."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
+    return tmp_path
+
+
+@pytest.fixture
+def check_resources(tmp_path: Path) -> Callable[[Any, int], None]:
+    """Checks of a compiled kernel and the shared memory a block may have: no trap instead of code, shared memory within
+    the limit, no register spilled to memory."""
+
+    def check(compiled: Any, shared_limit: int) -> None:
+        import triton
+
+        assert "trap;" not in compiled.asm["ptx"]
+        assert compiled.metadata.shared <= shared_limit
+        cubin = tmp_path / "kernel.cubin"
+        cubin.write_bytes(compiled.asm["cubin"])
+        dump = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin)]
+        usage = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
+        found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
+        assert found is not None, usage
+        registers, stack, local = map(int, found.groups())
+        assert (stack, local) == (0, 0), usage
+        assert registers <= 255
+        assert not re.search(r"\b(ld|st)\.local", compiled.asm["ptx"])
+
+    return check

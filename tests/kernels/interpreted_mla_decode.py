@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tokenspeed.kernels import explain, mla_decode
 from tokenspeed.kernels.mla import triton_split_kv
+from tokenspeed.kernels.mla.merge import merge_parts
 from tokenspeed.kernels.mla.triton_split_kv import NARROW, WIDE, Tile
 
 MakeBatch = Callable[..., Any]
@@ -159,7 +160,50 @@ def test_through_the_public_operation(make_mla_batch: MakeBatch, relative_error:
     assert empty[0].shape == (0, 4, 16, 512)
 
 
+@pytest.mark.parametrize("parts", [1, 2, 5, 40])
+def test_merging_parts_of_rows_laid_end_to_end(
+    make_mla_batch: MakeBatch, relative_error: RelativeError, parts: int
+) -> None:
+    """The definition fills the slots, one stretch of a row in one part at a time; the kernel merges them."""
+    contexts, min_tiles, queries = [300, 0, 64, 1, 200, 130, 0], 2, 32
+    batch = make_mla_batch(contexts, heads=16, q_len=2)
+    out, lse = batch.poisoned_results()
+    slot_out = torch.full((parts + len(contexts) - 1, queries, 512), torch.nan)
+    slot_lse = torch.full((parts + len(contexts) - 1, queries), torch.nan)
+    tiles = [-(-context // 64) for context in contexts]
+    tiles_per_part = max(-(-sum(tiles) // parts), min_tiles)
+    begin = 0
+    for row, count in enumerate(tiles):
+        for part in sorted({tile // tiles_per_part for tile in range(begin, begin + count)}):
+            first = max(part * tiles_per_part - begin, 0) * 64
+            last = min(((part + 1) * tiles_per_part - begin) * 64, contexts[row])
+            part_out, part_lse = attend_stretch(batch, row, first, last)
+            if (first, last) == (0, contexts[row]):
+                out[row], lse[row] = part_out, part_lse
+            else:
+                assert slot_lse[part + row].isnan().all()  # no slot is taken twice
+                slot_out[part + row], slot_lse[part + row] = part_out.flatten(0, 1), part_lse.flatten()
+        begin += count
+    sizes = {"MIN_TILES": min_tiles, "COLUMNS": 128, "AT_ONCE": 4}
+    merge_parts[(queries, len(contexts), 4)](
+        slot_out, slot_lse, batch.context_lens, out, lse, queries, len(contexts), parts, **sizes
+    )
+    check(batch, (out, lse), relative_error)
+
+
+def attend_stretch(batch: Any, row: int, first: int, last: int) -> tuple[Tensor, Tensor]:
+    """Attention of a row's queries over positions first to last of its context."""
+    _, q_len, _, _ = batch.q.shape
+    context = int(batch.context_lens[row])
+    position = torch.arange(first, last)
+    cached = batch.kv_cache[batch.block_table[row, position // 64].long(), position % 64]
+    scores = torch.einsum("qhd,kd->qhk", batch.q[row], cached) * batch.scale
+    scores.masked_fill_(position > torch.arange(context - q_len, context)[:, None, None], -torch.inf)
+    return scores.softmax(-1).nan_to_num(0.0) @ cached[:, :512], scores.logsumexp(-1)
+
+
 def test_bfloat16_is_refused_here() -> None:
-    selection = explain("mla_decode", device="cpu", dtype=torch.bfloat16, heads=16, q_len=1, block_size=64)
+    traits = {"heads": 16, "q_len": 1, "block_size": 64, "dense_cache": 1}
+    selection = explain("mla_decode", device="cpu", dtype=torch.bfloat16, **traits)
     assert selection.kernel.name == "reference"
     assert "dtype bfloat16, needs one of float16, float32" in str(selection)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from tokenspeed.kernels.mla.merge import MERGED_VALUES, merge_columns, merge_parts, merge_splits
 from tokenspeed.kernels.mla.triton_split_kv import (
     NARROW,
     WIDE,
@@ -28,10 +29,11 @@ from tokenspeed.kernels.mla.triton_split_kv import (
     attend_split,
     choose_splits,
     choose_tile,
-    merge_splits,
 )
 
 pytestmark = pytest.mark.serve
+
+CheckResources = Callable[[Any, int], None]
 
 
 @pytest.mark.slow
@@ -76,18 +78,22 @@ ATTEND_TYPES = {
     "splits": "i32",
 }
 MERGE_TYPES = {
-    "part_out_ptr": "*fp32",
-    "part_lse_ptr": "*fp32",
+    "slot_out_ptr": "*fp32",
+    "slot_lse_ptr": "*fp32",
+    "context_ptr": "*i32",
     "out_ptr": "*bf16",
     "lse_ptr": "*fp32",
     "queries": "i32",
     "splits": "i32",
+    "rows": "i32",
+    "parts": "i32",
 }
 
 
 def compile_for(arch: int, kernel: Any, types: dict[str, str], constexprs: dict[str, int], warps: int) -> Any:
     """Compile for a compute capability that this machine need not have."""
-    signature = types | dict.fromkeys(constexprs, "constexpr")
+    constexprs = {name: value for name, value in constexprs.items() if name in kernel.arg_names}
+    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
     aligned = {
         (index,): [["tt.divisibility", 16]]
         for index, name in enumerate(kernel.arg_names)
@@ -95,29 +101,6 @@ def compile_for(arch: int, kernel: Any, types: dict[str, str], constexprs: dict[
     }
     source = ASTSource(kernel, signature, constexprs=constexprs, attrs=aligned)
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
-
-
-def check_resources(compiled: Any, shared_limit: int, folder: Path) -> None:
-    """No trap instead of code, shared memory within the device's limit for a block, no register spilled to memory."""
-    assert "trap;" not in compiled.asm["ptx"]
-    assert compiled.metadata.shared <= shared_limit
-    cubin = folder / "kernel.cubin"
-    cubin.write_bytes(compiled.asm["cubin"])
-    dump = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", str(cubin)]
-    usage = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
-    found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
-    assert found is not None, usage
-    registers, stack, local = map(int, found.groups())
-    assert (stack, local) == (0, 0), usage
-    assert registers <= 255
-    assert not re.search(r"\b(ld|st)\.local", compiled.asm["ptx"])
-
-
-@pytest.fixture
-def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Compile anew, outside the user's cache."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
-    return tmp_path
 
 
 @pytest.mark.parametrize("result", ["*fp32", "*bf16"])  # a split's part, and the final result if there is one split
@@ -132,34 +115,58 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_attend_split_compiles_to_good_code(
-    arch: int, tile: Tile, shared_limit: int, instruction: str, result: str, fresh_cache: Path
+    arch: int,
+    tile: Tile,
+    shared_limit: int,
+    instruction: str,
+    result: str,
+    check_resources: CheckResources,
+    fresh_cache: Path,
 ) -> None:
     sizes = {"QUERIES": tile.queries, "KEYS": tile.keys, "STAGES": tile.stages}
     types = ATTEND_TYPES | {"out_ptr": result}
     compiled = compile_for(arch, attend_split, types, CONSTEXPRS | sizes, tile.warps)
-    check_resources(compiled, shared_limit, fresh_cache)
+    check_resources(compiled, shared_limit)
     ptx = compiled.asm["ptx"]
     assert instruction in ptx
     assert ("wgmma" in ptx) == (tile is WIDE)
     assert "cp.async" in ptx  # keys of the next tile are loaded during the arithmetic of this one
 
 
+@pytest.mark.parametrize("kernel", [merge_splits, merge_parts], ids=["splits", "parts"])
+@pytest.mark.parametrize("programs", [1, 512, 100_000])
 @pytest.mark.parametrize("arch", [80, 90, 100])
-def test_merge_splits_compiles_to_good_code(arch: int, fresh_cache: Path) -> None:
-    compiled = compile_for(arch, merge_splits, MERGE_TYPES, {"LATENT": 512}, warps=4)
-    check_resources(compiled, 49_152, fresh_cache)
+def test_merging_compiles_to_good_code(
+    arch: int, programs: int, kernel: Any, check_resources: CheckResources, fresh_cache: Path
+) -> None:
+    columns = merge_columns(programs)
+    sizes = {"COLUMNS": columns, "AT_ONCE": MERGED_VALUES // columns, "MIN_TILES": 2}
+    check_resources(compile_for(arch, kernel, MERGE_TYPES, sizes, warps=4), 49_152)
+
+
+def choice(device: Capability, dtype: torch.dtype, *, heads: int = 16, block_size: int = 64, dense: int = 1) -> str:
+    traits = {"heads": heads, "q_len": 1, "block_size": block_size, "dense_cache": dense}
+    return explain("mla_decode", device=device, dtype=dtype, **traits).kernel.name
 
 
 def test_selected_on_gpus_from_ampere_on() -> None:
-    def choice(device: Capability, dtype: torch.dtype) -> str:
-        return explain("mla_decode", device=device, dtype=dtype, heads=16, q_len=1, block_size=64).kernel.name
-
     assert choice(Capability("cuda", 90), torch.bfloat16) == "triton_split_kv"
     assert choice(Capability("cuda", 80), torch.float16) == "triton_split_kv"
     assert choice(Capability("cuda", 90), torch.float32) == "reference"
     assert choice(Capability("cuda", 75), torch.float16) == "reference"
     assert choice(Capability("rocm"), torch.bfloat16) == "reference"
     assert choice(Capability("cpu"), torch.bfloat16) == "reference"
+
+
+def test_hopper_has_a_kernel_of_its_own_for_more_than_16_queries() -> None:
+    hopper = Capability("cuda", 90)
+    assert choice(hopper, torch.bfloat16, heads=128) == "gluon_hopper"
+    assert choice(hopper, torch.float16, heads=32) == "gluon_hopper"
+    assert choice(hopper, torch.float32, heads=128) == "reference"
+    assert choice(hopper, torch.bfloat16, heads=128, block_size=32) == "triton_split_kv"
+    assert choice(hopper, torch.bfloat16, heads=128, dense=0) == "triton_split_kv"
+    for arch in (80, 89, 100, 120):
+        assert choice(Capability("cuda", arch), torch.bfloat16, heads=128) == "triton_split_kv"
 
 
 def test_wide_tiles_are_for_many_queries_on_hopper() -> None:
