@@ -21,11 +21,11 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-serve demo test checked lint types imports generated fresh format clean
+.PHONY: help setup setup-serve demo test checked second-solver lint types imports generated fresh format clean
 
 help: ## Explain the targets
 	@echo "Usage: make TARGET"
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ## ------------------------------------------------------------------ environment
 
@@ -93,6 +93,9 @@ bench-%: $(STAMPS)/serve ## Run benchmarks/%.py or the folder benchmarks/%
 
 checked: $(STAMPS)/checked ## Run the scheduler's tests with a build that recounts every invariant
 	@TOKENSPEED_CHECKED=1 $(BIN)/python -m pytest tests/scheduler $(PYTEST_ARGS)
+
+second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on every mutant without a guard or effect
+	@TOKENSPEED_ALL_MUTANTS=1 $(BIN)/python -m pytest tests/spec/test_second_solver.py $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev ## Check style: ruff and clang-format
 	@$(BIN)/ruff check .

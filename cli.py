@@ -70,15 +70,26 @@ def version() -> None:
     metavar="DIR",
     help="Write the state diagrams into DIR instead of proving.",
 )
-def verify(json_output: bool, drop: str | None, diagram: Path | None) -> None:
+@click.option(
+    "--smtlib",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write every obligation into DIR as SMT-LIB instead of proving.",
+)
+@click.option("--solver", type=click.Choice(["z3", "cvc5"]), default="z3", help="Who decides the obligations.")
+def verify(json_output: bool, drop: str | None, diagram: Path | None, smtlib: Path | None, solver: str) -> None:
     """Prove the scheduler's specification for any number of requests, blocks and steps.
 
     The exit status is 0 only if every property holds.
     """
-    with explained_missing_dependency():
+    others = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--solver": None if solver == "z3" else solver}
+    given = [name for name, value in others.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"{' and '.join(given)} do different things; give one of them")
+    with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):
         from .spec.command import run_verify
 
-        status = run_verify(json_output, drop, diagram)
+        status = run_verify(json_output, drop, diagram, smtlib, solver)
     sys.exit(status)
 
 

@@ -16,12 +16,23 @@ from .cpp import guard_labels
 from .diagram import diagrams
 from .drop import Diagnosis, diagnose
 from .machines import SPEC
+from .smtlib import export
 from .timeline import Timeline
-from .verify import Report, Row, verify
+from .verify import SOLVERS, Report, Row, verify
 
 
-def run_verify(json_output: bool = False, drop: str | None = None, diagram: Path | None = None) -> int:
-    """Verify the specification, or show what breaks without a guard, or write the diagrams. Returns the exit status."""
+def run_verify(
+    json_output: bool = False,
+    drop: str | None = None,
+    diagram: Path | None = None,
+    smtlib: Path | None = None,
+    solver: str = SOLVERS[0],
+) -> int:
+    """Verify the specification with a solver, or show what breaks without a guard, or write the diagrams or the
+    obligations. Returns the exit status.
+    """
+    if smtlib is not None:
+        return _write_smtlib(smtlib)
     if diagram is not None:
         return _write_diagrams(diagram)
     if drop is not None:
@@ -30,7 +41,11 @@ def run_verify(json_output: bool = False, drop: str | None = None, diagram: Path
     columns = (TextColumn("{task.description:32}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("proving")
-        report = verify(SPEC, lambda what, done, total: bar.update(task, description=what, completed=done, total=total))
+
+        def show(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        report = verify(SPEC, show, solver)
     if json_output:
         print(json.dumps(_as_json(report), indent=2))
     else:
@@ -53,8 +68,15 @@ def _write_diagrams(folder: Path) -> int:
     return 0
 
 
+def _write_smtlib(folder: Path) -> int:
+    questions = [len(script.questions) for script in export(SPEC, folder)]
+    print(f"{sum(questions)} questions in {len(questions)} SMT-LIB files in {folder}")
+    return 0
+
+
 def _print_report(report: Report, console: Console) -> None:
-    table = Table(title="Properties, for any number of requests, KV blocks and steps in flight", title_justify="left")
+    title = f"Properties, for any number of requests, KV blocks and steps in flight, decided by {report.solver}"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
     table.add_column("property")
     table.add_column("technique")
@@ -82,7 +104,7 @@ def _print_report(report: Report, console: Console) -> None:
     states = sum(len(e.values) for e in spec.enums.values())
     console.print(
         f"{len(report.obligations)} obligations over {len(spec.transitions)} transitions with "
-        f"{len(guard_labels(spec))} guards: {sum(o.proved for o in report.obligations)} proved."
+        f"{len(guard_labels(spec))} guards: {sum(o.proved for o in report.obligations)} proved by {report.solver}."
     )
     console.print(f"Vacuity: {_good_or_list('every transition can be taken', report.vacuous)}.")
     console.print(
@@ -110,6 +132,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     assert exploration is not None
     return {
         "spec": report.spec.digest(),
+        "solver": report.solver,
         "proved": report.proved,
         "seconds": round(report.seconds, 3),
         "properties": [

@@ -5,13 +5,40 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from .explore import Exploration, survey
-from .language import Spec
+from .language import Choice, Spec, Transition
 from .prover import Obligation, Prover
+
+SOLVERS = ("z3", "cvc5")
+"""Who can decide the obligations; the first is the default."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
+
+
+class Decider(Protocol):
+    """A solver with its way to put the obligations."""
+
+    solver_name: str
+
+    def prove_initial(self) -> list[Obligation]: ...
+    def prove_transition(self, transition: Transition) -> list[Obligation]: ...
+    def prove_choice(self, choice: Choice) -> list[Obligation]: ...
+    def prove_parts(self) -> list[Obligation]: ...
+    def vacuous(self, transition: Transition) -> Obligation: ...
+
+
+def decider(spec: Spec, solver: str = SOLVERS[0]) -> Decider:
+    """The prover that uses this solver. Raises ModuleNotFoundError if the solver's package is not installed."""
+    if solver == "cvc5":
+        from .second_solver import Cvc5Prover
+
+        return Cvc5Prover(spec)
+    if solver != "z3":
+        raise ValueError(f"solver: {solver!r} is none of {', '.join(SOLVERS)}")
+    return Prover(spec)
 
 
 @dataclass(frozen=True)
@@ -26,14 +53,17 @@ class Row:
 
     @property
     def seconds(self) -> float:
+        """Time that the solver took."""
         return sum(o.seconds for o in self.obligations)
 
     @property
     def failures(self) -> list[Obligation]:
+        """Obligations that were not proved."""
         return [o for o in self.obligations if not o.proved]
 
     @property
     def verdict(self) -> str:
+        """`proved`, or how the first failure failed."""
         return "proved" if not self.failures else self.failures[0].verdict
 
 
@@ -42,6 +72,7 @@ class Report:
     """Everything that `tokenspeed verify` found out."""
 
     spec: Spec
+    solver: str
     rows: list[Row] = field(default_factory=list)
     vacuity: list[Obligation] = field(default_factory=list)
     exploration: Exploration | None = None
@@ -49,10 +80,12 @@ class Report:
 
     @property
     def obligations(self) -> list[Obligation]:
+        """All of them, in the order of the rows."""
         return [o for row in self.rows for o in row.obligations]
 
     @property
     def vacuous(self) -> list[str]:
+        """Transitions that no state allows."""
         return [o.subject for o in self.vacuity if o.verdict != "possible"]
 
     @property
@@ -71,11 +104,11 @@ TECHNIQUES = {
 }
 
 
-def verify(spec: Spec, progress: Progress = lambda *_: None) -> Report:
+def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVERS[0]) -> Report:
     """Prove every property for any number of individuals, and survey small instances."""
     start = time.perf_counter()
-    report = Report(spec)
-    prover = Prover(spec)
+    prover = decider(spec, solver)
+    report = Report(spec, prover.solver_name)
     transitions = list(spec.transitions.values())
     total = 2 * len(transitions) + 2
     progress("initial state", 0, total)
@@ -83,7 +116,7 @@ def verify(spec: Spec, progress: Progress = lambda *_: None) -> Report:
     for i, transition in enumerate(transitions):
         progress(transition.name, i + 1, total)
         found += prover.prove_transition(transition)
-    found += [prover.subset_holds(part, whole) for part, whole in spec.subsets]
+    found += prover.prove_parts()
     by_property: dict[str, list[Obligation]] = {}
     for obligation in found:
         by_property.setdefault(obligation.claim, []).append(obligation)
@@ -91,9 +124,8 @@ def verify(spec: Spec, progress: Progress = lambda *_: None) -> Report:
     for p in spec.properties.values():
         report.rows.append(Row(p.group, p.name, p.doc, TECHNIQUES[p.kind], tuple(by_property.pop(p.name, ()))))
     for choice in spec.choices:
-        meaning = "Exactly one of these is possible: " + ", ".join(choice.transitions) + "."
-        report.rows.append(Row("P10" if len(choice.transitions) == 1 else "P14", choice.name, meaning, "case split",
-                               tuple(prover.prove_choice(choice))))  # fmt: skip
+        proofs = tuple(prover.prove_choice(choice))
+        report.rows.append(Row(choice.group, choice.name, choice.doc, "case split", proofs))
     changes = tuple(by_property.pop("changes something"))
     report.rows.append(Row("P14", "no idle transition", "Every transition changes the state.", "two-state", changes))
     for name, count in spec.counts.items():
