@@ -14,7 +14,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "89d7f39d6eb7412095ea7e6ac004c45e9fac81601c85cf60dcaca6a184a5aef0";
+inline constexpr std::string_view kSpecHash = "2255f4edebc2c9a48a83da53c6fdd4182e242589582a353b84265bf13e440882";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

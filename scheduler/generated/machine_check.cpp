@@ -8,33 +8,35 @@
 namespace tokenspeed {
 
 void Machine::recheck() const {
-  if (!(((globals_.landed <= globals_.launched) && (globals_.launched <= globals_.opened)) && (globals_.opened <= (globals_.launched + 1)))) fail_invariant("steps are numbered in order", {});
   for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(!(step_[s].step_state == StepState::Idle)) || ((globals_.landed < step_[s].number) && (step_[s].number <= globals_.opened)))) fail_invariant("live steps are numbered after the landed ones", {s});
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!(ghost_.executing.get({s}) && ghost_.reads.get({s, r, b})) || ((((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Shared)) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)))) fail_invariant("device reads no free block", {s, r, b});
+      }
+    }
   }
   for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!((step_[s].step_state == StepState::Inflight) || (step_[s].step_state == StepState::Done)) || (step_[s].number <= globals_.launched))) fail_invariant("launched steps have launched numbers", {s});
+    if (!(!ghost_.executing.get({s}) || (step_[s].step_state == StepState::Inflight))) fail_invariant("device works on launched steps", {s});
   }
   for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(step_[s].step_state == StepState::Planned) || (step_[s].number == (globals_.launched + 1)))) fail_invariant("the planned step is the newest", {s});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(step_[s].step_state == StepState::Done) || (step_[s].number == (globals_.landed + 1)))) fail_invariant("the done step is the oldest", {s});
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!step_request_[s][r].in_step || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) || (request_[r].request_state == RequestState::Releasing)) || (request_[r].request_state == RequestState::Finished)))) fail_invariant("no stale row", {s, r});
+    }
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (StepId z = 0; z < step_count(); ++z) {
-      if (!(!((!(step_[s].step_state == StepState::Idle) && !(step_[z].step_state == StepState::Idle)) && (step_[s].number == step_[z].number)) || (s == z))) fail_invariant("step numbers are unique", {s, z});
+      if (!(!(!(step_[s].step_state == StepState::Idle) && (step_[z].step_state == StepState::Done)) || (step_[z].number <= step_[s].number))) fail_invariant("finished in order", {s, z});
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
     if (!(!(step_[s].step_state == StepState::Idle) || (step_[s].rows == 0))) fail_invariant("idle step is empty", {s});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
-    if (!((0 <= request_[r].last_step) && (request_[r].last_step <= globals_.opened))) fail_invariant("last step exists", {r});
+    if (!(!(request_[r].request_state == RequestState::Absent) || (((((((request_[r].arrival == 0) && (request_[r].prompt == 0)) && (request_[r].limit == 0)) && (request_[r].known == 0)) && (request_[r].planned == 0)) && (request_[r].computed == 0)) && (request_[r].last_step == 0)))) fail_invariant("a recycled record carries nothing over", {r});
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!step_request_[s][r].in_step || (step_[s].number <= request_[r].last_step))) fail_invariant("last step is the last", {s, r});
+      if (!(step_request_[s][r].in_step || (((step_request_[s][r].row_start == 0) && (step_request_[s][r].row_tokens == 0)) && !step_request_[s][r].row_samples))) fail_invariant("a row that left carries nothing over", {s, r});
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
@@ -51,12 +53,37 @@ void Machine::recheck() const {
       }
     }
   }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.reads.get({s, r, b}) || (holds(r, b) || (step_[s].number <= block_[b].stamp)))) fail_invariant("reads are held or stamped", {s, r, b});
-      }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    for (RequestId q = 0; q < request_count(); ++q) {
+      if (!(!((!(request_[r].request_state == RequestState::Absent) && !(request_[q].request_state == RequestState::Absent)) && (request_[r].arrival == request_[q].arrival)) || (r == q))) fail_invariant("arrival numbers are unique", {r, q});
     }
+  }
+  if (!(((globals_.landed <= globals_.launched) && (globals_.launched <= globals_.opened)) && (globals_.opened <= (globals_.launched + 1)))) fail_invariant("steps are numbered in order", {});
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!(step_[s].step_state == StepState::Planned) || (step_[s].number == (globals_.launched + 1)))) fail_invariant("the planned step is the newest", {s});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!(!(step_[s].step_state == StepState::Idle)) || ((globals_.landed < step_[s].number) && (step_[s].number <= globals_.opened)))) fail_invariant("live steps are numbered after the landed ones", {s});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (StepId z = 0; z < step_count(); ++z) {
+      if (!(!((!(step_[s].step_state == StepState::Idle) && !(step_[z].step_state == StepState::Idle)) && (step_[s].number == step_[z].number)) || (s == z))) fail_invariant("step numbers are unique", {s, z});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!((step_[s].step_state == StepState::Inflight) || (step_[s].step_state == StepState::Done)) || (step_[s].number <= globals_.launched))) fail_invariant("launched steps have launched numbers", {s});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!((0 <= request_[r].arrival) && (request_[r].arrival <= globals_.newest_arrival))) fail_invariant("arrivals are numbered", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!((0 <= request_[r].last_step) && (request_[r].last_step <= globals_.opened))) fail_invariant("last step exists", {r});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!(step_[s].step_state == StepState::Idle) || (step_[s].number == 0))) fail_invariant("an idle step has no number", {s});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    if (!(!(step_[s].step_state == StepState::Done) || (step_[s].number == (globals_.landed + 1)))) fail_invariant("the done step is the oldest", {s});
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     if (!(!((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Free)) || (block_[b].stamp <= globals_.landed))) fail_invariant("owned and free blocks carry an old stamp", {b});
@@ -70,29 +97,7 @@ void Machine::recheck() const {
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((request_[r].computed <= step_request_[s][r].row_start) && ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= request_[r].planned)))) fail_invariant("rows start after what is computed", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (StepId z = 0; z < step_count(); ++z) {
-      for (RequestId r = 0; r < request_count(); ++r) {
-        if (!(!(((step_request_[s][r].in_step && step_request_[z][r].in_step) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].number < step_[z].number)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= step_request_[z][r].row_start))) fail_invariant("rows follow each other", {s, z, r});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].step_state == StepState::Planned)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) == request_[r].planned))) fail_invariant("the open row ends at the plan", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
       if (!(!(step_request_[s][r].row_tokens == 0) || !step_request_[s][r].row_samples)) fail_invariant("empty row samples nothing", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(step_request_[s][r].in_step || ((step_request_[s][r].row_tokens == 0) && !step_request_[s][r].row_samples))) fail_invariant("rows are clean", {s, r});
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
@@ -109,25 +114,7 @@ void Machine::recheck() const {
     }
   }
   for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Prefill) || ((request_[r].planned < request_[r].known) && (request_[r].sampling == 0)))) fail_invariant("prefill has tokens left", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].known < request_[r].limit))) fail_invariant("output left before decode", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Absent) || ((request_[r].planned == 0) && (request_[r].computed == 0)))) fail_invariant("absent record is clean", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Waiting) || ((((request_[r].planned == request_[r].computed) && (request_[r].planned == request_[r].capacity)) && (request_[r].planned < request_[r].known)) && (request_[r].pending == 0)))) fail_invariant("waiting request has only a prefix", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
     if (!(!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Absent)) || (request_[r].pending == 0))) fail_invariant("retracting request is in no step", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(!(request_[r].request_state == RequestState::Absent)) || (((1 <= request_[r].prompt) && (request_[r].prompt < request_[r].limit)) && (request_[r].prompt <= request_[r].known)))) fail_invariant("a request has a prompt and room", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!((0 <= request_[r].arrival) && (request_[r].arrival <= globals_.newest_arrival))) fail_invariant("arrivals are numbered", {r});
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     if (!(!(block_[b].block_state == BlockState::Owned) || (block_[b].refs == 1))) fail_invariant("owned block has its owner", {b});
@@ -174,6 +161,18 @@ void Machine::recheck() const {
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
       for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!ghost_.reads.get({s, r, b}) || (holds(r, b) || (step_[s].number <= block_[b].stamp)))) fail_invariant("reads are held or stamped", {s, r, b});
+      }
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!step_request_[s][r].in_step || (step_[s].number <= request_[r].last_step))) fail_invariant("last step is the last", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (BlockId b = 0; b < block_count(); ++b) {
         if (!(!ghost_.writes.get({s, r, b}) || ((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Limbo)))) fail_invariant("no write to a shared block", {s, r, b});
       }
     }
@@ -211,37 +210,58 @@ void Machine::recheck() const {
     if (!(!(!(request_[r].request_state == RequestState::Absent)) || ((request_[r].known <= request_[r].limit) && (request_[r].planned < request_[r].limit)))) fail_invariant("no overshoot", {r});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(!(request_[r].request_state == RequestState::Absent)) || (((1 <= request_[r].prompt) && (request_[r].prompt < request_[r].limit)) && (request_[r].prompt <= request_[r].known)))) fail_invariant("a request has a prompt and room", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].known < request_[r].limit))) fail_invariant("output left before decode", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(request_[r].request_state == RequestState::Waiting) || ((((request_[r].planned == request_[r].computed) && (request_[r].planned == request_[r].capacity)) && (request_[r].planned < request_[r].known)) && (request_[r].pending == 0)))) fail_invariant("waiting request has only a prefix", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(request_[r].request_state == RequestState::Prefill) || ((request_[r].planned < request_[r].known) && (request_[r].sampling == 0)))) fail_invariant("prefill has tokens left", {r});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!(step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((request_[r].computed <= step_request_[s][r].row_start) && ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= request_[r].planned)))) fail_invariant("rows start after what is computed", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (StepId z = 0; z < step_count(); ++z) {
+      for (RequestId r = 0; r < request_count(); ++r) {
+        if (!(!(((step_request_[s][r].in_step && step_request_[z][r].in_step) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].number < step_[z].number)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= step_request_[z][r].row_start))) fail_invariant("rows follow each other", {s, z, r});
+      }
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].step_state == StepState::Planned)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) == request_[r].planned))) fail_invariant("the open row ends at the plan", {s, r});
+    }
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].capacity < (request_[r].limit + page_)))) fail_invariant("no more blocks than needed", {r});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!(((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && (block_[b].position < (step_request_[s][r].row_start + step_request_[s][r].row_tokens))) || ghost_.reads.get({s, r, b}))) fail_invariant("a step counts as reading what attention reads", {s, r, b});
+      }
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!((((step_request_[s][r].in_step && (1 <= step_request_[s][r].row_tokens)) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && ((block_[b].position < (step_request_[s][r].row_start + step_request_[s][r].row_tokens)) && (step_request_[s][r].row_start < (block_[b].position + page_)))) || ghost_.writes.get({s, r, b}))) fail_invariant("a step counts as writing what it computes", {s, r, b});
+      }
+    }
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
     for (BlockId b = 0; b < block_count(); ++b) {
       if (!(!holds(r, b) || ((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Shared)))) fail_invariant("no use after free", {r, b});
     }
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     if (!(!(((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)) || (block_[b].refs == 0))) fail_invariant("no double free", {b});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(ghost_.executing.get({s}) && ghost_.reads.get({s, r, b})) || ((((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Shared)) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)))) fail_invariant("device reads no free block", {s, r, b});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!ghost_.executing.get({s}) || (step_[s].step_state == StepState::Inflight))) fail_invariant("device works on launched steps", {s});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!step_request_[s][r].in_step || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) || (request_[r].request_state == RequestState::Releasing)) || (request_[r].request_state == RequestState::Finished)))) fail_invariant("no stale row", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (StepId z = 0; z < step_count(); ++z) {
-      if (!(!(!(step_[s].step_state == StepState::Idle) && (step_[z].step_state == StepState::Done)) || (step_[z].number <= step_[s].number))) fail_invariant("finished in order", {s, z});
-    }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (RequestId q = 0; q < request_count(); ++q) {
-      if (!(!((!(request_[r].request_state == RequestState::Absent) && !(request_[q].request_state == RequestState::Absent)) && (request_[r].arrival == request_[q].arrival)) || (r == q))) fail_invariant("arrival numbers are unique", {r, q});
-    }
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     std::int64_t total = 0;

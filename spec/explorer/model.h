@@ -152,36 +152,33 @@ inline constexpr std::array<std::string_view, 103> kGuards = {
     "retire:step DONE",
     "retire:no rows left"};
 
-inline constexpr std::array<std::string_view, 66> kInvariants = {
-    "steps are numbered in order",
-    "live steps are numbered after the landed ones",
-    "launched steps have launched numbers",
-    "the planned step is the newest",
-    "the done step is the oldest",
-    "step numbers are unique",
+inline constexpr std::array<std::string_view, 70> kInvariants = {
+    "device reads no free block",
+    "device works on launched steps",
+    "no stale row",
+    "finished in order",
     "idle step is empty",
-    "last step exists",
-    "last step is the last",
+    "a recycled record carries nothing over",
+    "a row that left carries nothing over",
     "reads belong to a row",
     "writes are reads",
-    "reads are held or stamped",
+    "arrival numbers are unique",
+    "steps are numbered in order",
+    "the planned step is the newest",
+    "live steps are numbered after the landed ones",
+    "step numbers are unique",
+    "launched steps have launched numbers",
+    "arrivals are numbered",
+    "last step exists",
+    "an idle step has no number",
+    "the done step is the oldest",
     "owned and free blocks carry an old stamp",
     "writes are ahead of what is computed",
-    "rows start after what is computed",
-    "rows follow each other",
-    "the open row ends at the plan",
     "empty row samples nothing",
-    "rows are clean",
     "row tokens are not negative",
     "fill is within the page",
     "blocks lie within the capacity",
-    "prefill has tokens left",
-    "output left before decode",
-    "absent record is clean",
-    "waiting request has only a prefix",
     "retracting request is in no step",
-    "a request has a prompt and room",
-    "arrivals are numbered",
     "owned block has its owner",
     "shared block has a holder",
     "limbo ends",
@@ -190,6 +187,8 @@ inline constexpr std::array<std::string_view, 66> kInvariants = {
     "one block for each position",
     "no free block in flight",
     "no reuse in flight",
+    "reads are held or stamped",
+    "last step is the last",
     "no write to a shared block",
     "published block is full",
     "conservation",
@@ -201,13 +200,18 @@ inline constexpr std::array<std::string_view, 66> kInvariants = {
     "tokens accounted for",
     "no token from nowhere",
     "no overshoot",
+    "a request has a prompt and room",
+    "output left before decode",
+    "waiting request has only a prefix",
+    "prefill has tokens left",
+    "rows start after what is computed",
+    "rows follow each other",
+    "the open row ends at the plan",
+    "no more blocks than needed",
+    "a step counts as reading what attention reads",
+    "a step counts as writing what it computes",
     "no use after free",
     "no double free",
-    "device reads no free block",
-    "device works on launched steps",
-    "no stale row",
-    "finished in order",
-    "arrival numbers are unique",
     "count refs",
     "count blocks",
     "count capacity",
@@ -220,15 +224,23 @@ inline constexpr std::array<std::string_view, 66> kInvariants = {
     "count held",
     "count cached"};
 
-inline constexpr std::array<std::string_view, 5> kActions = {
+inline constexpr std::array<std::string_view, 13> kActions = {
     "only the device ends a step",
+    "a launched step is executed",
+    "rows join planned steps and leave done ones",
     "leaving only shrinks",
     "aborted stays aborted",
     "output comes from a done step",
-    "only executed tokens count"};
+    "only executed tokens count",
+    "steps are counted one by one",
+    "an opened step is planned",
+    "requests wait first",
+    "running requests stop for a reason",
+    "a finished request has output",
+    "only running requests get tokens"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false};
 
 // The constants of an instance, and the guards that are switched off.
 struct Instance {
@@ -722,218 +734,228 @@ struct Model {
 
   static int false_invariant(const State& pre, const Instance& k, bool all) {
     if (all || kIsProperty[0]) {
-      if (!(((pre.landed <= pre.launched) && (pre.launched <= pre.opened)) && (pre.opened <= (pre.launched + 1)))) return 0;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(pre.executing[s] && pre.reads[s][r][b]) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 0;
+          }
+        }
+      }
     }
     if (all || kIsProperty[1]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle)) || ((pre.landed < pre.number[s]) && (pre.number[s] <= pre.opened)))) return 1;
+        if (!(!pre.executing[s] || (StepState(pre.step_state[s]) == StepState::Inflight))) return 1;
       }
     }
     if (all || kIsProperty[2]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!((StepState(pre.step_state[s]) == StepState::Inflight) || (StepState(pre.step_state[s]) == StepState::Done)) || (pre.number[s] <= pre.launched))) return 2;
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!pre.in_step[s][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 2;
+        }
       }
     }
     if (all || kIsProperty[3]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Planned) || (pre.number[s] == (pre.launched + 1)))) return 3;
+        for (int z = 0; z <= NS - 1; ++z) {
+          if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle) && (StepState(pre.step_state[z]) == StepState::Done)) || (pre.number[z] <= pre.number[s]))) return 3;
+        }
       }
     }
     if (all || kIsProperty[4]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 4;
+        if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.rows[s] == 0))) return 4;
       }
     }
     if (all || kIsProperty[5]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          if (!(!((!(StepState(pre.step_state[s]) == StepState::Idle) && !(StepState(pre.step_state[z]) == StepState::Idle)) && (pre.number[s] == pre.number[z])) || (s == z))) return 5;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (((((((pre.arrival[r] == 0) && (pre.prompt[r] == 0)) && (pre.limit[r] == 0)) && (pre.known[r] == 0)) && (pre.planned[r] == 0)) && (pre.computed[r] == 0)) && (pre.last_step[r] == 0)))) return 5;
       }
     }
     if (all || kIsProperty[6]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.rows[s] == 0))) return 6;
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(pre.in_step[s][r] || (((pre.row_start[s][r] == 0) && (pre.row_tokens[s][r] == 0)) && !pre.row_samples[s][r]))) return 6;
+        }
       }
     }
     if (all || kIsProperty[7]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.last_step[r]) && (pre.last_step[r] <= pre.opened))) return 7;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || pre.in_step[s][r])) return 7;
+          }
+        }
       }
     }
     if (all || kIsProperty[8]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 8;
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.writes[s][r][b] || pre.reads[s][r][b])) return 8;
+          }
         }
       }
     }
     if (all || kIsProperty[9]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || pre.in_step[s][r])) return 9;
-          }
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int q = 0; q <= NR - 1; ++q) {
+          if (!(!((!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent)) && (pre.arrival[r] == pre.arrival[q])) || (r == q))) return 9;
         }
       }
     }
     if (all || kIsProperty[10]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || pre.reads[s][r][b])) return 10;
-          }
-        }
-      }
+      if (!(((pre.landed <= pre.launched) && (pre.launched <= pre.opened)) && (pre.opened <= (pre.launched + 1)))) return 10;
     }
     if (all || kIsProperty[11]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 11;
-          }
-        }
+        if (!(!(StepState(pre.step_state[s]) == StepState::Planned) || (pre.number[s] == (pre.launched + 1)))) return 11;
       }
     }
     if (all || kIsProperty[12]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 12;
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle)) || ((pre.landed < pre.number[s]) && (pre.number[s] <= pre.opened)))) return 12;
       }
     }
     if (all || kIsProperty[13]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.row_start[s][r] < (pre.position[b] + k.page)))) return 13;
-          }
+        for (int z = 0; z <= NS - 1; ++z) {
+          if (!(!((!(StepState(pre.step_state[s]) == StepState::Idle) && !(StepState(pre.step_state[z]) == StepState::Idle)) && (pre.number[s] == pre.number[z])) || (s == z))) return 13;
         }
       }
     }
     if (all || kIsProperty[14]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 14;
-        }
+        if (!(!((StepState(pre.step_state[s]) == StepState::Inflight) || (StepState(pre.step_state[s]) == StepState::Done)) || (pre.number[s] <= pre.launched))) return 14;
       }
     }
     if (all || kIsProperty[15]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 15;
-          }
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!((0 <= pre.arrival[r]) && (pre.arrival[r] <= pre.newest_arrival))) return 15;
       }
     }
     if (all || kIsProperty[16]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 16;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!((0 <= pre.last_step[r]) && (pre.last_step[r] <= pre.opened))) return 16;
       }
     }
     if (all || kIsProperty[17]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.row_tokens[s][r] == 0) || !pre.row_samples[s][r])) return 17;
-        }
+        if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.number[s] == 0))) return 17;
       }
     }
     if (all || kIsProperty[18]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(pre.in_step[s][r] || ((pre.row_tokens[s][r] == 0) && !pre.row_samples[s][r]))) return 18;
-        }
+        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 18;
       }
     }
     if (all || kIsProperty[19]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(0 <= pre.row_tokens[s][r])) return 19;
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 19;
       }
     }
     if (all || kIsProperty[20]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!((0 <= pre.fill[b]) && (pre.fill[b] <= k.page))) return 20;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.row_start[s][r] < (pre.position[b] + k.page)))) return 20;
+          }
+        }
       }
     }
     if (all || kIsProperty[21]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.position[b] + k.page) <= pre.capacity[r]))) return 21;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.row_tokens[s][r] == 0) || !pre.row_samples[s][r])) return 21;
         }
       }
     }
     if (all || kIsProperty[22]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 22;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(0 <= pre.row_tokens[s][r])) return 22;
+        }
       }
     }
     if (all || kIsProperty[23]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 23;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!((0 <= pre.fill[b]) && (pre.fill[b] <= k.page))) return 23;
       }
     }
     if (all || kIsProperty[24]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || ((pre.planned[r] == 0) && (pre.computed[r] == 0)))) return 24;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.position[b] + k.page) <= pre.capacity[r]))) return 24;
+        }
       }
     }
     if (all || kIsProperty[25]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || ((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] == pre.capacity[r])) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)))) return 25;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 25;
       }
     }
     if (all || kIsProperty[26]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 26;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 26;
       }
     }
     if (all || kIsProperty[27]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 27;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 27;
       }
     }
     if (all || kIsProperty[28]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.arrival[r]) && (pre.arrival[r] <= pre.newest_arrival))) return 28;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.stamp[b] <= pre.opened)) return 28;
       }
     }
     if (all || kIsProperty[29]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 29;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 29;
       }
     }
     if (all || kIsProperty[30]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 30;
-      }
-    }
-    if (all || kIsProperty[31]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 31;
-      }
-    }
-    if (all || kIsProperty[32]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 32;
-      }
-    }
-    if (all || kIsProperty[33]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 33;
+            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 30;
+          }
+        }
+      }
+    }
+    if (all || kIsProperty[31]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int c = 0; c <= NB - 1; ++c) {
+            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 31;
+          }
+        }
+      }
+    }
+    if (all || kIsProperty[32]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || !(BlockState(pre.block_state[b]) == BlockState::Free))) return 32;
+          }
+        }
+      }
+    }
+    if (all || kIsProperty[33]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int q = 0; q <= NR - 1; ++q) {
+            for (int b = 0; b <= NB - 1; ++b) {
+              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 33;
+            }
           }
         }
       }
     }
     if (all || kIsProperty[34]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 34;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 34;
           }
         }
       }
@@ -941,129 +963,147 @@ struct Model {
     if (all || kIsProperty[35]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !(BlockState(pre.block_state[b]) == BlockState::Free))) return 35;
-          }
+          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 35;
         }
       }
     }
     if (all || kIsProperty[36]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int q = 0; q <= NR - 1; ++q) {
-            for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 36;
-            }
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 36;
           }
         }
       }
     }
     if (all || kIsProperty[37]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 37;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (pre.fill[b] == k.page))) return 37;
       }
     }
     if (all || kIsProperty[38]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (pre.fill[b] == k.page))) return 38;
-      }
+      if (!(((pre.free + pre.held) + pre.cached) == k.blocks)) return 38;
     }
     if (all || kIsProperty[39]) {
-      if (!(((pre.free + pre.held) + pre.cached) == k.blocks)) return 39;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free) || (pre.fill[b] == 0))) return 39;
+      }
     }
     if (all || kIsProperty[40]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free) || (pre.fill[b] == 0))) return 40;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= pre.capacity[r]))) return 40;
       }
     }
     if (all || kIsProperty[41]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= pre.capacity[r]))) return 41;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.stored[r] == pre.planned[r]))) return 41;
       }
     }
     if (all || kIsProperty[42]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.stored[r] == pre.planned[r]))) return 42;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && ((pre.position[b] + k.page) <= pre.planned[r])) || (pre.fill[b] == k.page))) return 42;
+        }
       }
     }
     if (all || kIsProperty[43]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && ((pre.position[b] + k.page) <= pre.planned[r])) || (pre.fill[b] == k.page))) return 43;
+          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || (((pre.position[b] + pre.fill[b]) <= pre.planned[r]) || (pre.fill[b] == 0)))) return 43;
         }
       }
     }
     if (all || kIsProperty[44]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || (((pre.position[b] + pre.fill[b]) <= pre.planned[r]) || (pre.fill[b] == 0)))) return 44;
-        }
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == (pre.computed[r] + pre.flying[r])))) return 44;
       }
     }
     if (all || kIsProperty[45]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == (pre.computed[r] + pre.flying[r])))) return 45;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 45;
       }
     }
     if (all || kIsProperty[46]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 46;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 46;
       }
     }
     if (all || kIsProperty[47]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 47;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 47;
       }
     }
     if (all || kIsProperty[48]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 48;
-        }
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 48;
       }
     }
     if (all || kIsProperty[49]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.refs[b] == 0))) return 49;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || ((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] == pre.capacity[r])) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)))) return 49;
       }
     }
     if (all || kIsProperty[50]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.executing[s] && pre.reads[s][r][b]) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 50;
-          }
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 50;
       }
     }
     if (all || kIsProperty[51]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!pre.executing[s] || (StepState(pre.step_state[s]) == StepState::Inflight))) return 51;
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 51;
+        }
       }
     }
     if (all || kIsProperty[52]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 52;
+        for (int z = 0; z <= NS - 1; ++z) {
+          for (int r = 0; r <= NR - 1; ++r) {
+            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 52;
+          }
         }
       }
     }
     if (all || kIsProperty[53]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle) && (StepState(pre.step_state[z]) == StepState::Done)) || (pre.number[z] <= pre.number[s]))) return 53;
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 53;
         }
       }
     }
     if (all || kIsProperty[54]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
-          if (!(!((!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent)) && (pre.arrival[r] == pre.arrival[q])) || (r == q))) return 54;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.capacity[r] < (pre.limit[r] + k.page)))) return 54;
+      }
+    }
+    if (all || kIsProperty[55]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 55;
+          }
         }
+      }
+    }
+    if (all || kIsProperty[56]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 56;
+          }
+        }
+      }
+    }
+    if (all || kIsProperty[57]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 57;
+        }
+      }
+    }
+    if (all || kIsProperty[58]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.refs[b] == 0))) return 58;
       }
     }
     if (all) {
@@ -1072,7 +1112,7 @@ struct Model {
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.holds[each_r][b]) total += 1;
         }
-        if (total != pre.refs[b]) return 55;
+        if (total != pre.refs[b]) return 59;
       }
     }
     if (all) {
@@ -1081,7 +1121,7 @@ struct Model {
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += 1;
         }
-        if (total != pre.blocks[r]) return 56;
+        if (total != pre.blocks[r]) return 60;
       }
     }
     if (all) {
@@ -1090,7 +1130,7 @@ struct Model {
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += k.page;
         }
-        if (total != pre.capacity[r]) return 57;
+        if (total != pre.capacity[r]) return 61;
       }
     }
     if (all) {
@@ -1099,7 +1139,7 @@ struct Model {
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += pre.fill[each_b];
         }
-        if (total != pre.stored[r]) return 58;
+        if (total != pre.stored[r]) return 62;
       }
     }
     if (all) {
@@ -1108,7 +1148,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += 1;
         }
-        if (total != pre.pending[r]) return 59;
+        if (total != pre.pending[r]) return 63;
       }
     }
     if (all) {
@@ -1117,7 +1157,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r] && pre.row_samples[each_s][r]) total += 1;
         }
-        if (total != pre.sampling[r]) return 60;
+        if (total != pre.sampling[r]) return 64;
       }
     }
     if (all) {
@@ -1126,7 +1166,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
         }
-        if (total != pre.flying[r]) return 61;
+        if (total != pre.flying[r]) return 65;
       }
     }
     if (all) {
@@ -1135,7 +1175,7 @@ struct Model {
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.in_step[s][each_r]) total += 1;
         }
-        if (total != pre.rows[s]) return 62;
+        if (total != pre.rows[s]) return 66;
       }
     }
     if (all) {
@@ -1143,21 +1183,21 @@ struct Model {
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
-      if (total != pre.free) return 63;
+      if (total != pre.free) return 67;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
       }
-      if (total != pre.held) return 64;
+      if (total != pre.held) return 68;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
       }
-      if (total != pre.cached) return 65;
+      if (total != pre.cached) return 69;
     }
     return -1;
   }
@@ -1167,17 +1207,43 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       if (!(!(pre.executing[s] && !(post.executing[s])) || (taken == Transition::device_done))) return 0;
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) && !(taken == Transition::recycle)) || (post.blocks[r] <= pre.blocks[r]))) return 1;
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!(!(!(StepState(pre.step_state[s]) == StepState::Inflight) && (StepState(post.step_state[s]) == StepState::Inflight)) || (post.executing[s] && (1 <= pre.rows[s])))) return 1;
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!((!(!pre.in_step[s][r] && post.in_step[s][r]) || (StepState(pre.step_state[s]) == StepState::Planned)) && (!(pre.in_step[s][r] && !(post.in_step[s][r])) || (StepState(pre.step_state[s]) == StepState::Done)))) return 2;
+      }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Finished)))) return 2;
+      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) && !(taken == Transition::recycle)) || (post.blocks[r] <= pre.blocks[r]))) return 3;
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || (taken == Transition::land_row))) return 3;
+      if (!(!(RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Finished)))) return 4;
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || (taken == Transition::land_row))) return 4;
+      if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || (taken == Transition::land_row))) return 5;
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || (taken == Transition::land_row))) return 6;
+    }
+    if (!(((!(taken == Transition::open_step) || (post.opened == (pre.opened + 1))) && (!(taken == Transition::launch) || (post.launched == (pre.launched + 1)))) && (!(taken == Transition::retire) || (post.landed == (pre.landed + 1))))) return 7;
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!(!((taken == Transition::open_step) && !(post.number[s] == pre.number[s])) || (StepState(post.step_state[s]) == StepState::Planned))) return 8;
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!((!((RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(post.request_state[r]) == RequestState::Absent)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == post.newest_arrival))) && (!(((RequestState(pre.request_state[r]) == RequestState::Retracting) && !(RequestState(post.request_state[r]) == RequestState::Retracting)) && !(taken == Transition::abort)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == pre.arrival[r]))))) return 9;
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || ((((taken == Transition::finish) || (taken == Transition::abort)) && (RequestState(post.request_state[r]) == RequestState::Releasing)) || ((RequestState(post.request_state[r]) == RequestState::Retracting) && (taken == Transition::retract))))) return 10;
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 11;
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 12;
+      }
     }
     return -1;
   }

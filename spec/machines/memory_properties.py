@@ -1,4 +1,4 @@
-"""What holds in every reachable state: the properties that users rely on, P1 to P14, each explained by its sentence."""
+"""What holds in every reachable state of blocks and tokens: P1 to P7, each explained by its sentence."""
 
 from ..expressions import Expr, after, taken
 from .vocabulary import *
@@ -60,6 +60,18 @@ def no_free_block_in_flight(s: Expr, r: Expr, b: Expr) -> Expr:
 def no_reuse_in_flight(s: Expr, r: Expr, q: Expr, b: Expr) -> Expr:
     """A block that a step in flight reads for one request is never given to another to write."""
     return (reads(s, r, b) & (block_state(b) == B.OWNED) & holds(q, b)) >> (r == q)
+
+
+@spec.safety("P3", s=Step, r=Request, b=Block)
+def reads_are_held_or_stamped(s: Expr, r: Expr, b: Expr) -> Expr:
+    """Whoever may still read a block holds it, or gave it back with a stamp that covers the step."""
+    return reads(s, r, b) >> (holds(r, b) | (number(s) <= stamp(b)))
+
+
+@spec.safety("P3", s=Step, r=Request)
+def last_step_is_the_last(s: Expr, r: Expr) -> Expr:
+    """No step with a row of the request is newer than its last step."""
+    return in_step(s, r) >> (number(s) <= last_step(r))
 
 
 # P4: shared and cached blocks are complete and read-only.
@@ -137,6 +149,90 @@ def no_overshoot(r: Expr) -> Expr:
     return (~absent(r)) >> ((known(r) <= limit(r)) & (planned(r) < limit(r)))
 
 
+@spec.safety("P6", r=Request)
+def a_request_has_a_prompt_and_room(r: Expr) -> Expr:
+    """Every request has at least one prompt token and may generate at least one."""
+    return (~absent(r)) >> ((prompt(r) >= 1) & (prompt(r) < limit(r)) & (prompt(r) <= known(r)))
+
+
+@spec.safety("P6", r=Request)
+def output_left_before_decode(r: Expr) -> Expr:
+    """A request that still has to prefill may generate at least one more token."""
+    return request_state(r).isin(R.WAITING, R.PREFILL, R.RETRACTING) >> (known(r) < limit(r))
+
+
+@spec.safety("P6", r=Request)
+def waiting_request_has_only_a_prefix(r: Expr) -> Expr:
+    """A waiting request has exactly the tokens of its matched blocks, and is in no step."""
+    return (request_state(r) == R.WAITING) >> (
+        (planned(r) == computed(r)) & (planned(r) == capacity(r)) & (planned(r) < known(r)) & (pending(r) == 0)
+    )
+
+
+@spec.safety("P6", r=Request)
+def prefill_has_tokens_left(r: Expr) -> Expr:
+    """A request in prefill has known tokens to plan and samples nothing."""
+    return (request_state(r) == R.PREFILL) >> ((planned(r) < known(r)) & (sampling(r) == 0))
+
+
+@spec.safety("P6", s=Step, r=Request)
+def rows_start_after_what_is_computed(s: Expr, r: Expr) -> Expr:
+    """A row lies between the computed and the planned tokens."""
+    return (in_step(s, r) & live(r)) >> (
+        (computed(r) <= row_start(s, r)) & (row_start(s, r) + row_tokens(s, r) <= planned(r))
+    )
+
+
+@spec.safety("P6", s=Step, z=Step, r=Request)
+def rows_follow_each_other(s: Expr, z: Expr, r: Expr) -> Expr:
+    """The rows of a request in different steps do not overlap and are in the steps' order."""
+    return (in_step(s, r) & in_step(z, r) & live(r) & (number(s) < number(z))) >> (
+        row_start(s, r) + row_tokens(s, r) <= row_start(z, r)
+    )
+
+
+@spec.safety("P6", s=Step, r=Request)
+def the_open_row_ends_at_the_plan(s: Expr, r: Expr) -> Expr:
+    """The row in the step being planned ends where planning has got to."""
+    return (in_step(s, r) & live(r) & (step_state(s) == S.PLANNED)) >> (
+        row_start(s, r) + row_tokens(s, r) == planned(r)
+    )
+
+
+@spec.safety("P6", r=Request)
+def no_more_blocks_than_needed(r: Expr) -> Expr:
+    """A running request never holds a whole block more than it can ever fill."""
+    return live(r) >> (capacity(r) < limit(r) + PAGE)
+
+
+@spec.safety("P6", s=Step, r=Request, b=Block)
+def a_step_counts_as_reading_what_attention_reads(s: Expr, r: Expr, b: Expr) -> Expr:
+    """Every block with a token that a row attends to is known as read by the step."""
+    attended = position(b) < row_start(s, r) + row_tokens(s, r)
+    return (in_step(s, r) & live(r) & holds(r, b) & attended) >> reads(s, r, b)
+
+
+@spec.safety("P6", s=Step, r=Request, b=Block)
+def a_step_counts_as_writing_what_it_computes(s: Expr, r: Expr, b: Expr) -> Expr:
+    """Every block that gets a token of a row is known as written by the step."""
+    computed_here = (position(b) < row_start(s, r) + row_tokens(s, r)) & (row_start(s, r) < position(b) + PAGE)
+    return (in_step(s, r) & (row_tokens(s, r) >= 1) & live(r) & holds(r, b) & computed_here) >> writes(s, r, b)
+
+
+@spec.action("P6", r=Request)
+def a_finished_request_has_output(r: Expr) -> Expr:
+    """Only a decoding request with at least one output token finishes."""
+    finishes = taken("finish") & (after(request_state(r)) != request_state(r))
+    return finishes >> ((request_state(r) == R.DECODE) & (prompt(r) < known(r)))
+
+
+@spec.action("P6", s=Step, r=Request)
+def only_running_requests_get_tokens(s: Expr, r: Expr) -> Expr:
+    """Tokens are planned for running requests only, into the step that is being planned."""
+    grows = row_tokens(s, r) < after(row_tokens(s, r))
+    return grows >> (running(r) & (step_state(s) == S.PLANNED))
+
+
 # P7: no double free, no use after free.
 
 
@@ -150,105 +246,3 @@ def no_use_after_free(r: Expr, b: Expr) -> Expr:
 def no_double_free(b: Expr) -> Expr:
     """A block that was released has no holder left who could release it again."""
     return idle(b) >> (refs(b) == 0)
-
-
-# P9: the same, in terms of what the device really does.
-
-
-@spec.safety("P9", s=Step, r=Request, b=Block)
-def device_reads_no_free_block(s: Expr, r: Expr, b: Expr) -> Expr:
-    """While the device works on a step, no block of it is free."""
-    return (executing(s) & reads(s, r, b)) >> block_state(b).isin(B.OWNED, B.SHARED, B.CACHED, B.LIMBO)
-
-
-@spec.safety("P9", s=Step)
-def device_works_on_launched_steps(s: Expr) -> Expr:
-    """The scheduler never treats a step as done while the device works on it."""
-    return executing(s) >> (step_state(s) == S.INFLIGHT)
-
-
-@spec.action("P9", s=Step)
-def only_the_device_ends_a_step(s: Expr) -> Expr:
-    """No decision of the scheduler can make a step count as executed."""
-    return (executing(s) & ~after(executing(s))) >> taken("device_done")
-
-
-# P10: abort is possible at any moment, and then everything comes back.
-
-
-@spec.choice("P10", "abort", r=Request)
-def abort_is_possible_while_live(r: Expr) -> Expr:
-    """A request can be aborted at any moment of its life."""
-    return request_state(r).isin(R.WAITING, R.PREFILL, R.DECODE, R.RETRACTING)
-
-
-@spec.choice("P10", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", r=Request, b=Block)
-def every_block_of_a_leaving_request_is_released(r: Expr, b: Expr) -> Expr:
-    """For every block of a request that finished, was aborted or is retracted, exactly one release is possible."""
-    return leaving(r) & holds(r, b)
-
-
-@spec.choice("P10", "close", r=Request)
-def an_empty_leaving_request_is_closed(r: Expr) -> Expr:
-    """A request that has given back everything can be closed."""
-    return (request_state(r) == R.RELEASING) & (blocks(r) == 0)
-
-
-@spec.choice("P10", "reap", b=Block)
-def limbo_is_reaped(b: Expr) -> Expr:
-    """A block in limbo is free as soon as its last step has landed."""
-    return (block_state(b) == B.LIMBO) & (stamp(b) <= landed())
-
-
-@spec.action("P10", r=Request)
-def leaving_only_shrinks(r: Expr) -> Expr:
-    """A request that gives its blocks back never gets new ones."""
-    return (leaving(r) & ~taken("recycle")) >> (after(blocks(r)) <= blocks(r))
-
-
-@spec.action("P10", r=Request)
-def aborted_stays_aborted(r: Expr) -> Expr:
-    """A finished or aborted request never runs again."""
-    return (request_state(r) == R.RELEASING) >> after(request_state(r)).isin(R.RELEASING, R.FINISHED)
-
-
-# P11: results reach only the request they were computed for.
-
-
-@spec.safety("P11", s=Step, r=Request)
-def no_stale_row(s: Expr, r: Expr) -> Expr:
-    """A step mentions only requests that run or are on their way out, never a recycled record."""
-    return in_step(s, r) >> request_state(r).isin(R.PREFILL, R.DECODE, R.RELEASING, R.FINISHED)
-
-
-@spec.action("P11", r=Request)
-def output_comes_from_a_done_step(r: Expr) -> Expr:
-    """Output tokens come from landing a step and from nothing else."""
-    return (live(r) & ~(after(known(r)) == known(r))) >> taken("land_row")
-
-
-@spec.action("P11", r=Request)
-def only_executed_tokens_count(r: Expr) -> Expr:
-    """A token counts as computed only when its step has been executed and landed."""
-    return (running(r) & (computed(r) < after(computed(r)))) >> taken("land_row")
-
-
-@spec.safety("P11", s=Step, z=Step)
-def finished_in_order(s: Expr, z: Expr) -> Expr:
-    """Results are landed strictly in the order in which the steps were planned."""
-    return ((step_state(s) != S.IDLE) & (step_state(z) == S.DONE)) >> (number(z) <= number(s))
-
-
-# P14: determinism.
-
-
-@spec.choice("P14", "land_row", "drop_row", s=Step, r=Request)
-def a_done_row_is_landed_or_dropped(s: Expr, r: Expr) -> Expr:
-    """Every row of a done step is landed if its request runs and dropped if it left: never both, never neither."""
-    return (step_state(s) == S.DONE) & in_step(s, r)
-
-
-@spec.safety("P14", r=Request, q=Request)
-def arrival_numbers_are_unique(r: Expr, q: Expr) -> Expr:
-    """First come, first served has no ties."""
-    return (~absent(r) & ~absent(q) & (arrival(r) == arrival(q))) >> (r == q)
