@@ -166,9 +166,10 @@ def test_greedy_rows_take_the_maximum_next_to_sampled_rows() -> None:
     assert tokens[greedy].tolist() == logits[greedy].argmax(dim=-1).tolist()
 
 
-def test_a_tiny_temperature_is_greedy() -> None:
+@pytest.mark.parametrize("temperature", [1e-3, 1e-37, 1e-300])
+def test_a_tiny_temperature_is_greedy(temperature: float) -> None:
     logits = torch.tensor([1.0, 3.0, 2.9, -4.0]) * 100
-    assert set(draw(logits, SamplingParams(temperature=1e-30, seed=3), 100).tolist()) == {1}
+    assert set(draw(logits, SamplingParams(temperature=temperature, seed=3), 100).tolist()) == {1}
 
 
 @given(st.data())

@@ -111,10 +111,10 @@ def test_half_a_character_becomes_the_replacement_character(smollm2: Checkpoint)
     assert smollm2.tokenizer.decode(ids[:1]) == "\ufffd"
 
 
-def gguf_metadata(**changes: object) -> dict[str, object]:
+def gguf_metadata(**changes: Any) -> dict[str, Any]:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = ["<s>", "</s>", "<tool>", *alphabet, "12", "123", "Ġt"]
-    metadata: dict[str, object] = {
+    metadata: dict[str, Any] = {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.merges": ["1 2", "12 3", "Ġ t"],
@@ -144,6 +144,13 @@ def test_a_bos_is_added_where_the_file_says_so_and_only_to_plain_prompts() -> No
     assert tokenizer.encode("t").tolist() == [0, *plain]
     without = Tokenizer.from_gguf(gguf_metadata(pre="llama-bpe"))
     assert without.encode("t").tolist() == plain
+
+
+def test_a_whole_word_in_the_vocabulary_needs_no_merges_in_llama_3_only() -> None:
+    tokens = [*gguf_metadata()["tokenizer.ggml.tokens"], "xyz"]
+    metadata = {"tokens": tokens, "token_type": [1] * len(tokens)}
+    assert len(Tokenizer.from_gguf(gguf_metadata(pre="llama-bpe", **metadata)).encode("xyz")) == 1
+    assert len(Tokenizer.from_gguf(gguf_metadata(pre="gpt-2", **metadata)).encode("xyz")) == 3
 
 
 def test_user_defined_tokens_are_whole_but_visible() -> None:
