@@ -77,19 +77,23 @@ def version() -> None:
     help="Write every obligation into DIR as SMT-LIB instead of proving.",
 )
 @click.option("--solver", type=click.Choice(["z3", "cvc5"]), default="z3", help="Who decides the obligations.")
-def verify(json_output: bool, drop: str | None, diagram: Path | None, smtlib: Path | None, solver: str) -> None:
+@click.option("--mutants", is_flag=True, help="Change every guard and effect a little and count what is noticed.")
+def verify(
+    json_output: bool, drop: str | None, diagram: Path | None, smtlib: Path | None, solver: str, mutants: bool
+) -> None:
     """Prove the scheduler's specification for any number of requests, blocks and steps.
 
     The exit status is 0 only if every property holds.
     """
-    others = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--solver": None if solver == "z3" else solver}
+    others: dict[str, object] = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--mutants": mutants or None}
+    others["--solver"] = None if solver == "z3" else solver
     given = [name for name, value in others.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} do different things; give one of them")
     with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):
         from .spec.command import run_verify
 
-        status = run_verify(json_output, drop, diagram, smtlib, solver)
+        status = run_verify(json_output, drop, diagram, smtlib, solver, mutants)
     sys.exit(status)
 
 
@@ -173,4 +177,19 @@ def serve(
             overlap_depth=overlap_depth,
             prefix_cache=not no_prefix_cache,
         )
+    sys.exit(status)
+
+
+@main.command()
+@click.option("--check", is_flag=True, help="Check the numerics of every kernel on this machine's device.")
+@click.option("--json", "json_output", is_flag=True, help="Print JSON instead of tables.")
+def kernels(check: bool, json_output: bool) -> None:
+    """List the registered kernels, and what is chosen on this machine and why.
+
+    With --check the exit status is 0 only if every kernel that runs here is right.
+    """
+    with explained_missing_dependency("serve"):
+        from .kernels.command import run_kernels
+
+        status = run_kernels(check, json_output)
     sys.exit(status)

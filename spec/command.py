@@ -16,6 +16,7 @@ from .cpp import guard_labels
 from .diagram import diagrams
 from .drop import Diagnosis, diagnose
 from .machines import SPEC
+from .mutants_command import run_mutants
 from .smtlib import export
 from .timeline import Timeline
 from .verify import SOLVERS, Report, Row, verify
@@ -27,10 +28,11 @@ def run_verify(
     diagram: Path | None = None,
     smtlib: Path | None = None,
     solver: str = SOLVERS[0],
+    mutants: bool = False,
 ) -> int:
-    """Verify the specification with a solver, or show what breaks without a guard, or write the diagrams or the
-    obligations. Returns the exit status.
-    """
+    """Verify the specification with a solver, or do the one other thing that is asked for. Returns the exit status."""
+    if mutants:
+        return run_mutants(json_output, _console())
     if smtlib is not None:
         return _write_smtlib(smtlib)
     if diagram is not None:

@@ -1,4 +1,4 @@
-"""Mutation testing of the specification: every small change of a guard or effect should break something that is stated.
+"""Mutation testing of the specification: every small change of a guard or effect should break something stated.
 
 A mutant is killed by a named property (or counter, choice, or because its transition can never be taken), killed by a lemma
 only, equivalent (proved to behave like the original), or it survives. Survivors show what the properties do not say.
@@ -32,7 +32,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`verdict`: "killed", "lemma only", "equivalent" or "survived"; `killers` are the claims that the mutant breaks."""
+    """`verdict`: "killed", "lemma only", "equivalent" or "survived"; `killers`: the claims that the mutant breaks."""
 
     mutant: Mutant
     verdict: str

@@ -1,0 +1,47 @@
+"""Mutants of the specification are noticed, and those that are not are the ones that we know of."""
+
+from __future__ import annotations
+
+import pytest
+
+from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.mutants import Mutant, Mutation, mutants, score
+
+
+def find(text: str) -> Mutant:
+    return next(m for m in mutants(SPEC) if str(m) == text)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "verdict", "killer"),
+    [
+        ("drop release_owned:not in flight", "killed", "no free block in flight"),
+        ("drop release_to_limbo:stamp", "killed", "reads are held or stamped"),
+        ("twice allocate:free", "killed", "conservation"),
+        ("drop abort:request_state", "killed", "changes something"),
+        ("drop publish:full", "equivalent", ""),
+        ("drop retract:strictly older", "survived", ""),
+    ],
+)
+def test_known_mutants(mutant: str, verdict: str, killer: str) -> None:
+    outcome = Mutation(SPEC).judge(find(mutant))
+    assert outcome.verdict == verdict
+    assert not killer or killer in outcome.killers
+
+
+def test_judging_leaves_the_specification_as_it_was() -> None:
+    before = SPEC.digest()
+    Mutation(SPEC).judge(find("negate evict:not in flight"))
+    assert SPEC.digest() == before
+
+
+def test_every_guard_and_effect_has_mutants() -> None:
+    places = {(m.transition.name, m.place) for m in mutants(SPEC)}
+    for t in SPEC.transitions.values():
+        assert {(t.name, g.name) for g in t.guards} | {(t.name, e.variable.name) for e in t.effects} <= places
+
+
+def test_a_sample_of_mutants_is_killed_by_named_properties() -> None:
+    result = score(SPEC, every=23)
+    assert len(result.outcomes) > 25
+    assert result.share >= 0.85
