@@ -1,7 +1,8 @@
 """Mutation testing of the specification: every small change of a guard or effect should break something stated.
 
-A mutant is killed by a named property (or counter, choice, or because its transition can never be taken), killed by a lemma
-only, equivalent (proved to behave like the original), or it survives. Survivors show what the properties do not say.
+A mutant is killed by a named property (or counter, choice, or because its transition can never be taken), killed by
+a lemma only, equivalent (proved to behave like the original), or it survives. Survivors show what the properties do
+not say.
 """
 
 from __future__ import annotations
