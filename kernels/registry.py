@@ -108,7 +108,7 @@ class Operation:
                 candidates.append(Candidate(kernel.name, kernel.band, "rejected", objections[kernel.name]))
             else:
                 candidates.append(Candidate(kernel.name, kernel.band, "fits", (f"{chosen.name} goes first",)))
-        for module in self._missing():
+        for module in self.unavailable():
             candidates.append(Candidate(module.module, None, "unavailable", (module.reason,)))
         return Selection(problem, chosen, tuple(candidates))
 
@@ -116,7 +116,7 @@ class Operation:
         self, problem: Problem, wanted: str, wanted_by: str, objections: Mapping[str, tuple[str, ...]]
     ) -> Kernel:
         if wanted not in objections:
-            missing = "".join(f"; {module.module} {module.reason}" for module in self._missing())
+            missing = "".join(f"; {module.module} {module.reason}" for module in self.unavailable())
             raise UnknownKernel(
                 f"{wanted_by}: {self.name} has no kernel of this name; it has {', '.join(objections)}{missing}"
             )
@@ -127,7 +127,9 @@ class Operation:
             )
         return self._kernels[wanted]
 
-    def _missing(self) -> list[Unavailable]:
+    def unavailable(self) -> list[Unavailable]:
+        """Modules of kernels that could not be imported: this operation's, and all plugins'."""
+        self._load()
         return self._unavailable + self._registry.unavailable_plugins
 
     def _load(self) -> None:

@@ -48,7 +48,7 @@ MIN_TILES = 2
 """Key tiles of a part at least: shorter ones cost more in the merge than they save."""
 
 
-@gluon.jit  # type: ignore[untyped-decorator]
+@gluon.jit
 def _add(a, b):  # type: ignore[no-untyped-def]
     return a + b
 
@@ -78,7 +78,7 @@ def _find_part(context_ptr, rows, part, parts, MIN_TILES: gl.constexpr, CHUNK: g
     return row, begin - row_begin, count
 
 
-@gluon.jit  # type: ignore[untyped-decorator]
+@gluon.jit
 def _produce(  # type: ignore[no-untyped-def]
     latent_desc, rope_desc, table_ptr, table_stride, context_ptr, row, tile, count, latents, ropes, full, empty
 ):
@@ -100,7 +100,7 @@ def _produce(  # type: ignore[no-untyped-def]
         tile = 0
 
 
-@gluon.jit  # type: ignore[untyped-decorator]
+@gluon.jit
 def _load_queries(q_ptr, row, query, queries, q_latent, q_rope):  # type: ignore[no-untyped-def]
     """Bring a tile of the row's queries to shared memory; queries beyond the last one are zero."""
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [gl.num_warps(), 1], [1, 0])
@@ -115,7 +115,7 @@ def _load_queries(q_ptr, row, query, queries, q_latent, q_rope):  # type: ignore
             q_rope.store(values)
 
 
-@gluon.jit  # type: ignore[untyped-decorator]
+@gluon.jit
 def _clear_behind_context(latent, visible_tokens):  # type: ignore[no-untyped-def]
     """Zero the tile's tokens from `visible_tokens` on: a zero weight would not stop a stale NaN."""
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [gl.num_warps(), 1], [1, 0])
@@ -126,7 +126,7 @@ def _clear_behind_context(latent, visible_tokens):  # type: ignore[no-untyped-de
         piece.store(gl.where((token < visible_tokens)[:, None], values, gl.zeros_like(values)))
 
 
-@gluon.jit  # type: ignore[untyped-decorator]
+@gluon.jit
 def _consume(  # type: ignore[no-untyped-def]
     q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, heads, q_len, part, row, tile, count,
     q_latent, q_rope, weights_buffer, latents, ropes, full, empty,

@@ -204,6 +204,6 @@ def attend_stretch(batch: Any, row: int, first: int, last: int) -> tuple[Tensor,
 
 def test_bfloat16_is_refused_here() -> None:
     traits = {"heads": 16, "q_len": 1, "block_size": 64, "dense_cache": 1}
-    selection = explain("mla_decode", device="cpu", dtype=torch.bfloat16, **traits)
+    selection = explain("mla_decode", device="cpu", dtype=torch.bfloat16, kernel=None, **traits)
     assert selection.kernel.name == "reference"
     assert "dtype bfloat16, needs one of float16, float32" in str(selection)

@@ -1,0 +1,203 @@
+"""`tokenspeed kernels`: what is registered, what is chosen on this machine and why, and whether it computes rightly."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from .check import CheckResult, check_kernels
+from .device import capability_of
+from .errors import KernelError
+from .kernel import Kernel, Selection
+from .registry import REGISTRY, explain
+
+_EXAMPLES: dict[str, list[dict[str, int]]] = {
+    "mla_decode": [
+        {"heads": heads, "q_len": q_len, "block_size": 64, "dense_cache": 1}
+        for heads, q_len in ((16, 1), (16, 4), (128, 1))
+    ],
+    "paged_attention": [{"heads": 32, "kv_heads": 8, "head_dim": 128, "block_size": 16}],
+    "write_kv": [{"kv_heads": 8, "head_dim": 128, "block_size": 16}],
+}
+"""Problems whose selections are shown: the shapes of DeepSeek's models on 8 GPUs and on 1, and of Llama 3 8B."""
+
+
+def run_kernels(check: bool = False, json_output: bool = False) -> int:
+    """List the kernels and this machine's choices, or check every kernel here. Returns the exit status."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return _check(device, json_output) if check else _list(device, json_output)
+    except KernelError as error:  # a variable TOKENSPEED_KERNEL_... names a kernel that does not exist or fit
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def machine(device: torch.device) -> dict[str, str]:
+    """The device and the versions that a result depends on."""
+    found = {"device": "CPU", "capability": str(capability_of(device)), "torch": torch.__version__}
+    if find_spec("triton") is not None:
+        import triton
+
+        found["triton"] = triton.__version__
+    if device.type == "cuda":
+        found["device"] = torch.cuda.get_device_name(device)
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+        try:
+            found["driver"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError) as error:
+            found["driver"] = f"unknown ({error})"
+    return found
+
+
+def selections(device: torch.device) -> list[Selection]:
+    """What would run the example problems here, in the dtype that models are served in."""
+    return [
+        explain(operation, device=device, dtype=torch.bfloat16, kernel=None, **traits)
+        for operation in REGISTRY.operations()
+        for traits in _EXAMPLES.get(operation, [])
+    ]
+
+
+def _list(device: torch.device, json_output: bool) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a broken plugin is a line of the table
+        kernels = [kernel for name in REGISTRY.operations() for kernel in REGISTRY.operation(name).kernels()]
+        chosen = selections(device)
+    if json_output:
+        listed = {"machine": machine(device), "kernels": [_kernel_json(kernel) for kernel in kernels]}
+        print(json.dumps(listed | {"selections": [_selection_json(selection) for selection in chosen]}, indent=1))
+        return 0
+    console = _console()
+    table = Table(title="Registered kernels, best first", title_justify="left")
+    for heading in ("operation", "kernel", "band", "runs on", "dtypes", "needs"):
+        table.add_column(heading)
+    for kernel in kernels:
+        shown = _kernel_json(kernel)
+        cells = (shown["platforms"], shown["dtypes"], shown["traits"])
+        table.add_row(kernel.operation, kernel.name, shown["band"], *(escape("\n".join(cell)) for cell in cells))
+    console.print(table)
+    console.print(f"\nChosen on this machine ({_described(machine(device))}):")
+    for selection in chosen:
+        console.print(f"\n[bold]{escape(str(selection.problem))}[/bold]")
+        for candidate in selection.candidates:
+            colour = {"chosen": "green", "unavailable": "yellow"}.get(candidate.verdict, "default")
+            console.print(f"  [{colour}]{escape(str(candidate))}[/{colour}]")
+    return 0
+
+
+def _kernel_json(kernel: Kernel) -> dict[str, Any]:
+    dtypes = ["any"] if kernel.dtypes is None else sorted(str(dtype).removeprefix("torch.") for dtype in kernel.dtypes)
+    return {
+        "operation": kernel.operation,
+        "name": kernel.name,
+        "band": kernel.band.name.lower(),
+        "platforms": [str(platform) for platform in kernel.platforms],
+        "dtypes": dtypes,
+        "traits": [f"{trait} {constraint.text}" for trait, constraint in kernel.traits.items()],
+    }
+
+
+def _selection_json(selection: Selection) -> dict[str, Any]:
+    candidates = [
+        {"name": candidate.name, "verdict": candidate.verdict, "reasons": list(candidate.reasons)}
+        for candidate in selection.candidates
+    ]
+    return {"problem": str(selection.problem), "kernel": selection.kernel.name, "candidates": candidates}
+
+
+def _check(device: torch.device, json_output: bool) -> int:
+    with Console(stderr=True).status("checking every kernel"):
+        results = list(check_kernels(device))
+    passed = all(result.passed for result in results)
+    unchecked = _unchecked(results)
+    if json_output:
+        shown = [_result_json(result) for result in results]
+        report = {"machine": machine(device), "passed": passed, "unchecked": unchecked, "checks": shown}
+        print(json.dumps(report, indent=1))
+        return 0 if passed else 1
+    console = _console()
+    table = Table(title=f"Numerics on {_described(machine(device))}", title_justify="left")
+    for heading in ("operation", "kernel", "dtype", "cases", "largest error", "allowed", "same bits twice", "verdict"):
+        table.add_column(heading)
+    groups: dict[tuple[str, str, torch.dtype], list[CheckResult]] = {}
+    for result in results:
+        groups.setdefault((result.operation, result.kernel, result.dtype), []).append(result)
+    for (operation, kernel, dtype), group in sorted(groups.items(), key=lambda item: (*item[0][:2], str(item[0][2]))):
+        worst = max(group, key=_severity)
+        verdict = "[green]passed[/green]" if all(result.passed for result in group) else "[red]FAILED[/red]"
+        bits = "yes" if all(result.same_bits for result in group) else "[red]no[/red]"
+        row = (str(len(group)), f"{worst.errors[0]:.1e}", f"{worst.tolerances[0]:.1e}", bits, verdict)
+        table.add_row(operation, kernel, str(dtype).removeprefix("torch."), *row)
+    console.print(table)
+    for result in results:
+        if not result.passed:
+            errors = ", ".join(f"{error:.2e} (allowed {allowed:.0e})" for error, allowed in _pairs(result))
+            why = result.failure or f"errors {errors}, same bits twice: {result.same_bits}"
+            where = f"{result.operation} {result.kernel} {result.dtype}, {result.description}"
+            console.print(f"[red]FAILED[/red] {escape(f'{where}: {why}')}")
+    for name in unchecked:
+        console.print(f"[yellow]not checked[/yellow] {escape(name)}")
+    console.print("[green]Every kernel that runs here is right.[/green]" if passed else "[red]Some are wrong.[/red]")
+    return 0 if passed else 1
+
+
+def _pairs(result: CheckResult) -> Iterable[tuple[float, float]]:
+    return zip(result.errors, result.tolerances, strict=True)
+
+
+def _severity(result: CheckResult) -> float:
+    """The error of the first result as a share of what is allowed; NaN counts as infinite."""
+    error, allowed = result.errors[0], result.tolerances[0]
+    if error != error:
+        return float("inf")
+    return error / allowed if allowed else error
+
+
+def _result_json(result: CheckResult) -> dict[str, Any]:
+    return {
+        "operation": result.operation,
+        "kernel": result.kernel,
+        "case": result.description,
+        "dtype": str(result.dtype).removeprefix("torch."),
+        "errors": [error if error == error else None for error in result.errors],
+        "allowed": list(result.tolerances),
+        "same_bits": result.same_bits,
+        "failure": result.failure,
+        "passed": result.passed,
+    }
+
+
+def _unchecked(results: list[CheckResult]) -> list[str]:
+    """Kernels that no case fits here, and modules that could not be imported, with the reason."""
+    checked = {(result.operation, result.kernel) for result in results}
+    missing = []
+    for operation in REGISTRY.operations():
+        kernels = {kernel.name: kernel for kernel in REGISTRY.operation(operation).kernels()}
+        for name, kernel in kernels.items():
+            if (operation, name) not in checked:
+                platforms = " or ".join(map(str, kernel.platforms))
+                missing.append(f"{operation} {name}: no case of the check fits it here (it runs on {platforms})")
+        lines = [f"{module.module} {module.reason}" for module in REGISTRY.operation(operation).unavailable()]
+        missing += [line for line in lines if line not in missing]
+    return missing
+
+
+def _described(found: dict[str, str]) -> str:
+    device, *versions = found.items()
+    return ", ".join([device[1], *(f"{name} {version}" for name, version in versions)])
+
+
+def _console() -> Console:
+    """Piped output gets a width at which tables read well."""
+    console = Console()
+    return console if console.is_terminal else Console(width=132)
