@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -81,19 +82,25 @@ def run_serve(
             threads=threads or len(os.sched_getaffinity(0)),
         )
 
+    serving = serve(
+        listener,
+        load,
+        max_waiting=max_waiting,
+        shutdown_timeout=shutdown_timeout,
+        on_ready=lambda replica: _greet(console, address, replica),
+    )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            return runner.run(
-                serve(
-                    listener,
-                    load,
-                    max_waiting=max_waiting,
-                    shutdown_timeout=shutdown_timeout,
-                    on_ready=lambda replica: _greet(console, address, replica),
-                )
-            )
+            status = runner.run(serving)
         except (ValueError, OSError) as error:  # of the model or of a limit: the message says what to do
-            return _fail(error)
+            status = _fail(error)
+    if any(thread.name.startswith("tokenspeed-") for thread in threading.enumerate()):
+        # A model that is still being loaded, or a step that hangs: the interpreter's orderly end would crash under it.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _greet(console: Console, address: str, replica: Replica) -> None:

@@ -78,7 +78,7 @@ async def serve(
     try:
         await _first(loading, stop.wait())
         if stop.is_set():
-            return 0  # the loading thread dies with the process
+            return 0  # whoever called ends the process, and the loading thread with it
         replica = loading.result()
         engine = AsyncEngine(
             replica.scheduler,

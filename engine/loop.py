@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections import deque
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,8 +61,12 @@ class _Ask:
     answer: Callable[[Snapshot], None]
 
 
+@dataclass(frozen=True, slots=True)
 class _StepDone:
-    """A step has been executed; which one is seen from its future."""
+    """A step has been executed, or could not be."""
+
+    plan: StepPlan
+    result: NDArray[np.int32] | Exception
 
 
 class _Close:
@@ -71,12 +74,6 @@ class _Close:
 
 
 _Message = Submission | _Abort | _Ask | _StepDone | _Close
-
-
-@dataclass(slots=True)
-class _StepInFlight:
-    plan: StepPlan
-    tokens: Future[NDArray[np.int32]]
 
 
 class ControlLoop:
@@ -109,19 +106,24 @@ class ControlLoop:
         self._on_failure = on_failure
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._requests: dict[int, RequestState] = {}
-        self._in_flight: deque[_StepInFlight] = deque()
+        self._in_flight = 0
         self._outputs: list[RequestOutput] = []
         self._closing = False
         self.failed_steps = 0
         """Steps that failed one after another, up to the newest one; 0 while the runner works."""
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="tokenspeed-runner")
-        self._thread = threading.Thread(target=self._run, name="tokenspeed-loop", daemon=True)
+        self._steps: queue.SimpleQueue[tuple[StepPlan, dict[int, SamplingParams]] | None] = queue.SimpleQueue()
+        # Daemons, so that a step that hangs cannot keep the process from ending.
+        self._threads = [
+            threading.Thread(target=target, name=f"tokenspeed-{name}", daemon=True)
+            for name, target in (("loop", self._run), ("runner", self._execute_steps))
+        ]
 
     # Called from any thread.
 
     def start(self) -> None:
-        """Start the loop's thread."""
-        self._thread.start()
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, submission: Submission) -> None:
         """Queue a request. Its first output says whether it was accepted."""
@@ -141,14 +143,21 @@ class ControlLoop:
         Returns False if the runner did not finish its step within `timeout` seconds; the threads then live on.
         """
         self._inbox.put(_Close())
-        self._thread.join(timeout)
-        self._executor.shutdown(wait=not self._thread.is_alive())
-        return not self._thread.is_alive()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
-    @property
-    def running(self) -> bool:
-        """Whether the loop's thread is alive."""
-        return self._thread.is_alive()
+    # The runner's thread.
+
+    def _execute_steps(self) -> None:
+        while (step := self._steps.get()) is not None:
+            plan, sampling = step
+            try:
+                result: NDArray[np.int32] | Exception = self._runner.execute(plan, sampling)
+            except Exception as error:
+                result = error
+            self._inbox.put(_StepDone(plan, result))
 
     # The loop's thread.
 
@@ -156,13 +165,13 @@ class ControlLoop:
         try:
             while not self._closing or self._in_flight:
                 self._receive()
-                while self._in_flight and self._in_flight[0].tokens.done():
-                    self._land(self._in_flight.popleft())
                 self._launch()
                 self._flush()
         except Exception:
             logger.exception("the control loop failed; all %d requests are ended", len(self._requests))
             self._give_up()
+        finally:
+            self._steps.put(None)
 
     def _receive(self) -> None:
         """Wait for a message, then handle all that are there."""
@@ -187,8 +196,9 @@ class ControlLoop:
                 self._closing = True
                 for request_id in list(self._requests):
                     self._end(request_id)
-            case _StepDone():
-                pass
+            case _StepDone(plan, result):
+                self._in_flight -= 1
+                self._land(plan, result)
 
     def _submit(self, submission: Submission) -> None:
         request_id, params = submission.request_id, submission.params
@@ -225,17 +235,14 @@ class ControlLoop:
         while not self._closing and (plan := self._scheduler.plan()) is not None:
             # Rows of requests that end before the step runs are still executed, so the step gets its own mapping.
             sampling = {row: self._requests[row].params for row in plan.request_ids[plan.samples].tolist()}
-            future = self._executor.submit(self._runner.execute, plan, sampling)
-            self._in_flight.append(_StepInFlight(plan, future))
-            future.add_done_callback(lambda _: self._inbox.put(_StepDone()))
+            self._in_flight += 1
+            self._steps.put((plan, sampling))
         self._drain_events()
 
-    def _land(self, step: _StepInFlight) -> None:
-        plan = step.plan
-        try:
-            tokens = _checked(step.tokens.result(), plan.sampling_rows)
-        except Exception as error:
-            self._fail_step(plan, error)
+    def _land(self, plan: StepPlan, result: NDArray[np.int32] | Exception) -> None:
+        tokens = _checked(result, plan.sampling_rows)
+        if isinstance(tokens, Exception):
+            self._fail_step(plan, tokens)
             return
         self.failed_steps = 0
         texts: dict[int, str] = {}
@@ -316,10 +323,12 @@ class ControlLoop:
             self._publish(outputs)
 
 
-def _checked(tokens: NDArray[np.int32], sampling_rows: int) -> NDArray[np.int32]:
-    """The runner's result, if it has one token for each sampling row."""
-    if tokens.shape != (sampling_rows,):
-        raise ValueError(f"the runner returned tokens of shape {tokens.shape} for {sampling_rows} sampling rows")
-    if sampling_rows and int(tokens.min()) < 0:
-        raise ValueError(f"the runner returned a negative token id: {int(tokens.min())}")
-    return tokens.astype(np.int32, copy=False)
+def _checked(result: NDArray[np.int32] | Exception, sampling_rows: int) -> NDArray[np.int32] | Exception:
+    """The runner's tokens if there is one for each sampling row, else what is wrong."""
+    if isinstance(result, Exception):
+        return result
+    if result.shape != (sampling_rows,):
+        return ValueError(f"the runner returned tokens of shape {result.shape} for {sampling_rows} sampling rows")
+    if sampling_rows and int(result.min()) < 0:
+        return ValueError(f"the runner returned a negative token id: {int(result.min())}")
+    return result.astype(np.int32, copy=False)

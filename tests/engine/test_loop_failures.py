@@ -158,3 +158,14 @@ def test_request_submitted_after_close_is_not_run(serving: ModuleType) -> None:
     closing.join(30)
     assert engine.outputs[1] == []
     engine.close()
+
+
+def test_closing_does_not_wait_for_ever_for_a_step_that_hangs(serving: ModuleType) -> None:
+    engine = serving.LoopHarness()
+    engine.runner.hold()
+    engine.submit(1, b"abc", max_tokens=5)
+    while engine.snapshot().stats.steps_in_flight == 0:
+        pass
+    assert not engine.loop.close(0.1)
+    assert engine.reason(1) == "abort"  # its owner does not wait for the step
+    engine.close()
