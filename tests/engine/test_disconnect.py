@@ -115,7 +115,7 @@ def test_half_of_64_clients_leave_midway(serving: ModuleType) -> None:
             text += chunk.choices[0].text
             if leaves and len(text) > number % 7:
                 await stream.close()
-                return text
+                return str(text)
         return text
 
     async def ask_all(url: str) -> list[str]:
