@@ -139,7 +139,9 @@ def simulate(out: Path | None, **settings: Any) -> None:
 
 
 @main.command()
-@click.option("--model", default="smollm2-135m", help="A GGUF file, a Hugging Face directory or smollm2-135m.")
+@click.option(
+    "--model", default="smollm2", help="A GGUF file, a Hugging Face directory, or smollm2 (the small demo model)."
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
 @click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
@@ -149,6 +151,9 @@ def simulate(out: Path | None, **settings: Any) -> None:
 @click.option("--max-step-tokens", default=512, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
 @click.option("--no-prefix-cache", is_flag=True, help="Do not share blocks between requests.")
+@click.option("--max-waiting", default=1024, type=click.IntRange(min=1), help="Requests that may wait; more get 429.")
+@click.option("--shutdown-timeout", default=10.0, type=click.FloatRange(min=0), help="Seconds to finish on SIGTERM.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.  [default: all]")
 def serve(
     model: str,
     host: str,
@@ -160,6 +165,9 @@ def serve(
     max_step_tokens: int,
     overlap_depth: int,
     no_prefix_cache: bool,
+    max_waiting: int,
+    shutdown_timeout: float,
+    threads: int | None,
 ) -> None:
     """Serve a model behind an OpenAI-compatible HTTP API."""
     with explained_missing_dependency("serve"):
@@ -176,6 +184,9 @@ def serve(
             max_step_tokens=max_step_tokens,
             overlap_depth=overlap_depth,
             prefix_cache=not no_prefix_cache,
+            max_waiting=max_waiting,
+            shutdown_timeout=shutdown_timeout,
+            threads=threads,
         )
     sys.exit(status)
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 OUT = Path("out/demo")
-MODEL = "smollm2-135m"
+MODEL = "smollm2"
 QUESTION = "In two sentences: why does reusing a cached prompt prefix make a chat server faster?"
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 30
