@@ -6,6 +6,7 @@ It runs the commands that a user would type and talks to the server over HTTP as
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -25,8 +26,10 @@ from rich.table import Table
 OUT = Path("out/demo")
 MODEL = "smollm2"
 QUESTION = "In two sentences: why does reusing a cached prompt prefix make a chat server faster?"
+FOLLOW_UP = "And what must the server never do with a cached block while the GPU still reads it?"
 START_TIMEOUT_S = 180
 STOP_TIMEOUT_S = 30
+TRANSITION = re.compile(r'transition="(\w+)"')
 
 console = Console(highlight=False)
 
@@ -41,11 +44,17 @@ def main() -> None:
     )
     for report in sorted((OUT / "simulate").glob("*.html")):
         console.print(f"\nOpen the report in a browser: {report.resolve().as_uri()}", soft_wrap=True)
-    console.rule("[bold]3/3  Serve: one chat turn with SmolLM2-135M-Instruct")
+    console.rule("[bold]3/3  Serve: two chat turns with SmolLM2-135M-Instruct")
     port = free_port()
     with server(port) as process:
         wait_until_healthy(process, port)
-        stream_chat(port)
+        answer = stream_chat(port, [{"role": "user", "content": QUESTION}])
+        stream_chat(port, [
+            {"role": "user", "content": QUESTION},
+            {"role": "assistant", "content": answer},
+            {"role": "user", "content": FOLLOW_UP},
+        ])  # fmt: skip
+        wait_until_idle(port)
         console.print(metrics_table(port))
     console.print("\nThe server has stopped cleanly. Next: `.venv/bin/tokenspeed --help`")
 
@@ -105,20 +114,20 @@ def wait_until_healthy(process: subprocess.Popen[bytes], port: int) -> None:
     fail(f"the server did not become healthy within {START_TIMEOUT_S} s")
 
 
-def stream_chat(port: int) -> None:
-    """Send one chat turn and print the answer while it arrives."""
-    console.print(f"\n[bold]user[/]       {QUESTION}")
+def stream_chat(port: int, messages: list[dict[str, str]]) -> str:
+    """Send a chat turn, print the answer while it arrives, and return it."""
+    console.print(f"\n[bold]user[/]       {messages[-1]['content']}")
     console.print("[bold]assistant[/]  ", end="")
     request = {
         "model": MODEL,
-        "messages": [{"role": "user", "content": QUESTION}],
+        "messages": messages,
         "max_tokens": 96,
         "temperature": 0,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
     response = open_url(port, "/v1/chat/completions", request)
-    usage: dict[str, int] = {}
+    usage: dict[str, Any] = {}
     answer = ""
     for chunk in server_sent_events(response):
         usage = chunk.get("usage") or usage
@@ -126,9 +135,14 @@ def stream_chat(port: int) -> None:
             text = choice["delta"].get("content") or ""
             answer += text
             console.print(text, end="", markup=False, soft_wrap=True)
-    console.print(f"\n\n{usage.get('prompt_tokens')} prompt tokens, {usage.get('completion_tokens')} completion tokens")
+    cached = usage.get("prompt_tokens_details", {}).get("cached_tokens")
+    console.print(
+        f"\n\n{usage.get('prompt_tokens')} prompt tokens, {cached} of them from the prefix cache; "
+        f"{usage.get('completion_tokens')} completion tokens"
+    )
     if not answer:
         fail("the answer was empty")
+    return answer
 
 
 def open_url(port: int, path: str, body: dict[str, Any] | None = None) -> HTTPResponse:
@@ -154,13 +168,33 @@ def server_sent_events(response: HTTPResponse) -> Iterator[dict[str, Any]]:
 
 
 def metrics_table(port: int) -> Table:
-    """The scheduler's own numbers, from the server's /metrics (Prometheus text format)."""
+    """The scheduler's own numbers, from the server's /metrics (Prometheus text format); what is zero is left out."""
     table = Table("Metric", "Value", title="The scheduler's own numbers", title_justify="left")
-    for line in open_url(port, "/metrics").read().decode().splitlines():
-        name, _, value = line.rpartition(" ")
-        if name.startswith("tokenspeed_") and "_bucket{" not in name and "_created" not in name:
-            table.add_row(name, value.removesuffix(".0"))
+    transitions = []
+    for name, value in metrics(port).items():
+        label = TRANSITION.search(name)
+        if value == 0 or not name.startswith("tokenspeed_") or "_bucket{" in name or "_created" in name:
+            continue
+        if label is not None:
+            transitions.append(f"{label[1]} {value:.0f}")
+        else:
+            table.add_row(name.removeprefix("tokenspeed_"), f"{value:.4g}" if value % 1 else f"{value:.0f}")
+    table.add_row("transitions of the specification", ", ".join(transitions))
     return table
+
+
+def metrics(port: int) -> dict[str, float]:
+    """Name with labels -> value."""
+    lines = open_url(port, "/metrics").read().decode().splitlines()
+    pairs = [line.rpartition(" ") for line in lines if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in pairs}
+
+
+def wait_until_idle(port: int) -> None:
+    """With overlap one more step is in flight when the last token arrives; its blocks come back when it has landed."""
+    deadline = time.monotonic() + 10
+    while metrics(port)["tokenspeed_num_requests_live"] > 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def fail(reason: str) -> NoReturn:
