@@ -5,9 +5,10 @@
 Needs torch and triton only: the package is used from the source tree, installed or not. Progress goes to stderr. The
 exit status is 1 if any result is wrong.
 
-Checks: bfloat16 and float16 against the reference in float64 on the rounded inputs, with cache, results and workspaces
-poisoned, and the same bits twice. Times: CUDA graph replays between CUDA events, over enough copies of the cache that
-the L2 cache does not hold them, all kernels and the torch reference in turns, median of the rounds.
+Checks: bfloat16 and float16 against the reference in float64 on the rounded inputs, with cache, results and
+workspaces poisoned, the same bits twice, and CUDA graphs replayed with other lengths. Times: CUDA graph replays
+between CUDA events, over enough copies of the cache that the L2 cache does not hold them, all kernels and the torch
+reference in turns, median of the rounds.
 """
 
 from __future__ import annotations
@@ -209,6 +210,18 @@ def captured(calls: list[Callable[[], object]]) -> torch.cuda.CUDAGraph:
     return graph
 
 
+def check_graph(name: str, device: torch.device) -> dict[str, Any]:
+    """Replay a graph after the contexts have become shorter, into results that are NaN again."""
+    batch = make_batch([1000, 64, 3000, 129], 32, 2, torch.bfloat16, device)
+    out, lse = poisoned(batch, 4, 2, 32, 512).to(batch.q.dtype), poisoned(batch, 4, 2, 32)
+    graph = captured([functools.partial(VARIANTS[name].run, batch, out, lse)])
+    batch.context_lens.copy_(torch.tensor([999, 1, 65, 0]))
+    out.fill_(torch.nan)
+    lse.fill_(torch.nan)
+    graph.replay()
+    return {"kernel": name, "graph_replayed_with_other_contexts": True, **errors(batch, out, lse)}
+
+
 def elapsed_us(action: Callable[[], object]) -> float:
     """Microseconds on the device between events around `action`."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -323,6 +336,7 @@ def main() -> int:
             report["checks"].append(result)
             if not result["passed"]:
                 progress(f"WRONG {result}")
+    report["checks"] += [check_graph(name, device) for name in names]
     progress(f"{len(report['checks'])} checks, {sum(check['passed'] for check in report['checks'])} passed")
     report["timings"] = []
     for shape in TIMED:
