@@ -27,7 +27,7 @@ def test_version_matches_the_package() -> None:
 def test_help_names_every_verb() -> None:
     result = CliRunner().invoke(main, ["--help"])
     assert result.exit_code == 0
-    for verb in ("verify", "simulate", "serve", "version"):
+    for verb in ("verify", "simulate", "serve", "kernels", "version"):
         assert f"\n  {verb} " in result.output
 
 
