@@ -18,7 +18,7 @@ from .reference_page import reference_page
 def generated_files() -> dict[str, str]:
     """Path within the repository -> content."""
     files = {f"scheduler/generated/{name}": text for name, text in SchedulerGenerator(SPEC).files().items()}
-    files["spec/explorer/model.h"] = ExplorerGenerator(SPEC).model_h()
+    files["spec/explorer/generated/model.h"] = ExplorerGenerator(SPEC).model_h()
     files["docs/spec/reference.md"] = reference_page(SPEC)
     files |= {f"docs/spec/{machine}.mmd": text for machine, text in diagrams(SPEC).items()}
     files["docs/spec/canonical.txt"] = SPEC.canonical()

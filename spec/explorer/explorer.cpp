@@ -1,8 +1,8 @@
 // Breadth-first search of small instances: every reachable state is visited and checked, so a counterexample is
 // shortest.
 //
-// The model (model.h) is generated from the specification; arguments of a trace are individuals, or distances from the
-// start of an integer's range. Python calls explore(); spec/explore.py turns the answer into text.
+// The model (generated/model.h) is generated from the specification; arguments of a trace are individuals, or distances
+// from the start of an integer's range. Python calls explore(); spec/explore.py turns the answer into text.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -14,7 +14,7 @@
 #include <tuple>
 #include <vector>
 
-#include "model.h"
+#include "generated/model.h"
 
 namespace py = pybind11;
 
