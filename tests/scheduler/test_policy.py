@@ -55,13 +55,13 @@ def test_requests_are_admitted_in_order_of_arrival() -> None:
 
 
 def test_running_requests_get_a_token_in_every_step_while_long_prompts_arrive() -> None:
-    scheduler = scheduler_with(num_blocks=4000, max_running=16)
+    scheduler = scheduler_with(num_blocks=80, max_running=16)
     for request_id in (1, 2):
-        scheduler.submit(request_id, prompt(4, request_id), 200)
+        scheduler.submit(request_id, prompt(4, request_id), 100)
     first = scheduler.plan()
     assert first is not None
     scheduler.land(first.step, np.zeros(2, dtype=np.int32))
-    for round_number in range(150):
+    for round_number in range(40):
         scheduler.submit(100 + round_number, prompt(32, 1000 + round_number), 1)  # fills the whole step budget
         plan = scheduler.plan()
         assert plan is not None
