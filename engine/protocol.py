@@ -17,6 +17,7 @@ MAX_STOP_CHARACTERS: Final = 1024
 DEFAULT_MAX_TOKENS: Final = 16
 """Output tokens of a completion that does not say how many; a chat takes what fits."""
 _INT64: Final = 2**63
+_NOT_SUPPORTED: Final = "this is not supported; leave it out"
 
 Text = Annotated[str, Strict()]
 Flag = Annotated[bool, Strict()]
@@ -55,7 +56,14 @@ class GenerationRequest(BaseModel):
     n: Integer | None = None
     presence_penalty: Number | None = None
     frequency_penalty: Number | None = None
+    repetition_penalty: Number | None = None
     logit_bias: dict[Text, Number] | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    function_call: Any = None
+    response_format: dict[str, Any] | None = None
+    reasoning_effort: Text | None = None
+    """A hint that the models served here have no use for; ignored."""
 
     @field_validator("stop", mode="before")
     @classmethod
@@ -78,11 +86,32 @@ class GenerationRequest(BaseModel):
             raise ValueError(f"n={value} is not supported; send n requests instead (they share the prompt's KV cache)")
         return value
 
-    @field_validator("presence_penalty", "frequency_penalty", "logit_bias")
+    @field_validator("presence_penalty", "frequency_penalty", "logit_bias", "tools", "functions")
     @classmethod
     def _neutral(cls, value: Any) -> Any:
         if value:
-            raise ValueError("this is not supported; leave it out")
+            raise ValueError(_NOT_SUPPORTED)
+        return value
+
+    @field_validator("repetition_penalty")
+    @classmethod
+    def _no_penalty(cls, value: float | None) -> float | None:
+        if value not in (None, 1):
+            raise ValueError(f"{value:g} is not supported; use 1 or leave it out")
+        return value
+
+    @field_validator("function_call")
+    @classmethod
+    def _no_call(cls, value: Any) -> Any:
+        if value is not None:
+            raise ValueError(_NOT_SUPPORTED)
+        return value
+
+    @field_validator("response_format")
+    @classmethod
+    def _text_only(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and value.get("type") != "text":
+            raise ValueError('only {"type": "text"} is supported')
         return value
 
     @field_validator("stream_options")
@@ -104,12 +133,19 @@ class GenerationRequest(BaseModel):
 
 
 class Message(BaseModel):
-    """One message of a chat. Further fields (name, tool_calls, ...) are given to the chat template as they are."""
+    """One message of a chat. Further fields (name, tool_calls, ...) are given to the chat template as they are.
+
+    Every message needs content, except an assistant's that calls tools.
+    """
 
     model_config = ConfigDict(extra="allow")
 
     role: Text
-    content: Text | None = None
+    name: Text | None = None
+    tool_calls: list[Any] | None = None
+    function_call: dict[str, Any] | None = None
+    """The older form of tool_calls."""
+    content: Text | None = Field(None, validate_default=True)  # last, because its check looks at the fields above
     """Text; a list of text parts arrives here joined."""
 
     @field_validator("role")
@@ -134,6 +170,18 @@ class Message(BaseModel):
             texts.append(part["text"])
         return "".join(texts)
 
+    @field_validator("content")
+    @classmethod
+    def _needs_content(cls, value: str | None, info: ValidationInfo) -> str | None:
+        role = info.data.get("role")
+        calls = info.data.get("tool_calls") or info.data.get("function_call")
+        if value is None and role is not None and not (role == "assistant" and calls):
+            without = " without tool_calls" if role == "assistant" else ""
+            raise ValueError(
+                f"a message of role {role!r}{without} needs content; give a string or a list of text parts"
+            )
+        return value
+
 
 class ChatCompletionRequest(GenerationRequest):
     """Body of POST /v1/chat/completions."""
@@ -143,8 +191,6 @@ class ChatCompletionRequest(GenerationRequest):
     """The newer name of max_tokens; it wins if both are given."""
     logprobs: Flag | None = None
     top_logprobs: Integer | None = None
-    tools: list[Any] | None = None
-    response_format: dict[str, Any] | None = None
 
     @property
     def output_limit(self) -> tuple[str, int | None]:
@@ -153,18 +199,11 @@ class ChatCompletionRequest(GenerationRequest):
             return "max_completion_tokens", self.max_completion_tokens
         return "max_tokens", self.max_tokens
 
-    @field_validator("logprobs", "top_logprobs", "tools")
+    @field_validator("logprobs", "top_logprobs")
     @classmethod
     def _not_supported(cls, value: Any) -> Any:
         if value:
-            raise ValueError("this is not supported; leave it out")
-        return value
-
-    @field_validator("response_format")
-    @classmethod
-    def _text_only(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        if value is not None and value.get("type") != "text":
-            raise ValueError('only {"type": "text"} is supported')
+            raise ValueError(_NOT_SUPPORTED)
         return value
 
 
@@ -177,12 +216,14 @@ class CompletionRequest(GenerationRequest):
     logprobs: Integer | None = None
     best_of: Integer | None = None
     suffix: Text | None = None
+    max_completion_tokens: Integer | None = None
+    messages: list[Any] | None = None
 
     @field_validator("prompt", mode="before")
     @classmethod
     def _prompt_list(cls, value: Any) -> Any:
         prompts = [value] if isinstance(value, str) or _token_ids(value) else value
-        if not isinstance(prompts, list) or not all(isinstance(p, str) or _token_ids(p) for p in prompts):
+        if not isinstance(prompts, list) or not all(isinstance(p, str) or p == [] or _token_ids(p) for p in prompts):
             raise ValueError("give a string, a list of strings, a list of token ids, or a list of lists of token ids")
         if not 1 <= len(prompts) <= MAX_PROMPTS:
             raise ValueError(f"{len(prompts)} prompts were given; give 1 to {MAX_PROMPTS}")
@@ -199,7 +240,21 @@ class CompletionRequest(GenerationRequest):
     @classmethod
     def _not_supported(cls, value: Any) -> Any:
         if value or (value is not None and not isinstance(value, bool | str)):  # logprobs=0 asks for log probabilities
-            raise ValueError("this is not supported; leave it out")
+            raise ValueError(_NOT_SUPPORTED)
+        return value
+
+    @field_validator("max_completion_tokens")
+    @classmethod
+    def _chat_limit(cls, value: int | None) -> int | None:
+        if value is not None:
+            raise ValueError("this is a field of chats; use max_tokens")
+        return value
+
+    @field_validator("messages")
+    @classmethod
+    def _no_messages(cls, value: list[Any] | None) -> list[Any] | None:
+        if value:
+            raise ValueError("a completion takes a prompt; send messages to /v1/chat/completions")
         return value
 
     @field_validator("best_of")

@@ -37,6 +37,7 @@ async def model(request: Request, name: str) -> Response:
 
 
 @router.get("/health")
+@router.head("/health", include_in_schema=False)
 async def health(request: Request) -> Response:
     """200 if requests are taken and executed, else 503 with the reason."""
     problem = service_of(request).problem

@@ -95,6 +95,12 @@ def check(response: httpx.Response) -> None:
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"ignore_eos": "no"}, "ignore_eos"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "system", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant"}]}, "messages[1].content"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": None, "tool_calls": [{}]}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name"),
     ],
 )
 def test_chat_error_names_the_field(server: Any, change: dict[str, Any], param: str) -> None:
@@ -128,6 +134,10 @@ def test_chat_error_names_the_field(server: Any, change: dict[str, Any], param: 
         ({"logprobs": 5}, "logprobs"),
         ({"best_of": 2}, "best_of"),
         ({"suffix": "end"}, "suffix"),
+        ({"max_completion_tokens": 5}, "max_completion_tokens"),
+        ({"max_completion_tokens": "x"}, "max_completion_tokens"),
+        ({"messages": CHAT["messages"]}, "messages"),
+        ({"messages": "x"}, "messages"),
     ],
 )
 def test_completion_error_names_the_field(server: Any, change: dict[str, Any], param: str) -> None:
@@ -135,6 +145,66 @@ def test_completion_error_names_the_field(server: Any, change: dict[str, Any], p
     check(response)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == param
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("repetition_penalty", [1.1, 0, "x", True, []]),
+        ("tools", [[{"type": "function"}], "x", {}]),
+        ("functions", [[{"name": "f"}], "x", {}]),
+        ("function_call", ["auto", "", {"name": "f"}, {}, 0, []]),
+        ("response_format", [{"type": "json_object"}, {}, "text", []]),
+        ("reasoning_effort", [5, True, [], {}]),
+    ],
+)
+def test_field_that_is_not_supported_is_refused(server: Any, path: str, field: str, values: list[Any]) -> None:
+    base = CHAT if path == PATHS[0] else COMPLETION
+    for value in values:
+        response = server.client.post(path, json=base | {field: value})
+        check(response)
+        assert response.status_code == 400, value
+        assert response.json()["error"]["param"] == field
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_values_that_change_nothing_are_taken(server: Any, path: str) -> None:
+    base = CHAT if path == PATHS[0] else COMPLETION
+    fields = ["repetition_penalty", "tools", "functions", "function_call", "response_format", "reasoning_effort"]
+    neutral = {
+        "repetition_penalty": 1,
+        "tools": [],
+        "functions": [],
+        "response_format": {"type": "text"},
+        "reasoning_effort": "low",
+    }
+    if path == PATHS[1]:
+        fields += ["messages", "max_completion_tokens"]
+        neutral["messages"] = []
+    for change in (dict.fromkeys(fields), neutral, {"repetition_penalty": 1.0}):
+        response = server.client.post(path, json=base | change)
+        assert response.status_code == 200, response.text
+
+
+def test_refusals_say_what_to_send_instead(server: Any) -> None:
+    for change, advice in (
+        ({"max_completion_tokens": 5}, "max_tokens"),
+        ({"messages": CHAT["messages"]}, "/v1/chat/completions"),
+        ({"prompt": [[]]}, "a prompt is empty"),
+        ({"prompt": [[97], []]}, "a prompt is empty"),
+    ):
+        error = server.client.post(PATHS[1], json=COMPLETION | change).json()["error"]
+        assert advice in error["message"].removeprefix(error["param"])
+
+
+@pytest.mark.parametrize("call", [{"tool_calls": [{"id": "1", "type": "function"}]}, {"function_call": {"name": "f"}}])
+@pytest.mark.parametrize("content", [{}, {"content": None}])
+def test_assistant_that_calls_a_tool_needs_no_content(
+    server: Any, call: dict[str, Any], content: dict[str, Any]
+) -> None:
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", **call, **content}, *CHAT["messages"]]
+    assert server.client.post(PATHS[0], json=CHAT | {"messages": messages}).status_code == 200
 
 
 def test_missing_field_is_named(server: Any) -> None:

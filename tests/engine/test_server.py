@@ -76,7 +76,7 @@ def test_further_fields_and_roles_reach_the_template_or_are_ignored(server: Any)
     messages = [
         {"role": "developer", "content": "be brief", "name": "boss"},
         {"role": "user", "content": "hello"},
-        {"role": "assistant", "content": None, "refusal": None},
+        {"role": "assistant", "content": None, "refusal": None, "tool_calls": [{"type": "function"}]},
         {"role": "user", "content": "say:ok|"},
     ]
     answer = post(
@@ -241,6 +241,17 @@ def test_health_follows_the_phase(server: Any, serving: ModuleType) -> None:
         ):
             assert response.status_code == 503 and response.headers["retry-after"] == "5"
             assert phase.value in response.json()["error"]["message"]
+    server.service.phase = serving.Phase.READY
+
+
+def test_head_of_health_is_that_of_get_without_a_body(server: Any, serving: ModuleType) -> None:
+    for phase, status in ((serving.Phase.READY, 200), (serving.Phase.DRAINING, 503)):
+        server.service.phase = phase
+        head, get = httpx.head(f"{server.url}/health"), httpx.get(f"{server.url}/health")
+        assert (head.status_code, get.status_code) == (status, status)
+        assert head.content == b"" and get.content
+        for name in ("content-type", "content-length", "retry-after"):
+            assert head.headers.get(name) == get.headers.get(name)
     server.service.phase = serving.Phase.READY
 
 
