@@ -257,3 +257,19 @@ class Scheduler:
 
         Raises InvariantViolated with the difference.
         """
+
+class Machine:
+    """The generated state machine alone, without a planner: what may be proposed is tried here (tests and replays)."""
+
+    def __init__(self, page: int, blocks: int, steps: int) -> None:
+        """Tokens per block, blocks in the pool, step records; no request records yet."""
+
+    def add_request(self) -> int:
+        """One more request record; returns its index."""
+
+    def apply(self, transition: int, arguments: list[int]) -> str:
+        """Propose a transition by its number in `TRANSITIONS`. Empty if it was taken; else the guard that refused it, as
+        `transition:guard`, and nothing has changed. In the release build guards over ghost variables are not checked."""
+
+    def snapshot(self) -> dict[str, dict[tuple[int, ...], int]]:
+        """As `Scheduler.snapshot`."""

@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <array>
 #include <memory>
 #include <span>
 #include <string>
@@ -63,9 +65,9 @@ auto scalar(std::int64_t ts::StepPlan::* member) {
     return [member](const PlanView& self) { return (*self.plan).*member; };
 }
 
-py::dict snapshot(const ts::Scheduler& scheduler) {
+py::dict snapshot(const ts::Machine& machine) {
     py::dict result;
-    scheduler.machine().visit([&](const char* name, const std::vector<int>& index, std::int64_t value) {
+    machine.visit([&](const char* name, const std::vector<int>& index, std::int64_t value) {
         if (!result.contains(name)) result[name] = py::dict();
         if (value != 0) result[name][py::tuple(py::cast(index))] = value;
     });
@@ -265,8 +267,29 @@ void bind_scheduler(py::module_& m) {
                  return counts;
              })
         .def("drain_trace", &drain_trace)
-        .def("snapshot", &snapshot)
+        .def("snapshot", [](const Scheduler& self) { return snapshot(self.machine()); })
         .def("check", &Scheduler::check);
+}
+
+void bind_machine(py::module_& m) {
+    using Machine = ts::Machine;
+    py::class_<Machine>(m, "Machine")
+        .def(py::init<std::int64_t, std::int64_t, ts::StepId>(), py::arg("page"), py::arg("blocks"), py::arg("steps"))
+        .def("add_request", &Machine::add_request)
+        .def(
+            "apply",
+            [](Machine& self, int transition, const std::vector<std::int64_t>& given) {
+                if (transition < 0 || transition >= static_cast<int>(ts::kTransitions) || given.size() > 4) {
+                    throw py::value_error("there is no such transition, or more than four arguments");
+                }
+                std::array<std::int64_t, 4> arguments{};
+                std::copy(given.begin(), given.end(), arguments.begin());
+                const ts::Guard guard = self.apply(static_cast<ts::Transition>(transition), arguments);
+                return guard == ts::Guard::none ? std::string()
+                                                : std::string(ts::kGuardNames[static_cast<std::size_t>(guard)]);
+            },
+            py::arg("transition"), py::arg("arguments"))
+        .def("snapshot", &snapshot);
 }
 
 }  // namespace
@@ -283,4 +306,5 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
     bind_results(m);
     bind_plan(m);
     bind_scheduler(m);
+    bind_machine(m);
 }

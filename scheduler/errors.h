@@ -1,4 +1,4 @@
-// Typed errors of the driver contract. When one is thrown, the call has changed nothing.
+// Typed errors of the driver contract. When one is thrown for a wrong argument, the call has changed nothing.
 #pragma once
 
 #include <stdexcept>

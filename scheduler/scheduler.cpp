@@ -17,6 +17,22 @@ Scheduler::Scheduler(const SchedulerConfig& config)
     if (config.record_trace) machine_.record_to(&trace_);
 }
 
+namespace {
+
+// Throws std::invalid_argument that names the field.
+void check_lengths(std::int64_t prompt_tokens, std::int64_t max_new_tokens) {
+    constexpr std::int64_t kMaxTokens = std::int64_t{1} << 30;
+    if (prompt_tokens < 1 || prompt_tokens > kMaxTokens) {
+        throw std::invalid_argument("the prompt has " + std::to_string(prompt_tokens) +
+                                    " tokens; it must have 1 to 2^30");
+    }
+    if (max_new_tokens < 1 || max_new_tokens > kMaxTokens) {
+        throw std::invalid_argument("max_new_tokens is " + std::to_string(max_new_tokens) + "; it must be 1 to 2^30");
+    }
+}
+
+}  // namespace
+
 std::string Scheduler::submit(std::int64_t request_id, std::span<const std::int32_t> tokens,
                               std::int64_t max_new_tokens) {
     for (std::size_t i = 0; i < tokens.size(); ++i) {
@@ -33,6 +49,7 @@ std::string Scheduler::submit(std::int64_t request_id, std::span<const std::int3
 
 std::string Scheduler::submit_hashed(std::int64_t request_id, std::int64_t prompt_tokens,
                                      std::span<const std::uint64_t> page_hashes, std::int64_t max_new_tokens) {
+    check_lengths(prompt_tokens, max_new_tokens);
     const std::int64_t pages = (prompt_tokens + max_new_tokens) / config_.block_size;
     if (static_cast<std::int64_t>(page_hashes.size()) > std::max<std::int64_t>(pages, 0)) {
         throw std::invalid_argument("page_hashes has " + std::to_string(page_hashes.size()) +
@@ -50,14 +67,7 @@ std::string Scheduler::submit_hashed(std::int64_t request_id, std::int64_t promp
 
 std::string Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens,
                                Record record) {
-    constexpr std::int64_t kMaxTokens = std::int64_t{1} << 30;
-    if (prompt_tokens < 1 || prompt_tokens > kMaxTokens) {
-        throw std::invalid_argument("the prompt has " + std::to_string(prompt_tokens) +
-                                    " tokens; it must have 1 to 2^30");
-    }
-    if (max_new_tokens < 1 || max_new_tokens > kMaxTokens) {
-        throw std::invalid_argument("max_new_tokens is " + std::to_string(max_new_tokens) + "; it must be 1 to 2^30");
-    }
+    check_lengths(prompt_tokens, max_new_tokens);
     if (by_id_.contains(request_id)) {
         throw DuplicateRequest("request " + std::to_string(request_id) +
                                " is already live; give every request an id of its own");

@@ -136,6 +136,8 @@ class SchedulerGenerator:
         for t in spec.transitions.values():
             out.append(f"  // {t.doc}")
             out.append(f"  [[nodiscard]] Guard apply_{t.name}({self._signature(t)});")
+        out.append("\n  // Any transition, by its number: the arguments are those of apply_*, in order. For tests and replays.")
+        out.append("  [[nodiscard]] Guard apply(Transition transition, const std::array<std::int64_t, 4>& arguments);")
         out.append("\n  // How often each transition was taken.")
         out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")
         out.append("  // Log every transition from now on into `sink` (nullptr: stop).")
@@ -202,9 +204,24 @@ class SchedulerGenerator:
         out.append(self._constructor())
         for t in self.spec.transitions.values():
             out.append(self._apply(t))
+        out.append(self._dispatch())
         out.append("#if !TOKENSPEED_CHECKED\nvoid Machine::recheck() const {}\n#endif\n")
         out.append("}  // namespace tokenspeed")
         return "\n".join(out) + "\n"
+
+    def _dispatch(self) -> str:
+        cases = []
+        for t in self.spec.transitions.values():
+            arguments = [
+                f"static_cast<{self._cpp_type(p.type)}>(arguments[{i}])" if p.type in self.ids else f"arguments[{i}]"
+                for i, p in enumerate(t.parameters)
+            ]
+            cases.append(f"    case Transition::{t.name}:\n      return apply_{t.name}({', '.join(arguments)});")
+        body = "\n".join(cases)
+        return (
+            "Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& arguments) {\n"
+            f"  switch (transition) {{\n{body}\n  }}\n  return Guard::bad_index;\n}}\n"
+        )
 
     def _constructor(self) -> str:
         starts = [

@@ -49,6 +49,8 @@ class Monitor:
             if variable.ghost:
                 continue
             if name not in snapshot:
+                if self.state.values[name]:
+                    raise Divergence(f"{name}: the snapshot lacks it")
                 continue
             expected = {index: self.number(name, value) for index, value in self.state.values[name].items()}
             if not variable.sorts:

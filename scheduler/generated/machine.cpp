@@ -669,6 +669,70 @@ Guard Machine::apply_retire(StepId s) {
   return Guard::none;
 }
 
+Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& arguments) {
+  switch (transition) {
+    case Transition::match_shared:
+      return apply_match_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::match_cached:
+      return apply_match_cached(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::allocate:
+      return apply_allocate(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::publish:
+      return apply_publish(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::release_owned:
+      return apply_release_owned(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::release_to_limbo:
+      return apply_release_to_limbo(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::release_shared:
+      return apply_release_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::release_to_cache:
+      return apply_release_to_cache(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::reap:
+      return apply_reap(static_cast<BlockId>(arguments[0]));
+    case Transition::evict:
+      return apply_evict(static_cast<BlockId>(arguments[0]));
+    case Transition::submit:
+      return apply_submit(static_cast<RequestId>(arguments[0]), arguments[1], arguments[2], arguments[3]);
+    case Transition::admit:
+      return apply_admit(static_cast<RequestId>(arguments[0]));
+    case Transition::finish:
+      return apply_finish(static_cast<RequestId>(arguments[0]));
+    case Transition::abort:
+      return apply_abort(static_cast<RequestId>(arguments[0]));
+    case Transition::retract:
+      return apply_retract(static_cast<RequestId>(arguments[0]), static_cast<RequestId>(arguments[1]));
+    case Transition::requeue:
+      return apply_requeue(static_cast<RequestId>(arguments[0]));
+    case Transition::close:
+      return apply_close(static_cast<RequestId>(arguments[0]));
+    case Transition::recycle:
+      return apply_recycle(static_cast<RequestId>(arguments[0]));
+    case Transition::open_step:
+      return apply_open_step(static_cast<StepId>(arguments[0]));
+    case Transition::add_row:
+      return apply_add_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
+    case Transition::prefill:
+      return apply_prefill(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
+    case Transition::prefill_last:
+      return apply_prefill_last(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
+    case Transition::decode:
+      return apply_decode(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
+    case Transition::launch:
+      return apply_launch(static_cast<StepId>(arguments[0]));
+    case Transition::device_done:
+      return apply_device_done(static_cast<StepId>(arguments[0]));
+    case Transition::observe:
+      return apply_observe(static_cast<StepId>(arguments[0]));
+    case Transition::land_row:
+      return apply_land_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
+    case Transition::drop_row:
+      return apply_drop_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
+    case Transition::retire:
+      return apply_retire(static_cast<StepId>(arguments[0]));
+  }
+  return Guard::bad_index;
+}
+
 #if !TOKENSPEED_CHECKED
 void Machine::recheck() const {}
 #endif
