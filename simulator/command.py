@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .errors import SimulatorError
-from .report import metrics_table, write_files
+from .report import metrics_table, prepare_folder, write_files
 from .study_setup import StudySettings, load_workload, run_study
 
 PROGRESS_UPDATES = 200
@@ -24,9 +24,11 @@ def run_simulate(settings: StudySettings, out: Path | None) -> int:
     """Run one study; returns the exit status: 0, or 2 after printing an error about the input.
 
     Prints the metrics to stdout and progress to stderr. With `out`, writes requests.csv, steps.csv, summary.json,
-    report.html and trace.json.gz into that folder.
+    report.html and trace.json.gz into that folder, which is created first: a long study must not end without a place.
     """
     try:
+        if out is not None:
+            prepare_folder(out)
         with Console(stderr=True).status(f"reading {settings.workload}"):
             workload = load_workload(settings)
         with _progress_bar(len(workload.calls)) as progress:

@@ -69,11 +69,29 @@ def test_bad_input_is_one_line_on_stderr(arguments: list[str], message: str) -> 
     assert message in errors[0]
 
 
-def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("out", ["taken/out", "."])
+def test_an_output_folder_that_cannot_be_written_is_refused_before_the_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    def run_study(*_: object) -> None:
+        raise AssertionError("the simulation ran")
+
+    monkeypatch.setattr("tokenspeed.simulator.command.run_study", run_study)
     (tmp_path / "taken").write_text("")
-    result = simulate("--sessions", "1", "--out", str(tmp_path / "taken" / "out"))
-    assert result.exit_code == 2
-    assert "out is" in result.stderr and "cannot be written" in result.stderr
+    (tmp_path / "report.html").mkdir()
+    result = simulate("--sessions", "1", "--out", str(tmp_path / out))
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    errors = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(errors) == 1 and errors[0].startswith("error: out is ") and "cannot be written" in errors[0]
+
+
+def test_files_of_an_earlier_study_are_replaced(tmp_path: Path) -> None:
+    assert simulate("--sessions", "1", "--out", str(tmp_path)).exit_code == 0
+    first = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert simulate("--sessions", "2", "--out", str(tmp_path)).exit_code == 0
+    second = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert first.keys() == second.keys() and all(second[name] > first[name] for name in ("requests.csv", "steps.csv"))
 
 
 def test_options_reach_the_study(tmp_path: Path) -> None:
