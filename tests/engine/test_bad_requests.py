@@ -18,7 +18,7 @@ from tokenspeed.engine.protocol import ChatCompletionRequest, CompletionRequest
 
 PATHS = ["/v1/chat/completions", "/v1/completions"]
 JSON_TYPE = {"content-type": "application/json"}
-CHAT = {"messages": [{"role": "user", "content": "say:ok|"}], "max_tokens": 4}
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "say:ok|"}], "max_tokens": 4}
 COMPLETION = {"prompt": "say:ok|", "max_tokens": 4}
 
 
