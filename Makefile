@@ -87,7 +87,7 @@ test: $(STAMPS)/test ## Set up what the tests need and run them (PYTEST_ARGS="-k
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 bench-%: $(STAMPS)/serve ## Run benchmarks/%.py or the folder benchmarks/%
-	@$(BIN)/python $(firstword $(wildcard benchmarks/$*.py) benchmarks/$*)
+	@$(BIN)/python $(firstword $(wildcard benchmarks/$*.py) benchmarks/$*) $(ARGS)
 
 ## ------------------------------------------------------------------ for developers
 

@@ -268,8 +268,11 @@ class Machine:
         """One more request record; returns its index."""
 
     def apply(self, transition: int, arguments: list[int]) -> str:
-        """Propose a transition by its number in `TRANSITIONS`. Empty if it was taken; else the guard that refused it, as
-        `transition:guard`, and nothing has changed. In the release build guards over ghost variables are not checked."""
+        """Propose a transition by its number in `TRANSITIONS`.
+
+        Returns "" if it was taken; else the guard that refused it, as `transition:guard`, and nothing has changed. The
+        release build does not check guards over ghost variables.
+        """
 
     def snapshot(self) -> dict[str, dict[tuple[int, ...], int]]:
         """As `Scheduler.snapshot`."""

@@ -33,10 +33,14 @@ def run_verify(
     """Verify the specification with a solver, or do the one other thing that is asked for. Returns the exit status."""
     if mutants:
         return run_mutants(json_output, _console())
-    if smtlib is not None:
-        return _write_smtlib(smtlib)
-    if diagram is not None:
-        return _write_diagrams(diagram)
+    try:
+        if smtlib is not None:
+            return _write_smtlib(smtlib)
+        if diagram is not None:
+            return _write_diagrams(diagram)
+    except OSError as error:
+        print(f"{smtlib or diagram} cannot be written: {error.strerror}; give a folder that can", file=sys.stderr)
+        return 2
     if drop is not None:
         return _drop(drop, json_output)
     console = Console(stderr=True)

@@ -136,7 +136,7 @@ class SchedulerGenerator:
         for t in spec.transitions.values():
             out.append(f"  // {t.doc}")
             out.append(f"  [[nodiscard]] Guard apply_{t.name}({self._signature(t)});")
-        out.append("\n  // Any transition, by its number: the arguments are those of apply_*, in order. For tests and replays.")
+        out.append("\n  // Any transition, by its number; the arguments are those of apply_*, in order.")
         out.append("  [[nodiscard]] Guard apply(Transition transition, const std::array<std::int64_t, 4>& arguments);")
         out.append("\n  // How often each transition was taken.")
         out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")

@@ -39,6 +39,7 @@ class Obligation:
 
     @property
     def proved(self) -> bool:
+        """Whether the answer was "no counterexample"."""
         return self.verdict == "proved"
 
 
@@ -145,6 +146,7 @@ class Prover:
     # What may be assumed.
 
     def constant_axioms(self) -> list[z3.BoolRef]:
+        """The bounds of the constants."""
         return [self.constants[name] >= low for name, (_, low, _) in self.spec.constants.items()]
 
     def tuples(self, parameters: Sequence[Parameter], individuals: Individuals) -> list[dict[str, z3.ExprRef]]:
@@ -160,6 +162,7 @@ class Prover:
         return self.known_assumptions[key]
 
     def instantiate(self, individuals: Individuals) -> list[z3.BoolRef]:
+        """The assumptions, written out for these individuals."""
         facts = self.constant_axioms()
         claims: list[Property | counting.Claim] = [*self.spec.invariants(), *counting.assumptions(self.spec)]
         for c in claims:
@@ -184,9 +187,11 @@ class Prover:
         return names, terms
 
     def individual(self, sort: str, number: int) -> z3.ExprRef:
+        """The n-th individual of a sort."""
         return z3.Const(f"{self.spec.sorts[sort].letter}{number}", self.types[sort])
 
     def solver(self) -> z3.Solver:
+        """A fresh solver with the time limit."""
         solver = z3.Solver(ctx=self.context)
         solver.set("timeout", self.timeout_ms)
         return solver

@@ -23,11 +23,20 @@ class Decider(Protocol):
 
     solver_name: str
 
-    def prove_initial(self) -> list[Obligation]: ...
-    def prove_transition(self, transition: Transition) -> list[Obligation]: ...
-    def prove_choice(self, choice: Choice) -> list[Obligation]: ...
-    def prove_parts(self) -> list[Obligation]: ...
-    def vacuous(self, transition: Transition) -> Obligation: ...
+    def prove_initial(self) -> list[Obligation]:
+        """The start satisfies every invariant."""
+
+    def prove_transition(self, transition: Transition) -> list[Obligation]:
+        """The transition keeps every property and counter."""
+
+    def prove_choice(self, choice: Choice) -> list[Obligation]:
+        """Exactly one transition of the choice is possible."""
+
+    def prove_parts(self) -> list[Obligation]:
+        """What a counter counts is part of what it says it is part of."""
+
+    def vacuous(self, transition: Transition) -> Obligation:
+        """Some state allows the transition."""
 
 
 def decider(spec: Spec, solver: str = SOLVERS[0]) -> Decider:

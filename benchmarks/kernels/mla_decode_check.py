@@ -163,6 +163,7 @@ VARIANTS = {"triton_narrow": Variant(NARROW), "triton_wide": Variant(WIDE), "glu
 
 
 def poisoned(batch: Batch, *shape: int) -> Tensor:
+    """A tensor of NaN on the batch's device."""
     return torch.full(shape, torch.nan, device=batch.q.device)
 
 
@@ -314,10 +315,12 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def progress(text: str) -> None:
+    """Print to stderr, so that stdout stays one JSON document."""
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> int:
+    """Check, time, print; the exit status is 1 if a result is wrong."""
     if not torch.cuda.is_available():
         progress("error: this check needs a CUDA device, and torch sees none")
         return 2

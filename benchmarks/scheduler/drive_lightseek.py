@@ -1,6 +1,6 @@
 """Runs the cases on PyPI's `tokenspeed-scheduler` (LightSeek's TokenSpeed) and prints the figures as JSON.
 
-Runs in an environment of its own, which `the benchmark` makes. Mixed prefill and decode is on, as in ours.
+Runs in an environment of its own, which `__main__.py` makes. Mixed prefill and decode is on, as in ours.
 """
 
 from __future__ import annotations

@@ -341,7 +341,7 @@ class Machine {
   // All rows have landed; blocks that waited for this step may be reaped.
   [[nodiscard]] Guard apply_retire(StepId s);
 
-  // Any transition, by its number: the arguments are those of apply_*, in order. For tests and replays.
+  // Any transition, by its number; the arguments are those of apply_*, in order.
   [[nodiscard]] Guard apply(Transition transition, const std::array<std::int64_t, 4>& arguments);
 
   // How often each transition was taken.

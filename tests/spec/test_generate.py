@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tokenspeed.scheduler import Machine
 from tokenspeed.spec.generate import generated_files
 from tokenspeed.spec.interpreter import GuardFalse, Interpreter
 from tokenspeed.spec.machines import SPEC
@@ -40,9 +41,18 @@ def test_monitor_finds_a_wrong_state_and_a_wrong_transition() -> None:
     monitor = Monitor(SPEC, {"PAGE": 4, "BLOCKS": 2}, steps=1)
     names = list(SPEC.transitions)
     monitor.follow([[names.index("submit"), 4, 0, 3, 5, 1]])
+    machine = Machine(4, 2, 1)
+    machine.add_request()
+    assert machine.apply(names.index("submit"), [0, 3, 5, 1]) == ""
+    snapshot = machine.snapshot()
+    monitor.compare(snapshot)
+    snapshot["known"][0,] = 4
     with pytest.raises(
         Divergence, match=r"known: the specification has \{\(0,\): 3\}, the scheduler has \{\(0,\): 4\}"
     ):
-        monitor.compare({"known": {(0,): 4}})
+        monitor.compare(snapshot)
+    del snapshot["known"]
+    with pytest.raises(Divergence, match="known: the snapshot lacks it"):
+        monitor.compare(snapshot)
     with pytest.raises(GuardFalse, match="close"):
         monitor.follow([[names.index("close"), 1, 0]])
