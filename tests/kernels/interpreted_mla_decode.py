@@ -61,12 +61,10 @@ def check(batch: Any, got: tuple[Tensor, Tensor], relative_error: RelativeError,
 @pytest.mark.parametrize(
     ("heads", "q_len", "splits", "dtype"),
     [
-        (16, 1, 1, torch.float16),
         (16, 1, 3, torch.float32),
         (16, 1, 8, torch.float16),  # at most 4 tiles in 8 splits: most are empty
         (16, 2, 3, torch.float16),
         (32, 1, 1, torch.float32),
-        (32, 1, 8, torch.float32),
     ],
 )
 def test_narrow_tiles(
@@ -78,7 +76,7 @@ def test_narrow_tiles(
 
 @pytest.mark.parametrize(
     ("heads", "q_len", "splits", "dtype"),
-    [(16, 3, 1, torch.float16), (16, 4, 2, torch.float32), (32, 3, 2, torch.float32), (32, 4, 1, torch.float16)],
+    [(16, 4, 2, torch.float32), (32, 3, 1, torch.float16)],
 )
 def test_wide_tiles(
     make_mla_batch: MakeBatch, relative_error: RelativeError, heads: int, q_len: int, splits: int, dtype: torch.dtype
@@ -87,7 +85,7 @@ def test_wide_tiles(
     check(batch, run(batch, WIDE, splits), relative_error)
 
 
-@pytest.mark.parametrize("block_size", [1, 16, 48, 128])
+@pytest.mark.parametrize("block_size", [16, 48, 128])
 def test_blocks_smaller_and_larger_than_a_tile(
     make_mla_batch: MakeBatch, relative_error: RelativeError, block_size: int
 ) -> None:
