@@ -35,12 +35,12 @@ def main(source: str, target: str) -> None:
         )
         right.plot(*zip(*points, strict=True), color=color, marker="o", label=label)
     left.set(xscale="log", yscale="log", xlabel="context (tokens)", ylabel="plan + read + land (µs)")
-    left.set_title("One decode step against context")
+    left.set_title("One decode step against context", fontsize=11)
     right.set(xscale="symlog", yscale="log", xlabel="waiting 50k prompts", ylabel="plan + read + land (µs)")
-    right.set_title("One decode step of 16 requests, pool full, against the waiting line")
+    right.set_title("The same, 16 x 50k and a full pool, against the waiting line", fontsize=11)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2)
     figure.savefig(target, metadata={"Date": None})
 
 
