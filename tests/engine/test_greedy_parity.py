@@ -1,6 +1,7 @@
 """Greedy output of scheduler and runner is transformers' output on the same weights, token for token."""
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,9 @@ from tokenspeed.engine.llama import LlamaModel
 from tokenspeed.engine.runner import ModelRunner
 from tokenspeed.engine.sampling import GREEDY
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, Stats, StepPlan
+
+FULL = os.environ.get("TOKENSPEED_PARITY") == "full"
+"""Every prompt alone in every setting (`make parity`); otherwise some of them, so that CI stays short."""
 
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
 
@@ -180,13 +184,23 @@ def test_each_prompt_alone(
     check_drained(engine.stats())
 
 
-def test_prompts_alone_in_one_chunk_without_cache_and_overlap(
-    smollm2_model: LlamaModel, prompts: list[NDArray[np.int32]], expected: list[list[int]]
+@pytest.mark.parametrize(
+    ("budget", "overlap", "prefix_cache"),
+    [(512, 0, False), (512, 1, True), (16, 0, False)] if FULL else [(512, 0, False)],
+)
+def test_prompts_alone_in_other_settings(
+    smollm2_model: LlamaModel,
+    prompts: list[NDArray[np.int32]],
+    expected: list[list[int]],
+    budget: int,
+    overlap: int,
+    prefix_cache: bool,
 ) -> None:
-    engine = Engine(smollm2_model, config(512, 0, prefix_cache=False))
-    for prompt, tokens in zip(prompts[::7], expected[::7], strict=True):
+    engine = Engine(smollm2_model, config(budget, overlap, prefix_cache))
+    every = 1 if FULL else 7
+    for prompt, tokens in zip(prompts[::every], expected[::every], strict=True):
         assert engine.generate([prompt]) == [tokens]
-    assert engine.stats().prefix_hit_tokens == 0
+    assert (engine.stats().prefix_hit_tokens > 0) == prefix_cache
     check_drained(engine.stats())
 
 

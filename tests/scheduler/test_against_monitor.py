@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 
@@ -59,6 +60,8 @@ OPERATIONS = st.one_of(
     st.builds(Land, st.just(0)),
     st.builds(Abort, st.integers(0, 30)),
 )
+PROGRAMS_EACH = int(os.environ.get("TOKENSPEED_PROGRAMS", "1050"))
+"""Random programs for each overlap depth; `make fuzz` runs more."""
 PROGRAMS = st.lists(OPERATIONS, max_size=40)
 
 
@@ -133,7 +136,7 @@ def test_random_programs_follow_the_specification(overlap_depth: int) -> None:
     taken: Counter[str] = Counter()
 
     @settings(
-        max_examples=1200 if overlap_depth < 2 else 300,
+        max_examples=PROGRAMS_EACH,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
