@@ -277,13 +277,9 @@ class SchedulerGenerator:
         out += self._checked_only(["  commit_ghosts();"]) if ghost or copies else []
         arguments = ", ".join(p.name for p in t.parameters)
         out.append(f"  record(Transition::{t.name}, {{{arguments}}});")
-        if self._cpp_checked_tail(t):
-            out += self._checked_only([f"  {self._cpp_checked_tail(t)}"])
+        out += self._checked_only(["  recheck();"])
         out.append("  return Guard::none;\n}\n")
         return "\n".join(out).replace("  commit_ghosts();\n", "  ghost_writes.commit();\n")
-
-    def _cpp_checked_tail(self, t: Transition) -> str:
-        return "recheck();"
 
     def _independent(self, effects: list[Effect]) -> bool:
         """Whether writing one effect after the other gives the same as writing them at once."""

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .expressions import BOOL, Expr
-from .language import Guard, Parameter, Property, Spec, Transition
+from .expressions import Expr
+from .language import Guard, Parameter, Spec, Transition
 
 Index = tuple[int, ...]
 Values = dict[str, dict[Index, Any]]
@@ -175,22 +175,5 @@ class Interpreter:
                 if kept != truth:
                     yield Violation(f"count {count.variable.name}", bindings, f"is {kept}, should be {truth}")
 
-    def false_conjunct(
-        self, formula: Property, bindings: Bindings, before: State, state: State, transition: str
-    ) -> Expr:
-        """The part of a false property that is false."""
-        from .expressions import conjuncts
 
-        first = before if formula.kind == "action" else state
-        for part in conjuncts(formula.formula):
-            if not self.evaluate(part, bindings, first, state, transition):
-                return part
-        return formula.formula
-
-
-def show(value: Any) -> str:
-    """A value as a timeline prints it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-__all__ = ["BOOL", "GuardFalse", "Interpreter", "State", "Violation", "show"]
+__all__ = ["GuardFalse", "Interpreter", "State", "Violation"]

@@ -122,18 +122,18 @@ class Prover:
 
     def after_reader(self, transition: Transition, names: dict[str, z3.ExprRef]) -> Reader:
         """Reads variables in the state after the transition: effects are substituted."""
-        by_variable: dict[str, list[tuple[list[z3.ExprRef | None], Parameter | None, tuple[Parameter, ...], Expr]]] = {}
+        by_variable: dict[str, list[tuple[list[z3.ExprRef | None], tuple[Parameter, ...], Expr]]] = {}
         for effect in transition.effects:
             bound = {b.name for b in effect.binders}
             index = [
                 None if i.op == "param" and i.args[0] in bound else self.evaluate(i, names, self.before)
                 for i in effect.index
             ]
-            by_variable.setdefault(effect.variable.name, []).append((index, None, effect.binders, effect.value))
+            by_variable.setdefault(effect.variable.name, []).append((index, effect.binders, effect.value))
 
         def read(variable: Variable, index: Sequence[z3.ExprRef]) -> z3.ExprRef:
             value = self.before(variable, index)
-            for places, _, binders, expression in by_variable.get(variable.name, []):
+            for places, binders, expression in by_variable.get(variable.name, []):
                 any_terms = [x for place, x in zip(places, index, strict=True) if place is None]
                 local = {**names, **{b.name: x for b, x in zip(binders, any_terms, strict=True)}}
                 new = self.evaluate(expression, local, self.before)
