@@ -214,6 +214,10 @@ class Scheduler:
         """Raises SpecMismatch if `spec_hash` is given and is not `SPEC_HASH`."""
     @property
     def config(self) -> SchedulerConfig: ...
+    @property
+    def limits(self) -> dict[str, int]:
+        """The specification's constants in lower case, and the numbers of records (`step_records`, ...)."""
+
     def submit(self, request_id: int, tokens: NDArray[np.int32], max_new_tokens: int) -> SubmitResult:
         """Queue a request. `tokens`: [prompt tokens >= 1], non-negative ids; `max_new_tokens` >= 1.
 
@@ -261,8 +265,24 @@ class Scheduler:
 class Machine:
     """The generated state machine alone, without a planner: what may be proposed is tried here (tests and replays)."""
 
-    def __init__(self, page: int, blocks: int, steps: int) -> None:
-        """Tokens per block, blocks in the pool, step records; no request records yet."""
+    def __init__(
+        self,
+        *,
+        page: int,
+        blocks: int,
+        steps: int,
+        hosts: int = 0,
+        copies: int = 0,
+        width: int = 1,
+        window: int = ...,
+    ) -> None:
+        """Tokens per block, blocks in the pool, step records, host pages, copy records, most output tokens of a row,
+        tokens that attention looks back; no request records yet. Raises ValueError for a size that makes no sense.
+        """
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The specification's constants in lower case, and the numbers of records (`step_records`, ...)."""
 
     def add_request(self) -> int:
         """One more request record; returns its index."""

@@ -74,6 +74,12 @@ py::dict snapshot(const ts::Machine& machine) {
     return result;
 }
 
+py::dict limits(const ts::Machine& machine) {
+    py::dict result;
+    machine.limits().visit([&](const char* name, std::int64_t value) { result[name] = value; });
+    return result;
+}
+
 py::array_t<std::int32_t> drain_trace(ts::Scheduler& scheduler) {
     const std::vector<ts::TraceEvent> trace = scheduler.take_trace();
     py::array_t<std::int32_t> rows(
@@ -225,6 +231,7 @@ void bind_scheduler(py::module_& m) {
              }),
              py::arg("config"), py::arg("spec_hash") = py::none())
         .def_property_readonly("config", &Scheduler::config)
+        .def_property_readonly("limits", [](const Scheduler& self) { return limits(self.machine()); })
         .def(
             "submit",
             [](Scheduler& self, std::int64_t request_id, const Input<std::int32_t>& tokens,
@@ -274,7 +281,23 @@ void bind_scheduler(py::module_& m) {
 void bind_machine(py::module_& m) {
     using Machine = ts::Machine;
     py::class_<Machine>(m, "Machine")
-        .def(py::init<std::int64_t, std::int64_t, ts::StepId>(), py::arg("page"), py::arg("blocks"), py::arg("steps"))
+        .def(py::init([](std::int64_t page, std::int64_t blocks, ts::StepId steps, std::int64_t hosts,
+                         ts::CopyId copies, std::int64_t width, std::int64_t window) {
+                 if (page < 1 || blocks < 0 || steps < 0 || hosts < 0 || copies < 0 || width < 1 || window < 1) {
+                     throw py::value_error("page, width and window must be at least 1, the others at least 0");
+                 }
+                 return Machine(ts::Limits{.page = page,
+                                           .blocks = blocks,
+                                           .room = page * blocks,
+                                           .hosts = hosts,
+                                           .width = width,
+                                           .window = window,
+                                           .step_records = steps,
+                                           .copy_records = copies});
+             }),
+             py::kw_only(), py::arg("page"), py::arg("blocks"), py::arg("steps"), py::arg("hosts") = 0,
+             py::arg("copies") = 0, py::arg("width") = 1, py::arg("window") = std::int64_t{1} << 40)
+        .def_property_readonly("limits", [](const Machine& self) { return limits(self); })
         .def("add_request", &Machine::add_request)
         .def(
             "apply",

@@ -10,6 +10,7 @@
 #include <map>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -57,7 +58,8 @@ class Ghost {
 class GhostWrites {
   public:
     template <std::size_t N, class T>
-    void add(Ghost<N, T>& ghost, const typename Ghost<N, T>::Index& index, T value) {
+    void add(Ghost<N, T>& ghost, const typename Ghost<N, T>::Index& index,
+             std::type_identity_t<T> value) {
         writes_.emplace_back([&ghost, index, value] { ghost.set(index, value); });
     }
     void commit() {

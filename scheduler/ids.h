@@ -9,8 +9,11 @@ namespace tokenspeed {
 using RequestId = std::int32_t;
 using BlockId = std::int32_t;
 using StepId = std::int32_t;
+using HostId = std::int32_t;
+using CopyId = std::int32_t;
 
-inline constexpr BlockId kNoBlock = -1;
+inline constexpr std::int32_t kNone = -1;
+inline constexpr BlockId kNoBlock = kNone;
 
 // One transition that was taken, with its arguments in the order of the specification.
 struct TraceEvent {

@@ -79,7 +79,8 @@ void Scheduler::plan_prefill(RequestId request, std::int64_t budget) {
     const auto& table = machine_.tables().of(request);
     while (chunk > 0) {
         const BlockId block = table[machine_.planned(request) / config_.block_size];
-        const std::int64_t tokens = std::min(chunk, config_.block_size - machine_.fill(block));
+        const std::int64_t room = config_.block_size - machine_.planned(request) % config_.block_size;
+        const std::int64_t tokens = std::min(chunk, room);
         if (machine_.planned(request) + tokens == known) {
             require(machine_.apply_prefill_last(open_->record, request, block, tokens));
         } else {
@@ -90,8 +91,8 @@ void Scheduler::plan_prefill(RequestId request, std::int64_t budget) {
     close_row(request);
 }
 
-// One more block at the end of the request's table. Under pressure the youngest running request is retracted; if a step
-// in flight still has it, it is held back so that it can be retracted after that step.
+// One more block at the end of the request's table. Under pressure the youngest running request that has blocks is
+// retracted; if a step in flight still has it, it is held back so that it can be retracted after that step.
 bool Scheduler::grow(RequestId request) {
     for (;;) {
         const BlockId block = pool_.take();
@@ -99,7 +100,10 @@ bool Scheduler::grow(RequestId request) {
             require(machine_.apply_allocate(request, block));
             return true;
         }
-        const RequestId victim = running_.back();
+        const auto youngest = std::find_if(running_.rbegin(), running_.rend(),
+                                           [this](RequestId r) { return machine_.blocks(r) > 0; });
+        if (youngest == running_.rend()) return false;
+        const RequestId victim = *youngest;
         if (machine_.arrival(victim) <= machine_.arrival(request)) return false;
         if (machine_.pending(victim) > 0 || machine_.known(victim) >= machine_.limit(victim)) {
             held_back_ = std::min(held_back_, machine_.arrival(victim));
@@ -113,7 +117,7 @@ void Scheduler::retract(RequestId victim, RequestId beneficiary) {
     const std::int64_t dropped = machine_.planned(victim);
     decodes_to_come_ -= machine_.request_state(victim) == RequestState::Decode ? 1 : 0;
     require(machine_.apply_retract(victim, beneficiary));
-    running_.pop_back();
+    running_.erase(std::find(running_.begin(), running_.end(), victim));
     release_blocks(victim);
     require(machine_.apply_requeue(victim));
     Record& record = records_[victim];
@@ -121,7 +125,8 @@ void Scheduler::retract(RequestId victim, RequestId beneficiary) {
     record.slot = -1;
     record.pages_offered = record.pages_announced = 0;
     record.entries_sent = 0;
-    waiting_.push_front(victim);
+    const auto older = [this, victim](RequestId r) { return machine_.arrival(r) < machine_.arrival(victim); };
+    waiting_.insert(std::find_if_not(waiting_.begin(), waiting_.end(), older), victim);
     ++totals_.retractions;
     emit(EventKind::Retracted, victim, dropped);
 }
@@ -234,9 +239,9 @@ void Scheduler::open_row(RequestId request) {
 void Scheduler::close_row(RequestId request) {
     StepPlan& plan = *open_;
     Record& record = records_[request];
-    const std::int64_t start = machine_.row_start(plan.record, request);
     const std::int64_t tokens = machine_.row_tokens(plan.record, request);
-    const bool samples = machine_.row_samples(plan.record, request);
+    const std::int64_t start = machine_.planned(request) - tokens;
+    const bool samples = machine_.row_outputs(plan.record, request) > 0;
     plan.requests.push_back(request);
     plan.request_ids.push_back(record.request_id);
     plan.slots.push_back(record.slot);

@@ -8,9 +8,26 @@
 
 namespace tokenspeed {
 
+namespace {
+
+// Attention that looks back over the whole context never leaves a block behind its window.
+constexpr std::int64_t kWholeContext = std::int64_t{1} << 40;
+
+Limits limits_of(const SchedulerConfig& config) {
+    Limits limits;
+    limits.page = config.block_size;
+    limits.blocks = config.num_blocks;
+    limits.room = limits.page * limits.blocks;
+    limits.window = kWholeContext;
+    limits.step_records = config.overlap_depth + 1;
+    return limits;
+}
+
+}  // namespace
+
 Scheduler::Scheduler(const SchedulerConfig& config)
     : config_((config.validate(), config)),
-      machine_(config.block_size, config.num_blocks, config.overlap_depth + 1),
+      machine_(limits_of(config)),
       pool_(machine_, config.num_blocks) {
     for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
     for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
@@ -174,7 +191,7 @@ void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> to
                 recycle(request);
             continue;
         }
-        require(machine_.apply_land_row(plan.record, request));
+        require(machine_.apply_land_row(plan.record, request, samples ? 1 : 0));
         if (!samples) continue;
         Record& record = records_[request];
         if (!record.hashed) record.tokens.push_back(tokens[at]);

@@ -2,8 +2,8 @@
 
 A counter C stands for the sum of w(x) over all x with p(x). It is proved by the *delta rule*:
 
-- at the start C is that sum: nothing is counted and C is 0, or every individual counts 1 and C is a constant, which
-  thereby is the number of individuals of the sort;
+- at the start C is that sum: nothing is counted and C is 0, or every individual counts, all with the same weight, and
+  C is a constant, which thereby is their number times that weight;
 - no transition changes the summand of an individual that is not one of its parameters;
 - every transition changes C by exactly the change of the summands of its distinct parameters;
 - no summand becomes negative.
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add, and_
 
-from .expressions import Expr, if_else, lift
+from .expressions import Expr, if_else, lift, variables_read
 from .language import Count, Parameter, Spec, Transition
 
 
@@ -72,10 +72,11 @@ def assumptions(spec: Spec) -> list[Claim]:
 def right_at_the_start(count: Count) -> Claim:
     """The counter's initial value is its meaning (to be read in the initial state)."""
     condition, weight = summand(count, count.over.expr)
-    each = 1 if count.variable.init.op == "const" else 0
-    contribution = if_else(condition, weight, 0) == each
-    # A constant is the size of the sort by definition: every individual counts 1, so their number is the sum.
-    right = contribution if each else contribution & (_total(count) == 0)
+    if count.variable.init.op == "const":
+        # A constant is the sum over the sort by definition: every individual counts, with the same weight.
+        right = condition & lift(not variables_read(weight))
+    else:
+        right = (if_else(condition, weight, 0) == 0) & (_total(count) == 0)
     return Claim(f"count {count.variable.name}", (*count.index, count.over), right)
 
 

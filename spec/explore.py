@@ -19,16 +19,21 @@ class Instance:
     page: int
     max_prompt: int
     max_output: int
+    width: int = 1
+    window: int = 99
 
     @property
     def population(self) -> dict[str, int]:
         """How many individuals of each sort."""
-        return {"Request": self.requests, "Block": self.blocks, "Step": self.steps}
+        return {"Request": self.requests, "Block": self.blocks, "Step": self.steps, "Host": 1, "Copy": 1}
 
     @property
     def constants(self) -> dict[str, int]:
-        """Values of the specification's constants."""
-        return {"PAGE": self.page, "BLOCKS": self.blocks}
+        """Values of the specification's constants, and the bounds of the exploration."""
+        return {
+            "PAGE": self.page, "BLOCKS": self.blocks, "ROOM": self.page * self.blocks, "HOSTS": 1,
+            "WIDTH": self.width, "WINDOW": self.window, "MAX_PROMPT": self.max_prompt, "MAX_OUTPUT": self.max_output,
+        }  # fmt: skip
 
     def __str__(self) -> str:
         return (
@@ -38,9 +43,9 @@ class Instance:
 
 
 INSTANCES = tuple(
-    Instance(requests, blocks, steps, page, prompt, output)
+    Instance(requests, blocks, steps, page, prompt, output, width, window)
     for requests, blocks, steps in ((1, 2, 1), (1, 2, 2), (2, 2, 1), (2, 2, 2), (2, 3, 2))
-    for page, prompt, output in ((1, 2, 2), (2, 3, 2))
+    for page, prompt, output, width, window in ((1, 2, 2, 1, 99), (2, 3, 2, 2, 99), (1, 2, 3, 2, 1))
 )
 """From small to large; a violation is looked for in this order, so the first found is easy to read."""
 
@@ -116,9 +121,8 @@ def search(
     """
     start = time.perf_counter()
     result = explore(
-        requests=instance.requests, blocks=instance.blocks, steps=instance.steps, page=instance.page,
-        max_prompt=instance.max_prompt, max_output=instance.max_output, dropped=list(dropped), max_states=max_states,
-        check_lemmas=check_lemmas,
+        requests=instance.requests, blocks=instance.blocks, steps=instance.steps, constants=instance.constants,
+        dropped=list(dropped), max_states=max_states, check_lemmas=check_lemmas,
     )  # fmt: skip
     trace = tuple((name, tuple(arguments)) for name, arguments in result.trace)
     seconds = time.perf_counter() - start
@@ -131,7 +135,7 @@ def search(
 def survey(spec: Spec, max_states: int = 400_000) -> Exploration:
     """Search all small instances, checking properties, lemmas and counters in every state."""
     exploration = Exploration(spec)
-    for instance in INSTANCES[:8]:
+    for instance in INSTANCES[:9]:
         exploration.explored.append(search(instance, max_states=max_states, check_lemmas=True))
     return exploration
 

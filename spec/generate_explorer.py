@@ -43,7 +43,8 @@ class ExplorerGenerator:
         spec = self.spec
         out = [header(spec, "Small instances of the specification, for exhaustive search."), "#pragma once\n"]
         out.append(
-            "#include <algorithm>\n#include <array>\n#include <cstdint>\n#include <cstring>\n#include <string_view>\n"
+            "#include <algorithm>\n#include <array>\n#include <cstdint>\n#include <cstring>\n#include <stdexcept>\n"
+            "#include <string>\n#include <string_view>\n"
         )
         out.append("namespace tokenspeed::explorer {\n")
         for enum in spec.enums.values():
@@ -52,7 +53,12 @@ class ExplorerGenerator:
         out += self._name_tables()
         out.append("// The constants of an instance, and the guards that are switched off.\nstruct Instance {")
         out += [f"  int {c.lower()} = 1;" for c in (*spec.constants, *SEARCH_CONSTANTS)]
-        out.append("  std::array<bool, kGuards.size()> dropped{};\n};\n")
+        out.append("  std::array<bool, kGuards.size()> dropped{};\n")
+        out.append("  // Throws std::invalid_argument for a constant that there is not.")
+        out.append("  void set(std::string_view name, int value) {")
+        for c in (*spec.constants, *SEARCH_CONSTANTS):
+            out.append(f'    if (name == "{c}") {{\n      {c.lower()} = value;\n      return;\n    }}')
+        out.append('    throw std::invalid_argument("no constant is called " + std::string(name));\n  }\n};\n')
         sizes = ", ".join(f"int {n}" for n in self.size.values())
         out.append(f"template <{sizes}>\nstruct Model {{\n  struct State {{")
         for v in spec.variables.values():

@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from textwrap import indent
 
 from .cpp import camel, cpp_expression, guard_identifier, guard_labels, header, plain
-from .expressions import BOOL, Expr, variables_read
+from .expressions import BOOL, Expr, SpecError, variables_read
 from .language import Effect, Parameter, Spec, Transition, Variable
 
 RELATION_TABLES = {"holds": "position"}
 """Concrete relations kept in a table of their own class: relation -> the block variable that says where to look."""
+
+GROWING = "Request"
+"""The sort whose records are added one by one."""
 
 
 class SchedulerGenerator:
@@ -34,20 +37,22 @@ class SchedulerGenerator:
             return self.ids.get(type_, type_)
         return "bool" if type_ == BOOL else "std::int64_t"
 
-    def _group(self, variable: Variable) -> str:
-        """Variables over the same sorts live in the same struct: Request, StepRequest, Globals."""
-        return "".join(s.name for s in variable.sorts) or "Globals"
-
     def _groups(self, ghost: bool) -> dict[str, list[Variable]]:
+        """Variables over the same sorts live in the same struct: Request, StepRequest, Globals."""
         found: dict[str, list[Variable]] = {}
         for v in self.spec.variables.values():
             if v.ghost == ghost and v.name not in RELATION_TABLES:
-                found.setdefault(self._group(v), []).append(v)
+                sorts = v.sorts[:1] if v.one else v.sorts
+                found.setdefault("".join(s.name for s in sorts) or "Globals", []).append(v)
         return found
+
+    def _is_relation(self, variable: Variable) -> bool:
+        """Kept in another form than one value for each tuple of individuals."""
+        return variable.one or variable.name in RELATION_TABLES
 
     def _place(self, variable: Variable, index: list[str]) -> str:
         """The lvalue of a concrete field."""
-        sorts = [s.name for s in variable.sorts]
+        sorts = [s.name for s in variable.sorts[: len(index)]]
         if not sorts:
             return f"globals_.{variable.name}"
         field = "".join(s.lower() + "_" for s in sorts)
@@ -56,12 +61,14 @@ class SchedulerGenerator:
     def _read(self, variable: Variable, index: list[str]) -> str:
         if variable.name in RELATION_TABLES:
             return f"{variable.name}({', '.join(index)})"
+        if variable.one:
+            return f"({self._place(variable, index[:1])} == {index[1]})"
         if variable.ghost:
             return f"ghost_.{variable.name}.get({{{', '.join(index)}}})"
         return self._place(variable, index)
 
     def _names(self, parameters: tuple[Parameter, ...] = ()) -> dict[str, str]:
-        return {p.name: p.name for p in parameters} | {c: f"{c.lower()}_" for c in self.spec.constants}
+        return {p.name: p.name for p in parameters} | {c: f"limits_.{c.lower()}" for c in self.spec.constants}
 
     def _expression(self, e: Expr, parameters: tuple[Parameter, ...] = ()) -> str:
         return cpp_expression(e, self._names(parameters), self._read)
@@ -98,26 +105,47 @@ class SchedulerGenerator:
             out.append(f"struct {name}Fields {{")
             for v in variables:
                 init = "0" if v.init.op == "const" else cpp_expression(v.init, {}, self._read)
-                out.append(f"  {self._cpp_type(v.type)} {v.name} = {init};  // {v.doc}")
+                field = f"{self.ids[v.sorts[1].name]} {v.name} = kNone" if v.one else None
+                out.append(f"  {field or f'{self._cpp_type(v.type)} {v.name} = {init}'};  // {v.doc}")
             out.append("};\n")
+        out.append(self._limits())
         out.append(self._machine_class())
         out.append("}  // namespace tokenspeed")
         return "\n".join(out) + "\n"
 
+    def _limits(self) -> str:
+        """The constants of a machine, and how many records it has of sorts that no constant counts."""
+        out = ["// The size of a machine. Requests are added one by one.", "struct Limits {"]
+        for name, (_, low, doc) in self.spec.constants.items():
+            out.append(f"  std::int64_t {name.lower()} = {low};  // {doc}")
+        out += [f"  {self.ids[sort]} {sort.lower()}_records = 0;" for sort in self._recorded()]
+        names = [c.lower() for c in self.spec.constants] + [f"{sort.lower()}_records" for sort in self._recorded()]
+        out += ["", "  // Calls visit(name, value) for every field."]
+        out.append("  template <class Visit>\n  void visit(Visit&& visit) const {")
+        out += [f'    visit("{name}", static_cast<std::int64_t>({name}));' for name in names]
+        return "\n".join([*out, "  }", "};\n"])
+
+    def _recorded(self) -> list[str]:
+        """Sorts with a fixed number of records that no constant counts."""
+        return [sort for sort in self.sorts if self.spec.size(sort) is None and sort != GROWING]
+
     def _machine_class(self) -> str:
         spec = self.spec
         out = ["class Machine {", " public:"]
-        out.append(
-            "  // page: tokens per block; blocks: blocks in the pool; steps: records for steps (overlap depth + 2)."
-        )
-        out.append("  Machine(std::int64_t page, std::int64_t blocks, StepId steps);\n")
+        out.append("  explicit Machine(const Limits& limits);\n")
+        out.append("  const Limits& limits() const { return limits_; }")
         out.append("  // One more request record, in its initial state.")
         out.append("  RequestId add_request();\n")
         for sort in self.sorts:
             out.append(f"  {self.ids[sort]} {sort.lower()}_count() const {{ return {self._count(sort)}; }}")
         out.append("")
         for v in spec.variables.values():
-            if v.ghost or v.name in RELATION_TABLES:
+            if v.one:
+                first = v.sorts[0]
+                kept = self._place(v, [first.letter])
+                get = f"{self.ids[v.sorts[1].name]} {v.name}({self.ids[first.name]} {first.letter})"
+                out.append(f"  {get} const {{ return {kept}; }}  // or kNone")
+            if v.ghost or self._is_relation(v):
                 continue
             parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
             body = self._place(v, [s.letter for s in v.sorts])
@@ -150,8 +178,7 @@ class SchedulerGenerator:
         out.append("  void recheck() const;\n")
         out.append(" private:")
         out.append("  void record(Transition transition, std::initializer_list<std::int64_t> arguments);")
-        for c in spec.constants:
-            out.append(f"  std::int64_t {c.lower()}_;")
+        out.append("  Limits limits_;")
         for name, variables in self._groups(ghost=False).items():
             out.append(f"  {self._storage_type(name, variables)}")
         for name in RELATION_TABLES:
@@ -159,7 +186,7 @@ class SchedulerGenerator:
         out.append("  std::array<std::uint64_t, kTransitions> taken_{};")
         out.append("  std::vector<TraceEvent>* trace_ = nullptr;")
         out.append("#if TOKENSPEED_CHECKED\n  struct Ghosts {")
-        for v in [v for v in spec.variables.values() if v.ghost or v.name in RELATION_TABLES]:
+        for v in [v for v in spec.variables.values() if v.ghost or self._is_relation(v)]:
             out.append(f"    Ghost<{len(v.sorts)}, {self._cpp_type(v.type)}> {v.name};")
         out.append("  } ghost_;\n#endif")
         out.append("};\n")
@@ -171,9 +198,10 @@ class SchedulerGenerator:
 
     def _storage_type(self, name: str, variables: list[Variable]) -> str:
         type_ = f"{name}Fields"
-        for _ in variables[0].sorts:
+        sorts = variables[0].sorts[:1] if variables[0].one else variables[0].sorts
+        for _ in sorts:
             type_ = f"std::vector<{type_}>"
-        member = "".join(s.name.lower() + "_" for s in variables[0].sorts) or "globals_"
+        member = "".join(s.name.lower() + "_" for s in sorts) or "globals_"
         return f"{type_} {member};"
 
     def _loops(self, parameters: list[tuple[str, str]], body: str) -> str:
@@ -224,16 +252,25 @@ class SchedulerGenerator:
         )
 
     def _constructor(self) -> str:
-        starts = [
-            f"  globals_.{v.name} = {self._expression(v.init)};"
-            for v in self.spec.variables.values()
-            if v.init.op == "const"
-        ]
+        starts = []
+        for v in (v for v in self.spec.variables.values() if v.init.op == "const"):
+            value = self._expression(v.init)
+            ghost = self._checked_only([f"  ghost_.{v.name}.set({{}}, {value});"])
+            starts += ghost if v.ghost else [f"  globals_.{v.name} = {value};"]
+        sizes = {s: f"limits.{(self.spec.size(s) or f'{s}_records').lower()}" for s in self.sorts if s != GROWING}
+        made = ["limits_(limits)"]
+        for variables in self._groups(ghost=False).values():
+            sorts = [s.name for s in variables[0].sorts[: 1 if variables[0].one else None]]
+            if sorts and sorts[0] in sizes:
+                member = "".join(f"{s.lower()}_" for s in sorts)
+                made.append(f"{member}(static_cast<std::size_t>({sizes[sorts[0]]}))")
+        made += [f"{name}_(limits.page)" for name in RELATION_TABLES]
         return (
-            "Machine::Machine(std::int64_t page, std::int64_t blocks, StepId steps)\n"
-            "    : page_(page), blocks_(blocks), block_(static_cast<std::size_t>(blocks)),\n"
-            "      step_(static_cast<std::size_t>(steps)), step_request_(static_cast<std::size_t>(steps)),\n"
-            "      holds_(page) {\n" + "\n".join(starts) + "\n}\n\n"
+            "Machine::Machine(const Limits& limits)\n    : "
+            + ",\n      ".join(made)
+            + " {\n"
+            + "\n".join(starts)
+            + "\n}\n\n"
             "RequestId Machine::add_request() {\n"
             "  request_.emplace_back();\n"
             "  for (auto& rows : step_request_) rows.emplace_back();\n"
@@ -259,7 +296,7 @@ class SchedulerGenerator:
             out += self._checked_only([line]) if self._is_ghost(g.condition) else [line]
         concrete = [e for e in t.effects if not e.variable.ghost]
         ghost = [e for e in t.effects if e.variable.ghost]
-        copies = [e for e in concrete if e.variable.name in RELATION_TABLES]
+        copies = [e for e in concrete if self._is_relation(e.variable)]
         concrete.sort(key=lambda e: e.variable.name in RELATION_TABLES)
         out += (
             self._checked_only([self._ghost_effect(t, i, e) for i, e in enumerate([*ghost, *copies])])
@@ -268,11 +305,12 @@ class SchedulerGenerator:
         )
         inline = self._independent(concrete)
         for i, e in enumerate(concrete):
-            if not inline:
+            if not inline and e.value.op not in ("lit", "enum"):
                 kind = self._cpp_type(e.variable.type)
                 out.append(f"  const {kind} value{i} = {plain(self._expression(e.value, t.parameters))};")
         for i, e in enumerate(concrete):
-            value = plain(self._expression(e.value, t.parameters)) if inline else f"value{i}"
+            direct = inline or e.value.op in ("lit", "enum")
+            value = plain(self._expression(e.value, t.parameters)) if direct else f"value{i}"
             out.append(self._write(t, e, value))
         out += self._checked_only(["  commit_ghosts();"]) if ghost or copies else []
         arguments = ", ".join(p.name for p in t.parameters)
@@ -295,6 +333,10 @@ class SchedulerGenerator:
         if e.variable.name in RELATION_TABLES:
             where = self._place(self.spec.variables[RELATION_TABLES[e.variable.name]], [index[1]])
             return f"  {e.variable.name}_.set({', '.join(index)}, {where}, {value});"
+        if e.variable.one:
+            if value not in ("true", "false"):
+                raise SpecError(f"{t.name}: {e.variable.name} is set to {e.value}; it must be set to true or false")
+            return f"  {self._place(e.variable, index[:1])} = {index[1] if value == 'true' else 'kNone'};"
         return f"  {self._place(e.variable, index)} = {value};"
 
     def _ghost_effect(self, t: Transition, number: int, e: Effect) -> str:
@@ -333,12 +375,12 @@ class SchedulerGenerator:
             body = f"std::int64_t total = 0;\n{inner}\nif ({kept} != total) {fail}"
             loops = self._loops([(i.name, i.type) for i in count.index], body)
             yield loops if count.index else f"{{\n{indent(body, '  ')}\n}}"
-        for name in RELATION_TABLES:
-            v = self.spec.variables[name]
+        for name, v in self.spec.variables.items():
+            if not self._is_relation(v):
+                continue
             index = ", ".join(s.letter for s in v.sorts)
-            body = (
-                f'if ({name}({index}) != ghost_.{name}.get({{{index}}})) fail_invariant("{name} table", {{{index}}});'
-            )
+            kept = self._read(v, [s.letter for s in v.sorts])
+            body = f'if ({kept} != ghost_.{name}.get({{{index}}})) fail_invariant("{name} table", {{{index}}});'
             yield self._loops([(s.letter, s.name) for s in v.sorts], body)
 
     def files(self) -> dict[str, str]:

@@ -65,7 +65,10 @@ class Place:
 
 @dataclass(eq=False)
 class Variable:
-    """State: a function from sorts to a value. `ghost` variables exist in proofs and checked builds only."""
+    """State: a function from sorts to a value. `ghost` variables exist in proofs and checked builds only.
+
+    `one`: a relation in which each first individual has at most one second (proved), so that it is kept as an id.
+    """
 
     name: str
     sorts: tuple[Sort, ...]
@@ -73,6 +76,7 @@ class Variable:
     init: Expr
     ghost: bool
     doc: str
+    one: bool = False
 
     def __call__(self, *index: Expr) -> Expr:
         """The variable's value for these individuals, as an expression."""
@@ -227,7 +231,10 @@ class Property:
 
 @dataclass(frozen=True)
 class Choice:
-    """Transitions of which, when `when` holds, exactly one may be taken for the given parameters."""
+    """Transitions of which, when `when` holds, exactly one may be taken for the given parameters.
+
+    `arguments`: what stands for integer parameters of the transitions.
+    """
 
     name: str
     group: str
@@ -235,6 +242,7 @@ class Choice:
     parameters: tuple[Parameter, ...]
     when: Expr
     doc: str
+    arguments: dict[str, Expr] = field(default_factory=dict)
 
 
 class Spec:
@@ -270,10 +278,12 @@ class Spec:
         self.constants[name] = (Expr("const", name, type=INT), minimum, doc)
         return self.constants[name][0]
 
-    def variable(self, name: str, *sorts: Sort, of: Any, init: Any, doc: str, ghost: bool = False) -> Variable:
+    def variable(
+        self, name: str, *sorts: Sort, of: Any, init: Any, doc: str, ghost: bool = False, one: bool = False
+    ) -> Variable:
         """Declare state: a function from `sorts` to `of` that is `init` everywhere at the start."""
         type_ = of.name if isinstance(of, Enum) else of
-        self.variables[name] = Variable(name, sorts, type_, lift(init), ghost, doc)
+        self.variables[name] = Variable(name, sorts, type_, lift(init), ghost, doc, one)
         return self.variables[name]
 
     def count(
@@ -348,13 +358,21 @@ class Spec:
         """Decorator: a property of every transition, relating the state before and `after`."""
         return self._declare("action", group, sorts)
 
-    def choice(self, group: str, *transitions: str, **sorts: Sort) -> Callable[[Callable[..., Expr]], Choice]:
-        """Decorator: when the function's formula holds, exactly one of the transitions may be taken."""
+    def choice(
+        self, group: str, *transitions: str, arguments: Callable[..., dict[str, Expr]] | None = None, **sorts: Sort
+    ) -> Callable[[Callable[..., Expr]], Choice]:
+        """Decorator: when the function's formula holds, exactly one of the transitions may be taken.
+
+        `arguments` gives what stands for integer parameters of the transitions.
+        """
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
 
         def declare(when: Callable[..., Expr]) -> Choice:
-            name, formula = when.__name__.replace("_", " "), when(*[p.expr for p in parameters])
-            self.choices.append(Choice(name, group, transitions, parameters, formula, inspect.getdoc(when) or ""))
+            individuals = [p.expr for p in parameters]
+            name, formula = when.__name__.replace("_", " "), when(*individuals)
+            given = arguments(*individuals) if arguments is not None else {}
+            doc = inspect.getdoc(when) or ""
+            self.choices.append(Choice(name, group, transitions, parameters, formula, doc, given))
             return self.choices[-1]
 
         return declare
@@ -362,6 +380,13 @@ class Spec:
     def explore(self, transition: str, parameter: str, low: Expr | int, high: Expr | int) -> None:
         """Which values of an integer parameter the explorer tries (a proof is for all values)."""
         self.ranges[transition, parameter] = (lift(low), lift(high))
+
+    def size(self, sort: str) -> str | None:
+        """The constant that is the number of individuals of a sort: the one at which an unweighted counter starts."""
+        for count in self.counts.values():
+            if count.over.type == sort and count.weight is None and count.variable.init.op == "const":
+                return str(count.variable.init.args[0])
+        return None
 
     def invariants(self) -> list[Property]:
         """Properties and lemmas of single states, in order of declaration."""
@@ -374,7 +399,8 @@ class Spec:
         lines += [f"constant {name} >= {low}" for name, (_, low, _) in self.constants.items()]
         for v in self.variables.values():
             kind = "ghost" if v.ghost else "variable"
-            lines.append(f"{kind} {v.name}({', '.join(s.name for s in v.sorts)}): {v.type} = {v.init}")
+            one = " one" if v.one else ""
+            lines.append(f"{kind} {v.name}({', '.join(s.name for s in v.sorts)}): {v.type} = {v.init}{one}")
         for c in self.counts.values():
             weight = "" if c.weight is None else f" of {c.weight}"
             lines.append(f"count {c.variable.name} = sum {c.over.name}: {c.condition}{weight}")

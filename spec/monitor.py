@@ -18,16 +18,21 @@ class Divergence(AssertionError):
 class Monitor:
     """The specification's own state, moved along by the observed transitions.
 
-    `constants`: PAGE and BLOCKS of the observed system; `steps`: its step records.
+    `limits`: the constants of the observed system in lower case, and its numbers of records (`step_records`, ...).
     """
 
-    def __init__(self, spec: Spec, constants: Mapping[str, int], steps: int) -> None:
+    def __init__(self, spec: Spec, limits: Mapping[str, int]) -> None:
         self.spec = spec
+        constants = {name: limits[name.lower()] for name in spec.constants}
         self.interpreter = Interpreter(spec, constants)
         self.state: State = self.interpreter.start()
         self.transitions = list(spec.transitions.values())
-        self.population = {"Request": 0, "Block": constants["BLOCKS"], "Step": steps}
+        self.population = {sort: self._records(sort, limits) for sort in spec.sorts}
         self.followed = 0
+
+    def _records(self, sort: str, limits: Mapping[str, int]) -> int:
+        size = self.spec.size(sort)
+        return limits[size.lower()] if size is not None else limits.get(f"{sort.lower()}_records", 0)
 
     def follow(self, trace: Iterable[Sequence[int]]) -> None:
         """Take the transitions of a trace: rows of number, argument count, arguments.

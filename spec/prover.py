@@ -306,6 +306,7 @@ class Prover:
         solver = self.solver()
         solver.add(*self.assumptions(individuals))
         solver.add(self.evaluate(choice.when, names, self.before))
+        names |= {name: self.evaluate(e, names, self.before) for name, e in choice.arguments.items()}
         enabled = []
         for name in choice.transitions:
             transition = self.spec.transitions[name]

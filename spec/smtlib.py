@@ -185,6 +185,7 @@ class Exporter:
         formulas = Formulas()
         names, declared = self._constants(choice.parameters)
         when = [f"(assert {formulas.term(choice.when, names)})"]
+        names |= {name: formulas.term(e, names) for name, e in choice.arguments.items()}
         enabled = {
             name: conjunction([formulas.term(g.condition, names) for g in self.spec.transitions[name].guards])
             for name in choice.transitions

@@ -7,11 +7,19 @@
 
 namespace tokenspeed {
 
-Machine::Machine(std::int64_t page, std::int64_t blocks, StepId steps)
-    : page_(page), blocks_(blocks), block_(static_cast<std::size_t>(blocks)),
-      step_(static_cast<std::size_t>(steps)), step_request_(static_cast<std::size_t>(steps)),
-      holds_(page) {
-  globals_.free = blocks_;
+Machine::Machine(const Limits& limits)
+    : limits_(limits),
+      block_(static_cast<std::size_t>(limits.blocks)),
+      step_(static_cast<std::size_t>(limits.step_records)),
+      step_request_(static_cast<std::size_t>(limits.step_records)),
+      host_(static_cast<std::size_t>(limits.hosts)),
+      copy_(static_cast<std::size_t>(limits.copy_records)),
+      holds_(limits.page) {
+  globals_.free = limits_.blocks;
+  globals_.spare_pages = limits_.hosts;
+#if TOKENSPEED_CHECKED
+  ghost_.idle_room.set({}, limits_.room);
+#endif
 }
 
 RequestId Machine::add_request() {
@@ -31,18 +39,18 @@ Guard Machine::apply_match_shared(RequestId r, BlockId b) {
   if (!(block_[b].block_state == BlockState::Shared)) return Guard::match_shared__block_SHARED;
   if (!(request_[r].request_state == RequestState::Waiting)) return Guard::match_shared__request_WAITING;
   if (!(block_[b].position == request_[r].planned)) return Guard::match_shared__next_in_sequence;
+  if (!(request_[r].planned == request_[r].capacity)) return Guard::match_shared__behind_whole_blocks;
   if (!(!holds(r, b))) return Guard::match_shared__not_held_yet;
-  if (!((request_[r].planned + page_) < request_[r].known)) return Guard::match_shared__last_token_recomputed;
+  if (!((request_[r].planned + limits_.page) < request_[r].known)) return Guard::match_shared__last_token_recomputed;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) + page_);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].refs = block_[b].refs + 1;
   request_[r].blocks = request_[r].blocks + 1;
-  request_[r].capacity = request_[r].capacity + page_;
-  request_[r].planned = request_[r].planned + page_;
-  request_[r].computed = request_[r].computed + page_;
+  request_[r].capacity = request_[r].capacity + limits_.page;
+  request_[r].planned = request_[r].planned + limits_.page;
+  request_[r].computed = request_[r].computed + limits_.page;
   holds_.set(r, b, block_[b].position, true);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -57,21 +65,24 @@ Guard Machine::apply_match_shared(RequestId r, BlockId b) {
 Guard Machine::apply_match_cached(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Cached)) return Guard::match_cached__block_CACHED;
+  if (!(block_[b].fill == limits_.page)) return Guard::match_cached__whole;
   if (!(request_[r].request_state == RequestState::Waiting)) return Guard::match_cached__request_WAITING;
   if (!(block_[b].position == request_[r].planned)) return Guard::match_cached__next_in_sequence;
+  if (!(request_[r].planned == request_[r].capacity)) return Guard::match_cached__behind_whole_blocks;
   if (!(!holds(r, b))) return Guard::match_cached__not_held_yet;
-  if (!((request_[r].planned + page_) < request_[r].known)) return Guard::match_cached__last_token_recomputed;
+  if (!((request_[r].planned + limits_.page) < request_[r].known)) return Guard::match_cached__last_token_recomputed;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) + page_);
+  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
+  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].block_state = BlockState::Shared;
   block_[b].refs = block_[b].refs + 1;
   request_[r].blocks = request_[r].blocks + 1;
-  request_[r].capacity = request_[r].capacity + page_;
-  request_[r].planned = request_[r].planned + page_;
-  request_[r].computed = request_[r].computed + page_;
+  request_[r].capacity = request_[r].capacity + limits_.page;
+  request_[r].planned = request_[r].planned + limits_.page;
+  request_[r].computed = request_[r].computed + limits_.page;
   globals_.cached = globals_.cached + -1;
   globals_.held = globals_.held + 1;
   holds_.set(r, b, block_[b].position, true);
@@ -85,20 +96,57 @@ Guard Machine::apply_match_cached(RequestId r, BlockId b) {
   return Guard::none;
 }
 
+Guard Machine::apply_match_tail(RequestId r, BlockId b) {
+  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+  if (!(block_[b].block_state == BlockState::Cached)) return Guard::match_tail__block_CACHED;
+  if (!(request_[r].request_state == RequestState::Waiting)) return Guard::match_tail__request_WAITING;
+  if (!(block_[b].position == request_[r].planned)) return Guard::match_tail__next_in_sequence;
+  if (!(request_[r].planned == request_[r].capacity)) return Guard::match_tail__behind_whole_blocks;
+  if (!(block_[b].fill < limits_.page)) return Guard::match_tail__partial;
+  if (!((request_[r].planned + block_[b].fill) < request_[r].known)) return Guard::match_tail__last_token_recomputed;
+  if (!((block_[b].stamp <= globals_.landed) && (block_[b].copies == 0))) return Guard::match_tail__quiet;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
+  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
+  ghost_writes.add(ghost_.holds, {r, b}, true);
+#endif
+  block_[b].block_state = BlockState::Owned;
+  block_[b].refs = block_[b].refs + 1;
+  request_[r].blocks = request_[r].blocks + 1;
+  request_[r].capacity = request_[r].capacity + limits_.page;
+  request_[r].planned = request_[r].planned + block_[b].fill;
+  request_[r].computed = request_[r].computed + block_[b].fill;
+  block_[b].fill = 0;
+  globals_.cached = globals_.cached + -1;
+  globals_.held = globals_.held + 1;
+  holds_.set(r, b, block_[b].position, true);
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::match_tail, {r, b});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
 Guard Machine::apply_allocate(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Free)) return Guard::allocate__block_FREE;
   if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::allocate__request_PREFILL_DECODE;
-  if (!(request_[r].capacity < request_[r].limit)) return Guard::allocate__needs_room;
+  if (!(((request_[r].pruned + request_[r].capacity) + 1) < request_[r].limit)) return Guard::allocate__needs_room;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
+  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].block_state = BlockState::Owned;
-  block_[b].position = request_[r].capacity;
+  block_[b].position = request_[r].pruned + request_[r].capacity;
   block_[b].refs = block_[b].refs + 1;
   request_[r].blocks = request_[r].blocks + 1;
-  request_[r].capacity = request_[r].capacity + page_;
+  request_[r].capacity = request_[r].capacity + limits_.page;
   globals_.free = globals_.free + -1;
   globals_.held = globals_.held + 1;
   holds_.set(r, b, block_[b].position, true);
@@ -117,9 +165,10 @@ Guard Machine::apply_publish(RequestId r, BlockId b) {
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::publish__block_OWNED;
   if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::publish__request_runs;
   if (!(holds(r, b))) return Guard::publish__held;
-  if (!(block_[b].fill == page_)) return Guard::publish__full;
-  if (!((block_[b].position + page_) <= request_[r].computed)) return Guard::publish__written;
+  if (!((block_[b].position + limits_.page) <= request_[r].computed)) return Guard::publish__written;
+  if (!(request_[r].inbound == 0)) return Guard::publish__nothing_arriving;
   block_[b].block_state = BlockState::Shared;
+  block_[b].fill = limits_.page;
   record(Transition::publish, {r, b});
 #if TOKENSPEED_CHECKED
   recheck();
@@ -130,19 +179,20 @@ Guard Machine::apply_publish(RequestId r, BlockId b) {
 Guard Machine::apply_release_owned(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::release_owned__block_OWNED;
-  if (!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing))) return Guard::release_owned__request_RETRACTING_RELEASING;
   if (!(holds(r, b))) return Guard::release_owned__held;
-  if (!(request_[r].last_step <= globals_.landed)) return Guard::release_owned__not_in_flight;
+  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && (block_[b].position == request_[r].pruned)) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1))))) return Guard::release_owned__leaves__or_behind_the_window;
+  if (!((request_[r].last_step <= globals_.landed) && (block_[b].copies == 0))) return Guard::release_owned__not_in_flight;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) - block_[b].fill);
+  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
+  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
   block_[b].block_state = BlockState::Free;
+  request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
   block_[b].refs = block_[b].refs + -1;
   request_[r].blocks = request_[r].blocks + -1;
-  request_[r].capacity = request_[r].capacity - page_;
-  block_[b].fill = 0;
+  request_[r].capacity = request_[r].capacity - limits_.page;
   globals_.free = globals_.free + 1;
   globals_.held = globals_.held + -1;
   holds_.set(r, b, block_[b].position, false);
@@ -159,18 +209,20 @@ Guard Machine::apply_release_owned(RequestId r, BlockId b) {
 Guard Machine::apply_release_to_limbo(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::release_to_limbo__block_OWNED;
-  if (!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing))) return Guard::release_to_limbo__request_RETRACTING_RELEASING;
   if (!(holds(r, b))) return Guard::release_to_limbo__held;
-  if (!(globals_.landed < request_[r].last_step)) return Guard::release_to_limbo__in_flight;
+  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && (block_[b].position == request_[r].pruned)) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1))))) return Guard::release_to_limbo__leaves__or_behind_the_window;
+  if (!((globals_.landed < request_[r].last_step) || (1 <= block_[b].copies))) return Guard::release_to_limbo__in_flight;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) - block_[b].fill);
+  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
+  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
   block_[b].block_state = BlockState::Limbo;
+  request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
   block_[b].refs = block_[b].refs + -1;
   request_[r].blocks = request_[r].blocks + -1;
-  request_[r].capacity = request_[r].capacity - page_;
+  request_[r].capacity = request_[r].capacity - limits_.page;
   block_[b].stamp = request_[r].last_step;
   holds_.set(r, b, block_[b].position, false);
 #if TOKENSPEED_CHECKED
@@ -186,17 +238,17 @@ Guard Machine::apply_release_to_limbo(RequestId r, BlockId b) {
 Guard Machine::apply_release_shared(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Shared)) return Guard::release_shared__block_SHARED;
-  if (!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing))) return Guard::release_shared__request_RETRACTING_RELEASING;
   if (!(holds(r, b))) return Guard::release_shared__held;
+  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && (block_[b].position == request_[r].pruned)) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1))))) return Guard::release_shared__leaves__or_behind_the_window;
   if (!(1 < block_[b].refs)) return Guard::release_shared__others_hold_it;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) - block_[b].fill);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
+  request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
   block_[b].refs = block_[b].refs + -1;
   request_[r].blocks = request_[r].blocks + -1;
-  request_[r].capacity = request_[r].capacity - page_;
+  request_[r].capacity = request_[r].capacity - limits_.page;
   block_[b].stamp = (block_[b].stamp <= request_[r].last_step) ? request_[r].last_step : block_[b].stamp;
   holds_.set(r, b, block_[b].position, false);
 #if TOKENSPEED_CHECKED
@@ -212,18 +264,20 @@ Guard Machine::apply_release_shared(RequestId r, BlockId b) {
 Guard Machine::apply_release_to_cache(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Shared)) return Guard::release_to_cache__block_SHARED;
-  if (!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing))) return Guard::release_to_cache__request_RETRACTING_RELEASING;
   if (!(holds(r, b))) return Guard::release_to_cache__held;
+  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && (block_[b].position == request_[r].pruned)) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1))))) return Guard::release_to_cache__leaves__or_behind_the_window;
   if (!(block_[b].refs == 1)) return Guard::release_to_cache__last_holder;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) - block_[b].fill);
+  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
+  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
   block_[b].block_state = BlockState::Cached;
+  request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
   block_[b].refs = block_[b].refs + -1;
   request_[r].blocks = request_[r].blocks + -1;
-  request_[r].capacity = request_[r].capacity - page_;
+  request_[r].capacity = request_[r].capacity - limits_.page;
   block_[b].stamp = (block_[b].stamp <= request_[r].last_step) ? request_[r].last_step : block_[b].stamp;
   globals_.cached = globals_.cached + 1;
   globals_.held = globals_.held + -1;
@@ -238,12 +292,44 @@ Guard Machine::apply_release_to_cache(RequestId r, BlockId b) {
   return Guard::none;
 }
 
+Guard Machine::apply_keep_tail(RequestId r, BlockId b) {
+  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+  if (!(block_[b].block_state == BlockState::Owned)) return Guard::keep_tail__block_OWNED;
+  if (!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing))) return Guard::keep_tail__request_RETRACTING_RELEASING;
+  if (!(holds(r, b))) return Guard::keep_tail__held;
+  if (!(block_[b].position < request_[r].computed)) return Guard::keep_tail__has_tokens;
+  if (!(request_[r].computed <= (block_[b].position + limits_.page))) return Guard::keep_tail__is_the_tail;
+  if (!((request_[r].last_step <= globals_.landed) && (request_[r].inbound == 0))) return Guard::keep_tail__not_in_flight;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
+  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
+  ghost_writes.add(ghost_.holds, {r, b}, false);
+#endif
+  block_[b].block_state = BlockState::Cached;
+  block_[b].refs = block_[b].refs + -1;
+  request_[r].blocks = request_[r].blocks + -1;
+  request_[r].capacity = request_[r].capacity - limits_.page;
+  block_[b].fill = request_[r].computed - block_[b].position;
+  block_[b].stamp = request_[r].last_step;
+  globals_.cached = globals_.cached + 1;
+  globals_.held = globals_.held + -1;
+  holds_.set(r, b, block_[b].position, false);
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::keep_tail, {r, b});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
 Guard Machine::apply_reap(BlockId b) {
   if (b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Limbo)) return Guard::reap__block_LIMBO;
-  if (!(block_[b].stamp <= globals_.landed)) return Guard::reap__not_in_flight;
+  if (!((block_[b].stamp <= globals_.landed) && (block_[b].copies == 0))) return Guard::reap__not_in_flight;
   block_[b].block_state = BlockState::Free;
-  block_[b].fill = 0;
   globals_.free = globals_.free + 1;
   globals_.held = globals_.held + -1;
   record(Transition::reap, {b});
@@ -256,7 +342,7 @@ Guard Machine::apply_reap(BlockId b) {
 Guard Machine::apply_evict(BlockId b) {
   if (b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Cached)) return Guard::evict__block_CACHED;
-  if (!(block_[b].stamp <= globals_.landed)) return Guard::evict__not_in_flight;
+  if (!((block_[b].stamp <= globals_.landed) && (block_[b].copies == 0))) return Guard::evict__not_in_flight;
   block_[b].block_state = BlockState::Free;
   block_[b].fill = 0;
   globals_.free = globals_.free + 1;
@@ -268,10 +354,352 @@ Guard Machine::apply_evict(BlockId b) {
   return Guard::none;
 }
 
+Guard Machine::apply_spill(CopyId c, BlockId b, HostId h) {
+  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count()) return Guard::bad_index;
+  if (!((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached))) return Guard::spill__block_SHARED_CACHED;
+  if (!(host_[h].host_state == HostState::Empty)) return Guard::spill__host_EMPTY;
+  if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::spill__copy_IDLE;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.block_of, {c, b}, true);
+  ghost_writes.add(ghost_.host_of, {c, h}, true);
+#endif
+  host_[h].host_state = HostState::Filling;
+  copy_[c].copy_state = CopyState::Spilling;
+  copy_[c].block_of = b;
+  block_[b].copies = block_[b].copies + 1;
+  copy_[c].host_of = h;
+  host_[h].host_copies = host_[h].host_copies + 1;
+  host_[h].host_position = block_[b].position;
+  host_[h].host_fill = block_[b].fill;
+  globals_.spare_pages = globals_.spare_pages + -1;
+  globals_.used_pages = globals_.used_pages + 1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::spill, {c, b, h});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
+  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count()) return Guard::bad_index;
+  if (!(copy_[c].copy_state == CopyState::Spilling)) return Guard::spill_done__copy_SPILLING;
+  if (!(copy_[c].block_of == b)) return Guard::spill_done__its_block;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.copying.get({c}))) return Guard::spill_done__engine_idle;
+#endif
+  if (!(copy_[c].host_of == h)) return Guard::spill_done__its_host_page;
+  if (!(host_[h].host_state == HostState::Filling)) return Guard::spill_done__host_FILLING;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.block_of, {c, b}, false);
+  ghost_writes.add(ghost_.host_of, {c, h}, false);
+#endif
+  copy_[c].copy_state = CopyState::Idle;
+  copy_[c].block_of = kNone;
+  block_[b].copies = block_[b].copies + -1;
+  copy_[c].host_of = kNone;
+  host_[h].host_copies = host_[h].host_copies + -1;
+  host_[h].host_state = HostState::Valid;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::spill_done, {c, b, h});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h) {
+  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count()) return Guard::bad_index;
+  if (!(block_[b].block_state == BlockState::Free)) return Guard::fetch__block_FREE;
+  if (!(host_[h].host_state == HostState::Valid)) return Guard::fetch__host_VALID;
+  if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::fetch__copy_IDLE;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.block_of, {c, b}, true);
+  ghost_writes.add(ghost_.host_of, {c, h}, true);
+#endif
+  block_[b].block_state = BlockState::Fetching;
+  copy_[c].copy_state = CopyState::Fetching;
+  copy_[c].block_of = b;
+  block_[b].copies = block_[b].copies + 1;
+  copy_[c].host_of = h;
+  host_[h].host_copies = host_[h].host_copies + 1;
+  block_[b].position = host_[h].host_position;
+  block_[b].fill = host_[h].host_fill;
+  globals_.free = globals_.free + -1;
+  globals_.fetching = globals_.fetching + 1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::fetch, {c, b, h});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
+  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count()) return Guard::bad_index;
+  if (!(copy_[c].copy_state == CopyState::Fetching)) return Guard::fetch_done__copy_FETCHING;
+  if (!(copy_[c].block_of == b)) return Guard::fetch_done__its_block;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.copying.get({c}))) return Guard::fetch_done__engine_idle;
+#endif
+  if (!(copy_[c].host_of == h)) return Guard::fetch_done__its_host_page;
+  if (!(block_[b].block_state == BlockState::Fetching)) return Guard::fetch_done__block_FETCHING;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.block_of, {c, b}, false);
+  ghost_writes.add(ghost_.host_of, {c, h}, false);
+#endif
+  copy_[c].copy_state = CopyState::Idle;
+  copy_[c].block_of = kNone;
+  block_[b].copies = block_[b].copies + -1;
+  copy_[c].host_of = kNone;
+  host_[h].host_copies = host_[h].host_copies + -1;
+  block_[b].block_state = BlockState::Cached;
+  globals_.cached = globals_.cached + 1;
+  globals_.fetching = globals_.fetching + -1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::fetch_done, {c, b, h});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_drop_page(HostId h) {
+  if (h < 0 || h >= host_count()) return Guard::bad_index;
+  if (!(host_[h].host_state == HostState::Valid)) return Guard::drop_page__host_VALID;
+  if (!(host_[h].host_copies == 0)) return Guard::drop_page__not_being_copied;
+  host_[h].host_state = HostState::Empty;
+  host_[h].host_position = 0;
+  host_[h].host_fill = 0;
+  globals_.spare_pages = globals_.spare_pages + 1;
+  globals_.used_pages = globals_.used_pages + -1;
+  record(Transition::drop_page, {h});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_send(CopyId c, RequestId r, BlockId b) {
+  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+  if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::send__request_PREFILL_DECODE;
+  if (!(holds(r, b))) return Guard::send__held;
+  if (!(block_[b].position < request_[r].computed)) return Guard::send__has_tokens;
+  if (!(request_[r].inbound == 0)) return Guard::send__nothing_arriving;
+  if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::send__copy_IDLE;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.block_of, {c, b}, true);
+#endif
+  copy_[c].copy_state = CopyState::Sending;
+  copy_[c].block_of = b;
+  block_[b].copies = block_[b].copies + 1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::send, {c, r, b});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_send_done(CopyId c, BlockId b) {
+  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+  if (!(copy_[c].copy_state == CopyState::Sending)) return Guard::send_done__copy_SENDING;
+  if (!(copy_[c].block_of == b)) return Guard::send_done__its_block;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.copying.get({c}))) return Guard::send_done__engine_idle;
+#endif
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.block_of, {c, b}, false);
+#endif
+  copy_[c].copy_state = CopyState::Idle;
+  copy_[c].block_of = kNone;
+  block_[b].copies = block_[b].copies + -1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::send_done, {c, b});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_receive(CopyId c, RequestId r, BlockId b, std::int64_t n) {
+  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+  if (!(request_[r].request_state == RequestState::Prefill)) return Guard::receive__request_PREFILL;
+  if (!(block_[b].block_state == BlockState::Owned)) return Guard::receive__block_OWNED;
+  if (!(holds(r, b))) return Guard::receive__held;
+  if (!(request_[r].pending == 0)) return Guard::receive__in_no_step;
+  if (!(block_[b].position <= request_[r].planned)) return Guard::receive__starts_in_the_block;
+  if (!((request_[r].planned + n) <= (block_[b].position + limits_.page))) return Guard::receive__room_in_block;
+  if (!((request_[r].planned + n) < request_[r].known)) return Guard::receive__last_token_recomputed;
+  if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::receive__copy_IDLE;
+  if (!(1 <= n)) return Guard::receive__n_large_enough;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) + n);
+  ghost_writes.add(ghost_.block_of, {c, b}, true);
+  ghost_writes.add(ghost_.request_of, {c, r}, true);
+#endif
+  copy_[c].copy_state = CopyState::Receiving;
+  copy_[c].block_of = b;
+  block_[b].copies = block_[b].copies + 1;
+  copy_[c].request_of = r;
+  copy_[c].copy_tokens = n;
+  request_[r].inbound = request_[r].inbound + 1;
+  request_[r].planned = request_[r].planned + n;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::receive, {c, r, b, n});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_receive_done(CopyId c, RequestId r, BlockId b) {
+  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+  if (!(request_[r].request_state == RequestState::Prefill)) return Guard::receive_done__request_PREFILL;
+  if (!(copy_[c].copy_state == CopyState::Receiving)) return Guard::receive_done__copy_RECEIVING;
+  if (!(copy_[c].block_of == b)) return Guard::receive_done__its_block;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.copying.get({c}))) return Guard::receive_done__engine_idle;
+#endif
+  if (!(copy_[c].request_of == r)) return Guard::receive_done__its_request;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
+  ghost_writes.add(ghost_.block_of, {c, b}, false);
+  ghost_writes.add(ghost_.request_of, {c, r}, false);
+#endif
+  const std::int64_t value2 = block_[b].copies + -1;
+  const std::int64_t value5 = request_[r].inbound + -1;
+  const std::int64_t value6 = request_[r].computed + copy_[c].copy_tokens;
+  copy_[c].copy_state = CopyState::Idle;
+  copy_[c].block_of = kNone;
+  block_[b].copies = value2;
+  copy_[c].request_of = kNone;
+  copy_[c].copy_tokens = 0;
+  request_[r].inbound = value5;
+  request_[r].computed = value6;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::receive_done, {c, r, b});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_receive_failed(CopyId c, RequestId r, BlockId b) {
+  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+  if (!(request_[r].request_state == RequestState::Prefill)) return Guard::receive_failed__request_PREFILL;
+  if (!(copy_[c].copy_state == CopyState::Receiving)) return Guard::receive_failed__copy_RECEIVING;
+  if (!(copy_[c].block_of == b)) return Guard::receive_failed__its_block;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.copying.get({c}))) return Guard::receive_failed__engine_idle;
+#endif
+  if (!(copy_[c].request_of == r)) return Guard::receive_failed__its_request;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
+  ghost_writes.add(ghost_.block_of, {c, b}, false);
+  ghost_writes.add(ghost_.request_of, {c, r}, false);
+#endif
+  request_[r].request_state = RequestState::Retracting;
+  copy_[c].copy_state = CopyState::Idle;
+  copy_[c].block_of = kNone;
+  block_[b].copies = block_[b].copies + -1;
+  copy_[c].request_of = kNone;
+  copy_[c].copy_tokens = 0;
+  request_[r].inbound = request_[r].inbound + -1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::receive_failed, {c, r, b});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_receive_dropped(CopyId c, RequestId r, BlockId b) {
+  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || (request_[r].request_state == RequestState::Finished))) return Guard::receive_dropped__request_RETRACTING_RELEASING_FINISHED;
+  if (!(copy_[c].copy_state == CopyState::Receiving)) return Guard::receive_dropped__copy_RECEIVING;
+  if (!(copy_[c].block_of == b)) return Guard::receive_dropped__its_block;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.copying.get({c}))) return Guard::receive_dropped__engine_idle;
+#endif
+  if (!(copy_[c].request_of == r)) return Guard::receive_dropped__its_request;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
+  ghost_writes.add(ghost_.block_of, {c, b}, false);
+  ghost_writes.add(ghost_.request_of, {c, r}, false);
+#endif
+  copy_[c].copy_state = CopyState::Idle;
+  copy_[c].block_of = kNone;
+  block_[b].copies = block_[b].copies + -1;
+  copy_[c].request_of = kNone;
+  copy_[c].copy_tokens = 0;
+  request_[r].inbound = request_[r].inbound + -1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::receive_dropped, {c, r, b});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_copy_done(CopyId c) {
+  if (c < 0 || c >= copy_count()) return Guard::bad_index;
+#if TOKENSPEED_CHECKED
+  if (!(ghost_.copying.get({c}))) return Guard::copy_done__copying;
+#endif
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copying, {c}, false);
+#endif
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::copy_done, {c});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
 Guard Machine::apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn) {
   if (r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Absent)) return Guard::submit__request_ABSENT;
   if (!(tokens < most)) return Guard::submit__room_for_output;
+  if (!(most <= (limits_.room + 1))) return Guard::submit__fits_the_pool;
   if (!(globals_.newest_arrival < turn)) return Guard::submit__newest;
   if (!(1 <= tokens)) return Guard::submit__tokens_large_enough;
   request_[r].request_state = RequestState::Waiting;
@@ -323,7 +751,8 @@ Guard Machine::apply_abort(RequestId r) {
 
 Guard Machine::apply_retract(RequestId r, RequestId o) {
   if (r < 0 || r >= request_count() || o < 0 || o >= request_count()) return Guard::bad_index;
-  if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::retract__request_PREFILL_DECODE;
+  if (!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) return Guard::retract__request_WAITING_PREFILL_DECODE;
+  if (!(1 <= request_[r].blocks)) return Guard::retract__has_blocks;
   if (!(request_[r].pending == 0)) return Guard::retract__drained;
   if (!(request_[r].known < request_[r].limit)) return Guard::retract__output_left;
   if (!((request_[o].request_state == RequestState::Prefill) || (request_[o].request_state == RequestState::Decode))) return Guard::retract__older_one_runs;
@@ -340,9 +769,11 @@ Guard Machine::apply_requeue(RequestId r) {
   if (r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Retracting)) return Guard::requeue__request_RETRACTING;
   if (!(request_[r].blocks == 0)) return Guard::requeue__no_blocks;
+  if (!(request_[r].inbound == 0)) return Guard::requeue__nothing_arriving;
   request_[r].request_state = RequestState::Waiting;
   request_[r].planned = 0;
   request_[r].computed = 0;
+  request_[r].pruned = 0;
   record(Transition::requeue, {r});
 #if TOKENSPEED_CHECKED
   recheck();
@@ -366,6 +797,7 @@ Guard Machine::apply_recycle(RequestId r) {
   if (r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Finished)) return Guard::recycle__request_FINISHED;
   if (!(request_[r].pending == 0)) return Guard::recycle__drained;
+  if (!(request_[r].inbound == 0)) return Guard::recycle__nothing_arriving;
   request_[r].request_state = RequestState::Absent;
   request_[r].arrival = 0;
   request_[r].prompt = 0;
@@ -373,6 +805,7 @@ Guard Machine::apply_recycle(RequestId r) {
   request_[r].known = 0;
   request_[r].planned = 0;
   request_[r].computed = 0;
+  request_[r].pruned = 0;
   request_[r].last_step = 0;
   record(Transition::recycle, {r});
 #if TOKENSPEED_CHECKED
@@ -400,14 +833,15 @@ Guard Machine::apply_add_row(StepId s, RequestId r) {
   if (!(step_[s].step_state == StepState::Planned)) return Guard::add_row__step_PLANNED;
   if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::add_row__request_PREFILL_DECODE;
   if (!(!step_request_[s][r].in_step)) return Guard::add_row__once_per_step;
+  if (!(request_[r].inbound == 0)) return Guard::add_row__nothing_arriving;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
   }
 #endif
   step_request_[s][r].in_step = true;
-  step_request_[s][r].row_start = request_[r].planned;
   request_[r].pending = request_[r].pending + 1;
   step_[s].rows = step_[s].rows + 1;
   request_[r].last_step = step_[s].number;
@@ -428,19 +862,21 @@ Guard Machine::apply_prefill(StepId s, RequestId r, BlockId b, std::int64_t n) {
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::prefill__block_OWNED;
   if (!(step_request_[s][r].in_step)) return Guard::prefill__has_a_row;
   if (!(holds(r, b))) return Guard::prefill__held;
-  if (!((block_[b].position + block_[b].fill) == request_[r].planned)) return Guard::prefill__next_position;
-  if (!((block_[b].fill + n) <= page_)) return Guard::prefill__room_in_block;
+  if (!(block_[b].position <= request_[r].planned)) return Guard::prefill__starts_in_the_block;
+  if (!((request_[r].planned + n) <= (block_[b].position + limits_.page))) return Guard::prefill__room_in_block;
   if (!((request_[r].planned + n) < request_[r].known)) return Guard::prefill__more_remains;
   if (!(1 <= n)) return Guard::prefill__n_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) + n);
   ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
-  ghost_writes.add(ghost_.reads, {s, r, b}, true);
-  ghost_writes.add(ghost_.writes, {s, r, b}, true);
+  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
+    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
+  }
+  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
+    ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
+  }
 #endif
   request_[r].planned = request_[r].planned + n;
-  block_[b].fill = block_[b].fill + n;
   step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -459,22 +895,24 @@ Guard Machine::apply_prefill_last(StepId s, RequestId r, BlockId b, std::int64_t
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::prefill_last__block_OWNED;
   if (!(step_request_[s][r].in_step)) return Guard::prefill_last__has_a_row;
   if (!(holds(r, b))) return Guard::prefill_last__held;
-  if (!((block_[b].position + block_[b].fill) == request_[r].planned)) return Guard::prefill_last__next_position;
-  if (!((block_[b].fill + n) <= page_)) return Guard::prefill_last__room_in_block;
+  if (!(block_[b].position <= request_[r].planned)) return Guard::prefill_last__starts_in_the_block;
+  if (!((request_[r].planned + n) <= (block_[b].position + limits_.page))) return Guard::prefill_last__room_in_block;
   if (!((request_[r].planned + n) == request_[r].known)) return Guard::prefill_last__nothing_remains;
   if (!(1 <= n)) return Guard::prefill_last__n_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) + n);
   ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
-  ghost_writes.add(ghost_.reads, {s, r, b}, true);
-  ghost_writes.add(ghost_.writes, {s, r, b}, true);
+  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
+    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
+  }
+  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
+    ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
+  }
 #endif
   request_[r].request_state = RequestState::Decode;
   request_[r].planned = request_[r].planned + n;
-  block_[b].fill = block_[b].fill + n;
   step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
-  step_request_[s][r].row_samples = true;
+  step_request_[s][r].row_outputs = step_request_[s][r].row_outputs + 1;
   request_[r].sampling = request_[r].sampling + 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -493,26 +931,65 @@ Guard Machine::apply_decode(StepId s, RequestId r, BlockId b) {
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::decode__block_OWNED;
   if (!(step_request_[s][r].in_step)) return Guard::decode__has_a_row;
   if (!(holds(r, b))) return Guard::decode__held;
-  if (!((block_[b].position + block_[b].fill) == request_[r].planned)) return Guard::decode__next_position;
-  if (!((block_[b].fill + 1) <= page_)) return Guard::decode__room_in_block;
+  if (!(block_[b].position <= request_[r].planned)) return Guard::decode__starts_in_the_block;
+  if (!((request_[r].planned + 1) <= (block_[b].position + limits_.page))) return Guard::decode__room_in_block;
   if (!(step_request_[s][r].row_tokens == 0)) return Guard::decode__one_token_a_step;
   if (!((request_[r].planned + 1) < request_[r].limit)) return Guard::decode__output_left;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.stored, {r}, ghost_.stored.get({r}) + 1);
   ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + 1);
-  ghost_writes.add(ghost_.reads, {s, r, b}, true);
-  ghost_writes.add(ghost_.writes, {s, r, b}, true);
+  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
+    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
+  }
+  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
+    ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
+  }
 #endif
   request_[r].planned = request_[r].planned + 1;
-  block_[b].fill = block_[b].fill + 1;
   step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + 1;
-  step_request_[s][r].row_samples = true;
+  step_request_[s][r].row_outputs = step_request_[s][r].row_outputs + 1;
   request_[r].sampling = request_[r].sampling + 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
   record(Transition::decode, {s, r, b});
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_draft(StepId s, RequestId r, BlockId b, std::int64_t n) {
+  if (s < 0 || s >= step_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+  if (!(request_[r].request_state == RequestState::Decode)) return Guard::draft__request_DECODE;
+  if (!(step_[s].step_state == StepState::Planned)) return Guard::draft__step_PLANNED;
+  if (!(block_[b].block_state == BlockState::Owned)) return Guard::draft__block_OWNED;
+  if (!(step_request_[s][r].in_step)) return Guard::draft__has_a_row;
+  if (!(holds(r, b))) return Guard::draft__held;
+  if (!(block_[b].position <= request_[r].planned)) return Guard::draft__starts_in_the_block;
+  if (!((request_[r].planned + n) <= (block_[b].position + limits_.page))) return Guard::draft__room_in_block;
+  if (!(1 <= step_request_[s][r].row_outputs)) return Guard::draft__follows_a_sample;
+  if (!((step_request_[s][r].row_outputs + n) <= limits_.width)) return Guard::draft__within_the_width;
+  if (!((request_[r].planned + n) < request_[r].limit)) return Guard::draft__output_left;
+  if (!(1 <= n)) return Guard::draft__n_large_enough;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
+  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
+    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
+  }
+  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
+    ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
+  }
+#endif
+  request_[r].planned = request_[r].planned + n;
+  step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
+  step_request_[s][r].row_outputs = step_request_[s][r].row_outputs + n;
+  request_[r].sampling = request_[r].sampling + n;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::draft, {s, r, b, n});
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -573,43 +1050,48 @@ Guard Machine::apply_observe(StepId s) {
   return Guard::none;
 }
 
-Guard Machine::apply_land_row(StepId s, RequestId r) {
+Guard Machine::apply_land_row(StepId s, RequestId r, std::int64_t accepted) {
   if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
   if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::land_row__request_PREFILL_DECODE;
   if (!(step_[s].step_state == StepState::Done)) return Guard::land_row__step_DONE;
   if (!(step_request_[s][r].in_step)) return Guard::land_row__has_a_row;
+  if (!(accepted <= step_request_[s][r].row_outputs)) return Guard::land_row__accepted_what_was_drafted;
+  if (!(((1 <= step_request_[s][r].row_outputs) ? 1 : 0) <= accepted)) return Guard::land_row__at_least_one_token;
+  if (!(0 <= accepted)) return Guard::land_row__accepted_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) - step_request_[s][r].row_tokens);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, false);
   }
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.writes, {s, r, any_b0}, false);
+  for (StepId any_s0 = 0; any_s0 < step_count(); ++any_s0) {
+    ghost_writes.add(ghost_.row_start, {any_s0, r}, (!(any_s0 == s) && step_request_[any_s0][r].in_step) ? (ghost_.row_start.get({any_s0, r}) - (step_request_[s][r].row_outputs - accepted)) : 0);
+  }
+  for (StepId any_s0 = 0; any_s0 < step_count(); ++any_s0) {
+    for (BlockId any_b1 = 0; any_b1 < block_count(); ++any_b1) {
+      ghost_writes.add(ghost_.writes, {any_s0, r, any_b1}, ((!(any_s0 == s) && step_request_[any_s0][r].in_step) && ghost_.writes.get({any_s0, r, any_b1})) && (((request_[r].computed + step_request_[s][r].row_tokens) - (step_request_[s][r].row_outputs - accepted)) < (block_[any_b1].position + limits_.page)));
+    }
   }
 #endif
-  const bool value0 = false;
-  const std::int64_t value1 = 0;
-  const std::int64_t value2 = 0;
-  const bool value3 = false;
-  const std::int64_t value4 = request_[r].pending + -1;
-  const std::int64_t value5 = step_[s].rows + -1;
-  const std::int64_t value6 = request_[r].sampling - (step_request_[s][r].row_samples ? 1 : 0);
-  const std::int64_t value7 = request_[r].computed + step_request_[s][r].row_tokens;
-  const std::int64_t value8 = request_[r].known + (step_request_[s][r].row_samples ? 1 : 0);
-  step_request_[s][r].in_step = value0;
-  step_request_[s][r].row_start = value1;
-  step_request_[s][r].row_tokens = value2;
-  step_request_[s][r].row_samples = value3;
-  request_[r].pending = value4;
-  step_[s].rows = value5;
-  request_[r].sampling = value6;
-  request_[r].computed = value7;
+  const std::int64_t value3 = request_[r].pending + -1;
+  const std::int64_t value4 = step_[s].rows + -1;
+  const std::int64_t value5 = request_[r].sampling - step_request_[s][r].row_outputs;
+  const std::int64_t value6 = (request_[r].computed + step_request_[s][r].row_tokens) - (step_request_[s][r].row_outputs - accepted);
+  const std::int64_t value7 = request_[r].planned - (step_request_[s][r].row_outputs - accepted);
+  const std::int64_t value8 = request_[r].known + accepted;
+  step_request_[s][r].in_step = false;
+  step_request_[s][r].row_tokens = 0;
+  step_request_[s][r].row_outputs = 0;
+  request_[r].pending = value3;
+  step_[s].rows = value4;
+  request_[r].sampling = value5;
+  request_[r].computed = value6;
+  request_[r].planned = value7;
   request_[r].known = value8;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::land_row, {s, r});
+  record(Transition::land_row, {s, r, accepted});
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -627,24 +1109,20 @@ Guard Machine::apply_drop_row(StepId s, RequestId r) {
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, false);
   }
+  ghost_writes.add(ghost_.row_start, {s, r}, 0);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.writes, {s, r, any_b0}, false);
   }
 #endif
-  const bool value0 = false;
-  const std::int64_t value1 = 0;
-  const std::int64_t value2 = 0;
-  const bool value3 = false;
-  const std::int64_t value4 = request_[r].pending + -1;
-  const std::int64_t value5 = step_[s].rows + -1;
-  const std::int64_t value6 = request_[r].sampling - (step_request_[s][r].row_samples ? 1 : 0);
-  step_request_[s][r].in_step = value0;
-  step_request_[s][r].row_start = value1;
-  step_request_[s][r].row_tokens = value2;
-  step_request_[s][r].row_samples = value3;
-  request_[r].pending = value4;
-  step_[s].rows = value5;
-  request_[r].sampling = value6;
+  const std::int64_t value3 = request_[r].pending + -1;
+  const std::int64_t value4 = step_[s].rows + -1;
+  const std::int64_t value5 = request_[r].sampling - step_request_[s][r].row_outputs;
+  step_request_[s][r].in_step = false;
+  step_request_[s][r].row_tokens = 0;
+  step_request_[s][r].row_outputs = 0;
+  request_[r].pending = value3;
+  step_[s].rows = value4;
+  request_[r].sampling = value5;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -675,6 +1153,8 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
       return apply_match_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::match_cached:
       return apply_match_cached(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::match_tail:
+      return apply_match_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::allocate:
       return apply_allocate(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::publish:
@@ -687,10 +1167,36 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
       return apply_release_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::release_to_cache:
       return apply_release_to_cache(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::keep_tail:
+      return apply_keep_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::reap:
       return apply_reap(static_cast<BlockId>(arguments[0]));
     case Transition::evict:
       return apply_evict(static_cast<BlockId>(arguments[0]));
+    case Transition::spill:
+      return apply_spill(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
+    case Transition::spill_done:
+      return apply_spill_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
+    case Transition::fetch:
+      return apply_fetch(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
+    case Transition::fetch_done:
+      return apply_fetch_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
+    case Transition::drop_page:
+      return apply_drop_page(static_cast<HostId>(arguments[0]));
+    case Transition::send:
+      return apply_send(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
+    case Transition::send_done:
+      return apply_send_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+    case Transition::receive:
+      return apply_receive(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
+    case Transition::receive_done:
+      return apply_receive_done(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
+    case Transition::receive_failed:
+      return apply_receive_failed(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
+    case Transition::receive_dropped:
+      return apply_receive_dropped(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
+    case Transition::copy_done:
+      return apply_copy_done(static_cast<CopyId>(arguments[0]));
     case Transition::submit:
       return apply_submit(static_cast<RequestId>(arguments[0]), arguments[1], arguments[2], arguments[3]);
     case Transition::admit:
@@ -717,6 +1223,8 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
       return apply_prefill_last(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::decode:
       return apply_decode(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
+    case Transition::draft:
+      return apply_draft(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::launch:
       return apply_launch(static_cast<StepId>(arguments[0]));
     case Transition::device_done:
@@ -724,7 +1232,7 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
     case Transition::observe:
       return apply_observe(static_cast<StepId>(arguments[0]));
     case Transition::land_row:
-      return apply_land_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
+      return apply_land_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::drop_row:
       return apply_drop_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
     case Transition::retire:

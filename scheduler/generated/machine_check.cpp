@@ -32,11 +32,11 @@ void Machine::recheck() const {
     if (!(!(step_[s].step_state == StepState::Idle) || (step_[s].rows == 0))) fail_invariant("idle step is empty", {s});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Absent) || (((((((request_[r].arrival == 0) && (request_[r].prompt == 0)) && (request_[r].limit == 0)) && (request_[r].known == 0)) && (request_[r].planned == 0)) && (request_[r].computed == 0)) && (request_[r].last_step == 0)))) fail_invariant("a recycled record carries nothing over", {r});
+    if (!(!(request_[r].request_state == RequestState::Absent) || (((((request_[r].arrival == 0) && (request_[r].prompt == 0)) && (request_[r].limit == 0)) && (request_[r].known == 0)) && ((((request_[r].planned == 0) && (request_[r].computed == 0)) && (request_[r].pruned == 0)) && (request_[r].last_step == 0))))) fail_invariant("a recycled record carries nothing over", {r});
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(step_request_[s][r].in_step || (((step_request_[s][r].row_start == 0) && (step_request_[s][r].row_tokens == 0)) && !step_request_[s][r].row_samples))) fail_invariant("a row that left carries nothing over", {s, r});
+      if (!(step_request_[s][r].in_step || (((ghost_.row_start.get({s, r}) == 0) && (step_request_[s][r].row_tokens == 0)) && (step_request_[s][r].row_outputs == 0)))) fail_invariant("a row that left carries nothing over", {s, r});
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
@@ -82,6 +82,88 @@ void Machine::recheck() const {
   for (StepId s = 0; s < step_count(); ++s) {
     if (!(!(step_[s].step_state == StepState::Idle) || (step_[s].number == 0))) fail_invariant("an idle step has no number", {s});
   }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      for (HostId h = 0; h < host_count(); ++h) {
+        if (!(!((copy_[c].block_of == b) && (copy_[c].host_of == h)) || ((host_[h].host_position == block_[b].position) && (host_[h].host_fill == block_[b].fill)))) fail_invariant("a pair has the same tokens", {c, b, h});
+      }
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (HostId h = 0; h < host_count(); ++h) {
+      if (!(!(copy_[c].host_of == h) || ((!(copy_[c].copy_state == CopyState::Spilling) || (host_[h].host_state == HostState::Filling)) && (!(copy_[c].copy_state == CopyState::Fetching) || (host_[h].host_state == HostState::Valid))))) fail_invariant("a host page is dropped only when quiet", {c, h});
+    }
+  }
+  for (HostId h = 0; h < host_count(); ++h) {
+    if (!((!(host_[h].host_state == HostState::Empty) || (((host_[h].host_fill == 0) && (host_[h].host_position == 0)) && (host_[h].host_copies == 0))) && (!(!(host_[h].host_state == HostState::Empty)) || ((1 <= host_[h].host_fill) && (host_[h].host_fill <= limits_.page))))) fail_invariant("a host page has tokens", {h});
+  }
+  for (HostId h = 0; h < host_count(); ++h) {
+    if (!(!(host_[h].host_state == HostState::Filling) || (host_[h].host_copies == 1))) fail_invariant("a filling page is being copied", {h});
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    if (!(!(block_[b].block_state == BlockState::Fetching) || (block_[b].copies == 1))) fail_invariant("a fetching block is being copied", {b});
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    if (!(!(block_[b].block_state == BlockState::Free) || (block_[b].copies == 0))) fail_invariant("copies touch no free block", {b});
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      if (!(!(copy_[c].block_of == b) || ((((!(copy_[c].copy_state == CopyState::Spilling) || ((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached))) && (!(copy_[c].copy_state == CopyState::Fetching) || (block_[b].block_state == BlockState::Fetching))) && (!(copy_[c].copy_state == CopyState::Receiving) || ((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Limbo)))) && (!(copy_[c].copy_state == CopyState::Sending) || ((((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Shared)) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)))))) fail_invariant("a copy reads complete blocks and writes its own", {c, b});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    if (!(!ghost_.copying.get({c}) || !(copy_[c].copy_state == CopyState::Idle))) fail_invariant("engines work on copies under way", {c});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(step_request_[s][r].row_outputs <= limits_.width)) fail_invariant("drafts stay within the width", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!(step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens) <= (request_[r].pruned + request_[r].capacity)))) fail_invariant("drafts in flight have room", {s, r});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!(((copy_[c].copy_state == CopyState::Receiving) && (copy_[c].block_of == b)) && holds(r, b)) || (copy_[c].request_of == r))) fail_invariant("a received block is nobody elses", {c, r, b});
+      }
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!(copy_[c].request_of == r) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].request_state == RequestState::Releasing)) || (request_[r].request_state == RequestState::Finished)))) fail_invariant("a receiving request starts or leaves", {c, r});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (CopyId d = 0; d < copy_count(); ++d) {
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!(((copy_[c].block_of == b) && ((copy_[c].copy_state == CopyState::Fetching) || (copy_[c].copy_state == CopyState::Receiving))) && (copy_[d].block_of == b)) || (((c == d) || (copy_[d].copy_state == copy_[c].copy_state)) || (copy_[d].copy_state == CopyState::Sending)))) fail_invariant("one peer writes a block", {c, d, b});
+      }
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      for (BlockId d = 0; d < block_count(); ++d) {
+        if (!(!((copy_[c].block_of == b) && (copy_[c].block_of == d)) || (b == d))) fail_invariant("a copy has one block", {c, b, d});
+      }
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (HostId h = 0; h < host_count(); ++h) {
+      for (HostId i = 0; i < host_count(); ++i) {
+        if (!(!((copy_[c].host_of == h) && (copy_[c].host_of == i)) || (h == i))) fail_invariant("a copy has one host page", {c, h, i});
+      }
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      for (RequestId q = 0; q < request_count(); ++q) {
+        if (!(!((copy_[c].request_of == r) && (copy_[c].request_of == q)) || (r == q))) fail_invariant("a copy has one request", {c, r, q});
+      }
+    }
+  }
   for (StepId s = 0; s < step_count(); ++s) {
     if (!(!(step_[s].step_state == StepState::Done) || (step_[s].number == (globals_.landed + 1)))) fail_invariant("the done step is the oldest", {s});
   }
@@ -91,13 +173,23 @@ void Machine::recheck() const {
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
       for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(ghost_.writes.get({s, r, b}) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || (step_request_[s][r].row_start < (block_[b].position + page_)))) fail_invariant("writes are ahead of what is computed", {s, r, b});
+        if (!(!(ghost_.writes.get({s, r, b}) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || (request_[r].computed < (block_[b].position + limits_.page)))) fail_invariant("writes are ahead of what is computed", {s, r, b});
       }
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(step_request_[s][r].row_tokens == 0) || !step_request_[s][r].row_samples)) fail_invariant("empty row samples nothing", {s, r});
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!((((step_request_[s][r].in_step && (1 <= step_request_[s][r].row_tokens)) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && ((block_[b].position < (ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens)) && (request_[r].computed < (block_[b].position + limits_.page)))) || ghost_.writes.get({s, r, b}))) fail_invariant("incomplete blocks up to the row may be written", {s, r, b});
+      }
+    }
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(((request_[r].request_state == RequestState::Absent) || (request_[r].request_state == RequestState::Waiting)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].inbound == 0))) fail_invariant("peers write before decode only", {r});
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!((0 <= step_request_[s][r].row_outputs) && (step_request_[s][r].row_outputs <= step_request_[s][r].row_tokens))) fail_invariant("a row yields at most its tokens", {s, r});
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
@@ -105,16 +197,23 @@ void Machine::recheck() const {
       if (!(0 <= step_request_[s][r].row_tokens)) fail_invariant("row tokens are not negative", {s, r});
     }
   }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!((0 <= block_[b].fill) && (block_[b].fill <= page_))) fail_invariant("fill is within the page", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) || ((block_[b].position + page_) <= request_[r].capacity))) fail_invariant("blocks lie within the capacity", {r, b});
-    }
-  }
   for (RequestId r = 0; r < request_count(); ++r) {
     if (!(!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Absent)) || (request_[r].pending == 0))) fail_invariant("retracting request is in no step", {r});
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      if (!(!(copy_[c].block_of == b) || !(copy_[c].copy_state == CopyState::Idle))) fail_invariant("unused copy has no block", {c, b});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!((!(copy_[c].request_of == r) || ((copy_[c].copy_state == CopyState::Receiving) && (1 <= copy_[c].copy_tokens))) && (!(!(copy_[c].copy_state == CopyState::Receiving)) || (copy_[c].copy_tokens == 0)))) fail_invariant("only a receiving copy has tokens", {c, r});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (HostId h = 0; h < host_count(); ++h) {
+      if (!(!(copy_[c].host_of == h) || ((copy_[c].copy_state == CopyState::Spilling) || (copy_[c].copy_state == CopyState::Fetching)))) fail_invariant("only host copies have a host page", {c, h});
+    }
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     if (!(!(block_[b].block_state == BlockState::Owned) || (block_[b].refs == 1))) fail_invariant("owned block has its owner", {b});
@@ -138,14 +237,14 @@ void Machine::recheck() const {
   for (RequestId r = 0; r < request_count(); ++r) {
     for (BlockId b = 0; b < block_count(); ++b) {
       for (BlockId c = 0; c < block_count(); ++c) {
-        if (!(!((((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) && holds(r, c)) && !(b == c)) || (((block_[b].position + page_) <= block_[c].position) || ((block_[c].position + page_) <= block_[b].position)))) fail_invariant("one block for each position", {r, b, c});
+        if (!(!((((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) && holds(r, c)) && !(b == c)) || (((block_[b].position + limits_.page) <= block_[c].position) || ((block_[c].position + limits_.page) <= block_[b].position)))) fail_invariant("one block for each position", {r, b, c});
       }
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
       for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.reads.get({s, r, b}) || !(block_[b].block_state == BlockState::Free))) fail_invariant("no free block in flight", {s, r, b});
+        if (!(!ghost_.reads.get({s, r, b}) || !((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Fetching)))) fail_invariant("no free block in flight", {s, r, b});
       }
     }
   }
@@ -178,30 +277,35 @@ void Machine::recheck() const {
     }
   }
   for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].fill == page_))) fail_invariant("published block is full", {b});
+    if (!(!(block_[b].block_state == BlockState::Shared) || (block_[b].fill == limits_.page))) fail_invariant("shared block is full", {b});
   }
-  if (!(((globals_.free + globals_.held) + globals_.cached) == blocks_)) fail_invariant("conservation", {});
   for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!(block_[b].block_state == BlockState::Free) || (block_[b].fill == 0))) fail_invariant("free block is clean", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].planned <= request_[r].capacity))) fail_invariant("enough blocks", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (ghost_.stored.get({r}) == request_[r].planned))) fail_invariant("every token is stored", {r});
+    if (!(!((block_[b].block_state == BlockState::Cached) || (block_[b].block_state == BlockState::Fetching)) || ((1 <= block_[b].fill) && (block_[b].fill <= limits_.page)))) fail_invariant("cached block has tokens", {b});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!(((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) && ((block_[b].position + page_) <= request_[r].planned)) || (block_[b].fill == page_))) fail_invariant("only the tail is partial", {r, b});
+      if (!(!(((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) && (block_[b].block_state == BlockState::Shared)) || ((block_[b].position + limits_.page) <= request_[r].computed))) fail_invariant("shared block is computed", {r, b});
     }
+  }
+  if (!((((globals_.free + globals_.held) + globals_.cached) + globals_.fetching) == limits_.blocks)) fail_invariant("conservation", {});
+  if (!((ghost_.held_room.get({}) + ghost_.idle_room.get({})) == limits_.room)) fail_invariant("conservation of room", {});
+  if (!((globals_.spare_pages + globals_.used_pages) == limits_.hosts)) fail_invariant("conservation of host pages", {});
+  for (BlockId b = 0; b < block_count(); ++b) {
+    if (!(!(((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Owned)) || (block_[b].block_state == BlockState::Limbo)) || (block_[b].fill == 0))) fail_invariant("unpublished block offers nothing", {b});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].planned <= (request_[r].pruned + request_[r].capacity)))) fail_invariant("enough blocks", {r});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) || (((block_[b].position + block_[b].fill) <= request_[r].planned) || (block_[b].fill == 0)))) fail_invariant("nothing beyond the plan", {r, b});
+      if (!(!((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) || ((request_[r].pruned <= block_[b].position) && ((block_[b].position + limits_.page) <= (request_[r].pruned + request_[r].capacity))))) fail_invariant("blocks lie within the table", {r, b});
     }
   }
   for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].planned == (request_[r].computed + ghost_.flying.get({r}))))) fail_invariant("tokens accounted for", {r});
+    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || ((request_[r].pruned == 0) || ((request_[r].pruned + limits_.window) <= (request_[r].computed + 1))))) fail_invariant("nothing pruned that is read", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].planned == ((request_[r].computed + ghost_.flying.get({r})) + ghost_.arriving.get({r}))))) fail_invariant("tokens accounted for", {r});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     if (!(!(request_[r].request_state == RequestState::Decode) || ((request_[r].planned + 1) == (request_[r].known + request_[r].sampling)))) fail_invariant("no token from nowhere", {r});
@@ -216,42 +320,45 @@ void Machine::recheck() const {
     if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].known < request_[r].limit))) fail_invariant("output left before decode", {r});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Waiting) || ((((request_[r].planned == request_[r].computed) && (request_[r].planned == request_[r].capacity)) && (request_[r].planned < request_[r].known)) && (request_[r].pending == 0)))) fail_invariant("waiting request has only a prefix", {r});
+    if (!(!(request_[r].request_state == RequestState::Waiting) || (((((request_[r].planned == request_[r].computed) && (request_[r].planned < request_[r].known)) && (request_[r].pending == 0)) && (request_[r].inbound == 0)) && (request_[r].pruned == 0)))) fail_invariant("waiting request has only a prefix", {r});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     if (!(!(request_[r].request_state == RequestState::Prefill) || ((request_[r].planned < request_[r].known) && (request_[r].sampling == 0)))) fail_invariant("prefill has tokens left", {r});
   }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(1 <= request_[r].inbound) || (request_[r].pending == 0))) fail_invariant("received before computed", {r});
+  }
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((request_[r].computed <= step_request_[s][r].row_start) && ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= request_[r].planned)))) fail_invariant("rows start after what is computed", {s, r});
+      if (!(!(step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((request_[r].computed <= ghost_.row_start.get({s, r})) && ((ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens) <= request_[r].planned)))) fail_invariant("rows start after what is computed", {s, r});
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (StepId z = 0; z < step_count(); ++z) {
       for (RequestId r = 0; r < request_count(); ++r) {
-        if (!(!(((step_request_[s][r].in_step && step_request_[z][r].in_step) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].number < step_[z].number)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) <= step_request_[z][r].row_start))) fail_invariant("rows follow each other", {s, z, r});
+        if (!(!(((step_request_[s][r].in_step && step_request_[z][r].in_step) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].number < step_[z].number)) || ((ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens) <= ghost_.row_start.get({z, r})))) fail_invariant("rows follow each other", {s, z, r});
       }
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].step_state == StepState::Planned)) || ((step_request_[s][r].row_start + step_request_[s][r].row_tokens) == request_[r].planned))) fail_invariant("the open row ends at the plan", {s, r});
+      if (!(!((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].step_state == StepState::Planned)) || ((ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens) == request_[r].planned))) fail_invariant("the open row ends at the plan", {s, r});
     }
   }
   for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].capacity < (request_[r].limit + page_)))) fail_invariant("no more blocks than needed", {r});
+    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (((request_[r].pruned + request_[r].capacity) + 1) < (request_[r].limit + limits_.page)))) fail_invariant("no more blocks than needed", {r});
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
       for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && (block_[b].position < (step_request_[s][r].row_start + step_request_[s][r].row_tokens))) || ghost_.reads.get({s, r, b}))) fail_invariant("a step counts as reading what attention reads", {s, r, b});
+        if (!(!(((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && (block_[b].position < (ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens))) || ghost_.reads.get({s, r, b}))) fail_invariant("a step counts as reading what attention reads", {s, r, b});
       }
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
       for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!((((step_request_[s][r].in_step && (1 <= step_request_[s][r].row_tokens)) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && ((block_[b].position < (step_request_[s][r].row_start + step_request_[s][r].row_tokens)) && (step_request_[s][r].row_start < (block_[b].position + page_)))) || ghost_.writes.get({s, r, b}))) fail_invariant("a step counts as writing what it computes", {s, r, b});
+        if (!(!((((step_request_[s][r].in_step && (1 <= step_request_[s][r].row_tokens)) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && ((block_[b].position < (ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens)) && (ghost_.row_start.get({s, r}) < (block_[b].position + limits_.page)))) || ghost_.writes.get({s, r, b}))) fail_invariant("a step counts as writing what it computes", {s, r, b});
       }
     }
   }
@@ -261,7 +368,7 @@ void Machine::recheck() const {
     }
   }
   for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!(((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)) || (block_[b].refs == 0))) fail_invariant("no double free", {b});
+    if (!(!((((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)) || (block_[b].block_state == BlockState::Fetching)) || (block_[b].refs == 0))) fail_invariant("no double free", {b});
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     std::int64_t total = 0;
@@ -280,16 +387,9 @@ void Machine::recheck() const {
   for (RequestId r = 0; r < request_count(); ++r) {
     std::int64_t total = 0;
     for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (holds(r, each_b)) total += page_;
+      if (holds(r, each_b)) total += limits_.page;
     }
     if (request_[r].capacity != total) fail_invariant("count capacity", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (holds(r, each_b)) total += block_[each_b].fill;
-    }
-    if (ghost_.stored.get({r}) != total) fail_invariant("count stored", {r});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     std::int64_t total = 0;
@@ -301,7 +401,7 @@ void Machine::recheck() const {
   for (RequestId r = 0; r < request_count(); ++r) {
     std::int64_t total = 0;
     for (StepId each_s = 0; each_s < step_count(); ++each_s) {
-      if (step_request_[each_s][r].in_step && step_request_[each_s][r].row_samples) total += 1;
+      if (step_request_[each_s][r].in_step) total += step_request_[each_s][r].row_outputs;
     }
     if (request_[r].sampling != total) fail_invariant("count sampling", {r});
   }
@@ -318,6 +418,34 @@ void Machine::recheck() const {
       if (step_request_[s][each_r].in_step) total += 1;
     }
     if (step_[s].rows != total) fail_invariant("count rows", {s});
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    std::int64_t total = 0;
+    for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
+      if (copy_[each_c].block_of == b) total += 1;
+    }
+    if (block_[b].copies != total) fail_invariant("count copies", {b});
+  }
+  for (HostId h = 0; h < host_count(); ++h) {
+    std::int64_t total = 0;
+    for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
+      if (copy_[each_c].host_of == h) total += 1;
+    }
+    if (host_[h].host_copies != total) fail_invariant("count host_copies", {h});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    std::int64_t total = 0;
+    for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
+      if (copy_[each_c].request_of == r) total += 1;
+    }
+    if (request_[r].inbound != total) fail_invariant("count inbound", {r});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    std::int64_t total = 0;
+    for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
+      if (copy_[each_c].request_of == r) total += copy_[each_c].copy_tokens;
+    }
+    if (ghost_.arriving.get({r}) != total) fail_invariant("count arriving", {r});
   }
   {
     std::int64_t total = 0;
@@ -340,9 +468,59 @@ void Machine::recheck() const {
     }
     if (globals_.cached != total) fail_invariant("count cached", {});
   }
+  {
+    std::int64_t total = 0;
+    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+      if (block_[each_b].block_state == BlockState::Fetching) total += 1;
+    }
+    if (globals_.fetching != total) fail_invariant("count fetching", {});
+  }
+  {
+    std::int64_t total = 0;
+    for (HostId each_h = 0; each_h < host_count(); ++each_h) {
+      if (host_[each_h].host_state == HostState::Empty) total += 1;
+    }
+    if (globals_.spare_pages != total) fail_invariant("count spare_pages", {});
+  }
+  {
+    std::int64_t total = 0;
+    for (HostId each_h = 0; each_h < host_count(); ++each_h) {
+      if (!(host_[each_h].host_state == HostState::Empty)) total += 1;
+    }
+    if (globals_.used_pages != total) fail_invariant("count used_pages", {});
+  }
+  {
+    std::int64_t total = 0;
+    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+      if ((block_[each_b].block_state == BlockState::Owned) || (block_[each_b].block_state == BlockState::Shared)) total += limits_.page;
+    }
+    if (ghost_.held_room.get({}) != total) fail_invariant("count held_room", {});
+  }
+  {
+    std::int64_t total = 0;
+    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+      if (!((block_[each_b].block_state == BlockState::Owned) || (block_[each_b].block_state == BlockState::Shared))) total += limits_.page;
+    }
+    if (ghost_.idle_room.get({}) != total) fail_invariant("count idle_room", {});
+  }
   for (RequestId r = 0; r < request_count(); ++r) {
     for (BlockId b = 0; b < block_count(); ++b) {
       if (holds(r, b) != ghost_.holds.get({r, b})) fail_invariant("holds table", {r, b});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      if ((copy_[c].block_of == b) != ghost_.block_of.get({c, b})) fail_invariant("block_of table", {c, b});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (HostId h = 0; h < host_count(); ++h) {
+      if ((copy_[c].host_of == h) != ghost_.host_of.get({c, h})) fail_invariant("host_of table", {c, h});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if ((copy_[c].request_of == r) != ghost_.request_of.get({c, r})) fail_invariant("request_of table", {c, r});
     }
   }
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -141,13 +142,10 @@ Result search(const Instance& instance, std::size_t max_states, bool check_lemma
     return result;
 }
 
-Result explore(int requests, int blocks, int steps, int page, int max_prompt, int max_output,
+Result explore(int requests, int blocks, int steps, const std::map<std::string, int>& constants,
                const std::vector<std::string>& dropped, std::size_t max_states, bool check_lemmas) {
     Instance instance;
-    instance.page = page;
-    instance.blocks = blocks;
-    instance.max_prompt = max_prompt;
-    instance.max_output = max_output;
+    for (const auto& [name, value] : constants) instance.set(name, value);
     for (const std::string& label : dropped) {
         const auto* at = std::find(kGuards.begin(), kGuards.end(), label);
         if (at == kGuards.end()) throw std::invalid_argument("no guard is called " + label);
@@ -156,17 +154,17 @@ Result explore(int requests, int blocks, int steps, int page, int max_prompt, in
     py::gil_scoped_release release;
     switch (requests * 100 + blocks * 10 + steps) {
         case 121:
-            return search<Model<1, 2, 1>>(instance, max_states, check_lemmas);
+            return search<Model<1, 2, 1, 1, 1>>(instance, max_states, check_lemmas);
         case 122:
-            return search<Model<1, 2, 2>>(instance, max_states, check_lemmas);
+            return search<Model<1, 2, 2, 1, 1>>(instance, max_states, check_lemmas);
         case 221:
-            return search<Model<2, 2, 1>>(instance, max_states, check_lemmas);
+            return search<Model<2, 2, 1, 1, 1>>(instance, max_states, check_lemmas);
         case 222:
-            return search<Model<2, 2, 2>>(instance, max_states, check_lemmas);
+            return search<Model<2, 2, 2, 1, 1>>(instance, max_states, check_lemmas);
         case 232:
-            return search<Model<2, 3, 2>>(instance, max_states, check_lemmas);
+            return search<Model<2, 3, 2, 1, 1>>(instance, max_states, check_lemmas);
         case 332:
-            return search<Model<3, 3, 2>>(instance, max_states, check_lemmas);
+            return search<Model<3, 3, 2, 1, 1>>(instance, max_states, check_lemmas);
         default:
             throw std::invalid_argument("no instance of this size is compiled in");
     }
@@ -194,7 +192,7 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
     m.attr("SIZES") = py::make_tuple(py::make_tuple(1, 2, 1), py::make_tuple(1, 2, 2), py::make_tuple(2, 2, 1),
                                      py::make_tuple(2, 2, 2), py::make_tuple(2, 3, 2), py::make_tuple(3, 3, 2));
     m.def("explore", &ex::explore, py::kw_only(), py::arg("requests"), py::arg("blocks"), py::arg("steps"),
-          py::arg("page"), py::arg("max_prompt"), py::arg("max_output"),
+          py::arg("constants"),
           py::arg("dropped") = std::vector<std::string>{}, py::arg("max_states") = std::size_t{2'000'000},
           py::arg("check_lemmas") = false);
 }

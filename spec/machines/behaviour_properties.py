@@ -8,7 +8,7 @@ from .vocabulary import *
 
 @spec.safety("P9", s=Step, r=Request, b=Block)
 def device_reads_no_free_block(s: Expr, r: Expr, b: Expr) -> Expr:
-    """While the device works on a step, no block of it is free."""
+    """While the device works on a step, no block of it is free or being overwritten by a copy."""
     return (executing(s) & reads(s, r, b)) >> block_state(b).isin(B.OWNED, B.SHARED, B.CACHED, B.LIMBO)
 
 
@@ -60,10 +60,28 @@ def an_empty_leaving_request_is_closed(r: Expr) -> Expr:
     return (request_state(r) == R.RELEASING) & (blocks(r) == 0)
 
 
+@spec.choice("P10", "requeue", r=Request)
+def an_empty_retracted_request_waits_again(r: Expr) -> Expr:
+    """A retracted request that has given back everything, and to which no peer writes, can be queued again."""
+    return (request_state(r) == R.RETRACTING) & (blocks(r) == 0) & (inbound(r) == 0)
+
+
+@spec.choice("P10", "recycle", r=Request)
+def a_finished_record_is_recycled(r: Expr) -> Expr:
+    """The record of a finished request can be used again when no step and no peer mentions it."""
+    return (request_state(r) == R.FINISHED) & (pending(r) == 0) & (inbound(r) == 0)
+
+
 @spec.choice("P10", "reap", b=Block)
 def limbo_is_reaped(b: Expr) -> Expr:
-    """A block in limbo is free as soon as its last step has landed."""
-    return (block_state(b) == B.LIMBO) & (stamp(b) <= landed())
+    """A block in limbo is free as soon as its last step has landed and its last copy has ended."""
+    return (block_state(b) == B.LIMBO) & (stamp(b) <= landed()) & (copies(b) == 0)
+
+
+@spec.choice("P10", "evict", b=Block)
+def a_quiet_cached_block_makes_room(b: Expr) -> Expr:
+    """A cached block that nothing touches can be evicted."""
+    return (block_state(b) == B.CACHED) & (stamp(b) <= landed()) & (copies(b) == 0)
 
 
 @spec.action("P10", r=Request)
@@ -90,13 +108,13 @@ def no_stale_row(s: Expr, r: Expr) -> Expr:
 @spec.action("P11", r=Request)
 def output_comes_from_a_done_step(r: Expr) -> Expr:
     """Output tokens come from landing a step and from nothing else."""
-    return (live(r) & ~(after(known(r)) == known(r))) >> taken("land_row")
+    return (live(r) & (after(known(r)) != known(r))) >> (taken("land_row") & (known(r) < after(known(r))))
 
 
 @spec.action("P11", r=Request)
 def only_executed_tokens_count(r: Expr) -> Expr:
-    """A token counts as computed only when its step has been executed and landed."""
-    return (running(r) & (computed(r) < after(computed(r)))) >> taken("land_row")
+    """A token counts as computed only when its step has landed or its copy has ended."""
+    return (running(r) & (computed(r) < after(computed(r)))) >> (taken("land_row") | taken("receive_done"))
 
 
 @spec.safety("P11", s=Step, z=Step)
@@ -115,13 +133,14 @@ def idle_step_is_empty(s: Expr) -> Expr:
 def a_recycled_record_carries_nothing_over(r: Expr) -> Expr:
     """A request record that is used again starts from zero."""
     numbers = (arrival(r) == 0) & (prompt(r) == 0) & (limit(r) == 0) & (known(r) == 0)
-    return absent(r) >> (numbers & (planned(r) == 0) & (computed(r) == 0) & (last_step(r) == 0))
+    progress = (planned(r) == 0) & (computed(r) == 0) & (pruned(r) == 0) & (last_step(r) == 0)
+    return absent(r) >> (numbers & progress)
 
 
 @spec.safety("P11", s=Step, r=Request)
 def a_row_that_left_carries_nothing_over(s: Expr, r: Expr) -> Expr:
-    """Where a request has no row in a step there are no row tokens and no start."""
-    return in_step(s, r) | ((row_start(s, r) == 0) & (row_tokens(s, r) == 0) & ~row_samples(s, r))
+    """Where a request has no row in a step there are no row tokens, no outputs and no start."""
+    return in_step(s, r) | ((row_start(s, r) == 0) & (row_tokens(s, r) == 0) & (row_outputs(s, r) == 0))
 
 
 @spec.safety("P11", s=Step, r=Request, b=Block)
@@ -139,7 +158,9 @@ def writes_are_reads(s: Expr, r: Expr, b: Expr) -> Expr:
 # P14: determinism.
 
 
-@spec.choice("P14", "land_row", "drop_row", s=Step, r=Request)
+@spec.choice(
+    "P14", "land_row", "drop_row", s=Step, r=Request, arguments=lambda s, r: {"accepted": row_outputs(s, r)}
+)
 def a_done_row_is_landed_or_dropped(s: Expr, r: Expr) -> Expr:
     """Every row of a done step is landed if its request runs and dropped if it left: never both, never neither."""
     return (step_state(s) == S.DONE) & in_step(s, r)
@@ -224,8 +245,8 @@ def requests_wait_first(r: Expr) -> Expr:
 
 @spec.action("P14", r=Request)
 def running_requests_stop_for_a_reason(r: Expr) -> Expr:
-    """A running request stops running by finishing, by being aborted, or by being retracted."""
+    """A running request stops running by finishing, by being aborted or retracted, or because its peer is gone."""
     stops = running(r) & ~after(running(r))
     leaves = after(request_state(r)) == R.RELEASING
-    retracted = (after(request_state(r)) == R.RETRACTING) & taken("retract")
+    retracted = (after(request_state(r)) == R.RETRACTING) & (taken("retract") | taken("receive_failed"))
     return stops >> (((taken("finish") | taken("abort")) & leaves) | retracted)

@@ -1,6 +1,6 @@
-"""The block machine: match a cached prefix, allocate, publish, release, reap and evict."""
+"""The block machine: match a cached prefix, allocate, publish, release, keep a partial tail, reap and evict."""
 
-from ..expressions import Expr, maximum
+from ..expressions import Expr, if_else, maximum
 from ..language import Transition
 from .vocabulary import *
 
@@ -13,25 +13,41 @@ def take(t: Transition, r: Expr, b: Expr) -> None:
     t.add(capacity[r], PAGE)
 
 
-def give_back(t: Transition, r: Expr, b: Expr) -> None:
-    """Guards and effects: the block leaves the block table of a request that gives its blocks back."""
-    t.stay(request_state[r], R.RETRACTING, R.RELEASING)
-    t.guard("held", holds(r, b))
+def drop(t: Transition, r: Expr, b: Expr) -> None:
+    """Effects: the block leaves the request's block table."""
     t.set(holds[r, b], False)
     t.add(refs[b], -1)
     t.add(blocks[r], -1)
     t.set(capacity[r], capacity(r) - PAGE)
-    t.set(stored[r], stored(r) - fill(b))
+
+
+def give_back(t: Transition, r: Expr, b: Expr) -> None:
+    """Guards and effects: a leaving request lets go of a block, a running one of its first if no token will read it."""
+    behind = running(r) & (position(b) == pruned(r)) & (position(b) + PAGE + WINDOW <= computed(r) + 1)
+    t.guard("held", holds(r, b))
+    t.guard("leaves, or behind the window", leaving(r) | behind)
+    t.set(pruned[r], if_else(running(r), pruned(r) + PAGE, pruned(r)))
+    drop(t, r, b)
+
+
+def count_as(t: Transition, **changes: int) -> None:
+    """Effects: the pool's counters, and the room in block tables, which goes with `held_room`."""
+    for name, by in changes.items():
+        if name != "room":
+            t.add(spec.variables[name].place, by)
+    if room := changes.get("room"):
+        t.set(held_room.place, held_room() + PAGE if room > 0 else held_room() - PAGE)
+        t.set(idle_room.place, idle_room() - PAGE if room > 0 else idle_room() + PAGE)
 
 
 def match(t: Transition, r: Expr, b: Expr) -> None:
-    """Guards and effects: a waiting request takes the next block of its prefix by reference."""
+    """Guards and effects: a waiting request takes the next whole block of its prefix by reference."""
     t.stay(request_state[r], R.WAITING)
     t.guard("next in sequence", position(b) == planned(r))
+    t.guard("behind whole blocks", planned(r) == capacity(r))
     t.guard("not held yet", ~holds(r, b))
     t.guard("last token recomputed", planned(r) + PAGE < known(r))
     take(t, r, b)
-    t.add(stored[r], PAGE)
     t.add(planned[r], PAGE)
     t.add(computed[r], PAGE)
 
@@ -45,11 +61,28 @@ def match_shared(t: Transition, r: Expr, b: Expr) -> None:
 
 @spec.transition(r=Request, b=Block)
 def match_cached(t: Transition, r: Expr, b: Expr) -> None:
-    """A prefix block that nobody holds is taken out of the cache."""
+    """A whole prefix block that nobody holds is taken out of the cache."""
     t.move(block_state[b], B.CACHED, B.SHARED)
+    t.guard("whole", fill(b) == PAGE)
     match(t, r, b)
-    t.add(cached.place, -1)
-    t.add(held.place, 1)
+    count_as(t, cached=-1, held=1, room=1)
+
+
+@spec.transition(r=Request, b=Block)
+def match_tail(t: Transition, r: Expr, b: Expr) -> None:
+    """A partial block at the end of the prefix becomes the request's own, to be written on."""
+    t.move(block_state[b], B.CACHED, B.OWNED)
+    t.stay(request_state[r], R.WAITING)
+    t.guard("next in sequence", position(b) == planned(r))
+    t.guard("behind whole blocks", planned(r) == capacity(r))
+    t.guard("partial", fill(b) < PAGE)
+    t.guard("last token recomputed", planned(r) + fill(b) < known(r))
+    t.guard("quiet", quiet(b))
+    take(t, r, b)
+    t.add(planned[r], fill(b))
+    t.add(computed[r], fill(b))
+    t.set(fill[b], 0)
+    count_as(t, cached=-1, held=1, room=1)
 
 
 @spec.transition(r=Request, b=Block)
@@ -57,11 +90,10 @@ def allocate(t: Transition, r: Expr, b: Expr) -> None:
     """A running request gets a free block at the end of its sequence."""
     t.move(block_state[b], B.FREE, B.OWNED)
     t.stay(request_state[r], R.PREFILL, R.DECODE)
-    t.guard("needs room", capacity(r) < limit(r))
-    t.set(position[b], capacity(r))
+    t.guard("needs room", end_of_table(r) + 1 < limit(r))
+    t.set(position[b], end_of_table(r))
     take(t, r, b)
-    t.add(free.place, -1)
-    t.add(held.place, 1)
+    count_as(t, free=-1, held=1, room=1)
 
 
 @spec.transition(r=Request, b=Block)
@@ -70,28 +102,28 @@ def publish(t: Transition, r: Expr, b: Expr) -> None:
     t.move(block_state[b], B.OWNED, B.SHARED)
     t.guard("request runs", running(r))
     t.guard("held", holds(r, b))
-    t.guard("full", fill(b) == PAGE)
     t.guard("written", position(b) + PAGE <= computed(r))
+    t.guard("nothing arriving", inbound(r) == 0)
+    t.set(fill[b], PAGE)
 
 
 @spec.transition(r=Request, b=Block)
 def release_owned(t: Transition, r: Expr, b: Expr) -> None:
-    """No step in flight has the request: its private block is free at once."""
+    """No step in flight has the request and no copy the block: it is free at once."""
     t.move(block_state[b], B.OWNED, B.FREE)
     give_back(t, r, b)
-    t.guard("not in flight", last_step(r) <= landed())
-    t.set(fill[b], 0)
-    t.add(free.place, 1)
-    t.add(held.place, -1)
+    t.guard("not in flight", (last_step(r) <= landed()) & (copies(b) == 0))
+    count_as(t, free=1, held=-1, room=-1)
 
 
 @spec.transition(r=Request, b=Block)
 def release_to_limbo(t: Transition, r: Expr, b: Expr) -> None:
-    """A step in flight may touch the private block: it waits in limbo."""
+    """A step in flight or a copy may touch the private block: it waits in limbo."""
     t.move(block_state[b], B.OWNED, B.LIMBO)
     give_back(t, r, b)
-    t.guard("in flight", landed() < last_step(r))
+    t.guard("in flight", (landed() < last_step(r)) | (1 <= copies(b)))
     t.set(stamp[b], last_step(r))
+    count_as(t, room=-1)
 
 
 @spec.transition(r=Request, b=Block)
@@ -110,25 +142,36 @@ def release_to_cache(t: Transition, r: Expr, b: Expr) -> None:
     give_back(t, r, b)
     t.guard("last holder", refs(b) == 1)
     t.set(stamp[b], maximum(stamp(b), last_step(r)))
-    t.add(cached.place, 1)
-    t.add(held.place, -1)
+    count_as(t, cached=1, held=-1, room=-1)
+
+
+@spec.transition(r=Request, b=Block)
+def keep_tail(t: Transition, r: Expr, b: Expr) -> None:
+    """A leaving request's partial block stays in the cache, with the tokens written so far."""
+    t.move(block_state[b], B.OWNED, B.CACHED)
+    t.stay(request_state[r], R.RETRACTING, R.RELEASING)
+    t.guard("held", holds(r, b))
+    t.guard("has tokens", position(b) < computed(r))
+    t.guard("is the tail", computed(r) <= position(b) + PAGE)
+    t.guard("not in flight", (last_step(r) <= landed()) & (inbound(r) == 0))
+    drop(t, r, b)
+    t.set(fill[b], computed(r) - position(b))
+    t.set(stamp[b], last_step(r))
+    count_as(t, cached=1, held=-1, room=-1)
 
 
 @spec.transition(b=Block)
 def reap(t: Transition, b: Expr) -> None:
-    """The last step that could touch a released block has landed."""
+    """The last step or copy that could touch a released block has ended."""
     t.move(block_state[b], B.LIMBO, B.FREE)
-    t.guard("not in flight", stamp(b) <= landed())
-    t.set(fill[b], 0)
-    t.add(free.place, 1)
-    t.add(held.place, -1)
+    t.guard("not in flight", quiet(b))
+    count_as(t, free=1, held=-1)
 
 
 @spec.transition(b=Block)
 def evict(t: Transition, b: Expr) -> None:
     """A cached block makes room."""
     t.move(block_state[b], B.CACHED, B.FREE)
-    t.guard("not in flight", stamp(b) <= landed())
+    t.guard("not in flight", quiet(b))
     t.set(fill[b], 0)
-    t.add(free.place, 1)
-    t.add(cached.place, -1)
+    count_as(t, free=1, cached=-1)

@@ -18,14 +18,27 @@ def owned_and_free_blocks_carry_an_old_stamp(b: Expr) -> Expr:
 
 @spec.lemma(s=Step, r=Request, b=Block)
 def writes_are_ahead_of_what_is_computed(s: Expr, r: Expr, b: Expr) -> Expr:
-    """A block that a step writes ends after the start of the row."""
-    return (writes(s, r, b) & live(r)) >> (row_start(s, r) < position(b) + PAGE)
+    """A block that a step may write is not complete yet."""
+    return (writes(s, r, b) & live(r)) >> (computed(r) < position(b) + PAGE)
+
+
+@spec.lemma(s=Step, r=Request, b=Block)
+def incomplete_blocks_up_to_the_row_may_be_written(s: Expr, r: Expr, b: Expr) -> Expr:
+    """If drafts before it are rejected, a row writes earlier blocks: all that are not complete count as written."""
+    before_its_end = (position(b) < row_start(s, r) + row_tokens(s, r)) & (computed(r) < position(b) + PAGE)
+    return (in_step(s, r) & (row_tokens(s, r) >= 1) & live(r) & holds(r, b) & before_its_end) >> writes(s, r, b)
+
+
+@spec.lemma(r=Request)
+def peers_write_before_decode_only(r: Expr) -> Expr:
+    """No peer writes for a request that waits, decodes or does not exist."""
+    return request_state(r).isin(R.ABSENT, R.WAITING, R.DECODE) >> (inbound(r) == 0)
 
 
 @spec.lemma(s=Step, r=Request)
-def empty_row_samples_nothing(s: Expr, r: Expr) -> Expr:
-    """Only a row with tokens ends in a sampled one."""
-    return (row_tokens(s, r) == 0) >> ~row_samples(s, r)
+def a_row_yields_at_most_its_tokens(s: Expr, r: Expr) -> Expr:
+    """A row yields no more output tokens than it computes tokens."""
+    return (0 <= row_outputs(s, r)) & (row_outputs(s, r) <= row_tokens(s, r))
 
 
 @spec.lemma(s=Step, r=Request)
@@ -34,19 +47,26 @@ def row_tokens_are_not_negative(s: Expr, r: Expr) -> Expr:
     return row_tokens(s, r) >= 0
 
 
-@spec.lemma(b=Block)
-def fill_is_within_the_page(b: Expr) -> Expr:
-    """A block holds between none and PAGE tokens."""
-    return (fill(b) >= 0) & (fill(b) <= PAGE)
-
-
-@spec.lemma(r=Request, b=Block)
-def blocks_lie_within_the_capacity(r: Expr, b: Expr) -> Expr:
-    """A held block's tokens lie below the request's capacity."""
-    return (live(r) & holds(r, b)) >> (position(b) + PAGE <= capacity(r))
-
-
 @spec.lemma(r=Request)
 def retracting_request_is_in_no_step(r: Expr) -> Expr:
     """A request is retracted only when no step has a row of it."""
     return request_state(r).isin(R.RETRACTING, R.ABSENT) >> (pending(r) == 0)
+
+
+@spec.lemma(c=Copy, b=Block)
+def unused_copy_has_no_block(c: Expr, b: Expr) -> Expr:
+    """Only a copy that is under way has a block."""
+    return block_of(c, b) >> (copy_state(c) != C.IDLE)
+
+
+@spec.lemma(c=Copy, r=Request)
+def only_a_receiving_copy_has_tokens(c: Expr, r: Expr) -> Expr:
+    """Tokens are written by a peer for exactly the requests that receive."""
+    receives = (copy_state(c) == C.RECEIVING) & (1 <= copy_tokens(c))
+    return (request_of(c, r) >> receives) & ((copy_state(c) != C.RECEIVING) >> (copy_tokens(c) == 0))
+
+
+@spec.lemma(c=Copy, h=Host)
+def only_host_copies_have_a_host_page(c: Expr, h: Expr) -> Expr:
+    """Only a spill or a fetch has a host page."""
+    return host_of(c, h) >> copy_state(c).isin(C.SPILLING, C.FETCHING)

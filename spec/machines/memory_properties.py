@@ -52,8 +52,8 @@ def one_block_for_each_position(r: Expr, b: Expr, c: Expr) -> Expr:
 
 @spec.safety("P3", s=Step, r=Request, b=Block)
 def no_free_block_in_flight(s: Expr, r: Expr, b: Expr) -> Expr:
-    """A block that a step in flight may read is never free."""
-    return reads(s, r, b) >> (block_state(b) != B.FREE)
+    """A block that a step in flight may read is never free, nor overwritten by a copy."""
+    return reads(s, r, b) >> ~block_state(b).isin(B.FREE, B.FETCHING)
 
 
 @spec.safety("P3", s=Step, r=Request, q=Request, b=Block)
@@ -84,9 +84,21 @@ def no_write_to_a_shared_block(s: Expr, r: Expr, b: Expr) -> Expr:
 
 
 @spec.safety("P4", b=Block)
-def published_block_is_full(b: Expr) -> Expr:
-    """A block that others may match holds a full page of tokens."""
-    return block_state(b).isin(B.SHARED, B.CACHED) >> (fill(b) == PAGE)
+def shared_block_is_full(b: Expr) -> Expr:
+    """A block that several may hold has a full page of tokens."""
+    return (block_state(b) == B.SHARED) >> (fill(b) == PAGE)
+
+
+@spec.safety("P4", b=Block)
+def cached_block_has_tokens(b: Expr) -> Expr:
+    """A block that others may match has at least one token and at most a page of them."""
+    return block_state(b).isin(B.CACHED, B.FETCHING) >> ((1 <= fill(b)) & (fill(b) <= PAGE))
+
+
+@spec.safety("P4", r=Request, b=Block)
+def shared_block_is_computed(r: Expr, b: Expr) -> Expr:
+    """A running request has computed, or matched, all of a block that it shares."""
+    return (live(r) & holds(r, b) & (block_state(b) == B.SHARED)) >> (position(b) + PAGE <= computed(r))
 
 
 # P5: conservation.
@@ -94,14 +106,26 @@ def published_block_is_full(b: Expr) -> Expr:
 
 @spec.safety("P5")
 def conservation() -> Expr:
-    """Free, held and cached blocks always add up to the pool."""
-    return free() + held() + cached() == BLOCKS
+    """Free, held, cached and fetched blocks always add up to the pool."""
+    return free() + held() + cached() + fetching() == BLOCKS
+
+
+@spec.safety("P5")
+def conservation_of_room() -> Expr:
+    """The room in block tables and the room of all other blocks add up to the pool."""
+    return held_room() + idle_room() == ROOM
+
+
+@spec.safety("P5")
+def conservation_of_host_pages() -> Expr:
+    """Empty host pages and those in use add up to all of them."""
+    return spare_pages() + used_pages() == HOSTS
 
 
 @spec.safety("P5", b=Block)
-def free_block_is_clean(b: Expr) -> Expr:
-    """A free block holds no tokens."""
-    return (block_state(b) == B.FREE) >> (fill(b) == 0)
+def unpublished_block_offers_nothing(b: Expr) -> Expr:
+    """Nobody can match a block that is free, private or in limbo."""
+    return block_state(b).isin(B.FREE, B.OWNED, B.LIMBO) >> (fill(b) == 0)
 
 
 # P6: never run without memory, never on a token that nobody computed.
@@ -110,31 +134,26 @@ def free_block_is_clean(b: Expr) -> Expr:
 @spec.safety("P6", r=Request)
 def enough_blocks(r: Expr) -> Expr:
     """Every token that is planned has a place in a block of the request."""
-    return live(r) >> (planned(r) <= capacity(r))
+    return live(r) >> (planned(r) <= end_of_table(r))
+
+
+@spec.safety("P6", r=Request, b=Block)
+def blocks_lie_within_the_table(r: Expr, b: Expr) -> Expr:
+    """A request's blocks lie between what was pruned and the end of its block table, so they leave no hole."""
+    inside = (pruned(r) <= position(b)) & (position(b) + PAGE <= end_of_table(r))
+    return (live(r) & holds(r, b)) >> inside
 
 
 @spec.safety("P6", r=Request)
-def every_token_is_stored(r: Expr) -> Expr:
-    """The tokens in a request's blocks are exactly the tokens planned so far."""
-    return live(r) >> (stored(r) == planned(r))
-
-
-@spec.safety("P6", r=Request, b=Block)
-def only_the_tail_is_partial(r: Expr, b: Expr) -> Expr:
-    """Every block before the tail of a request is full, so attention never reads a hole."""
-    return (live(r) & holds(r, b) & (position(b) + PAGE <= planned(r))) >> (fill(b) == PAGE)
-
-
-@spec.safety("P6", r=Request, b=Block)
-def nothing_beyond_the_plan(r: Expr, b: Expr) -> Expr:
-    """No block holds a token beyond those planned."""
-    return (live(r) & holds(r, b)) >> ((position(b) + fill(b) <= planned(r)) | (fill(b) == 0))
+def nothing_pruned_that_is_read(r: Expr) -> Expr:
+    """What was pruned lies behind the window of every token still to be computed."""
+    return live(r) >> ((pruned(r) == 0) | (pruned(r) + WINDOW <= computed(r) + 1))
 
 
 @spec.safety("P6", r=Request)
 def tokens_accounted_for(r: Expr) -> Expr:
-    """Every planned token is either computed or in a step in flight."""
-    return live(r) >> (planned(r) == computed(r) + flying(r))
+    """Every planned token is computed, in a step in flight, or written by a peer."""
+    return live(r) >> (planned(r) == computed(r) + flying(r) + arriving(r))
 
 
 @spec.safety("P6", r=Request)
@@ -163,9 +182,9 @@ def output_left_before_decode(r: Expr) -> Expr:
 
 @spec.safety("P6", r=Request)
 def waiting_request_has_only_a_prefix(r: Expr) -> Expr:
-    """A waiting request has exactly the tokens of its matched blocks, and is in no step."""
+    """A waiting request has exactly the tokens of its matched blocks, and nothing in flight."""
     return (request_state(r) == R.WAITING) >> (
-        (planned(r) == computed(r)) & (planned(r) == capacity(r)) & (planned(r) < known(r)) & (pending(r) == 0)
+        (planned(r) == computed(r)) & (planned(r) < known(r)) & (pending(r) == 0) & (inbound(r) == 0) & (pruned(r) == 0)
     )
 
 
@@ -173,6 +192,12 @@ def waiting_request_has_only_a_prefix(r: Expr) -> Expr:
 def prefill_has_tokens_left(r: Expr) -> Expr:
     """A request in prefill has known tokens to plan and samples nothing."""
     return (request_state(r) == R.PREFILL) >> ((planned(r) < known(r)) & (sampling(r) == 0))
+
+
+@spec.safety("P6", r=Request)
+def received_before_computed(r: Expr) -> Expr:
+    """A request is in no step while peers write its tokens."""
+    return (1 <= inbound(r)) >> (pending(r) == 0)
 
 
 @spec.safety("P6", s=Step, r=Request)
@@ -202,7 +227,7 @@ def the_open_row_ends_at_the_plan(s: Expr, r: Expr) -> Expr:
 @spec.safety("P6", r=Request)
 def no_more_blocks_than_needed(r: Expr) -> Expr:
     """A running request never holds a whole block more than it can ever fill."""
-    return live(r) >> (capacity(r) < limit(r) + PAGE)
+    return live(r) >> (end_of_table(r) + 1 < limit(r) + PAGE)
 
 
 @spec.safety("P6", s=Step, r=Request, b=Block)

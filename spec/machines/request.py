@@ -10,6 +10,7 @@ def submit(t: Transition, r: Expr, tokens: Expr, most: Expr, turn: Expr) -> None
     """A client's request enters the waiting line."""
     t.move(request_state[r], R.ABSENT, R.WAITING)
     t.guard("room for output", tokens < most)
+    t.guard("fits the pool", most <= ROOM + 1)  # the KV of the last output token is never needed
     t.guard("newest", newest_arrival() < turn)
     t.set(prompt[r], tokens)
     t.set(known[r], tokens)
@@ -40,7 +41,8 @@ def abort(t: Transition, r: Expr) -> None:
 @spec.transition(r=Request, o=Request)
 def retract(t: Transition, r: Expr, o: Expr) -> None:
     """Memory is short: a younger request makes room for an older one and will be recomputed."""
-    t.move(request_state[r], (R.PREFILL, R.DECODE), R.RETRACTING)
+    t.move(request_state[r], (R.WAITING, R.PREFILL, R.DECODE), R.RETRACTING)
+    t.guard("has blocks", 1 <= blocks(r))
     t.guard("drained", pending(r) == 0)
     t.guard("output left", known(r) < limit(r))
     t.guard("older one runs", running(o))
@@ -52,8 +54,9 @@ def requeue(t: Transition, r: Expr) -> None:
     """A retracted request has given its blocks back and waits again."""
     t.move(request_state[r], R.RETRACTING, R.WAITING)
     t.guard("no blocks", blocks(r) == 0)
-    t.set(planned[r], 0)
-    t.set(computed[r], 0)
+    t.guard("nothing arriving", inbound(r) == 0)
+    for variable in (planned, computed, pruned):
+        t.set(variable[r], 0)
 
 
 @spec.transition(r=Request)
@@ -68,5 +71,6 @@ def recycle(t: Transition, r: Expr) -> None:
     """No step mentions the request any more; its record may be used again."""
     t.move(request_state[r], R.FINISHED, R.ABSENT)
     t.guard("drained", pending(r) == 0)
-    for variable in (arrival, prompt, limit, known, planned, computed, last_step):
+    t.guard("nothing arriving", inbound(r) == 0)
+    for variable in (arrival, prompt, limit, known, planned, computed, pruned, last_step):
         t.set(variable[r], 0)

@@ -1,6 +1,6 @@
 """The step machine: open, add rows, launch, wait for the device, land the rows in order, retire."""
 
-from ..expressions import Expr, one_if
+from ..expressions import Expr, if_else, one_if
 from ..language import ANY, Transition
 from .vocabulary import *
 
@@ -20,6 +20,7 @@ def add_row(t: Transition, s: Expr, r: Expr) -> None:
     t.stay(step_state[s], S.PLANNED)
     t.stay(request_state[r], R.PREFILL, R.DECODE)
     t.guard("once per step", ~in_step(s, r))
+    t.guard("nothing arriving", inbound(r) == 0)
     t.set(in_step[s, r], True)
     t.set(row_start[s, r], planned(r))
     t.add(pending[r], 1)
@@ -29,20 +30,25 @@ def add_row(t: Transition, s: Expr, r: Expr) -> None:
 
 
 def extend(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr | int) -> None:
-    """Guards and effects: `n` more tokens of the request, written into its tail block `b`."""
+    """Guards and effects: `n` more tokens of the request, written into its block `b`."""
     t.stay(step_state[s], S.PLANNED)
     t.stay(block_state[b], B.OWNED)
     t.guard("has a row", in_step(s, r))
     t.guard("held", holds(r, b))
-    t.guard("next position", position(b) + fill(b) == planned(r))
-    t.guard("room in block", fill(b) + n <= PAGE)
+    t.guard("starts in the block", position(b) <= planned(r))
+    t.guard("room in block", planned(r) + n <= position(b) + PAGE)
     t.add(planned[r], n)
-    t.add(fill[b], n)
-    t.add(stored[r], n)
     t.add(row_tokens[s, r], n)
     t.add(flying[r], n)
-    t.set(reads[s, r, b], True)
-    t.set(writes[s, r, b], True)
+    # If drafts in flight are rejected, the row starts earlier: it may write every block that is not complete.
+    t.set(reads[s, r, ANY], lambda x: holds(r, x))
+    t.set(writes[s, r, ANY], lambda x: holds(r, x) & (computed(r) < position(x) + PAGE))
+
+
+def sample(t: Transition, s: Expr, r: Expr, outputs: Expr | int) -> None:
+    """Effects: the row may yield so many more output tokens."""
+    t.add(row_outputs[s, r], outputs)
+    t.add(sampling[r], outputs)
 
 
 @spec.transition(s=Step, r=Request, b=Block, n=(1, None))
@@ -59,8 +65,7 @@ def prefill_last(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr) -> None:
     t.move(request_state[r], R.PREFILL, R.DECODE)
     extend(t, s, r, b, n)
     t.guard("nothing remains", planned(r) + n == known(r))
-    t.set(row_samples[s, r], True)
-    t.add(sampling[r], 1)
+    sample(t, s, r, 1)
 
 
 @spec.transition(s=Step, r=Request, b=Block)
@@ -70,8 +75,18 @@ def decode(t: Transition, s: Expr, r: Expr, b: Expr) -> None:
     extend(t, s, r, b, 1)
     t.guard("one token a step", row_tokens(s, r) == 0)
     t.guard("output left", planned(r) + 1 < limit(r))
-    t.set(row_samples[s, r], True)
-    t.add(sampling[r], 1)
+    sample(t, s, r, 1)
+
+
+@spec.transition(s=Step, r=Request, b=Block, n=(1, None))
+def draft(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr) -> None:
+    """Draft tokens follow the row's sampled position; each that is accepted is one more output token."""
+    t.stay(request_state[r], R.DECODE)
+    extend(t, s, r, b, n)
+    t.guard("follows a sample", 1 <= row_outputs(s, r))
+    t.guard("within the width", row_outputs(s, r) + n <= WIDTH)
+    t.guard("output left", planned(r) + n < limit(r))
+    sample(t, s, r, n)
 
 
 @spec.transition(s=Step)
@@ -103,24 +118,31 @@ def leave_step(t: Transition, s: Expr, r: Expr) -> None:
     t.stay(step_state[s], S.DONE)
     t.guard("has a row", in_step(s, r))
     t.set(in_step[s, r], False)
-    t.set(row_start[s, r], 0)
     t.set(row_tokens[s, r], 0)
-    t.set(row_samples[s, r], False)
+    t.set(row_outputs[s, r], 0)
     t.add(pending[r], -1)
     t.add(rows[s], -1)
-    t.set(sampling[r], sampling(r) - one_if(row_samples(s, r)))
+    t.set(sampling[r], sampling(r) - row_outputs(s, r))
     t.set(flying[r], flying(r) - row_tokens(s, r))
     t.set(reads[s, r, ANY], False)
-    t.set(writes[s, r, ANY], False)
 
 
-@spec.transition(s=Step, r=Request)
-def land_row(t: Transition, s: Expr, r: Expr) -> None:
-    """The row's KV is written and its sampled token, if any, is known."""
+@spec.transition(s=Step, r=Request, accepted=(0, None))
+def land_row(t: Transition, s: Expr, r: Expr, accepted: Expr) -> None:
+    """The row's KV is written and its accepted output tokens are known; rejected drafts are rolled back."""
     t.stay(request_state[r], R.PREFILL, R.DECODE)
     leave_step(t, s, r)
-    t.add(computed[r], row_tokens(s, r))
-    t.add(known[r], one_if(row_samples(s, r)))
+    t.guard("accepted what was drafted", accepted <= row_outputs(s, r))
+    t.guard("at least one token", one_if(1 <= row_outputs(s, r)) <= accepted)
+    rejected = row_outputs(s, r) - accepted
+    t.set(computed[r], computed(r) + row_tokens(s, r) - rejected)
+    t.set(planned[r], planned(r) - rejected)
+    t.add(known[r], accepted)
+    # Later rows in flight start where the accepted tokens end, so they write nothing below what is now computed.
+    later = lambda z: (z != s) & in_step(z, r)  # noqa: E731
+    t.set(row_start[ANY, r], lambda z: if_else(later(z), row_start(z, r) - rejected, 0))
+    computed_now = computed(r) + row_tokens(s, r) - rejected
+    t.set(writes[ANY, r, ANY], lambda z, x: later(z) & writes(z, r, x) & (computed_now < position(x) + PAGE))
 
 
 @spec.transition(s=Step, r=Request)
@@ -128,6 +150,8 @@ def drop_row(t: Transition, s: Expr, r: Expr) -> None:
     """The request finished or was aborted meanwhile: its result is ignored."""
     t.stay(request_state[r], R.RELEASING, R.FINISHED)
     leave_step(t, s, r)
+    t.set(row_start[s, r], 0)
+    t.set(writes[s, r, ANY], False)
 
 
 @spec.transition(s=Step)

@@ -1,7 +1,29 @@
 """The whole system: the machines, the properties that span them, and what the explorer needs."""
 
-from . import behaviour_properties, block, lemmas, memory_properties, request, scope, step
+from . import (
+    behaviour_properties,
+    block,
+    copy,
+    copy_properties,
+    lemmas,
+    memory_properties,
+
+    request,
+    scope,
+    step,
+)
 from .vocabulary import spec
 
 SPEC = spec
-PARTS = (request, block, step, memory_properties, behaviour_properties, lemmas, scope)
+PARTS = (
+    request,
+    block,
+    step,
+    copy,
+    memory_properties,
+    behaviour_properties,
+    copy_properties,
+
+    lemmas,
+    scope,
+)

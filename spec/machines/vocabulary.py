@@ -1,8 +1,8 @@
-"""The state: every variable of the request, block and step machines, and what each counter counts.
+"""The state: every variable of the machines, and what each counter counts.
 
 A KV block holds the keys and values of PAGE consecutive tokens. Requests hold blocks, steps are what the device
-executes. Relations replace lists (`holds` is the block table), so that all proofs are for any number of requests,
-blocks and steps.
+executes, copies are what copy engines and peers do beside it, host pages keep blocks outside the device. Relations
+replace lists (`holds` is the block table), so that all proofs are for any number of individuals.
 """
 
 from ..expressions import BOOL, INT, TICK, Expr
@@ -13,9 +13,15 @@ spec = Spec("tokenspeed")
 Request = spec.sort("Request", "r")
 Block = spec.sort("Block", "b")
 Step = spec.sort("Step", "s")
+Host = spec.sort("Host", "h")
+Copy = spec.sort("Copy", "c")
 
 PAGE = spec.constant("PAGE", 1, "tokens per KV block")
 BLOCKS = spec.constant("BLOCKS", 0, "KV blocks in the pool")
+ROOM = spec.constant("ROOM", 0, "tokens that fit the pool: PAGE for each block")
+HOSTS = spec.constant("HOSTS", 0, "host pages, each for the content of one block")
+WIDTH = spec.constant("WIDTH", 1, "most output tokens that one row may yield: one, and the draft tokens accepted")
+WINDOW = spec.constant("WINDOW", 1, "how many tokens back attention looks, the token itself included")
 
 R = spec.enum(
     "RequestState",
@@ -32,8 +38,9 @@ B = spec.enum(
     FREE="nobody holds it and no step touches it",
     OWNED="private to one request, which may write it",
     SHARED="full and published as a prefix; any number of holders, nobody writes",
-    CACHED="full, held by nobody, can be matched again or evicted",
-    LIMBO="released, but a step in flight may still touch it",
+    CACHED="complete, held by nobody, can be matched again or evicted",
+    LIMBO="released, but a step in flight or a copy may still touch it",
+    FETCHING="being filled from a host page; nobody holds it",
 )
 S = spec.enum(
     "StepState",
@@ -41,6 +48,20 @@ S = spec.enum(
     PLANNED="rows are being added",
     INFLIGHT="handed to the device",
     DONE="the device is through; its rows are being landed",
+)
+H = spec.enum(
+    "HostState",
+    EMPTY="holds nothing",
+    FILLING="a copy from a block is on its way",
+    VALID="holds the content of a block; can be fetched or dropped",
+)
+C = spec.enum(
+    "CopyState",
+    IDLE="this record is unused",
+    SPILLING="from a block to a host page",
+    FETCHING="from a host page to a block",
+    SENDING="from a block to a peer",
+    RECEIVING="from a peer to a block",
 )
 
 # Requests.
@@ -50,13 +71,14 @@ prompt = spec.variable("prompt", Request, of=INT, init=0, doc="prompt tokens")
 limit = spec.variable("limit", Request, of=INT, init=0, doc="prompt tokens plus the most tokens it may generate")
 known = spec.variable("known", Request, of=INT, init=0, doc="tokens whose value is known: prompt plus landed output")
 planned = spec.variable("planned", Request, of=INT, init=0, doc="tokens whose KV is written or being written")
-computed = spec.variable("computed", Request, of=INT, init=0, doc="tokens whose KV has been written by landed steps")
+computed = spec.variable("computed", Request, of=INT, init=0, doc="tokens whose KV is written: landed or received")
+pruned = spec.variable("pruned", Request, of=INT, init=0, doc="tokens behind the attention window, given back")
 last_step = spec.variable("last_step", Request, of=TICK, init=0, doc="number of the last step that the request was in")
 
 # Blocks.
 block_state = spec.variable("block_state", Block, of=B, init=B.FREE, doc="who may do what with the block")
 position = spec.variable("position", Block, of=INT, init=0, doc="position in its sequence of the block's first token")
-fill = spec.variable("fill", Block, of=INT, init=0, doc="tokens planned into the block")
+fill = spec.variable("fill", Block, of=INT, init=0, doc="tokens that whoever matches the block gets; 0 if none may")
 stamp = spec.variable("stamp", Block, of=TICK, init=0, doc="last step that a former holder of the block was in")
 holds = spec.variable("holds", Request, Block, of=BOOL, init=False, doc="the block is in the request's block table")
 
@@ -64,16 +86,27 @@ holds = spec.variable("holds", Request, Block, of=BOOL, init=False, doc="the blo
 step_state = spec.variable("step_state", Step, of=S, init=S.IDLE, doc="where the step is in its life")
 number = spec.variable("number", Step, of=TICK, init=0, doc="number of the step, in order of planning")
 in_step = spec.variable("in_step", Step, Request, of=BOOL, init=False, doc="the request has a row in the step")
-row_start = spec.variable("row_start", Step, Request, of=INT, init=0, doc="position of the row's first token")
 row_tokens = spec.variable("row_tokens", Step, Request, of=INT, init=0, doc="tokens in the row")
-row_samples = spec.variable("row_samples", Step, Request, of=BOOL, init=False, doc="the row ends in a sampled token")
+row_outputs = spec.variable("row_outputs", Step, Request, of=INT, init=0, doc="most output tokens the row may yield")
 opened = spec.variable("opened", of=TICK, init=0, doc="number of the newest step")
 launched = spec.variable("launched", of=TICK, init=0, doc="number of the newest step handed to the device")
 landed = spec.variable("landed", of=TICK, init=0, doc="number of the newest step whose results are all in")
 newest_arrival = spec.variable("newest_arrival", of=INT, init=0, doc="arrival number of the newest request")
 
+# Host pages, and copies between a block and a host page or a peer.
+host_state = spec.variable("host_state", Host, of=H, init=H.EMPTY, doc="what the host page holds")
+host_position = spec.variable("host_position", Host, of=INT, init=0, doc="position of the page's first token")
+host_fill = spec.variable("host_fill", Host, of=INT, init=0, doc="tokens in the host page")
+copy_state = spec.variable("copy_state", Copy, of=C, init=C.IDLE, doc="from where to where")
+copy_tokens = spec.variable("copy_tokens", Copy, of=INT, init=0, doc="tokens that a peer writes")
+block_of = spec.variable("block_of", Copy, Block, of=BOOL, init=False, one=True, doc="the copy's block")
+host_of = spec.variable("host_of", Copy, Host, of=BOOL, init=False, one=True, doc="the copy's host page")
+request_of = spec.variable("request_of", Copy, Request, of=BOOL, init=False, one=True, doc="who receives from the peer")
+
 # Ghosts: the physical truth that the scheduler cannot see, and what the proofs talk about.
 executing = spec.variable("executing", Step, of=BOOL, init=False, ghost=True, doc="the device is working on the step")
+copying = spec.variable("copying", Copy, of=BOOL, init=False, ghost=True, doc="the copy engine or the peer is at work")
+row_start = spec.variable("row_start", Step, Request, of=INT, init=0, ghost=True, doc="position of the row's first token")
 reads = spec.variable(
     "reads", Step, Request, Block, of=BOOL, init=False, ghost=True, doc="the step may read the block for this request"
 )
@@ -93,16 +126,6 @@ capacity = spec.count(
     part_of=blocks,
     doc="tokens that fit the blocks that the request holds",
 )
-stored = spec.count(
-    "stored",
-    Request,
-    over=Block,
-    of=lambda b, r: holds(r, b),
-    weight=lambda b, r: fill(b),
-    part_of=blocks,
-    ghost=True,
-    doc="tokens planned into the blocks that the request holds",
-)
 pending = spec.count(
     "pending",
     Request,
@@ -114,9 +137,10 @@ sampling = spec.count(
     "sampling",
     Request,
     over=Step,
-    of=lambda s, r: in_step(s, r) & row_samples(s, r),
+    of=lambda s, r: in_step(s, r),
+    weight=lambda s, r: row_outputs(s, r),
     part_of=pending,
-    doc="output tokens of the request that are being sampled",
+    doc="most output tokens of the request that are being sampled",
 )
 flying = spec.count(
     "flying",
@@ -131,11 +155,46 @@ flying = spec.count(
 rows = spec.count(
     "rows", Step, over=Request, of=lambda r, s: in_step(s, r), doc="rows of the step that have not landed"
 )
+copies = spec.count("copies", Block, over=Copy, of=lambda c, b: block_of(c, b), doc="copies that touch the block")
+host_copies = spec.count("host_copies", Host, over=Copy, of=lambda c, h: host_of(c, h), doc="copies of the host page")
+inbound = spec.count("inbound", Request, over=Copy, of=lambda c, r: request_of(c, r), doc="copies it still receives")
+arriving = spec.count(
+    "arriving",
+    Request,
+    over=Copy,
+    of=lambda c, r: request_of(c, r),
+    weight=lambda c, r: copy_tokens(c),
+    part_of=inbound,
+    ghost=True,
+    doc="tokens of the request that peers are writing",
+)
 free = spec.count("free", over=Block, of=lambda b: block_state(b) == B.FREE, init=BLOCKS, doc="free blocks")
 held = spec.count(
     "held", over=Block, of=lambda b: block_state(b).isin(B.OWNED, B.SHARED, B.LIMBO), doc="blocks held or in limbo"
 )
 cached = spec.count("cached", over=Block, of=lambda b: block_state(b) == B.CACHED, doc="cached blocks")
+fetching = spec.count("fetching", over=Block, of=lambda b: block_state(b) == B.FETCHING, doc="blocks being fetched")
+spare_pages = spec.count(
+    "spare_pages", over=Host, of=lambda h: host_state(h) == H.EMPTY, init=HOSTS, doc="empty host pages"
+)
+used_pages = spec.count("used_pages", over=Host, of=lambda h: host_state(h) != H.EMPTY, doc="host pages in use")
+held_room = spec.count(
+    "held_room",
+    over=Block,
+    of=lambda b: block_state(b).isin(B.OWNED, B.SHARED),
+    weight=lambda b: PAGE,
+    ghost=True,
+    doc="tokens that fit the blocks in block tables",
+)
+idle_room = spec.count(
+    "idle_room",
+    over=Block,
+    of=lambda b: ~block_state(b).isin(B.OWNED, B.SHARED),
+    weight=lambda b: PAGE,
+    init=ROOM,
+    ghost=True,
+    doc="tokens that fit all other blocks",
+)
 
 
 def running(r: Expr) -> Expr:
@@ -160,4 +219,14 @@ def live(r: Expr) -> Expr:
 
 def idle(b: Expr) -> Expr:
     """Nobody holds the block."""
-    return block_state(b).isin(B.FREE, B.CACHED, B.LIMBO)
+    return block_state(b).isin(B.FREE, B.CACHED, B.LIMBO, B.FETCHING)
+
+
+def end_of_table(r: Expr) -> Expr:
+    """The position behind the last block of the request."""
+    return pruned(r) + capacity(r)
+
+
+def quiet(b: Expr) -> Expr:
+    """No step in flight and no copy touches the block for a former holder."""
+    return (stamp(b) <= landed()) & (copies(b) == 0)

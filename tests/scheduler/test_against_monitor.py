@@ -64,6 +64,10 @@ PROGRAMS_EACH = int(os.environ.get("TOKENSPEED_PROGRAMS", "1050"))
 """Random programs for each overlap depth; `make fuzz` runs more."""
 PROGRAMS = st.lists(OPERATIONS, max_size=40)
 
+COPIES = {name for name, t in SPEC.transitions.items() if any(p.type == "Copy" for p in t.parameters)}
+NOT_PLANNED = COPIES | {"drop_page", "draft", "match_tail", "keep_tail"}
+"""Proved and compiled, but the planner does not propose them."""
+
 
 @st.composite
 def configs(draw: st.DrawFn, overlap_depth: int) -> SchedulerConfig:
@@ -84,8 +88,7 @@ class Driver:
 
     def __init__(self, config: SchedulerConfig) -> None:
         self.scheduler = Scheduler(config)
-        constants = {"PAGE": config.block_size, "BLOCKS": config.num_blocks}
-        self.monitor = Monitor(SPEC, constants, steps=config.overlap_depth + 1)
+        self.monitor = Monitor(SPEC, self.scheduler.limits)
         self.in_flight: list[tuple[int, int]] = []
         self.wanted: dict[int, int] = {}
         self.live: list[int] = []
@@ -160,5 +163,6 @@ def test_random_programs_follow_the_specification(overlap_depth: int) -> None:
     run()
     if overlap_depth < 2:
         asynchronous = {"release_to_limbo", "reap"}  # an idle device leaves nothing to wait for
-        assert {name for name in TRANSITIONS if not taken[name]} <= (asynchronous if overlap_depth == 0 else set())
+        expected = NOT_PLANNED | (asynchronous if overlap_depth == 0 else set())
+        assert {name for name in TRANSITIONS if not taken[name]} <= expected
         assert taken["retract"] >= 5

@@ -38,10 +38,10 @@ def test_interpreter_names_the_false_guard() -> None:
 
 
 def test_monitor_finds_a_wrong_state_and_a_wrong_transition() -> None:
-    monitor = Monitor(SPEC, {"PAGE": 4, "BLOCKS": 2}, steps=1)
+    machine = Machine(page=4, blocks=2, steps=1)
+    monitor = Monitor(SPEC, machine.limits)
     names = list(SPEC.transitions)
     monitor.follow([[names.index("submit"), 4, 0, 3, 5, 1]])
-    machine = Machine(4, 2, 1)
     machine.add_request()
     assert machine.apply(names.index("submit"), [0, 3, 5, 1]) == ""
     snapshot = machine.snapshot()

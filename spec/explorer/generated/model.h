@@ -7,26 +7,44 @@
 #include <array>
 #include <cstdint>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <string_view>
 
 namespace tokenspeed::explorer {
 
 enum class RequestState : std::int8_t { Absent, Waiting, Prefill, Decode, Retracting, Releasing, Finished };
-enum class BlockState : std::int8_t { Free, Owned, Shared, Cached, Limbo };
+enum class BlockState : std::int8_t { Free, Owned, Shared, Cached, Limbo, Fetching };
 enum class StepState : std::int8_t { Idle, Planned, Inflight, Done };
-enum class Transition : std::int8_t { match_shared, match_cached, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, reap, evict, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
+enum class HostState : std::int8_t { Empty, Filling, Valid };
+enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
+enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, draft, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::array<std::string_view, 29> kTransitions = {
+inline constexpr std::array<std::string_view, 44> kTransitions = {
     "match_shared",
     "match_cached",
+    "match_tail",
     "allocate",
     "publish",
     "release_owned",
     "release_to_limbo",
     "release_shared",
     "release_to_cache",
+    "keep_tail",
     "reap",
     "evict",
+    "spill",
+    "spill_done",
+    "fetch",
+    "fetch_done",
+    "drop_page",
+    "send",
+    "send_done",
+    "receive",
+    "receive_done",
+    "receive_failed",
+    "receive_dropped",
+    "copy_done",
     "submit",
     "admit",
     "finish",
@@ -40,6 +58,7 @@ inline constexpr std::array<std::string_view, 29> kTransitions = {
     "prefill",
     "prefill_last",
     "decode",
+    "draft",
     "launch",
     "device_done",
     "observe",
@@ -47,75 +66,147 @@ inline constexpr std::array<std::string_view, 29> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 103> kGuards = {
+inline constexpr std::array<std::string_view, 189> kGuards = {
     "match_shared:block SHARED",
     "match_shared:request WAITING",
     "match_shared:next in sequence",
+    "match_shared:behind whole blocks",
     "match_shared:not held yet",
     "match_shared:last token recomputed",
     "match_cached:block CACHED",
+    "match_cached:whole",
     "match_cached:request WAITING",
     "match_cached:next in sequence",
+    "match_cached:behind whole blocks",
     "match_cached:not held yet",
     "match_cached:last token recomputed",
+    "match_tail:block CACHED",
+    "match_tail:request WAITING",
+    "match_tail:next in sequence",
+    "match_tail:behind whole blocks",
+    "match_tail:partial",
+    "match_tail:last token recomputed",
+    "match_tail:quiet",
     "allocate:block FREE",
     "allocate:request PREFILL/DECODE",
     "allocate:needs room",
     "publish:block OWNED",
     "publish:request runs",
     "publish:held",
-    "publish:full",
     "publish:written",
+    "publish:nothing arriving",
     "release_owned:block OWNED",
-    "release_owned:request RETRACTING/RELEASING",
     "release_owned:held",
+    "release_owned:leaves, or behind the window",
     "release_owned:not in flight",
     "release_to_limbo:block OWNED",
-    "release_to_limbo:request RETRACTING/RELEASING",
     "release_to_limbo:held",
+    "release_to_limbo:leaves, or behind the window",
     "release_to_limbo:in flight",
     "release_shared:block SHARED",
-    "release_shared:request RETRACTING/RELEASING",
     "release_shared:held",
+    "release_shared:leaves, or behind the window",
     "release_shared:others hold it",
     "release_to_cache:block SHARED",
-    "release_to_cache:request RETRACTING/RELEASING",
     "release_to_cache:held",
+    "release_to_cache:leaves, or behind the window",
     "release_to_cache:last holder",
+    "keep_tail:block OWNED",
+    "keep_tail:request RETRACTING/RELEASING",
+    "keep_tail:held",
+    "keep_tail:has tokens",
+    "keep_tail:is the tail",
+    "keep_tail:not in flight",
     "reap:block LIMBO",
     "reap:not in flight",
     "evict:block CACHED",
     "evict:not in flight",
+    "spill:block SHARED/CACHED",
+    "spill:host EMPTY",
+    "spill:copy IDLE",
+    "spill_done:copy SPILLING",
+    "spill_done:its block",
+    "spill_done:engine idle",
+    "spill_done:its host page",
+    "spill_done:host FILLING",
+    "fetch:block FREE",
+    "fetch:host VALID",
+    "fetch:copy IDLE",
+    "fetch_done:copy FETCHING",
+    "fetch_done:its block",
+    "fetch_done:engine idle",
+    "fetch_done:its host page",
+    "fetch_done:block FETCHING",
+    "drop_page:host VALID",
+    "drop_page:not being copied",
+    "send:request PREFILL/DECODE",
+    "send:held",
+    "send:has tokens",
+    "send:nothing arriving",
+    "send:copy IDLE",
+    "send_done:copy SENDING",
+    "send_done:its block",
+    "send_done:engine idle",
+    "receive:request PREFILL",
+    "receive:block OWNED",
+    "receive:held",
+    "receive:in no step",
+    "receive:starts in the block",
+    "receive:room in block",
+    "receive:last token recomputed",
+    "receive:copy IDLE",
+    "receive:n large enough",
+    "receive_done:request PREFILL",
+    "receive_done:copy RECEIVING",
+    "receive_done:its block",
+    "receive_done:engine idle",
+    "receive_done:its request",
+    "receive_failed:request PREFILL",
+    "receive_failed:copy RECEIVING",
+    "receive_failed:its block",
+    "receive_failed:engine idle",
+    "receive_failed:its request",
+    "receive_dropped:request RETRACTING/RELEASING/FINISHED",
+    "receive_dropped:copy RECEIVING",
+    "receive_dropped:its block",
+    "receive_dropped:engine idle",
+    "receive_dropped:its request",
+    "copy_done:copying",
     "submit:request ABSENT",
     "submit:room for output",
+    "submit:fits the pool",
     "submit:newest",
     "submit:tokens large enough",
     "admit:request WAITING",
     "finish:request DECODE",
     "finish:has output",
     "abort:request WAITING/PREFILL/DECODE/RETRACTING",
-    "retract:request PREFILL/DECODE",
+    "retract:request WAITING/PREFILL/DECODE",
+    "retract:has blocks",
     "retract:drained",
     "retract:output left",
     "retract:older one runs",
     "retract:strictly older",
     "requeue:request RETRACTING",
     "requeue:no blocks",
+    "requeue:nothing arriving",
     "close:request RELEASING",
     "close:no blocks",
     "recycle:request FINISHED",
     "recycle:drained",
+    "recycle:nothing arriving",
     "open_step:step IDLE",
     "open_step:one at a time",
     "add_row:step PLANNED",
     "add_row:request PREFILL/DECODE",
     "add_row:once per step",
+    "add_row:nothing arriving",
     "prefill:request PREFILL",
     "prefill:step PLANNED",
     "prefill:block OWNED",
     "prefill:has a row",
     "prefill:held",
-    "prefill:next position",
+    "prefill:starts in the block",
     "prefill:room in block",
     "prefill:more remains",
     "prefill:n large enough",
@@ -124,7 +215,7 @@ inline constexpr std::array<std::string_view, 103> kGuards = {
     "prefill_last:block OWNED",
     "prefill_last:has a row",
     "prefill_last:held",
-    "prefill_last:next position",
+    "prefill_last:starts in the block",
     "prefill_last:room in block",
     "prefill_last:nothing remains",
     "prefill_last:n large enough",
@@ -133,10 +224,21 @@ inline constexpr std::array<std::string_view, 103> kGuards = {
     "decode:block OWNED",
     "decode:has a row",
     "decode:held",
-    "decode:next position",
+    "decode:starts in the block",
     "decode:room in block",
     "decode:one token a step",
     "decode:output left",
+    "draft:request DECODE",
+    "draft:step PLANNED",
+    "draft:block OWNED",
+    "draft:has a row",
+    "draft:held",
+    "draft:starts in the block",
+    "draft:room in block",
+    "draft:follows a sample",
+    "draft:within the width",
+    "draft:output left",
+    "draft:n large enough",
     "launch:step PLANNED",
     "launch:not empty",
     "device_done:executing",
@@ -146,13 +248,16 @@ inline constexpr std::array<std::string_view, 103> kGuards = {
     "land_row:request PREFILL/DECODE",
     "land_row:step DONE",
     "land_row:has a row",
+    "land_row:accepted what was drafted",
+    "land_row:at least one token",
+    "land_row:accepted large enough",
     "drop_row:request RELEASING/FINISHED",
     "drop_row:step DONE",
     "drop_row:has a row",
     "retire:step DONE",
     "retire:no rows left"};
 
-inline constexpr std::array<std::string_view, 70> kInvariants = {
+inline constexpr std::array<std::string_view, 101> kInvariants = {
     "device reads no free block",
     "device works on launched steps",
     "no stale row",
@@ -171,14 +276,33 @@ inline constexpr std::array<std::string_view, 70> kInvariants = {
     "arrivals are numbered",
     "last step exists",
     "an idle step has no number",
+    "a pair has the same tokens",
+    "a host page is dropped only when quiet",
+    "a host page has tokens",
+    "a filling page is being copied",
+    "a fetching block is being copied",
+    "copies touch no free block",
+    "a copy reads complete blocks and writes its own",
+    "engines work on copies under way",
+    "drafts stay within the width",
+    "drafts in flight have room",
+    "a received block is nobody elses",
+    "a receiving request starts or leaves",
+    "one peer writes a block",
+    "a copy has one block",
+    "a copy has one host page",
+    "a copy has one request",
     "the done step is the oldest",
     "owned and free blocks carry an old stamp",
     "writes are ahead of what is computed",
-    "empty row samples nothing",
+    "incomplete blocks up to the row may be written",
+    "peers write before decode only",
+    "a row yields at most its tokens",
     "row tokens are not negative",
-    "fill is within the page",
-    "blocks lie within the capacity",
     "retracting request is in no step",
+    "unused copy has no block",
+    "only a receiving copy has tokens",
+    "only host copies have a host page",
     "owned block has its owner",
     "shared block has a holder",
     "limbo ends",
@@ -190,13 +314,16 @@ inline constexpr std::array<std::string_view, 70> kInvariants = {
     "reads are held or stamped",
     "last step is the last",
     "no write to a shared block",
-    "published block is full",
+    "shared block is full",
+    "cached block has tokens",
+    "shared block is computed",
     "conservation",
-    "free block is clean",
+    "conservation of room",
+    "conservation of host pages",
+    "unpublished block offers nothing",
     "enough blocks",
-    "every token is stored",
-    "only the tail is partial",
-    "nothing beyond the plan",
+    "blocks lie within the table",
+    "nothing pruned that is read",
     "tokens accounted for",
     "no token from nowhere",
     "no overshoot",
@@ -204,6 +331,7 @@ inline constexpr std::array<std::string_view, 70> kInvariants = {
     "output left before decode",
     "waiting request has only a prefix",
     "prefill has tokens left",
+    "received before computed",
     "rows start after what is computed",
     "rows follow each other",
     "the open row ends at the plan",
@@ -215,16 +343,24 @@ inline constexpr std::array<std::string_view, 70> kInvariants = {
     "count refs",
     "count blocks",
     "count capacity",
-    "count stored",
     "count pending",
     "count sampling",
     "count flying",
     "count rows",
+    "count copies",
+    "count host_copies",
+    "count inbound",
+    "count arriving",
     "count free",
     "count held",
-    "count cached"};
+    "count cached",
+    "count fetching",
+    "count spare_pages",
+    "count used_pages",
+    "count held_room",
+    "count idle_room"};
 
-inline constexpr std::array<std::string_view, 13> kActions = {
+inline constexpr std::array<std::string_view, 20> kActions = {
     "only the device ends a step",
     "a launched step is executed",
     "rows join planned steps and leave done ones",
@@ -236,22 +372,70 @@ inline constexpr std::array<std::string_view, 13> kActions = {
     "an opened step is planned",
     "requests wait first",
     "running requests stop for a reason",
+    "a host page keeps its tokens",
+    "a cached block keeps its tokens",
+    "a kept tail has what was computed",
+    "only the engine ends a copy",
+    "a copy that begins is at work",
+    "what is committed is never rolled back",
+    "a landed row yields what was accepted",
     "a finished request has output",
     "only running requests get tokens"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
 // The constants of an instance, and the guards that are switched off.
 struct Instance {
   int page = 1;
   int blocks = 1;
+  int room = 1;
+  int hosts = 1;
+  int width = 1;
+  int window = 1;
   int max_prompt = 1;
   int max_output = 1;
   std::array<bool, kGuards.size()> dropped{};
+
+  // Throws std::invalid_argument for a constant that there is not.
+  void set(std::string_view name, int value) {
+    if (name == "PAGE") {
+      page = value;
+      return;
+    }
+    if (name == "BLOCKS") {
+      blocks = value;
+      return;
+    }
+    if (name == "ROOM") {
+      room = value;
+      return;
+    }
+    if (name == "HOSTS") {
+      hosts = value;
+      return;
+    }
+    if (name == "WIDTH") {
+      width = value;
+      return;
+    }
+    if (name == "WINDOW") {
+      window = value;
+      return;
+    }
+    if (name == "MAX_PROMPT") {
+      max_prompt = value;
+      return;
+    }
+    if (name == "MAX_OUTPUT") {
+      max_output = value;
+      return;
+    }
+    throw std::invalid_argument("no constant is called " + std::string(name));
+  }
 };
 
-template <int NR, int NB, int NS>
+template <int NR, int NB, int NS, int NH, int NC>
 struct Model {
   struct State {
     std::int8_t request_state[NR];
@@ -261,6 +445,7 @@ struct Model {
     std::int8_t known[NR];
     std::int8_t planned[NR];
     std::int8_t computed[NR];
+    std::int8_t pruned[NR];
     std::int8_t last_step[NR];
     std::int8_t block_state[NB];
     std::int8_t position[NB];
@@ -270,33 +455,52 @@ struct Model {
     std::int8_t step_state[NS];
     std::int8_t number[NS];
     std::int8_t in_step[NS][NR];
-    std::int8_t row_start[NS][NR];
     std::int8_t row_tokens[NS][NR];
-    std::int8_t row_samples[NS][NR];
+    std::int8_t row_outputs[NS][NR];
     std::int8_t opened;
     std::int8_t launched;
     std::int8_t landed;
     std::int8_t newest_arrival;
+    std::int8_t host_state[NH];
+    std::int8_t host_position[NH];
+    std::int8_t host_fill[NH];
+    std::int8_t copy_state[NC];
+    std::int8_t copy_tokens[NC];
+    std::int8_t block_of[NC][NB];
+    std::int8_t host_of[NC][NH];
+    std::int8_t request_of[NC][NR];
     std::int8_t executing[NS];
+    std::int8_t copying[NC];
+    std::int8_t row_start[NS][NR];
     std::int8_t reads[NS][NR][NB];
     std::int8_t writes[NS][NR][NB];
     std::int8_t refs[NB];
     std::int8_t blocks[NR];
     std::int8_t capacity[NR];
-    std::int8_t stored[NR];
     std::int8_t pending[NR];
     std::int8_t sampling[NR];
     std::int8_t flying[NR];
     std::int8_t rows[NS];
+    std::int8_t copies[NB];
+    std::int8_t host_copies[NH];
+    std::int8_t inbound[NR];
+    std::int8_t arriving[NR];
     std::int8_t free;
     std::int8_t held;
     std::int8_t cached;
+    std::int8_t fetching;
+    std::int8_t spare_pages;
+    std::int8_t used_pages;
+    std::int8_t held_room;
+    std::int8_t idle_room;
   };
 
   static State initial(const Instance& k) {
     State s;
     std::memset(&s, 0, sizeof s);
     s.free = static_cast<std::int8_t>(k.blocks);
+    s.spare_pages = static_cast<std::int8_t>(k.hosts);
+    s.idle_room = static_cast<std::int8_t>(k.room);
     return s;
   }
 
@@ -308,14 +512,14 @@ struct Model {
         if (!k.dropped[0] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
         if (!k.dropped[1] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
         if (!k.dropped[2] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[3] && !(!pre.holds[r][b])) continue;
-        if (!k.dropped[4] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
+        if (!k.dropped[3] && !(pre.planned[r] == pre.capacity[r])) continue;
+        if (!k.dropped[4] && !(!pre.holds[r][b])) continue;
+        if (!k.dropped[5] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
         State post = pre;
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.stored[r] = static_cast<std::int8_t>(pre.stored[r] + k.page);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
         found(post, Transition::match_shared, std::array<int, 4>{r, b, 0, 0});
@@ -323,138 +527,196 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[5] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-        if (!k.dropped[6] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-        if (!k.dropped[7] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[8] && !(!pre.holds[r][b])) continue;
-        if (!k.dropped[9] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
+        if (!k.dropped[6] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+        if (!k.dropped[7] && !(pre.fill[b] == k.page)) continue;
+        if (!k.dropped[8] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+        if (!k.dropped[9] && !(pre.position[b] == pre.planned[r])) continue;
+        if (!k.dropped[10] && !(pre.planned[r] == pre.capacity[r])) continue;
+        if (!k.dropped[11] && !(!pre.holds[r][b])) continue;
+        if (!k.dropped[12] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.stored[r] = static_cast<std::int8_t>(pre.stored[r] + k.page);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
         post.cached = static_cast<std::int8_t>(pre.cached + -1);
         post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
         found(post, Transition::match_cached, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[10] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
-        if (!k.dropped[11] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[12] && !(pre.capacity[r] < pre.limit[r])) continue;
+        if (!k.dropped[13] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+        if (!k.dropped[14] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+        if (!k.dropped[15] && !(pre.position[b] == pre.planned[r])) continue;
+        if (!k.dropped[16] && !(pre.planned[r] == pre.capacity[r])) continue;
+        if (!k.dropped[17] && !(pre.fill[b] < k.page)) continue;
+        if (!k.dropped[18] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
+        if (!k.dropped[19] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        post.position[b] = static_cast<std::int8_t>(pre.capacity[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(true);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+        post.fill[b] = static_cast<std::int8_t>(0);
+        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        found(post, Transition::match_tail, std::array<int, 4>{r, b, 0, 0});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[20] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[21] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[22] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
+        State post = pre;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.free = static_cast<std::int8_t>(pre.free + -1);
         post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
         found(post, Transition::allocate, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[13] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[14] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[15] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[16] && !(pre.fill[b] == k.page)) continue;
-        if (!k.dropped[17] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
+        if (!k.dropped[23] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[24] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[25] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[26] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
+        if (!k.dropped[27] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+        post.fill[b] = static_cast<std::int8_t>(k.page);
         found(post, Transition::publish, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[18] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[19] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-        if (!k.dropped[20] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[21] && !(pre.last_step[r] <= pre.landed)) continue;
+        if (!k.dropped[28] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[29] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[30] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[31] && !((pre.last_step[r] <= pre.landed) && (pre.copies[b] == 0))) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stored[r] = static_cast<std::int8_t>(pre.stored[r] - pre.fill[b]);
-        post.fill[b] = static_cast<std::int8_t>(0);
         post.free = static_cast<std::int8_t>(pre.free + 1);
         post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         found(post, Transition::release_owned, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[22] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[23] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-        if (!k.dropped[24] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[25] && !(pre.landed < pre.last_step[r])) continue;
+        if (!k.dropped[32] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[33] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[34] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[35] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stored[r] = static_cast<std::int8_t>(pre.stored[r] - pre.fill[b]);
         post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         found(post, Transition::release_to_limbo, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[26] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[27] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-        if (!k.dropped[28] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[29] && !(1 < pre.refs[b])) continue;
+        if (!k.dropped[36] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[37] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[38] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[39] && !(1 < pre.refs[b])) continue;
         State post = pre;
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stored[r] = static_cast<std::int8_t>(pre.stored[r] - pre.fill[b]);
         post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
         found(post, Transition::release_shared, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[30] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[31] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-        if (!k.dropped[32] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[33] && !(pre.refs[b] == 1)) continue;
+        if (!k.dropped[40] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[41] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[42] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[43] && !(pre.refs[b] == 1)) continue;
+        State post = pre;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        found(post, Transition::release_to_cache, std::array<int, 4>{r, b, 0, 0});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[44] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[45] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
+        if (!k.dropped[46] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[47] && !(pre.position[b] < pre.computed[r])) continue;
+        if (!k.dropped[48] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
+        if (!k.dropped[49] && !((pre.last_step[r] <= pre.landed) && (pre.inbound[r] == 0))) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stored[r] = static_cast<std::int8_t>(pre.stored[r] - pre.fill[b]);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
+        post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
         post.cached = static_cast<std::int8_t>(pre.cached + 1);
         post.held = static_cast<std::int8_t>(pre.held + -1);
-        found(post, Transition::release_to_cache, std::array<int, 4>{r, b, 0, 0});
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        found(post, Transition::keep_tail, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[34] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
-      if (!k.dropped[35] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[50] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
+      if (!k.dropped[51] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
       State post = pre;
       post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-      post.fill[b] = static_cast<std::int8_t>(0);
       post.free = static_cast<std::int8_t>(pre.free + 1);
       post.held = static_cast<std::int8_t>(pre.held + -1);
       found(post, Transition::reap, std::array<int, 4>{b, 0, 0, 0});
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[36] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-      if (!k.dropped[37] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[52] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+      if (!k.dropped[53] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
       State post = pre;
       post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
       post.fill[b] = static_cast<std::int8_t>(0);
@@ -462,14 +724,235 @@ struct Model {
       post.cached = static_cast<std::int8_t>(pre.cached + -1);
       found(post, Transition::evict, std::array<int, 4>{b, 0, 0, 0});
     }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[54] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
+          if (!k.dropped[55] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
+          if (!k.dropped[56] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+          State post = pre;
+          post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
+          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
+          post.block_of[c][b] = static_cast<std::int8_t>(true);
+          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          post.copying[c] = static_cast<std::int8_t>(true);
+          post.host_of[c][h] = static_cast<std::int8_t>(true);
+          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+          post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
+          post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
+          post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+          post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
+          found(post, Transition::spill, std::array<int, 4>{c, b, h, 0});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[57] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+          if (!k.dropped[58] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[59] && !(!pre.copying[c])) continue;
+          if (!k.dropped[60] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[61] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          State post = pre;
+          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          post.host_of[c][h] = static_cast<std::int8_t>(false);
+          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+          found(post, Transition::spill_done, std::array<int, 4>{c, b, h, 0});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[62] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+          if (!k.dropped[63] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+          if (!k.dropped[64] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+          State post = pre;
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
+          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
+          post.block_of[c][b] = static_cast<std::int8_t>(true);
+          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          post.copying[c] = static_cast<std::int8_t>(true);
+          post.host_of[c][h] = static_cast<std::int8_t>(true);
+          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+          post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+          post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+          post.free = static_cast<std::int8_t>(pre.free + -1);
+          post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+          found(post, Transition::fetch, std::array<int, 4>{c, b, h, 0});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[65] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+          if (!k.dropped[66] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[67] && !(!pre.copying[c])) continue;
+          if (!k.dropped[68] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[69] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+          State post = pre;
+          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          post.host_of[c][h] = static_cast<std::int8_t>(false);
+          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+          post.cached = static_cast<std::int8_t>(pre.cached + 1);
+          post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+          found(post, Transition::fetch_done, std::array<int, 4>{c, b, h, 0});
+        }
+      }
+    }
+    for (int h = 0; h <= NH - 1; ++h) {
+      if (!k.dropped[70] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+      if (!k.dropped[71] && !(pre.host_copies[h] == 0)) continue;
+      State post = pre;
+      post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+      post.host_position[h] = static_cast<std::int8_t>(0);
+      post.host_fill[h] = static_cast<std::int8_t>(0);
+      post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+      post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+      found(post, Transition::drop_page, std::array<int, 4>{h, 0, 0, 0});
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[72] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+          if (!k.dropped[73] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[74] && !(pre.position[b] < pre.computed[r])) continue;
+          if (!k.dropped[75] && !(pre.inbound[r] == 0)) continue;
+          if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+          State post = pre;
+          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
+          post.block_of[c][b] = static_cast<std::int8_t>(true);
+          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          post.copying[c] = static_cast<std::int8_t>(true);
+          found(post, Transition::send, std::array<int, 4>{c, r, b, 0});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[77] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+        if (!k.dropped[78] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[79] && !(!pre.copying[c])) continue;
+        State post = pre;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        found(post, Transition::send_done, std::array<int, 4>{c, b, 0, 0});
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int n = 0; n <= k.page; ++n) {
+            if (!k.dropped[80] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[81] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[82] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[83] && !(pre.pending[r] == 0)) continue;
+            if (!k.dropped[84] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[85] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[86] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[87] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+            if (!k.dropped[88] && !(1 <= n)) continue;
+            State post = pre;
+            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
+            post.block_of[c][b] = static_cast<std::int8_t>(true);
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            post.copying[c] = static_cast<std::int8_t>(true);
+            post.request_of[c][r] = static_cast<std::int8_t>(true);
+            post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+            post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
+            post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            found(post, Transition::receive, std::array<int, 4>{c, r, b, n - (0)});
+          }
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[89] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[90] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[91] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[92] && !(!pre.copying[c])) continue;
+          if (!k.dropped[93] && !(pre.request_of[c][r])) continue;
+          State post = pre;
+          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          post.request_of[c][r] = static_cast<std::int8_t>(false);
+          post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+          found(post, Transition::receive_done, std::array<int, 4>{c, r, b, 0});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[94] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[95] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[96] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[97] && !(!pre.copying[c])) continue;
+          if (!k.dropped[98] && !(pre.request_of[c][r])) continue;
+          State post = pre;
+          post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          post.request_of[c][r] = static_cast<std::int8_t>(false);
+          post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          found(post, Transition::receive_failed, std::array<int, 4>{c, r, b, 0});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[99] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+          if (!k.dropped[100] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[102] && !(!pre.copying[c])) continue;
+          if (!k.dropped[103] && !(pre.request_of[c][r])) continue;
+          State post = pre;
+          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          post.request_of[c][r] = static_cast<std::int8_t>(false);
+          post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          found(post, Transition::receive_dropped, std::array<int, 4>{c, r, b, 0});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[104] && !(pre.copying[c])) continue;
+      State post = pre;
+      post.copying[c] = static_cast<std::int8_t>(false);
+      found(post, Transition::copy_done, std::array<int, 4>{c, 0, 0, 0});
+    }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[38] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
-            if (!k.dropped[39] && !(tokens < most)) continue;
-            if (!k.dropped[40] && !(pre.newest_arrival < turn)) continue;
-            if (!k.dropped[41] && !(1 <= tokens)) continue;
+            if (!k.dropped[105] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+            if (!k.dropped[106] && !(tokens < most)) continue;
+            if (!k.dropped[107] && !(most <= (k.room + 1))) continue;
+            if (!k.dropped[108] && !(pre.newest_arrival < turn)) continue;
+            if (!k.dropped[109] && !(1 <= tokens)) continue;
             State post = pre;
             post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
             post.prompt[r] = static_cast<std::int8_t>(tokens);
@@ -483,55 +966,59 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[42] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[110] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
       found(post, Transition::admit, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[43] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[44] && !(pre.prompt[r] < pre.known[r])) continue;
+      if (!k.dropped[111] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[112] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::finish, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[45] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
+      if (!k.dropped[113] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[46] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[47] && !(pre.pending[r] == 0)) continue;
-        if (!k.dropped[48] && !(pre.known[r] < pre.limit[r])) continue;
-        if (!k.dropped[49] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
-        if (!k.dropped[50] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        if (!k.dropped[114] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[115] && !(1 <= pre.blocks[r])) continue;
+        if (!k.dropped[116] && !(pre.pending[r] == 0)) continue;
+        if (!k.dropped[117] && !(pre.known[r] < pre.limit[r])) continue;
+        if (!k.dropped[118] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
+        if (!k.dropped[119] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
         post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         found(post, Transition::retract, std::array<int, 4>{r, o, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[51] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[52] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[120] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[121] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[122] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
       post.planned[r] = static_cast<std::int8_t>(0);
       post.computed[r] = static_cast<std::int8_t>(0);
+      post.pruned[r] = static_cast<std::int8_t>(0);
       found(post, Transition::requeue, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[53] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[54] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[123] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[124] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
       found(post, Transition::close, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[55] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[56] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[125] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[126] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[127] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
       post.arrival[r] = static_cast<std::int8_t>(0);
@@ -540,12 +1027,13 @@ struct Model {
       post.known[r] = static_cast<std::int8_t>(0);
       post.planned[r] = static_cast<std::int8_t>(0);
       post.computed[r] = static_cast<std::int8_t>(0);
+      post.pruned[r] = static_cast<std::int8_t>(0);
       post.last_step[r] = static_cast<std::int8_t>(0);
       found(post, Transition::recycle, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[57] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[58] && !(pre.opened == pre.launched)) continue;
+      if (!k.dropped[128] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[129] && !(pre.opened == pre.launched)) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
       post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
@@ -554,9 +1042,10 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[59] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-        if (!k.dropped[60] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[61] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[130] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+        if (!k.dropped[131] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[132] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[133] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
         post.in_step[s][r] = static_cast<std::int8_t>(true);
         post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
@@ -573,23 +1062,25 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[62] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[63] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-            if (!k.dropped[64] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[65] && !(pre.in_step[s][r])) continue;
-            if (!k.dropped[66] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[67] && !((pre.position[b] + pre.fill[b]) == pre.planned[r])) continue;
-            if (!k.dropped[68] && !((pre.fill[b] + n) <= k.page)) continue;
-            if (!k.dropped[69] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[70] && !(1 <= n)) continue;
+            if (!k.dropped[134] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+            if (!k.dropped[136] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[137] && !(pre.in_step[s][r])) continue;
+            if (!k.dropped[138] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[139] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[140] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[141] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[142] && !(1 <= n)) continue;
             State post = pre;
             post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-            post.fill[b] = static_cast<std::int8_t>(pre.fill[b] + n);
-            post.stored[r] = static_cast<std::int8_t>(pre.stored[r] + n);
             post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
             post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-            post.reads[s][r][b] = static_cast<std::int8_t>(true);
-            post.writes[s][r][b] = static_cast<std::int8_t>(true);
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+            }
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+            }
             found(post, Transition::prefill, std::array<int, 4>{s, r, b, n - (0)});
           }
         }
@@ -599,25 +1090,27 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[71] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[72] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-            if (!k.dropped[73] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[74] && !(pre.in_step[s][r])) continue;
-            if (!k.dropped[75] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[76] && !((pre.position[b] + pre.fill[b]) == pre.planned[r])) continue;
-            if (!k.dropped[77] && !((pre.fill[b] + n) <= k.page)) continue;
-            if (!k.dropped[78] && !((pre.planned[r] + n) == pre.known[r])) continue;
-            if (!k.dropped[79] && !(1 <= n)) continue;
+            if (!k.dropped[143] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[144] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+            if (!k.dropped[145] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[146] && !(pre.in_step[s][r])) continue;
+            if (!k.dropped[147] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[148] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[149] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[150] && !((pre.planned[r] + n) == pre.known[r])) continue;
+            if (!k.dropped[151] && !(1 <= n)) continue;
             State post = pre;
             post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
             post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-            post.fill[b] = static_cast<std::int8_t>(pre.fill[b] + n);
-            post.stored[r] = static_cast<std::int8_t>(pre.stored[r] + n);
             post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
             post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-            post.reads[s][r][b] = static_cast<std::int8_t>(true);
-            post.writes[s][r][b] = static_cast<std::int8_t>(true);
-            post.row_samples[s][r] = static_cast<std::int8_t>(true);
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+            }
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+            }
+            post.row_outputs[s][r] = static_cast<std::int8_t>(pre.row_outputs[s][r] + 1);
             post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
             found(post, Transition::prefill_last, std::array<int, 4>{s, r, b, n - (0)});
           }
@@ -627,32 +1120,66 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[80] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-          if (!k.dropped[81] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-          if (!k.dropped[82] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[83] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[84] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[85] && !((pre.position[b] + pre.fill[b]) == pre.planned[r])) continue;
-          if (!k.dropped[86] && !((pre.fill[b] + 1) <= k.page)) continue;
-          if (!k.dropped[87] && !(pre.row_tokens[s][r] == 0)) continue;
-          if (!k.dropped[88] && !((pre.planned[r] + 1) < pre.limit[r])) continue;
+          if (!k.dropped[152] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+          if (!k.dropped[153] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+          if (!k.dropped[154] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[155] && !(pre.in_step[s][r])) continue;
+          if (!k.dropped[156] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[157] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[158] && !((pre.planned[r] + 1) <= (pre.position[b] + k.page))) continue;
+          if (!k.dropped[159] && !(pre.row_tokens[s][r] == 0)) continue;
+          if (!k.dropped[160] && !((pre.planned[r] + 1) < pre.limit[r])) continue;
           State post = pre;
           post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + 1);
-          post.fill[b] = static_cast<std::int8_t>(pre.fill[b] + 1);
-          post.stored[r] = static_cast<std::int8_t>(pre.stored[r] + 1);
           post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + 1);
           post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + 1);
-          post.reads[s][r][b] = static_cast<std::int8_t>(true);
-          post.writes[s][r][b] = static_cast<std::int8_t>(true);
-          post.row_samples[s][r] = static_cast<std::int8_t>(true);
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+          }
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          }
+          post.row_outputs[s][r] = static_cast<std::int8_t>(pre.row_outputs[s][r] + 1);
           post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
           found(post, Transition::decode, std::array<int, 4>{s, r, b, 0});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[89] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[90] && !(1 <= pre.rows[s])) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int n = 0; n <= k.width; ++n) {
+            if (!k.dropped[161] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+            if (!k.dropped[162] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+            if (!k.dropped[163] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[164] && !(pre.in_step[s][r])) continue;
+            if (!k.dropped[165] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[166] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[167] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[168] && !(1 <= pre.row_outputs[s][r])) continue;
+            if (!k.dropped[169] && !((pre.row_outputs[s][r] + n) <= k.width)) continue;
+            if (!k.dropped[170] && !((pre.planned[r] + n) < pre.limit[r])) continue;
+            if (!k.dropped[171] && !(1 <= n)) continue;
+            State post = pre;
+            post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+            post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+            }
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+            }
+            post.row_outputs[s][r] = static_cast<std::int8_t>(pre.row_outputs[s][r] + n);
+            post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+            found(post, Transition::draft, std::array<int, 4>{s, r, b, n - (0)});
+          }
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[172] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[173] && !(1 <= pre.rows[s])) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
       post.executing[s] = static_cast<std::int8_t>(true);
@@ -660,61 +1187,71 @@ struct Model {
       found(post, Transition::launch, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[91] && !(pre.executing[s])) continue;
+      if (!k.dropped[174] && !(pre.executing[s])) continue;
       State post = pre;
       post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[92] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[93] && !(!pre.executing[s])) continue;
-      if (!k.dropped[94] && !(pre.number[s] == (pre.landed + 1))) continue;
+      if (!k.dropped[175] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[176] && !(!pre.executing[s])) continue;
+      if (!k.dropped[177] && !(pre.number[s] == (pre.landed + 1))) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[95] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[96] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-        if (!k.dropped[97] && !(pre.in_step[s][r])) continue;
-        State post = pre;
-        post.in_step[s][r] = static_cast<std::int8_t>(false);
-        post.row_start[s][r] = static_cast<std::int8_t>(0);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        post.row_samples[s][r] = static_cast<std::int8_t>(false);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - (pre.row_samples[s][r] ? 1 : 0));
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+        for (int accepted = 0; accepted <= k.width; ++accepted) {
+          if (!k.dropped[178] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+          if (!k.dropped[179] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+          if (!k.dropped[180] && !(pre.in_step[s][r])) continue;
+          if (!k.dropped[181] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[182] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[183] && !(0 <= accepted)) continue;
+          State post = pre;
+          post.in_step[s][r] = static_cast<std::int8_t>(false);
+          post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+          post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+          post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+          post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+          }
+          post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+          post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+          for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+            post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+          }
+          for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+            for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
+              post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+            }
+          }
+          found(post, Transition::land_row, std::array<int, 4>{s, r, accepted - (0), 0});
         }
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
-        }
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.row_tokens[s][r]);
-        post.known[r] = static_cast<std::int8_t>(pre.known[r] + (pre.row_samples[s][r] ? 1 : 0));
-        found(post, Transition::land_row, std::array<int, 4>{s, r, 0, 0});
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[98] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[99] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-        if (!k.dropped[100] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[184] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[185] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+        if (!k.dropped[186] && !(pre.in_step[s][r])) continue;
         State post = pre;
         post.in_step[s][r] = static_cast<std::int8_t>(false);
-        post.row_start[s][r] = static_cast<std::int8_t>(0);
         post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        post.row_samples[s][r] = static_cast<std::int8_t>(false);
+        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
         post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
         post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - (pre.row_samples[s][r] ? 1 : 0));
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
         post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
         }
+        post.row_start[s][r] = static_cast<std::int8_t>(0);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
         }
@@ -722,8 +1259,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[101] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[102] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[187] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[188] && !(pre.rows[s] == 0)) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
       post.landed = static_cast<std::int8_t>(pre.number[s]);
@@ -768,13 +1305,13 @@ struct Model {
     }
     if (all || kIsProperty[5]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (((((((pre.arrival[r] == 0) && (pre.prompt[r] == 0)) && (pre.limit[r] == 0)) && (pre.known[r] == 0)) && (pre.planned[r] == 0)) && (pre.computed[r] == 0)) && (pre.last_step[r] == 0)))) return 5;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (((((pre.arrival[r] == 0) && (pre.prompt[r] == 0)) && (pre.limit[r] == 0)) && (pre.known[r] == 0)) && ((((pre.planned[r] == 0) && (pre.computed[r] == 0)) && (pre.pruned[r] == 0)) && (pre.last_step[r] == 0))))) return 5;
       }
     }
     if (all || kIsProperty[6]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(pre.in_step[s][r] || (((pre.row_start[s][r] == 0) && (pre.row_tokens[s][r] == 0)) && !pre.row_samples[s][r]))) return 6;
+          if (!(pre.in_step[s][r] || (((pre.row_start[s][r] == 0) && (pre.row_tokens[s][r] == 0)) && (pre.row_outputs[s][r] == 0)))) return 6;
         }
       }
     }
@@ -844,222 +1381,246 @@ struct Model {
       }
     }
     if (all || kIsProperty[18]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 18;
-      }
-    }
-    if (all || kIsProperty[19]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 19;
-      }
-    }
-    if (all || kIsProperty[20]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.row_start[s][r] < (pre.position[b] + k.page)))) return 20;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int h = 0; h <= NH - 1; ++h) {
+            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || ((pre.host_position[h] == pre.position[b]) && (pre.host_fill[h] == pre.fill[b])))) return 18;
           }
         }
       }
     }
-    if (all || kIsProperty[21]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.row_tokens[s][r] == 0) || !pre.row_samples[s][r])) return 21;
+    if (all || kIsProperty[19]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!(!pre.host_of[c][h] || ((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || (HostState(pre.host_state[h]) == HostState::Filling)) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (HostState(pre.host_state[h]) == HostState::Valid))))) return 19;
         }
       }
     }
+    if (all || kIsProperty[20]) {
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!((!(HostState(pre.host_state[h]) == HostState::Empty) || (((pre.host_fill[h] == 0) && (pre.host_position[h] == 0)) && (pre.host_copies[h] == 0))) && (!(!(HostState(pre.host_state[h]) == HostState::Empty)) || ((1 <= pre.host_fill[h]) && (pre.host_fill[h] <= k.page))))) return 20;
+      }
+    }
+    if (all || kIsProperty[21]) {
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!(!(HostState(pre.host_state[h]) == HostState::Filling) || (pre.host_copies[h] == 1))) return 21;
+      }
+    }
     if (all || kIsProperty[22]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(0 <= pre.row_tokens[s][r])) return 22;
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.copies[b] == 1))) return 22;
       }
     }
     if (all || kIsProperty[23]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((0 <= pre.fill[b]) && (pre.fill[b] <= k.page))) return 23;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free) || (pre.copies[b] == 0))) return 23;
       }
     }
     if (all || kIsProperty[24]) {
-      for (int r = 0; r <= NR - 1; ++r) {
+      for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.position[b] + k.page) <= pre.capacity[r]))) return 24;
+          if (!(!pre.block_of[c][b] || ((((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || ((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) && (!(CopyState(pre.copy_state[c]) == CopyState::Receiving) || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) && (!(CopyState(pre.copy_state[c]) == CopyState::Sending) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))))) return 24;
         }
       }
     }
     if (all || kIsProperty[25]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 25;
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(!pre.copying[c] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 25;
       }
     }
     if (all || kIsProperty[26]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 26;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(pre.row_outputs[s][r] <= k.width)) return 26;
+        }
       }
     }
     if (all || kIsProperty[27]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 27;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= (pre.pruned[r] + pre.capacity[r])))) return 27;
+        }
       }
     }
     if (all || kIsProperty[28]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 28;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[c][b]) && pre.holds[r][b]) || pre.request_of[c][r])) return 28;
+          }
+        }
       }
     }
     if (all || kIsProperty[29]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 29;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!pre.request_of[c][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 29;
+        }
       }
     }
     if (all || kIsProperty[30]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int d = 0; d <= NC - 1; ++d) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 30;
+            if (!(!((pre.block_of[c][b] && ((CopyState(pre.copy_state[c]) == CopyState::Fetching) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) && pre.block_of[d][b]) || (((c == d) || (CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]))) || (CopyState(pre.copy_state[d]) == CopyState::Sending)))) return 30;
           }
         }
       }
     }
     if (all || kIsProperty[31]) {
-      for (int r = 0; r <= NR - 1; ++r) {
+      for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 31;
+          for (int d = 0; d <= NB - 1; ++d) {
+            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || (b == d))) return 31;
           }
         }
       }
     }
     if (all || kIsProperty[32]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !(BlockState(pre.block_state[b]) == BlockState::Free))) return 32;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          for (int i = 0; i <= NH - 1; ++i) {
+            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || (h == i))) return 32;
           }
         }
       }
     }
     if (all || kIsProperty[33]) {
-      for (int s = 0; s <= NS - 1; ++s) {
+      for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
-            for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 33;
-            }
+            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || (r == q))) return 33;
           }
         }
       }
     }
     if (all || kIsProperty[34]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 34;
-          }
-        }
+        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 34;
       }
     }
     if (all || kIsProperty[35]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 35;
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 35;
       }
     }
     if (all || kIsProperty[36]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 36;
+            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.computed[r] < (pre.position[b] + k.page)))) return 36;
           }
         }
       }
     }
     if (all || kIsProperty[37]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (pre.fill[b] == k.page))) return 37;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.computed[r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 37;
+          }
+        }
       }
     }
     if (all || kIsProperty[38]) {
-      if (!(((pre.free + pre.held) + pre.cached) == k.blocks)) return 38;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Waiting)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.inbound[r] == 0))) return 38;
+      }
     }
     if (all || kIsProperty[39]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free) || (pre.fill[b] == 0))) return 39;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!((0 <= pre.row_outputs[s][r]) && (pre.row_outputs[s][r] <= pre.row_tokens[s][r]))) return 39;
+        }
       }
     }
     if (all || kIsProperty[40]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= pre.capacity[r]))) return 40;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(0 <= pre.row_tokens[s][r])) return 40;
+        }
       }
     }
     if (all || kIsProperty[41]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.stored[r] == pre.planned[r]))) return 41;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 41;
       }
     }
     if (all || kIsProperty[42]) {
-      for (int r = 0; r <= NR - 1; ++r) {
+      for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && ((pre.position[b] + k.page) <= pre.planned[r])) || (pre.fill[b] == k.page))) return 42;
+          if (!(!pre.block_of[c][b] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 42;
         }
       }
     }
     if (all || kIsProperty[43]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || (((pre.position[b] + pre.fill[b]) <= pre.planned[r]) || (pre.fill[b] == 0)))) return 43;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!((!pre.request_of[c][r] || ((CopyState(pre.copy_state[c]) == CopyState::Receiving) && (1 <= pre.copy_tokens[c]))) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (pre.copy_tokens[c] == 0)))) return 43;
         }
       }
     }
     if (all || kIsProperty[44]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == (pre.computed[r] + pre.flying[r])))) return 44;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)))) return 44;
+        }
       }
     }
     if (all || kIsProperty[45]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 45;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 45;
       }
     }
     if (all || kIsProperty[46]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 46;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 46;
       }
     }
     if (all || kIsProperty[47]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 47;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.stamp[b] <= pre.opened)) return 47;
       }
     }
     if (all || kIsProperty[48]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 48;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 48;
       }
     }
     if (all || kIsProperty[49]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || ((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] == pre.capacity[r])) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)))) return 49;
+        for (int q = 0; q <= NR - 1; ++q) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 49;
+          }
+        }
       }
     }
     if (all || kIsProperty[50]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 50;
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int c = 0; c <= NB - 1; ++c) {
+            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 50;
+          }
+        }
       }
     }
     if (all || kIsProperty[51]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 51;
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 51;
+          }
         }
       }
     }
     if (all || kIsProperty[52]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 52;
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int q = 0; q <= NR - 1; ++q) {
+            for (int b = 0; b <= NB - 1; ++b) {
+              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 52;
+            }
           }
         }
       }
@@ -1067,43 +1628,172 @@ struct Model {
     if (all || kIsProperty[53]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 53;
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 53;
+          }
         }
       }
     }
     if (all || kIsProperty[54]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.capacity[r] < (pre.limit[r] + k.page)))) return 54;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 54;
+        }
       }
     }
     if (all || kIsProperty[55]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 55;
+            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 55;
           }
         }
       }
     }
     if (all || kIsProperty[56]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 56;
+      }
+    }
+    if (all || kIsProperty[57]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 57;
+      }
+    }
+    if (all || kIsProperty[58]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 58;
+        }
+      }
+    }
+    if (all || kIsProperty[59]) {
+      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 59;
+    }
+    if (all || kIsProperty[60]) {
+      if (!((pre.held_room + pre.idle_room) == k.room)) return 60;
+    }
+    if (all || kIsProperty[61]) {
+      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 61;
+    }
+    if (all || kIsProperty[62]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 62;
+      }
+    }
+    if (all || kIsProperty[63]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 63;
+      }
+    }
+    if (all || kIsProperty[64]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 64;
+        }
+      }
+    }
+    if (all || kIsProperty[65]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 65;
+      }
+    }
+    if (all || kIsProperty[66]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 66;
+      }
+    }
+    if (all || kIsProperty[67]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 67;
+      }
+    }
+    if (all || kIsProperty[68]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 68;
+      }
+    }
+    if (all || kIsProperty[69]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 69;
+      }
+    }
+    if (all || kIsProperty[70]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 70;
+      }
+    }
+    if (all || kIsProperty[71]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 71;
+      }
+    }
+    if (all || kIsProperty[72]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 72;
+      }
+    }
+    if (all || kIsProperty[73]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 73;
+      }
+    }
+    if (all || kIsProperty[74]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 56;
+          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 74;
+        }
+      }
+    }
+    if (all || kIsProperty[75]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int z = 0; z <= NS - 1; ++z) {
+          for (int r = 0; r <= NR - 1; ++r) {
+            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 75;
           }
         }
       }
     }
-    if (all || kIsProperty[57]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 57;
+    if (all || kIsProperty[76]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 76;
         }
       }
     }
-    if (all || kIsProperty[58]) {
+    if (all || kIsProperty[77]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 77;
+      }
+    }
+    if (all || kIsProperty[78]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 78;
+          }
+        }
+      }
+    }
+    if (all || kIsProperty[79]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 79;
+          }
+        }
+      }
+    }
+    if (all || kIsProperty[80]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 80;
+        }
+      }
+    }
+    if (all || kIsProperty[81]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.refs[b] == 0))) return 58;
+        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 81;
       }
     }
     if (all) {
@@ -1112,7 +1802,7 @@ struct Model {
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.holds[each_r][b]) total += 1;
         }
-        if (total != pre.refs[b]) return 59;
+        if (total != pre.refs[b]) return 82;
       }
     }
     if (all) {
@@ -1121,7 +1811,7 @@ struct Model {
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += 1;
         }
-        if (total != pre.blocks[r]) return 60;
+        if (total != pre.blocks[r]) return 83;
       }
     }
     if (all) {
@@ -1130,16 +1820,7 @@ struct Model {
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += k.page;
         }
-        if (total != pre.capacity[r]) return 61;
-      }
-    }
-    if (all) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        int total = 0;
-        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-          if (pre.holds[r][each_b]) total += pre.fill[each_b];
-        }
-        if (total != pre.stored[r]) return 62;
+        if (total != pre.capacity[r]) return 84;
       }
     }
     if (all) {
@@ -1148,16 +1829,16 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += 1;
         }
-        if (total != pre.pending[r]) return 63;
+        if (total != pre.pending[r]) return 85;
       }
     }
     if (all) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
-          if (pre.in_step[each_s][r] && pre.row_samples[each_s][r]) total += 1;
+          if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
         }
-        if (total != pre.sampling[r]) return 64;
+        if (total != pre.sampling[r]) return 86;
       }
     }
     if (all) {
@@ -1166,7 +1847,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
         }
-        if (total != pre.flying[r]) return 65;
+        if (total != pre.flying[r]) return 87;
       }
     }
     if (all) {
@@ -1175,7 +1856,43 @@ struct Model {
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.in_step[s][each_r]) total += 1;
         }
-        if (total != pre.rows[s]) return 66;
+        if (total != pre.rows[s]) return 88;
+      }
+    }
+    if (all) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        int total = 0;
+        for (int each_c = 0; each_c <= NC - 1; ++each_c) {
+          if (pre.block_of[each_c][b]) total += 1;
+        }
+        if (total != pre.copies[b]) return 89;
+      }
+    }
+    if (all) {
+      for (int h = 0; h <= NH - 1; ++h) {
+        int total = 0;
+        for (int each_c = 0; each_c <= NC - 1; ++each_c) {
+          if (pre.host_of[each_c][h]) total += 1;
+        }
+        if (total != pre.host_copies[h]) return 90;
+      }
+    }
+    if (all) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        int total = 0;
+        for (int each_c = 0; each_c <= NC - 1; ++each_c) {
+          if (pre.request_of[each_c][r]) total += 1;
+        }
+        if (total != pre.inbound[r]) return 91;
+      }
+    }
+    if (all) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        int total = 0;
+        for (int each_c = 0; each_c <= NC - 1; ++each_c) {
+          if (pre.request_of[each_c][r]) total += pre.copy_tokens[each_c];
+        }
+        if (total != pre.arriving[r]) return 92;
       }
     }
     if (all) {
@@ -1183,21 +1900,56 @@ struct Model {
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
-      if (total != pre.free) return 67;
+      if (total != pre.free) return 93;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
       }
-      if (total != pre.held) return 68;
+      if (total != pre.held) return 94;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
       }
-      if (total != pre.cached) return 69;
+      if (total != pre.cached) return 95;
+    }
+    if (all) {
+      int total = 0;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
+      }
+      if (total != pre.fetching) return 96;
+    }
+    if (all) {
+      int total = 0;
+      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
+        if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
+      }
+      if (total != pre.spare_pages) return 97;
+    }
+    if (all) {
+      int total = 0;
+      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
+        if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
+      }
+      if (total != pre.used_pages) return 98;
+    }
+    if (all) {
+      int total = 0;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
+      }
+      if (total != pre.held_room) return 99;
+    }
+    if (all) {
+      int total = 0;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
+      }
+      if (total != pre.idle_room) return 100;
     }
     return -1;
   }
@@ -1222,10 +1974,10 @@ struct Model {
       if (!(!(RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Finished)))) return 4;
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || (taken == Transition::land_row))) return 5;
+      if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || ((taken == Transition::land_row) && (pre.known[r] < post.known[r])))) return 5;
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || (taken == Transition::land_row))) return 6;
+      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || ((taken == Transition::land_row) || (taken == Transition::receive_done)))) return 6;
     }
     if (!(((!(taken == Transition::open_step) || (post.opened == (pre.opened + 1))) && (!(taken == Transition::launch) || (post.launched == (pre.launched + 1)))) && (!(taken == Transition::retire) || (post.landed == (pre.landed + 1))))) return 7;
     for (int s = 0; s <= NS - 1; ++s) {
@@ -1235,14 +1987,39 @@ struct Model {
       if (!((!((RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(post.request_state[r]) == RequestState::Absent)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == post.newest_arrival))) && (!(((RequestState(pre.request_state[r]) == RequestState::Retracting) && !(RequestState(post.request_state[r]) == RequestState::Retracting)) && !(taken == Transition::abort)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == pre.arrival[r]))))) return 9;
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || ((((taken == Transition::finish) || (taken == Transition::abort)) && (RequestState(post.request_state[r]) == RequestState::Releasing)) || ((RequestState(post.request_state[r]) == RequestState::Retracting) && (taken == Transition::retract))))) return 10;
+      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || ((((taken == Transition::finish) || (taken == Transition::abort)) && (RequestState(post.request_state[r]) == RequestState::Releasing)) || ((RequestState(post.request_state[r]) == RequestState::Retracting) && ((taken == Transition::retract) || (taken == Transition::receive_failed)))))) return 10;
+    }
+    for (int h = 0; h <= NH - 1; ++h) {
+      if (!(!(HostState(pre.host_state[h]) == HostState::Valid) || (((post.host_fill[h] == pre.host_fill[h]) && (post.host_position[h] == pre.host_position[h])) || (taken == Transition::drop_page)))) return 11;
+    }
+    for (int b = 0; b <= NB - 1; ++b) {
+      if (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((((post.fill[b] == pre.fill[b]) && (post.position[b] == pre.position[b])) || (taken == Transition::evict)) || (taken == Transition::match_tail)))) return 12;
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 11;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!((!((pre.holds[r][b] && (taken == Transition::keep_tail)) && !(post.holds[r][b])) || ((pre.position[b] + post.fill[b]) == pre.computed[r])) && (!(((taken == Transition::match_tail) && post.holds[r][b]) && !pre.holds[r][b]) || (post.computed[r] == (pre.position[b] + pre.fill[b]))))) return 13;
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!(!(pre.copying[c] && !(post.copying[c])) || (taken == Transition::copy_done))) return 14;
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!(!((CopyState(pre.copy_state[c]) == CopyState::Idle) && !(CopyState(post.copy_state[c]) == CopyState::Idle)) || post.copying[c])) return 15;
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || (((pre.known[r] <= post.known[r]) && (pre.computed[r] <= post.computed[r])) && (post.computed[r] <= post.planned[r])))) return 16;
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 12;
+        if (!(!(((taken == Transition::land_row) && pre.in_step[s][r]) && !(post.in_step[s][r])) || ((!(1 <= pre.row_outputs[s][r]) || (1 <= (post.known[r] - pre.known[r]))) && ((post.known[r] - pre.known[r]) <= pre.row_outputs[s][r])))) return 17;
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 18;
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 19;
       }
     }
     return -1;

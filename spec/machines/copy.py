@@ -1,0 +1,167 @@
+"""Host pages and peers: copies that run beside the steps, each touching one block until its engine or peer is done.
+
+Spill and fetch move content between the device and the host. Send and receive move it between this server and a peer
+(prefill and decode on different servers): the pages of a pending transfer form a set, one copy for each, and stay
+where they are until that copy has ended, whatever becomes of the request meanwhile.
+"""
+
+from ..expressions import Expr
+from ..language import Transition
+from .block import count_as
+from .vocabulary import *
+
+
+def begin(t: Transition, c: Expr, b: Expr, to: Expr) -> None:
+    """Guards and effects: an unused copy record starts to touch the block."""
+    t.move(copy_state[c], C.IDLE, to)
+    t.set(block_of[c, b], True)
+    t.add(copies[b], 1)
+    t.set(copying[c], True)
+
+
+def end(t: Transition, c: Expr, b: Expr, was: Expr) -> None:
+    """Guards and effects: the driver reports that the copy is over."""
+    t.move(copy_state[c], was, C.IDLE)
+    t.guard("its block", block_of(c, b))
+    t.guard("engine idle", ~copying(c))
+    t.set(block_of[c, b], False)
+    t.add(copies[b], -1)
+
+
+def pair(t: Transition, c: Expr, h: Expr) -> None:
+    """Effects: the copy involves the host page."""
+    t.set(host_of[c, h], True)
+    t.add(host_copies[h], 1)
+
+
+def unpair(t: Transition, c: Expr, h: Expr) -> None:
+    """Guard and effects: the copy no longer involves the host page."""
+    t.guard("its host page", host_of(c, h))
+    t.set(host_of[c, h], False)
+    t.add(host_copies[h], -1)
+
+
+@spec.transition(c=Copy, b=Block, h=Host)
+def spill(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
+    """A complete block is copied to the host; meanwhile it may be matched and read."""
+    t.stay(block_state[b], B.SHARED, B.CACHED)
+    t.move(host_state[h], H.EMPTY, H.FILLING)
+    begin(t, c, b, C.SPILLING)
+    pair(t, c, h)
+    t.set(host_position[h], position(b))
+    t.set(host_fill[h], fill(b))
+    t.add(spare_pages.place, -1)
+    t.add(used_pages.place, 1)
+
+
+@spec.transition(c=Copy, b=Block, h=Host)
+def spill_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
+    """The host page has the block's content; the block may be evicted."""
+    end(t, c, b, C.SPILLING)
+    unpair(t, c, h)
+    t.move(host_state[h], H.FILLING, H.VALID)
+
+
+@spec.transition(c=Copy, b=Block, h=Host)
+def fetch(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
+    """A host page is copied back into a free block."""
+    t.move(block_state[b], B.FREE, B.FETCHING)
+    t.stay(host_state[h], H.VALID)
+    begin(t, c, b, C.FETCHING)
+    pair(t, c, h)
+    t.set(position[b], host_position(h))
+    t.set(fill[b], host_fill(h))
+    count_as(t, free=-1, fetching=1)
+
+
+@spec.transition(c=Copy, b=Block, h=Host)
+def fetch_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
+    """The block has the host page's content and can be matched."""
+    end(t, c, b, C.FETCHING)
+    unpair(t, c, h)
+    t.move(block_state[b], B.FETCHING, B.CACHED)
+    count_as(t, cached=1, fetching=-1)
+
+
+@spec.transition(h=Host)
+def drop_page(t: Transition, h: Expr) -> None:
+    """A host page makes room."""
+    t.move(host_state[h], H.VALID, H.EMPTY)
+    t.guard("not being copied", host_copies(h) == 0)
+    t.set(host_position[h], 0)
+    t.set(host_fill[h], 0)
+    t.add(spare_pages.place, 1)
+    t.add(used_pages.place, -1)
+
+
+@spec.transition(c=Copy, r=Request, b=Block)
+def send(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
+    """A peer reads what the block holds of the request's computed tokens."""
+    t.stay(request_state[r], R.PREFILL, R.DECODE)
+    t.guard("held", holds(r, b))
+    t.guard("has tokens", position(b) < computed(r))
+    t.guard("nothing arriving", inbound(r) == 0)
+    begin(t, c, b, C.SENDING)
+
+
+@spec.transition(c=Copy, b=Block)
+def send_done(t: Transition, c: Expr, b: Expr) -> None:
+    """The peer has acknowledged, or is gone for good."""
+    end(t, c, b, C.SENDING)
+
+
+@spec.transition(c=Copy, r=Request, b=Block, n=(1, None))
+def receive(t: Transition, c: Expr, r: Expr, b: Expr, n: Expr) -> None:
+    """A peer writes `n` prompt tokens of a request that is in no step into its block."""
+    t.stay(request_state[r], R.PREFILL)
+    t.stay(block_state[b], B.OWNED)
+    t.guard("held", holds(r, b))
+    t.guard("in no step", pending(r) == 0)
+    t.guard("starts in the block", position(b) <= planned(r))
+    t.guard("room in block", planned(r) + n <= position(b) + PAGE)
+    t.guard("last token recomputed", planned(r) + n < known(r))
+    begin(t, c, b, C.RECEIVING)
+    t.set(request_of[c, r], True)
+    t.set(copy_tokens[c], n)
+    t.add(inbound[r], 1)
+    t.add(arriving[r], n)
+    t.add(planned[r], n)
+
+
+def received(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
+    """Guards and effects: the copy into the request's block is over."""
+    end(t, c, b, C.RECEIVING)
+    t.guard("its request", request_of(c, r))
+    t.set(request_of[c, r], False)
+    t.set(copy_tokens[c], 0)
+    t.add(inbound[r], -1)
+    t.set(arriving[r], arriving(r) - copy_tokens(c))
+
+
+@spec.transition(c=Copy, r=Request, b=Block)
+def receive_done(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
+    """The peer has written the tokens."""
+    t.stay(request_state[r], R.PREFILL)
+    received(t, c, r, b)
+    t.add(computed[r], copy_tokens(c))
+
+
+@spec.transition(c=Copy, r=Request, b=Block)
+def receive_failed(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
+    """The peer is gone: the request starts again, and computes its prompt here."""
+    t.move(request_state[r], R.PREFILL, R.RETRACTING)
+    received(t, c, r, b)
+
+
+@spec.transition(c=Copy, r=Request, b=Block)
+def receive_dropped(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
+    """The request left meanwhile; only now the block may be used again."""
+    t.stay(request_state[r], R.RETRACTING, R.RELEASING, R.FINISHED)
+    received(t, c, r, b)
+
+
+@spec.transition(actor="copy engine", c=Copy)
+def copy_done(t: Transition, c: Expr) -> None:
+    """The copy engine or the peer touches the block no more."""
+    t.guard("copying", copying(c))
+    t.set(copying[c], False)
