@@ -11,6 +11,13 @@ A counter C stands for the sum of w(x) over all x with p(x). It is proved by the
 Of a counter with these proofs may be assumed, in every reachable state: C >= 0; p(x) gives C >= w(x); p(x), p(y) and
 x != y give C >= w(x) + w(y); and if D counts all that C counts, with weights above 0, D = 0 gives C = 0.
 
+In every reachable state there are also these individuals, which progress claims use:
+
+- one that C counts, with a weight above 0, if C > 0;
+- one that C counts and D does not, if C > D and both give the same weights;
+- if the intervals [position, position + w) of what C counts are disjoint and lie within [start, start + C), one whose
+  interval has a given position of that range: disjoint intervals whose lengths add up to the range leave no hole.
+
 That the rule is sound and that these consequences follow is an argument about sums, not something that a solver
 checks. All of it is written as formulas here and only here, and tested on all sets up to a size. As in first-order
 logic, every sort has at least one individual.
@@ -18,13 +25,13 @@ logic, every sort has at least one individual.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add, and_
 
-from .expressions import Expr, if_else, lift, variables_read
-from .language import Count, Parameter, Spec, Transition
+from .expressions import Expr, SpecError, if_else, lift, to_text, variables_read
+from .language import Count, Parameter, Spec, Tiling, Transition
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,51 @@ def is_part(spec: Spec, part: str, whole: str) -> Claim:
     renaming = {i.name: j.expr for i, j in zip(b.index, a.index, strict=True)}
     condition, weight = summand(b, a.over.expr, renaming)
     return Claim(f"part of {whole}", (*a.index, a.over), a.condition >> (condition & (weight >= 1)))
+
+
+def counted(count: Count, index: Sequence[Expr], x: Expr) -> Expr:
+    """Of a fresh individual: the counter counts it, with a weight above 0, if its value is above 0."""
+    names = {i.name: e for i, e in zip(count.index, index, strict=True)}
+    condition, weight = summand(count, x, names)
+    return (count.variable(*index) >= 1) >> (condition & (weight >= 1))
+
+
+def counted_more(large: Count, index: Sequence[Expr], small: Count, other: Sequence[Expr], x: Expr) -> Expr:
+    """Of a fresh individual: the first counter counts it and the second does not, if the first is larger.
+
+    Raises SpecError unless both count the same sort with the same weights.
+    """
+    (p, w), (q, v) = (
+        summand(c, x, {i.name: e for i, e in zip(c.index, at, strict=True)})
+        for c, at in ((large, index), (small, other))
+    )
+    if large.over.type != small.over.type or to_text(w) != to_text(v):
+        raise SpecError(f"{large.variable.name} and {small.variable.name} do not count the same sort alike")
+    return (small.variable(*other) < large.variable(*index)) >> (p & ~q)
+
+
+def tiling_premises(spec: Spec, tiling: Tiling) -> list[Claim]:
+    """What has to hold in every reachable state for a tiling: intervals are disjoint, and within the range."""
+    count = spec.counts[tiling.counter]
+    x, y = (Parameter(f"{count.over.name}.{i}", count.over.type) for i in (1, 2))
+    (p, w), (q, v) = summand(count, x.expr), summand(count, y.expr)
+    a, b = (substituted(tiling.position, {count.over.name: z.expr}) for z in (x, y))
+    disjoint = (a + w <= b) | (b + v <= a)
+    inside = (tiling.start <= a) & (a + w <= tiling.start + _total(count))
+    return [
+        Claim(f"{tiling.counter} tiles without overlap", (*count.index, x, y), (tiling.when & p & q & (x.expr != y.expr)) >> disjoint),
+        Claim(f"{tiling.counter} tiles its range", (*count.index, x), (tiling.when & p) >> inside),
+    ]
+
+
+def covered(spec: Spec, tiling: Tiling, index: Expr, at: Expr, x: Expr) -> Expr:
+    """Of a fresh individual: it is counted and its interval has the position, if that lies within the range."""
+    count = spec.counts[tiling.counter]
+    names = {count.index[0].name: index, count.over.name: x}
+    condition, weight = summand(count, x, names)
+    start, when, position = (substituted(e, names) for e in (tiling.start, tiling.when, tiling.position))
+    within = (start <= at) & (at < start + count.variable(index))
+    return (when & within) >> (condition & (position <= at) & (at < position + weight))
 
 
 def _total(count: Count) -> Expr:

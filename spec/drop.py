@@ -68,6 +68,9 @@ def _broken_proofs(spec: Spec, transition: Transition, guard_name: str) -> list[
         for choice in spec.choices:
             if transition.name in choice.transitions:
                 broken += [o for o in prover.prove_choice(choice) if not o.proved]
+        for claim in spec.progress.values():
+            if any(o.transition == transition.name for o in claim.options):
+                broken += [o for o in (prover.prove_progress(claim),) if not o.proved]
     finally:
         spec.transitions[transition.name] = original
     return broken

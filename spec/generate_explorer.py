@@ -142,6 +142,10 @@ class ExplorerGenerator:
         chosen = [p for p in self.spec.properties.values() if (p.kind == "action") == action]
         for i, p in enumerate(chosen):
             test = f"if (!({self._expression(p.formula, p.parameters)})) return {i};"
+            if p.given is not None:
+                every, fact = p.given
+                falsified = f"if (!({self._expression(fact, (*p.parameters, every))})) given = false;"
+                test = f"bool given = true;\n{self._loops((every,), falsified)}\nif (given) {{\n{indent(test, '  ')}\n}}"
             block = self._loops(p.parameters, test)
             lines.append(block if action else f"if (all || kIsProperty[{i}]) {{\n{indent(block, '  ')}\n}}")
         if not action:

@@ -162,6 +162,11 @@ class Interpreter:
                 continue
             first = before if p.kind == "action" and before is not None else state
             for bindings in self.bindings(p.parameters, population):
+                if p.given is not None:
+                    every, fact = p.given
+                    everybody = ({**bindings, every.name: x} for x in range(population[every.type]))
+                    if not all(self.evaluate(fact, b, first) for b in everybody):
+                        continue
                 if not self.evaluate(p.formula, bindings, first, state, transition):
                     yield Violation(p.name, bindings, str(p.formula))
         for count in self.spec.counts.values():

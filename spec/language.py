@@ -19,9 +19,12 @@ import hashlib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .expressions import INT, Expr, SpecError, lift, to_text
+
+if TYPE_CHECKING:
+    from .progress import Progress
 
 
 @dataclass(frozen=True)
@@ -219,7 +222,10 @@ class Count:
 
 @dataclass(frozen=True)
 class Property:
-    """`kind`: "property" (users rely on it), "lemma" (helps the proof), "action" (relates two successive states)."""
+    """`kind`: "property" (users rely on it), "lemma" (helps the proof), "action" (relates two successive states).
+
+    `given`: a fact about every individual of a sort, in the state before, without which an action claims nothing.
+    """
 
     name: str
     kind: str
@@ -227,6 +233,21 @@ class Property:
     parameters: tuple[Parameter, ...]
     formula: Expr
     doc: str
+    given: tuple[Parameter, Expr] | None = None
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """What a counter counts covers a range: disjoint intervals as long as their weights, all within the range.
+
+    The range begins at `start` and is as long as the counter's value; `position` is where an interval begins. All three
+    speak of the counter's own parameters; it holds of individuals with `when`.
+    """
+
+    counter: str
+    position: Expr
+    start: Expr
+    when: Expr
 
 
 @dataclass(frozen=True)
@@ -257,8 +278,11 @@ class Spec:
         self.transitions: dict[str, Transition] = {}
         self.counts: dict[str, Count] = {}
         self.subsets: list[tuple[str, str]] = []
+        self.totals: dict[str, tuple[str, str]] = {}
         self.properties: dict[str, Property] = {}
         self.choices: list[Choice] = []
+        self.tilings: dict[str, Tiling] = {}
+        self.progress: dict[str, Progress] = {}
         self.tick_origin: Variable | None = None
         self.order_only: tuple[Variable, ...] = ()
         self.ranges: dict[tuple[str, str], tuple[Expr, Expr]] = {}
@@ -306,7 +330,13 @@ class Spec:
         counted = Parameter(f"each_{over.letter}", over.name)
         index = tuple(Parameter(f"{s.letter}", s.name) for s in sorts)
         args = [counted.expr, *[i.expr for i in index]]
-        self.counts[name] = Count(variable, counted, index, of(*args), weight(*args) if weight else None)
+        count = Count(variable, counted, index, of(*args), weight(*args) if weight else None)
+        if variable.init.op == "const":
+            total = (over.name, to_text(lift(1) if count.weight is None else count.weight))
+            constant = str(variable.init.args[0])
+            if self.totals.setdefault(constant, total) != total:
+                raise SpecError(f"{name}: {constant} is the total of {self.totals[constant]}, not of {total}")
+        self.counts[name] = count
         if part_of is not None:
             self.subsets.append((name, part_of.name))
         return variable
@@ -333,15 +363,26 @@ class Spec:
 
         return declare
 
-    def _declare(self, kind: str, group: str, sorts: dict[str, Sort]) -> Callable[[Callable[..., Expr]], Property]:
+    def _declare(
+        self,
+        kind: str,
+        group: str,
+        sorts: dict[str, Sort],
+        given: tuple[Sort, Callable[..., Expr]] | None = None,
+    ) -> Callable[[Callable[..., Expr]], Property]:
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
 
         def declare(formula: Callable[..., Expr]) -> Property:
             name = formula.__name__.replace("_", " ")
             if name in self.properties:
                 raise SpecError(f"two properties named {name!r}")
-            expression = formula(*[p.expr for p in parameters])
-            self.properties[name] = Property(name, kind, group, parameters, expression, inspect.getdoc(formula) or "")
+            individuals = [p.expr for p in parameters]
+            fact = None
+            if given is not None:
+                every = Parameter(f"every_{given[0].letter}", given[0].name)
+                fact = (every, given[1](every.expr, *individuals))
+            doc = inspect.getdoc(formula) or ""
+            self.properties[name] = Property(name, kind, group, parameters, formula(*individuals), doc, fact)
             return self.properties[name]
 
         return declare
@@ -354,9 +395,26 @@ class Spec:
         """Decorator: a fact of every reachable state that the proof of the others needs."""
         return self._declare("lemma", "lemma", sorts)
 
-    def action(self, group: str, **sorts: Sort) -> Callable[[Callable[..., Expr]], Property]:
-        """Decorator: a property of every transition, relating the state before and `after`."""
-        return self._declare("action", group, sorts)
+    def action(
+        self, group: str, given: tuple[Sort, Callable[..., Expr]] | None = None, **sorts: Sort
+    ) -> Callable[[Callable[..., Expr]], Property]:
+        """Decorator: a property of every transition, relating the state before and `after`.
+
+        `given`: a sort and a fact of each of its individuals and the property's own, assumed before the transition.
+        """
+        return self._declare("action", group, sorts, given)
+
+    def tiling(
+        self, counter: Variable, position: Callable[..., Expr], start: Callable[..., Expr], when: Callable[..., Expr]
+    ) -> None:
+        """Declare that what a counter counts leaves no hole; `position` is of what it counts, the others of its index.
+
+        The prover checks that the intervals are disjoint and within the range; that they then cover it is a fact
+        about numbers (counting.py).
+        """
+        count = self.counts[counter.name]
+        index = [p.expr for p in count.index]
+        self.tilings[counter.name] = Tiling(counter.name, position(count.over.expr), start(*index), when(*index))
 
     def choice(
         self, group: str, *transitions: str, arguments: Callable[..., dict[str, Expr]] | None = None, **sorts: Sort
@@ -409,7 +467,15 @@ class Spec:
             lines += [f"  guard {g.name}: {g.condition}" for g in t.guards]
             for e in t.effects:
                 lines.append(f"  {e.variable.name}[{', '.join(map(to_text, e.index))}] := {e.value}")
-        lines += [f"{p.kind} {p.group} {p.name}: {p.formula}" for p in self.properties.values()]
+        for p in self.properties.values():
+            given = f" given {p.given[1]}" if p.given else ""
+            lines.append(f"{p.kind} {p.group} {p.name}: {p.formula}{given}")
+        for tiling in self.tilings.values():
+            lines.append(f"tiling {tiling.counter}: {tiling.position} from {tiling.start} when {tiling.when}")
+        for claim in self.progress.values():
+            facts = [*claim.conditions, *[f for _, f in claim.witnesses], *[f"all {f}" for _, f in claim.given]]
+            options = [f"{o.transition}({', '.join(map(to_text, o.arguments))})" for o in claim.options]
+            lines.append(f"progress {claim.name}: {'; '.join(map(str, facts))}: {' or '.join(options)}")
         lines += [f"choice {c.name}: {' '.join(c.transitions)} when {c.when}" for c in self.choices]
         return "\n".join(lines) + "\n"
 

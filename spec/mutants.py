@@ -153,6 +153,9 @@ class Mutation:
             for choice in self.spec.choices:
                 if transition.name in choice.transitions:
                     found += self.prover.prove_choice(choice)
+            for claim in self.spec.progress.values():
+                if any(o.transition == transition.name for o in claim.options):
+                    found.append(self.prover.prove_progress(claim))
         finally:
             self.spec.transitions[transition.name] = original
         return found

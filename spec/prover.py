@@ -20,6 +20,7 @@ import z3
 
 from . import counting
 from .expressions import BOOL, INT, TICK, Expr, variables_read
+from .progress import Progress
 from .language import Choice, Parameter, Property, Spec, Transition, Variable
 
 Reader = Callable[[Variable, Sequence[z3.ExprRef]], z3.ExprRef]
@@ -253,6 +254,10 @@ class Prover:
             chosen = self.fresh(p.parameters, individuals, transition)
             if p.kind == "action":
                 formula = self.evaluate(p.formula, chosen, self.before, read)
+                if p.given is not None:
+                    every, fact = p.given
+                    facts = [self.evaluate(fact, chosen | {every.name: x}, self.before) for x in individuals[every.type]]
+                    formula = z3.Implies(z3.And(*facts), formula)
             else:
                 formula = self.evaluate(p.formula, chosen, read)
             results.append(self.decide(solver, z3.Not(formula), transition.name, p.name, p.kind))
@@ -318,9 +323,28 @@ class Prover:
             results.append(self.decide(solver, z3.And(a, b), choice.name, pair, "choice"))
         return results
 
+    def prove_progress(self, claim: Progress) -> Obligation:
+        """In the situation of the claim, some option may be taken."""
+        names, individuals = self.individuals((*claim.parameters, *[w for w, _ in claim.witnesses]), 0)
+        solver = self.solver()
+        solver.add(*self.assumptions(individuals))
+        solver.add(*[self.evaluate(e, names, self.before) for e in (*claim.conditions, *[f for _, f in claim.witnesses])])
+        for every, fact in claim.given:
+            solver.add(*[self.evaluate(fact, names | {every.name: x}, self.before) for x in individuals[every.type]])
+        options = [self.evaluate(claim.enabled(o), names, self.before) for o in claim.options]
+        return self.decide(solver, z3.Not(z3.Or(*options)), claim.name, "one is possible", "progress")
+
     def prove_parts(self) -> list[Obligation]:
-        """Side conditions of counters that count a part of what another counts."""
-        return [self.subset_holds(part, whole) for part, whole in self.spec.subsets]
+        """Side conditions of counters that count a part of what another counts, and of tilings."""
+        found = [self.subset_holds(part, whole) for part, whole in self.spec.subsets]
+        for tiling in self.spec.tilings.values():
+            for claim in counting.tiling_premises(self.spec, tiling):
+                names, individuals = self.individuals(claim.parameters, 0)
+                solver = self.solver()
+                solver.add(*self.assumptions(individuals))
+                question = z3.Not(self.evaluate(claim.formula, names, self.before))
+                found.append(self.decide(solver, question, f"count {tiling.counter}", claim.name, "count"))
+        return found
 
     def subset_holds(self, part: str, whole: str) -> Obligation:
         """Side condition of a `part_of` declaration: whatever the part counts, the whole counts."""

@@ -31,6 +31,10 @@ def reference_page(spec: Spec) -> str:
     for c in spec.choices:
         formula = f"{c.when} implies exactly one of {', '.join(c.transitions)}"
         out.append(f"| {c.group} | {c.name} | {c.doc} | `{_cell(formula)}` |")
+    for claim in spec.progress.values():
+        conditions = " and ".join(str(c) for c in claim.conditions)
+        options = " or ".join(o.transition for o in claim.options)
+        out.append(f"| {claim.group} | {claim.name} | {claim.doc} | `{_cell(f'{conditions} implies {options}')}` |")
     out += [
         "",
         "## Lemmas",

@@ -12,6 +12,7 @@ import time
 import cvc5
 
 from .language import Choice, Spec, Transition
+from .progress import Progress
 from .prover import Obligation
 from .smtlib import Exporter, Question, Script
 
@@ -43,6 +44,10 @@ class Cvc5Prover:
     def prove_choice(self, choice: Choice) -> list[Obligation]:
         """Exactly one of the transitions is possible: no two at once, and never none."""
         return self._decide(self.exporter.choice(choice))
+
+    def prove_progress(self, claim: Progress) -> Obligation:
+        """In the situation of the claim, some option may be taken."""
+        return self._decide(self.exporter.progress(claim))[0]
 
     def prove_parts(self) -> list[Obligation]:
         """Side conditions of counters that count a part of what another counts."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from . import counting
 from .counting import Claim
 from .expressions import BOOL, INT, TICK, Expr, variables_read
+from .progress import Progress
 from .language import Choice, Effect, Parameter, Property, Spec, Transition, Variable
 
 NUMBERS = {BOOL: "Bool", INT: "Int", TICK: "Int"}
@@ -139,7 +140,9 @@ class Exporter:
             yield self.transition(transition)
         for choice in self.spec.choices:
             yield self.choice(choice)
-        if self.spec.subsets:
+        for claim in self.spec.progress.values():
+            yield self.progress(claim)
+        if self.spec.subsets or self.spec.tilings:
             yield self.parts()
 
     def initial(self) -> Script:
@@ -201,17 +204,49 @@ class Exporter:
         )
         return Script(f"choice-{choice.name.replace(' ', '-')}", preamble, tuple(questions))
 
+    def progress(self, claim: Progress) -> Script:
+        """In the situation of the claim, some option may be taken."""
+        formulas = Formulas()
+        witnesses = [parameter for parameter, _ in claim.witnesses]
+        names, declared = self._constants((*claim.parameters, *witnesses))
+        when = [f"(assert {formulas.term(e, names)})" for e in claim.conditions]
+        known = [f"(assert {formulas.term(fact, names)}) ; {w.name}" for w, fact in claim.witnesses]
+        known += [
+            f"(assert {formulas.for_all(Claim(every.name, (every,), fact), names)})" for every, fact in claim.given
+        ]
+        none = conjunction([f"(not {formulas.term(claim.enabled(o), names)})" for o in claim.options])
+        preamble = self._preamble(
+            f"The progress claim: {claim.doc}",
+            [("Parameters and witnesses", declared), ("The situation", when), ("What is known", known)],
+        )
+        question = Question(claim.name, "one is possible", "progress", none)
+        return Script(f"progress-{claim.name.replace(' ', '-')}", preamble, (question,))
+
     def parts(self) -> Script:
-        """Side conditions of counters over a part of what another counts."""
+        """Side conditions of counters over a part of what another counts, and of tilings."""
         questions = []
         for part, whole in self.spec.subsets:
             claim = counting.is_part(self.spec, part, whole)
             questions.append(Question(f"count {part}", claim.name, "count", f"(not {Formulas().for_all(claim)})"))
-        return Script("parts", self._preamble("Counters of parts.", [], assume=False), tuple(questions))
+        for tiling in self.spec.tilings.values():
+            for claim in counting.tiling_premises(self.spec, tiling):
+                wrong = f"(not {Formulas().for_all(claim)})"
+                questions.append(Question(f"count {tiling.counter}", claim.name, "count", wrong))
+        return Script("parts", self._preamble("Side conditions of counters.", []), tuple(questions))
 
     def _question(self, p: Property, transition: Transition, formulas: Formulas) -> Question:
+        if p.kind == "action" and p.given is not None:
+            return Question(transition.name, p.name, p.kind, self._unless(p, p.given, formulas))
         goal = formulas.for_all(p) if p.kind == "action" else formulas.for_all(p, suffix=".after")
         return Question(transition.name, p.name, p.kind, f"(not {goal})")
+
+    def _unless(self, p: Property, given: tuple[Parameter, Expr], formulas: Formulas) -> str:
+        """Some individuals of whom the given fact holds for everybody, and the property not."""
+        bound = {x.name: symbol(f"?{x.name}") for x in p.parameters}
+        every = formulas.for_all(Claim(given[0].name, (given[0],), given[1]), bound)
+        wrong = f"(not {formulas.term(p.formula, bound)})"
+        variables = " ".join(f"({bound[x.name]} {NUMBERS.get(x.type, symbol(x.type))})" for x in p.parameters)
+        return f"(exists ({variables}) {conjunction([every, wrong])})"
 
     def _variables(self) -> Iterator[tuple[Variable, list[str]]]:
         for v in self.spec.variables.values():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from .explore import Exploration, survey
 from .language import Choice, Spec, Transition
+from .progress import Progress
 from .prover import Obligation, Prover
 
 SOLVERS = ("z3", "cvc5")
@@ -32,8 +34,11 @@ class Decider(Protocol):
     def prove_choice(self, choice: Choice) -> list[Obligation]:
         """Exactly one transition of the choice is possible."""
 
+    def prove_progress(self, claim: Progress) -> Obligation:
+        """In the situation of the claim, some option may be taken."""
+
     def prove_parts(self) -> list[Obligation]:
-        """What a counter counts is part of what it says it is part of."""
+        """Side conditions of counters: parts of others, tilings."""
 
     def vacuous(self, transition: Transition) -> Obligation:
         """Some state allows the transition."""
@@ -113,9 +118,16 @@ TECHNIQUES = {
 }
 
 
+def group_order(group: str) -> tuple[int, int]:
+    """Safety (P1, P2, ...) before liveness (L1, ...) before lemmas."""
+    return ("PL".find(group[0]), int(group[1:])) if group != "lemma" else (2, 0)
+
+
 def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVERS[0]) -> Report:
     """Prove every property for any number of individuals, and survey small instances."""
     start = time.perf_counter()
+    background = ThreadPoolExecutor(1)  # the explorer is compiled and runs beside the solver
+    exploration = background.submit(survey, spec)
     prover = decider(spec, solver)
     report = Report(spec, prover.solver_name)
     transitions = list(spec.transitions.values())
@@ -135,6 +147,9 @@ def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVE
     for choice in spec.choices:
         proofs = tuple(prover.prove_choice(choice))
         report.rows.append(Row(choice.group, choice.name, choice.doc, "case split", proofs))
+    for claim in spec.progress.values():
+        row = Row(claim.group, claim.name, claim.doc, "witnesses", (prover.prove_progress(claim),))
+        report.rows.append(row)
     changes = tuple(by_property.pop("changes something"))
     report.rows.append(Row("P14", "no idle transition", "Every transition changes the state.", "two-state", changes))
     for name, count in spec.counts.items():
@@ -145,8 +160,9 @@ def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVE
         progress(f"vacuity of {transition.name}", len(transitions) + i + 1, total)
         report.vacuity.append(prover.vacuous(transition))
     progress("small instances", total - 1, total)
-    report.exploration = survey(spec)
-    report.rows.sort(key=lambda row: (row.group == "lemma", int(row.group[1:]) if row.group != "lemma" else 0))
+    report.exploration = exploration.result()
+    background.shutdown()
+    report.rows.sort(key=lambda row: group_order(row.group))
     report.seconds = time.perf_counter() - start
     progress("done", total, total)
     return report

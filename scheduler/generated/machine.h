@@ -14,7 +14,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "5df576b3b7e61a2bef3ae1991b0efd1c139ffcf7a755b1ab300a457a40c9aee3";
+inline constexpr std::string_view kSpecHash = "f940c48e46a0145f56a6c1b3a8be27c27667ca92a4cc8f568a3b60fbcaa97136";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

@@ -215,6 +215,9 @@ void Machine::recheck() const {
       if (!(!(copy_[c].host_of == h) || ((copy_[c].copy_state == CopyState::Spilling) || (copy_[c].copy_state == CopyState::Fetching)))) fail_invariant("only host copies have a host page", {c, h});
     }
   }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!((0 <= request_[r].computed) && (0 <= request_[r].pruned))) fail_invariant("computed and pruned are not negative", {r});
+  }
   for (BlockId b = 0; b < block_count(); ++b) {
     if (!(!(block_[b].block_state == BlockState::Owned) || (block_[b].refs == 1))) fail_invariant("owned block has its owner", {b});
   }
@@ -369,6 +372,9 @@ void Machine::recheck() const {
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     if (!(!((((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)) || (block_[b].block_state == BlockState::Fetching)) || (block_[b].refs == 0))) fail_invariant("no double free", {b});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    if (!(!(!(request_[r].request_state == RequestState::Absent)) || ((request_[r].known <= request_[r].limit) && (request_[r].limit <= (limits_.room + 1))))) fail_invariant("what was accepted can always be admitted again", {r});
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     std::int64_t total = 0;

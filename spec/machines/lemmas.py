@@ -70,3 +70,9 @@ def only_a_receiving_copy_has_tokens(c: Expr, r: Expr) -> Expr:
 def only_host_copies_have_a_host_page(c: Expr, h: Expr) -> Expr:
     """Only a spill or a fetch has a host page."""
     return host_of(c, h) >> copy_state(c).isin(C.SPILLING, C.FETCHING)
+
+
+@spec.lemma(r=Request)
+def computed_and_pruned_are_not_negative(r: Expr) -> Expr:
+    """Nothing less than nothing was computed or pruned."""
+    return (0 <= computed(r)) & (0 <= pruned(r))

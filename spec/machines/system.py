@@ -7,6 +7,7 @@ from . import (
     copy_properties,
     lemmas,
     memory_properties,
+    progress_properties,
 
     request,
     scope,
@@ -21,9 +22,10 @@ PARTS = (
     step,
     copy,
     memory_properties,
+    progress_properties,
     behaviour_properties,
     copy_properties,
-
+    progress_properties,
     lemmas,
     scope,
 )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tokenspeed.spec.counting import Claim, assumptions, delta_rule, is_part, right_at_the_start
-from tokenspeed.spec.expressions import BOOL, INT
+from tokenspeed.spec.expressions import BOOL, INT, SpecError, lift
 from tokenspeed.spec.interpreter import Index, Interpreter, State, Values
 from tokenspeed.spec.language import Parameter, Spec, Transition
 
@@ -177,7 +177,7 @@ def test_nothing_is_left_of_a_part_when_the_whole_is_0(size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_initial_value_is_the_sum(size: int) -> None:
-    """A counter starts at 0 with nothing counted, or at the constant that is the size of its sort."""
+    """A counter starts at 0 with nothing counted, or at the constant that is the total weight of its sort."""
     accepted = []
     for inside, weight, start in itertools.product([False, True], [-1, 0, 1, 2], [-1, 0, 1, 5, "SIZE"]):
         spec = Spec("start")
@@ -189,12 +189,35 @@ def test_the_initial_value_is_the_sum(size: int) -> None:
             "total",
             over=ball,
             of=lambda b, f=is_inside: f(b),
-            weight=lambda b, f=weighs: f(b),
+            weight=lambda b, f=weighs, w=weight, fixed=start == "SIZE": lift(w) if fixed else f(b),
             init=constant if start == "SIZE" else start,
             doc="",
         )
-        interpreter = Interpreter(spec, {"SIZE": size})
+        interpreter = Interpreter(spec, {"SIZE": size * weight})
         if holds(interpreter, right_at_the_start(spec.counts["total"]), size, interpreter.start()):
             accepted.append((inside, start))
             assert interpreter.initial[total.name] == sum(value((inside, weight)) for _ in range(size))
     assert set(accepted) == {(False, 0), (True, 0), (True, "SIZE")}
+
+
+def test_a_constant_is_the_total_of_one_thing_only() -> None:
+    """Two counters may not start at one constant with different weights: it cannot be both totals."""
+    spec = Spec("start")
+    ball = spec.sort("Ball", "b")
+    size = spec.constant("SIZE", 0, "balls")
+    inside = spec.variable("inside", ball, of=BOOL, init=True, doc="")
+    spec.count("total", over=ball, of=lambda b: inside(b), init=size, doc="")
+    spec.count("again", over=ball, of=lambda b: inside(b), init=size, doc="")
+    with pytest.raises(SpecError, match="SIZE"):
+        spec.count("heavy", over=ball, of=lambda b: inside(b), weight=lambda b: lift(2), init=size, doc="")
+
+
+def test_weights_that_vary_have_no_constant_total() -> None:
+    spec = Spec("start")
+    ball = spec.sort("Ball", "b")
+    size = spec.constant("SIZE", 0, "balls")
+    inside = spec.variable("inside", ball, of=BOOL, init=True, doc="")
+    weighs = spec.variable("weight", ball, of=INT, init=1, doc="")
+    total = spec.count("total", over=ball, of=lambda b: inside(b), weight=lambda b: weighs(b), init=size, doc="")
+    interpreter = Interpreter(spec, {"SIZE": 3})
+    assert not holds(interpreter, right_at_the_start(spec.counts[total.name]), 3, interpreter.start())

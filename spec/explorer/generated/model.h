@@ -257,7 +257,7 @@ inline constexpr std::array<std::string_view, 189> kGuards = {
     "retire:step DONE",
     "retire:no rows left"};
 
-inline constexpr std::array<std::string_view, 101> kInvariants = {
+inline constexpr std::array<std::string_view, 103> kInvariants = {
     "device reads no free block",
     "device works on launched steps",
     "no stale row",
@@ -303,6 +303,7 @@ inline constexpr std::array<std::string_view, 101> kInvariants = {
     "unused copy has no block",
     "only a receiving copy has tokens",
     "only host copies have a host page",
+    "computed and pruned are not negative",
     "owned block has its owner",
     "shared block has a holder",
     "limbo ends",
@@ -340,6 +341,7 @@ inline constexpr std::array<std::string_view, 101> kInvariants = {
     "a step counts as writing what it computes",
     "no use after free",
     "no double free",
+    "what was accepted can always be admitted again",
     "count refs",
     "count blocks",
     "count capacity",
@@ -360,7 +362,7 @@ inline constexpr std::array<std::string_view, 101> kInvariants = {
     "count held_room",
     "count idle_room"};
 
-inline constexpr std::array<std::string_view, 20> kActions = {
+inline constexpr std::array<std::string_view, 23> kActions = {
     "only the device ends a step",
     "a launched step is executed",
     "rows join planned steps and leave done ones",
@@ -380,10 +382,13 @@ inline constexpr std::array<std::string_view, 20> kActions = {
     "what is committed is never rolled back",
     "a landed row yields what was accepted",
     "a finished request has output",
-    "only running requests get tokens"};
+    "only running requests get tokens",
+    "the oldest running request is never retracted",
+    "a request keeps its place",
+    "a retraction frees something"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
 // The constants of an instance, and the guards that are switched off.
 struct Instance {
@@ -1568,48 +1573,44 @@ struct Model {
       }
     }
     if (all || kIsProperty[45]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 45;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!((0 <= pre.computed[r]) && (0 <= pre.pruned[r]))) return 45;
       }
     }
     if (all || kIsProperty[46]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 46;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 46;
       }
     }
     if (all || kIsProperty[47]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 47;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 47;
       }
     }
     if (all || kIsProperty[48]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 48;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.stamp[b] <= pre.opened)) return 48;
       }
     }
     if (all || kIsProperty[49]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 49;
-          }
-        }
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 49;
       }
     }
     if (all || kIsProperty[50]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 50;
+        for (int q = 0; q <= NR - 1; ++q) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 50;
           }
         }
       }
     }
     if (all || kIsProperty[51]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 51;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int c = 0; c <= NB - 1; ++c) {
+            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 51;
           }
         }
       }
@@ -1617,10 +1618,8 @@ struct Model {
     if (all || kIsProperty[52]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int q = 0; q <= NR - 1; ++q) {
-            for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 52;
-            }
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 52;
           }
         }
       }
@@ -1628,8 +1627,10 @@ struct Model {
     if (all || kIsProperty[53]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 53;
+          for (int q = 0; q <= NR - 1; ++q) {
+            for (int b = 0; b <= NB - 1; ++b) {
+              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 53;
+            }
           }
         }
       }
@@ -1637,163 +1638,177 @@ struct Model {
     if (all || kIsProperty[54]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 54;
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 54;
+          }
         }
       }
     }
     if (all || kIsProperty[55]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 55;
-          }
+          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 55;
         }
       }
     }
     if (all || kIsProperty[56]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 56;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 56;
+          }
+        }
       }
     }
     if (all || kIsProperty[57]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 57;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 57;
       }
     }
     if (all || kIsProperty[58]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 58;
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 58;
       }
     }
     if (all || kIsProperty[59]) {
-      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 59;
-    }
-    if (all || kIsProperty[60]) {
-      if (!((pre.held_room + pre.idle_room) == k.room)) return 60;
-    }
-    if (all || kIsProperty[61]) {
-      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 61;
-    }
-    if (all || kIsProperty[62]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 62;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 59;
+        }
       }
     }
+    if (all || kIsProperty[60]) {
+      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 60;
+    }
+    if (all || kIsProperty[61]) {
+      if (!((pre.held_room + pre.idle_room) == k.room)) return 61;
+    }
+    if (all || kIsProperty[62]) {
+      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 62;
+    }
     if (all || kIsProperty[63]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 63;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 63;
       }
     }
     if (all || kIsProperty[64]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 64;
-        }
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 64;
       }
     }
     if (all || kIsProperty[65]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 65;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 65;
+        }
       }
     }
     if (all || kIsProperty[66]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 66;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 66;
       }
     }
     if (all || kIsProperty[67]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 67;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 67;
       }
     }
     if (all || kIsProperty[68]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 68;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 68;
       }
     }
     if (all || kIsProperty[69]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 69;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 69;
       }
     }
     if (all || kIsProperty[70]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 70;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 70;
       }
     }
     if (all || kIsProperty[71]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 71;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 71;
       }
     }
     if (all || kIsProperty[72]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 72;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 72;
       }
     }
     if (all || kIsProperty[73]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 73;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 73;
       }
     }
     if (all || kIsProperty[74]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 74;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 74;
       }
     }
     if (all || kIsProperty[75]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 75;
-          }
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 75;
         }
       }
     }
     if (all || kIsProperty[76]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 76;
+        for (int z = 0; z <= NS - 1; ++z) {
+          for (int r = 0; r <= NR - 1; ++r) {
+            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 76;
+          }
         }
       }
     }
     if (all || kIsProperty[77]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 77;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 77;
+        }
       }
     }
     if (all || kIsProperty[78]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 78;
-          }
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 78;
       }
     }
     if (all || kIsProperty[79]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 79;
+            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 79;
           }
         }
       }
     }
     if (all || kIsProperty[80]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 80;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 80;
+          }
         }
       }
     }
     if (all || kIsProperty[81]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 81;
+        }
+      }
+    }
+    if (all || kIsProperty[82]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 81;
+        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 82;
+      }
+    }
+    if (all || kIsProperty[83]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 83;
       }
     }
     if (all) {
@@ -1802,7 +1817,7 @@ struct Model {
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.holds[each_r][b]) total += 1;
         }
-        if (total != pre.refs[b]) return 82;
+        if (total != pre.refs[b]) return 84;
       }
     }
     if (all) {
@@ -1811,7 +1826,7 @@ struct Model {
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += 1;
         }
-        if (total != pre.blocks[r]) return 83;
+        if (total != pre.blocks[r]) return 85;
       }
     }
     if (all) {
@@ -1820,7 +1835,7 @@ struct Model {
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += k.page;
         }
-        if (total != pre.capacity[r]) return 84;
+        if (total != pre.capacity[r]) return 86;
       }
     }
     if (all) {
@@ -1829,7 +1844,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += 1;
         }
-        if (total != pre.pending[r]) return 85;
+        if (total != pre.pending[r]) return 87;
       }
     }
     if (all) {
@@ -1838,7 +1853,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
         }
-        if (total != pre.sampling[r]) return 86;
+        if (total != pre.sampling[r]) return 88;
       }
     }
     if (all) {
@@ -1847,7 +1862,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
         }
-        if (total != pre.flying[r]) return 87;
+        if (total != pre.flying[r]) return 89;
       }
     }
     if (all) {
@@ -1856,7 +1871,7 @@ struct Model {
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.in_step[s][each_r]) total += 1;
         }
-        if (total != pre.rows[s]) return 88;
+        if (total != pre.rows[s]) return 90;
       }
     }
     if (all) {
@@ -1865,7 +1880,7 @@ struct Model {
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.block_of[each_c][b]) total += 1;
         }
-        if (total != pre.copies[b]) return 89;
+        if (total != pre.copies[b]) return 91;
       }
     }
     if (all) {
@@ -1874,7 +1889,7 @@ struct Model {
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.host_of[each_c][h]) total += 1;
         }
-        if (total != pre.host_copies[h]) return 90;
+        if (total != pre.host_copies[h]) return 92;
       }
     }
     if (all) {
@@ -1883,7 +1898,7 @@ struct Model {
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += 1;
         }
-        if (total != pre.inbound[r]) return 91;
+        if (total != pre.inbound[r]) return 93;
       }
     }
     if (all) {
@@ -1892,7 +1907,7 @@ struct Model {
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += pre.copy_tokens[each_c];
         }
-        if (total != pre.arriving[r]) return 92;
+        if (total != pre.arriving[r]) return 94;
       }
     }
     if (all) {
@@ -1900,56 +1915,56 @@ struct Model {
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
-      if (total != pre.free) return 93;
+      if (total != pre.free) return 95;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
       }
-      if (total != pre.held) return 94;
+      if (total != pre.held) return 96;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
       }
-      if (total != pre.cached) return 95;
+      if (total != pre.cached) return 97;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
       }
-      if (total != pre.fetching) return 96;
+      if (total != pre.fetching) return 98;
     }
     if (all) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
       }
-      if (total != pre.spare_pages) return 97;
+      if (total != pre.spare_pages) return 99;
     }
     if (all) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
       }
-      if (total != pre.used_pages) return 98;
+      if (total != pre.used_pages) return 100;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
       }
-      if (total != pre.held_room) return 99;
+      if (total != pre.held_room) return 101;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
       }
-      if (total != pre.idle_room) return 100;
+      if (total != pre.idle_room) return 102;
     }
     return -1;
   }
@@ -2021,6 +2036,21 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 19;
       }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      bool given = true;
+      for (int every_r = 0; every_r <= NR - 1; ++every_r) {
+        if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
+      }
+      if (given) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 20;
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 21;
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 22;
     }
     return -1;
   }

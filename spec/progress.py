@@ -1,0 +1,102 @@
+"""Progress claims: in a certain situation, at least one of some transitions may be taken.
+
+A claim may need an individual that is known to exist only because something was counted: a *witness*. Which witnesses a
+counter gives, and why, is written in counting.py. A claim may also be given facts about all individuals of a sort
+("all others arrived later"), which are assumed for the state of the claim.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from . import counting
+from .expressions import Expr, lift
+from .language import Parameter, Sort, Spec, Variable
+
+
+@dataclass(frozen=True)
+class Option:
+    """A transition and its arguments, in order."""
+
+    transition: str
+    arguments: tuple[Expr, ...]
+
+
+@dataclass(eq=False)
+class Progress:
+    """When all of `conditions` hold, one of `options` may be taken.
+
+    `witnesses` are parameters of which the formula beside them may be assumed; `given` holds for all individuals.
+    """
+
+    name: str
+    group: str
+    parameters: tuple[Parameter, ...]
+    doc: str
+    spec: Spec
+    conditions: list[Expr] = field(default_factory=list)
+    witnesses: list[tuple[Parameter, Expr]] = field(default_factory=list)
+    given: list[tuple[Parameter, Expr]] = field(default_factory=list)
+    options: list[Option] = field(default_factory=list)
+
+    def when(self, condition: Expr) -> None:
+        """The situation of the claim."""
+        self.conditions.append(condition)
+
+    def for_all(self, sort: Sort, fact: Callable[[Expr], Expr]) -> None:
+        """The fact holds of every individual of the sort."""
+        parameter = Parameter(f"every_{sort.letter}{len(self.given)}", sort.name)
+        self.given.append((parameter, fact(parameter.expr)))
+
+    def one_of(self, counter: Variable, *index: Expr) -> Expr:
+        """An individual that the counter counts, if it counts any."""
+        count = self.spec.counts[counter.name]
+        return self._witness(count.over.type, lambda x: counting.counted(count, index, x))
+
+    def one_more(self, large: Expr, small: Expr) -> Expr:
+        """An individual that the first counter counts and the second does not, if the first is larger."""
+        counts = [(self.spec.counts[read.args[0].name], read.args[1:]) for read in (large, small)]
+        return self._witness(counts[0][0].over.type, lambda x: counting.counted_more(*counts[0], *counts[1], x))
+
+    def covering(self, counter: Variable, index: Expr, at: Expr) -> Expr:
+        """The individual of a tiling that covers the position, if it lies within the tiled range."""
+        tiling = self.spec.tilings[counter.name]
+        over = self.spec.counts[counter.name].over.type
+        return self._witness(over, lambda x: counting.covered(self.spec, tiling, index, at, x))
+
+    def then(self, transition: str, *arguments: Expr | int) -> None:
+        """An option: this transition with these arguments."""
+        self.options.append(Option(transition, tuple(lift(a) for a in arguments)))
+
+    def _witness(self, sort: str, fact: Callable[[Expr], Expr]) -> Expr:
+        parameter = Parameter(f"some_{self.spec.sorts[sort].letter}{len(self.witnesses)}", sort)
+        self.witnesses.append((parameter, fact(parameter.expr)))
+        return parameter.expr
+
+    def enabled(self, option: Option) -> Expr:
+        """The formula that says that the option's transition may be taken."""
+        transition = self.spec.transitions[option.transition]
+        names = {p.name: a for p, a in zip(transition.parameters, option.arguments, strict=True)}
+        result = lift(True)
+        for guard in transition.guards:
+            result = result & counting.substituted(guard.condition, names)
+        return result
+
+
+def progress(spec: Spec, group: str, **sorts: Sort) -> Callable[[Callable[..., None]], Progress]:
+    """Decorator: a function that fills in a `Progress` becomes a claim; its docstring is what users read."""
+    parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
+
+    def declare(body: Callable[..., None]) -> Progress:
+        name = body.__name__.replace("_", " ")
+        claim = Progress(name, group, parameters, inspect.getdoc(body) or "", spec)
+        body(claim, *[p.expr for p in parameters])
+        spec.progress[name] = claim
+        return claim
+
+    return declare
+
+
+__all__ = ["Option", "Progress", "progress"]
