@@ -104,7 +104,8 @@ Guard Machine::apply_match_tail(RequestId r, BlockId b) {
   if (!(request_[r].planned == request_[r].capacity)) return Guard::match_tail__behind_whole_blocks;
   if (!(block_[b].fill < limits_.page)) return Guard::match_tail__partial;
   if (!((request_[r].planned + block_[b].fill) < request_[r].known)) return Guard::match_tail__last_token_recomputed;
-  if (!((block_[b].stamp <= globals_.landed) && (block_[b].copies == 0))) return Guard::match_tail__quiet;
+  if (!(block_[b].stamp <= globals_.landed)) return Guard::match_tail__not_in_flight;
+  if (!(block_[b].copies == 0)) return Guard::match_tail__not_being_copied;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
@@ -181,7 +182,8 @@ Guard Machine::apply_release_owned(RequestId r, BlockId b) {
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::release_owned__block_OWNED;
   if (!(holds(r, b))) return Guard::release_owned__held;
   if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && (block_[b].position == request_[r].pruned)) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1))))) return Guard::release_owned__leaves__or_behind_the_window;
-  if (!((request_[r].last_step <= globals_.landed) && (block_[b].copies == 0))) return Guard::release_owned__not_in_flight;
+  if (!(request_[r].last_step <= globals_.landed)) return Guard::release_owned__not_in_flight;
+  if (!(block_[b].copies == 0)) return Guard::release_owned__not_being_copied;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
@@ -299,7 +301,8 @@ Guard Machine::apply_keep_tail(RequestId r, BlockId b) {
   if (!(holds(r, b))) return Guard::keep_tail__held;
   if (!(block_[b].position < request_[r].computed)) return Guard::keep_tail__has_tokens;
   if (!(request_[r].computed <= (block_[b].position + limits_.page))) return Guard::keep_tail__is_the_tail;
-  if (!((request_[r].last_step <= globals_.landed) && (request_[r].inbound == 0))) return Guard::keep_tail__not_in_flight;
+  if (!(request_[r].last_step <= globals_.landed)) return Guard::keep_tail__not_in_flight;
+  if (!(request_[r].inbound == 0)) return Guard::keep_tail__nothing_arriving;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
@@ -328,7 +331,8 @@ Guard Machine::apply_keep_tail(RequestId r, BlockId b) {
 Guard Machine::apply_reap(BlockId b) {
   if (b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Limbo)) return Guard::reap__block_LIMBO;
-  if (!((block_[b].stamp <= globals_.landed) && (block_[b].copies == 0))) return Guard::reap__not_in_flight;
+  if (!(block_[b].stamp <= globals_.landed)) return Guard::reap__not_in_flight;
+  if (!(block_[b].copies == 0)) return Guard::reap__not_being_copied;
   block_[b].block_state = BlockState::Free;
   globals_.free = globals_.free + 1;
   globals_.held = globals_.held + -1;
@@ -342,7 +346,8 @@ Guard Machine::apply_reap(BlockId b) {
 Guard Machine::apply_evict(BlockId b) {
   if (b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Cached)) return Guard::evict__block_CACHED;
-  if (!((block_[b].stamp <= globals_.landed) && (block_[b].copies == 0))) return Guard::evict__not_in_flight;
+  if (!(block_[b].stamp <= globals_.landed)) return Guard::evict__not_in_flight;
+  if (!(block_[b].copies == 0)) return Guard::evict__not_being_copied;
   block_[b].block_state = BlockState::Free;
   block_[b].fill = 0;
   globals_.free = globals_.free + 1;

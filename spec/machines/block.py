@@ -30,6 +30,12 @@ def give_back(t: Transition, r: Expr, b: Expr) -> None:
     drop(t, r, b)
 
 
+def quiet(t: Transition, b: Expr) -> None:
+    """Guards: no step in flight and no copy touches the block for a former holder."""
+    t.guard("not in flight", stamp(b) <= landed())
+    t.guard("not being copied", copies(b) == 0)
+
+
 def count_as(t: Transition, **changes: int) -> None:
     """Effects: the pool's counters, and the room in block tables, which goes with `held_room`."""
     for name, by in changes.items():
@@ -77,7 +83,7 @@ def match_tail(t: Transition, r: Expr, b: Expr) -> None:
     t.guard("behind whole blocks", planned(r) == capacity(r))
     t.guard("partial", fill(b) < PAGE)
     t.guard("last token recomputed", planned(r) + fill(b) < known(r))
-    t.guard("quiet", quiet(b))
+    quiet(t, b)
     take(t, r, b)
     t.add(planned[r], fill(b))
     t.add(computed[r], fill(b))
@@ -112,7 +118,8 @@ def release_owned(t: Transition, r: Expr, b: Expr) -> None:
     """No step in flight has the request and no copy the block: it is free at once."""
     t.move(block_state[b], B.OWNED, B.FREE)
     give_back(t, r, b)
-    t.guard("not in flight", (last_step(r) <= landed()) & (copies(b) == 0))
+    t.guard("not in flight", last_step(r) <= landed())
+    t.guard("not being copied", copies(b) == 0)
     count_as(t, free=1, held=-1, room=-1)
 
 
@@ -153,7 +160,8 @@ def keep_tail(t: Transition, r: Expr, b: Expr) -> None:
     t.guard("held", holds(r, b))
     t.guard("has tokens", position(b) < computed(r))
     t.guard("is the tail", computed(r) <= position(b) + PAGE)
-    t.guard("not in flight", (last_step(r) <= landed()) & (inbound(r) == 0))
+    t.guard("not in flight", last_step(r) <= landed())
+    t.guard("nothing arriving", inbound(r) == 0)
     drop(t, r, b)
     t.set(fill[b], computed(r) - position(b))
     t.set(stamp[b], last_step(r))
@@ -164,7 +172,7 @@ def keep_tail(t: Transition, r: Expr, b: Expr) -> None:
 def reap(t: Transition, b: Expr) -> None:
     """The last step or copy that could touch a released block has ended."""
     t.move(block_state[b], B.LIMBO, B.FREE)
-    t.guard("not in flight", quiet(b))
+    quiet(t, b)
     count_as(t, free=1, held=-1)
 
 
@@ -172,6 +180,6 @@ def reap(t: Transition, b: Expr) -> None:
 def evict(t: Transition, b: Expr) -> None:
     """A cached block makes room."""
     t.move(block_state[b], B.CACHED, B.FREE)
-    t.guard("not in flight", quiet(b))
+    quiet(t, b)
     t.set(fill[b], 0)
     count_as(t, free=1, cached=-1)

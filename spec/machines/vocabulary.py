@@ -225,8 +225,3 @@ def idle(b: Expr) -> Expr:
 def end_of_table(r: Expr) -> Expr:
     """The position behind the last block of the request."""
     return pruned(r) + capacity(r)
-
-
-def quiet(b: Expr) -> Expr:
-    """No step in flight and no copy touches the block for a former holder."""
-    return (stamp(b) <= landed()) & (copies(b) == 0)

@@ -60,6 +60,7 @@ def everything(solver: str) -> dict[tuple[str, str, str], str]:
         obligations += [*prover.prove_transition(transition), prover.vacuous(transition)]
     for choice in SPEC.choices:
         obligations += prover.prove_choice(choice)
+    obligations += [prover.prove_progress(claim) for claim in SPEC.progress.values()]
     return answers(obligations)
 
 
@@ -202,8 +203,9 @@ def exploration() -> Exploration:
 
 @pytest.fixture
 def smaller(exploration: Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Saves time: only the transitions that take part in a choice, and small instances searched once."""
+    """Saves time: only transitions of choices and progress claims, and small instances searched once."""
     names = {name for choice in SPEC.choices for name in choice.transitions}
+    names |= {option.transition for claim in SPEC.progress.values() for option in claim.options}
     monkeypatch.setattr(SPEC, "transitions", {n: t for n, t in SPEC.transitions.items() if n in names})
     monkeypatch.setattr("tokenspeed.spec.verify.survey", lambda _: exploration)
 

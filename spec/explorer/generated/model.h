@@ -66,7 +66,7 @@ inline constexpr std::array<std::string_view, 44> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 189> kGuards = {
+inline constexpr std::array<std::string_view, 194> kGuards = {
     "match_shared:block SHARED",
     "match_shared:request WAITING",
     "match_shared:next in sequence",
@@ -86,7 +86,8 @@ inline constexpr std::array<std::string_view, 189> kGuards = {
     "match_tail:behind whole blocks",
     "match_tail:partial",
     "match_tail:last token recomputed",
-    "match_tail:quiet",
+    "match_tail:not in flight",
+    "match_tail:not being copied",
     "allocate:block FREE",
     "allocate:request PREFILL/DECODE",
     "allocate:needs room",
@@ -99,6 +100,7 @@ inline constexpr std::array<std::string_view, 189> kGuards = {
     "release_owned:held",
     "release_owned:leaves, or behind the window",
     "release_owned:not in flight",
+    "release_owned:not being copied",
     "release_to_limbo:block OWNED",
     "release_to_limbo:held",
     "release_to_limbo:leaves, or behind the window",
@@ -117,10 +119,13 @@ inline constexpr std::array<std::string_view, 189> kGuards = {
     "keep_tail:has tokens",
     "keep_tail:is the tail",
     "keep_tail:not in flight",
+    "keep_tail:nothing arriving",
     "reap:block LIMBO",
     "reap:not in flight",
+    "reap:not being copied",
     "evict:block CACHED",
     "evict:not in flight",
+    "evict:not being copied",
     "spill:block SHARED/CACHED",
     "spill:host EMPTY",
     "spill:copy IDLE",
@@ -562,7 +567,8 @@ struct Model {
         if (!k.dropped[16] && !(pre.planned[r] == pre.capacity[r])) continue;
         if (!k.dropped[17] && !(pre.fill[b] < k.page)) continue;
         if (!k.dropped[18] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
-        if (!k.dropped[19] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
+        if (!k.dropped[19] && !(pre.stamp[b] <= pre.landed)) continue;
+        if (!k.dropped[20] && !(pre.copies[b] == 0)) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         post.holds[r][b] = static_cast<std::int8_t>(true);
@@ -581,9 +587,9 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[20] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
-        if (!k.dropped[21] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[22] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
+        if (!k.dropped[21] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[22] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[23] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
@@ -600,11 +606,11 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[23] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[24] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[25] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[26] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
-        if (!k.dropped[27] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[24] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[25] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[26] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[27] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
+        if (!k.dropped[28] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
         post.fill[b] = static_cast<std::int8_t>(k.page);
@@ -613,10 +619,11 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[28] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[29] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[30] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[31] && !((pre.last_step[r] <= pre.landed) && (pre.copies[b] == 0))) continue;
+        if (!k.dropped[29] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[30] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[31] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[32] && !(pre.last_step[r] <= pre.landed)) continue;
+        if (!k.dropped[33] && !(pre.copies[b] == 0)) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
@@ -633,10 +640,10 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[32] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[33] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[34] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[35] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
+        if (!k.dropped[34] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[35] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[36] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[37] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
@@ -652,10 +659,10 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[36] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[37] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[38] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[39] && !(1 < pre.refs[b])) continue;
+        if (!k.dropped[38] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[39] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[40] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[41] && !(1 < pre.refs[b])) continue;
         State post = pre;
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
@@ -668,10 +675,10 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[40] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[41] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[42] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[43] && !(pre.refs[b] == 1)) continue;
+        if (!k.dropped[42] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[43] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[44] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[45] && !(pre.refs[b] == 1)) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
@@ -689,12 +696,13 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[44] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[45] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-        if (!k.dropped[46] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[47] && !(pre.position[b] < pre.computed[r])) continue;
-        if (!k.dropped[48] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
-        if (!k.dropped[49] && !((pre.last_step[r] <= pre.landed) && (pre.inbound[r] == 0))) continue;
+        if (!k.dropped[46] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[47] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
+        if (!k.dropped[48] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[49] && !(pre.position[b] < pre.computed[r])) continue;
+        if (!k.dropped[50] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
+        if (!k.dropped[51] && !(pre.last_step[r] <= pre.landed)) continue;
+        if (!k.dropped[52] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         post.holds[r][b] = static_cast<std::int8_t>(false);
@@ -711,8 +719,9 @@ struct Model {
       }
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[50] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
-      if (!k.dropped[51] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
+      if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
+      if (!k.dropped[54] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[55] && !(pre.copies[b] == 0)) continue;
       State post = pre;
       post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
       post.free = static_cast<std::int8_t>(pre.free + 1);
@@ -720,8 +729,9 @@ struct Model {
       found(post, Transition::reap, std::array<int, 4>{b, 0, 0, 0});
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[52] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-      if (!k.dropped[53] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
+      if (!k.dropped[56] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+      if (!k.dropped[57] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[58] && !(pre.copies[b] == 0)) continue;
       State post = pre;
       post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
       post.fill[b] = static_cast<std::int8_t>(0);
@@ -732,9 +742,9 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[54] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
-          if (!k.dropped[55] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
-          if (!k.dropped[56] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+          if (!k.dropped[59] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
+          if (!k.dropped[60] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
+          if (!k.dropped[61] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
           State post = pre;
           post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
@@ -754,11 +764,11 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[57] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
-          if (!k.dropped[58] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[59] && !(!pre.copying[c])) continue;
-          if (!k.dropped[60] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[61] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          if (!k.dropped[62] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+          if (!k.dropped[63] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[64] && !(!pre.copying[c])) continue;
+          if (!k.dropped[65] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[66] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
           State post = pre;
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -773,9 +783,9 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[62] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
-          if (!k.dropped[63] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-          if (!k.dropped[64] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+          if (!k.dropped[67] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+          if (!k.dropped[68] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+          if (!k.dropped[69] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
           State post = pre;
           post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
@@ -795,11 +805,11 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[65] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
-          if (!k.dropped[66] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[67] && !(!pre.copying[c])) continue;
-          if (!k.dropped[68] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[69] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+          if (!k.dropped[70] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+          if (!k.dropped[71] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[72] && !(!pre.copying[c])) continue;
+          if (!k.dropped[73] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[74] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
           State post = pre;
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -814,8 +824,8 @@ struct Model {
       }
     }
     for (int h = 0; h <= NH - 1; ++h) {
-      if (!k.dropped[70] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-      if (!k.dropped[71] && !(pre.host_copies[h] == 0)) continue;
+      if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+      if (!k.dropped[76] && !(pre.host_copies[h] == 0)) continue;
       State post = pre;
       post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
       post.host_position[h] = static_cast<std::int8_t>(0);
@@ -827,11 +837,11 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[72] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-          if (!k.dropped[73] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[74] && !(pre.position[b] < pre.computed[r])) continue;
-          if (!k.dropped[75] && !(pre.inbound[r] == 0)) continue;
-          if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+          if (!k.dropped[77] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+          if (!k.dropped[78] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[79] && !(pre.position[b] < pre.computed[r])) continue;
+          if (!k.dropped[80] && !(pre.inbound[r] == 0)) continue;
+          if (!k.dropped[81] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
           State post = pre;
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
           post.block_of[c][b] = static_cast<std::int8_t>(true);
@@ -843,9 +853,9 @@ struct Model {
     }
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[77] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
-        if (!k.dropped[78] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[79] && !(!pre.copying[c])) continue;
+        if (!k.dropped[82] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+        if (!k.dropped[83] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[84] && !(!pre.copying[c])) continue;
         State post = pre;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -857,15 +867,15 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[80] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[81] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[82] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[83] && !(pre.pending[r] == 0)) continue;
-            if (!k.dropped[84] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[85] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[86] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[87] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
-            if (!k.dropped[88] && !(1 <= n)) continue;
+            if (!k.dropped[85] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[86] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[87] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[88] && !(pre.pending[r] == 0)) continue;
+            if (!k.dropped[89] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[90] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[91] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[92] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+            if (!k.dropped[93] && !(1 <= n)) continue;
             State post = pre;
             post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
             post.block_of[c][b] = static_cast<std::int8_t>(true);
@@ -884,11 +894,11 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[89] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[90] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[91] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[92] && !(!pre.copying[c])) continue;
-          if (!k.dropped[93] && !(pre.request_of[c][r])) continue;
+          if (!k.dropped[94] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[95] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[96] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[97] && !(!pre.copying[c])) continue;
+          if (!k.dropped[98] && !(pre.request_of[c][r])) continue;
           State post = pre;
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -905,11 +915,11 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[94] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[95] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[96] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[97] && !(!pre.copying[c])) continue;
-          if (!k.dropped[98] && !(pre.request_of[c][r])) continue;
+          if (!k.dropped[99] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[100] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[102] && !(!pre.copying[c])) continue;
+          if (!k.dropped[103] && !(pre.request_of[c][r])) continue;
           State post = pre;
           post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
@@ -926,11 +936,11 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[99] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-          if (!k.dropped[100] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[102] && !(!pre.copying[c])) continue;
-          if (!k.dropped[103] && !(pre.request_of[c][r])) continue;
+          if (!k.dropped[104] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+          if (!k.dropped[105] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[106] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[107] && !(!pre.copying[c])) continue;
+          if (!k.dropped[108] && !(pre.request_of[c][r])) continue;
           State post = pre;
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -944,7 +954,7 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[104] && !(pre.copying[c])) continue;
+      if (!k.dropped[109] && !(pre.copying[c])) continue;
       State post = pre;
       post.copying[c] = static_cast<std::int8_t>(false);
       found(post, Transition::copy_done, std::array<int, 4>{c, 0, 0, 0});
@@ -953,11 +963,11 @@ struct Model {
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[105] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
-            if (!k.dropped[106] && !(tokens < most)) continue;
-            if (!k.dropped[107] && !(most <= (k.room + 1))) continue;
-            if (!k.dropped[108] && !(pre.newest_arrival < turn)) continue;
-            if (!k.dropped[109] && !(1 <= tokens)) continue;
+            if (!k.dropped[110] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+            if (!k.dropped[111] && !(tokens < most)) continue;
+            if (!k.dropped[112] && !(most <= (k.room + 1))) continue;
+            if (!k.dropped[113] && !(pre.newest_arrival < turn)) continue;
+            if (!k.dropped[114] && !(1 <= tokens)) continue;
             State post = pre;
             post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
             post.prompt[r] = static_cast<std::int8_t>(tokens);
@@ -971,41 +981,41 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[110] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[115] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
       found(post, Transition::admit, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[111] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[112] && !(pre.prompt[r] < pre.known[r])) continue;
+      if (!k.dropped[116] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[117] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::finish, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[113] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
+      if (!k.dropped[118] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[114] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[115] && !(1 <= pre.blocks[r])) continue;
-        if (!k.dropped[116] && !(pre.pending[r] == 0)) continue;
-        if (!k.dropped[117] && !(pre.known[r] < pre.limit[r])) continue;
-        if (!k.dropped[118] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
-        if (!k.dropped[119] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        if (!k.dropped[119] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[120] && !(1 <= pre.blocks[r])) continue;
+        if (!k.dropped[121] && !(pre.pending[r] == 0)) continue;
+        if (!k.dropped[122] && !(pre.known[r] < pre.limit[r])) continue;
+        if (!k.dropped[123] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
+        if (!k.dropped[124] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
         post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         found(post, Transition::retract, std::array<int, 4>{r, o, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[120] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[121] && !(pre.blocks[r] == 0)) continue;
-      if (!k.dropped[122] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[125] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[126] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[127] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
       post.planned[r] = static_cast<std::int8_t>(0);
@@ -1014,16 +1024,16 @@ struct Model {
       found(post, Transition::requeue, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[123] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[124] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[128] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[129] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
       found(post, Transition::close, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[125] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[126] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[127] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[130] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[131] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[132] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
       post.arrival[r] = static_cast<std::int8_t>(0);
@@ -1037,8 +1047,8 @@ struct Model {
       found(post, Transition::recycle, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[128] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[129] && !(pre.opened == pre.launched)) continue;
+      if (!k.dropped[133] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[134] && !(pre.opened == pre.launched)) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
       post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
@@ -1047,10 +1057,10 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[130] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-        if (!k.dropped[131] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[132] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[133] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+        if (!k.dropped[136] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[137] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[138] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
         post.in_step[s][r] = static_cast<std::int8_t>(true);
         post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
@@ -1067,15 +1077,15 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[134] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-            if (!k.dropped[136] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[137] && !(pre.in_step[s][r])) continue;
-            if (!k.dropped[138] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[139] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[140] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[141] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[142] && !(1 <= n)) continue;
+            if (!k.dropped[139] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[140] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+            if (!k.dropped[141] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[142] && !(pre.in_step[s][r])) continue;
+            if (!k.dropped[143] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[144] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[145] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[146] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[147] && !(1 <= n)) continue;
             State post = pre;
             post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
             post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
@@ -1095,15 +1105,15 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[143] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[144] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-            if (!k.dropped[145] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[146] && !(pre.in_step[s][r])) continue;
-            if (!k.dropped[147] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[148] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[149] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[150] && !((pre.planned[r] + n) == pre.known[r])) continue;
-            if (!k.dropped[151] && !(1 <= n)) continue;
+            if (!k.dropped[148] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[149] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+            if (!k.dropped[150] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[151] && !(pre.in_step[s][r])) continue;
+            if (!k.dropped[152] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[153] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[154] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[155] && !((pre.planned[r] + n) == pre.known[r])) continue;
+            if (!k.dropped[156] && !(1 <= n)) continue;
             State post = pre;
             post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
             post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
@@ -1125,15 +1135,15 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[152] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-          if (!k.dropped[153] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-          if (!k.dropped[154] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[155] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[156] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[157] && !(pre.position[b] <= pre.planned[r])) continue;
-          if (!k.dropped[158] && !((pre.planned[r] + 1) <= (pre.position[b] + k.page))) continue;
-          if (!k.dropped[159] && !(pre.row_tokens[s][r] == 0)) continue;
-          if (!k.dropped[160] && !((pre.planned[r] + 1) < pre.limit[r])) continue;
+          if (!k.dropped[157] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+          if (!k.dropped[158] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+          if (!k.dropped[159] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[160] && !(pre.in_step[s][r])) continue;
+          if (!k.dropped[161] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[162] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[163] && !((pre.planned[r] + 1) <= (pre.position[b] + k.page))) continue;
+          if (!k.dropped[164] && !(pre.row_tokens[s][r] == 0)) continue;
+          if (!k.dropped[165] && !((pre.planned[r] + 1) < pre.limit[r])) continue;
           State post = pre;
           post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + 1);
           post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + 1);
@@ -1154,17 +1164,17 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.width; ++n) {
-            if (!k.dropped[161] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-            if (!k.dropped[162] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-            if (!k.dropped[163] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[164] && !(pre.in_step[s][r])) continue;
-            if (!k.dropped[165] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[166] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[167] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[168] && !(1 <= pre.row_outputs[s][r])) continue;
-            if (!k.dropped[169] && !((pre.row_outputs[s][r] + n) <= k.width)) continue;
-            if (!k.dropped[170] && !((pre.planned[r] + n) < pre.limit[r])) continue;
-            if (!k.dropped[171] && !(1 <= n)) continue;
+            if (!k.dropped[166] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+            if (!k.dropped[167] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+            if (!k.dropped[168] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[169] && !(pre.in_step[s][r])) continue;
+            if (!k.dropped[170] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[171] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[172] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[173] && !(1 <= pre.row_outputs[s][r])) continue;
+            if (!k.dropped[174] && !((pre.row_outputs[s][r] + n) <= k.width)) continue;
+            if (!k.dropped[175] && !((pre.planned[r] + n) < pre.limit[r])) continue;
+            if (!k.dropped[176] && !(1 <= n)) continue;
             State post = pre;
             post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
             post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
@@ -1183,8 +1193,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[172] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[173] && !(1 <= pre.rows[s])) continue;
+      if (!k.dropped[177] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[178] && !(1 <= pre.rows[s])) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
       post.executing[s] = static_cast<std::int8_t>(true);
@@ -1192,15 +1202,15 @@ struct Model {
       found(post, Transition::launch, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[174] && !(pre.executing[s])) continue;
+      if (!k.dropped[179] && !(pre.executing[s])) continue;
       State post = pre;
       post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[175] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[176] && !(!pre.executing[s])) continue;
-      if (!k.dropped[177] && !(pre.number[s] == (pre.landed + 1))) continue;
+      if (!k.dropped[180] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[181] && !(!pre.executing[s])) continue;
+      if (!k.dropped[182] && !(pre.number[s] == (pre.landed + 1))) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, std::array<int, 4>{s, 0, 0, 0});
@@ -1208,12 +1218,12 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int accepted = 0; accepted <= k.width; ++accepted) {
-          if (!k.dropped[178] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-          if (!k.dropped[179] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-          if (!k.dropped[180] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[181] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[182] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[183] && !(0 <= accepted)) continue;
+          if (!k.dropped[183] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+          if (!k.dropped[184] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+          if (!k.dropped[185] && !(pre.in_step[s][r])) continue;
+          if (!k.dropped[186] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[187] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[188] && !(0 <= accepted)) continue;
           State post = pre;
           post.in_step[s][r] = static_cast<std::int8_t>(false);
           post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -1242,9 +1252,9 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[184] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[185] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-        if (!k.dropped[186] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[189] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[190] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+        if (!k.dropped[191] && !(pre.in_step[s][r])) continue;
         State post = pre;
         post.in_step[s][r] = static_cast<std::int8_t>(false);
         post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -1264,8 +1274,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[187] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[188] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[192] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[193] && !(pre.rows[s] == 0)) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
       post.landed = static_cast<std::int8_t>(pre.number[s]);
