@@ -61,8 +61,7 @@ void Scheduler::plan_decode(RequestId request) {
     if (machine_.planned(request) + 1 >= machine_.limit(request)) return;
     if (machine_.planned(request) == machine_.capacity(request) && !grow(request)) return;
     open_row(request);
-    const BlockId tail = machine_.tables().of(request)[machine_.planned(request) / config_.block_size];
-    require(machine_.apply_decode(open_->record, request, tail));
+    require(machine_.apply_decode(open_->record, request, 1));
     ++open_->decode_rows;
     close_row(request);
 }
@@ -76,17 +75,10 @@ void Scheduler::plan_prefill(RequestId request, std::int64_t budget) {
     chunk = std::min(chunk, machine_.capacity(request) - machine_.planned(request));
     if (chunk <= 0) return;
     open_row(request);
-    const auto& table = machine_.tables().of(request);
-    while (chunk > 0) {
-        const BlockId block = table[machine_.planned(request) / config_.block_size];
-        const std::int64_t room = config_.block_size - machine_.planned(request) % config_.block_size;
-        const std::int64_t tokens = std::min(chunk, room);
-        if (machine_.planned(request) + tokens == known) {
-            require(machine_.apply_prefill_last(open_->record, request, block, tokens));
-        } else {
-            require(machine_.apply_prefill(open_->record, request, block, tokens));
-        }
-        chunk -= tokens;
+    if (machine_.planned(request) + chunk == known) {
+        require(machine_.apply_prefill_last(open_->record, request, chunk));
+    } else {
+        require(machine_.apply_prefill(open_->record, request, chunk));
     }
     close_row(request);
 }

@@ -475,6 +475,7 @@ class Spec:
         for claim in self.progress.values():
             facts = [*claim.conditions, *[f for _, f in claim.witnesses], *[f"all {f}" for _, f in claim.given]]
             options = [f"{o.transition}({', '.join(map(to_text, o.arguments))})" for o in claim.options]
+            options += map(str, claim.alternatives)
             lines.append(f"progress {claim.name}: {'; '.join(map(str, facts))}: {' or '.join(options)}")
         lines += [f"choice {c.name}: {' '.join(c.transitions)} when {c.when}" for c in self.choices]
         return "\n".join(lines) + "\n"

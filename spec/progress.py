@@ -26,7 +26,7 @@ class Option:
 
 @dataclass(eq=False)
 class Progress:
-    """When all of `conditions` hold, one of `options` may be taken.
+    """When all of `conditions` hold, one of `options` may be taken, or one of `alternatives` holds.
 
     `witnesses` are parameters of which the formula beside them may be assumed; `given` holds for all individuals.
     """
@@ -40,6 +40,7 @@ class Progress:
     witnesses: list[tuple[Parameter, Expr]] = field(default_factory=list)
     given: list[tuple[Parameter, Expr]] = field(default_factory=list)
     options: list[Option] = field(default_factory=list)
+    alternatives: list[Expr] = field(default_factory=list)
 
     def when(self, condition: Expr) -> None:
         """The situation of the claim."""
@@ -70,10 +71,18 @@ class Progress:
         """An option: this transition with these arguments."""
         self.options.append(Option(transition, tuple(lift(a) for a in arguments)))
 
+    def or_holds(self, formula: Expr) -> None:
+        """An alternative that is a fact, not a transition."""
+        self.alternatives.append(formula)
+
     def _witness(self, sort: str, fact: Callable[[Expr], Expr]) -> Expr:
         parameter = Parameter(f"some_{self.spec.sorts[sort].letter}{len(self.witnesses)}", sort)
         self.witnesses.append((parameter, fact(parameter.expr)))
         return parameter.expr
+
+    def outcomes(self) -> list[Expr]:
+        """One of these formulas holds: an option may be taken, or an alternative is a fact."""
+        return [*[self.enabled(option) for option in self.options], *self.alternatives]
 
     def enabled(self, option: Option) -> Expr:
         """The formula that says that the option's transition may be taken."""
@@ -85,9 +94,12 @@ class Progress:
         return result
 
 
-def progress(spec: Spec, group: str, **sorts: Sort) -> Callable[[Callable[..., None]], Progress]:
-    """Decorator: a function that fills in a `Progress` becomes a claim; its docstring is what users read."""
-    parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
+def progress(spec: Spec, group: str, **sorts: Sort | str) -> Callable[[Callable[..., None]], Progress]:
+    """Decorator: a function that fills in a `Progress` becomes a claim; its docstring is what users read.
+
+    A parameter is given as a sort, or as INT.
+    """
+    parameters = tuple(Parameter(p, s.name if isinstance(s, Sort) else s) for p, s in sorts.items())
 
     def declare(body: Callable[..., None]) -> Progress:
         name = body.__name__.replace("_", " ")

@@ -331,7 +331,7 @@ class Prover:
         solver.add(*[self.evaluate(e, names, self.before) for e in (*claim.conditions, *[f for _, f in claim.witnesses])])
         for every, fact in claim.given:
             solver.add(*[self.evaluate(fact, names | {every.name: x}, self.before) for x in individuals[every.type]])
-        options = [self.evaluate(claim.enabled(o), names, self.before) for o in claim.options]
+        options = [self.evaluate(e, names, self.before) for e in claim.outcomes()]
         return self.decide(solver, z3.Not(z3.Or(*options)), claim.name, "one is possible", "progress")
 
     def prove_parts(self) -> list[Obligation]:

@@ -33,7 +33,7 @@ def reference_page(spec: Spec) -> str:
         out.append(f"| {c.group} | {c.name} | {c.doc} | `{_cell(formula)}` |")
     for claim in spec.progress.values():
         conditions = " and ".join(str(c) for c in claim.conditions)
-        options = " or ".join(o.transition for o in claim.options)
+        options = " or ".join([*[o.transition for o in claim.options], *map(str, claim.alternatives)])
         out.append(f"| {claim.group} | {claim.name} | {claim.doc} | `{_cell(f'{conditions} implies {options}')}` |")
     out += [
         "",

@@ -214,7 +214,7 @@ class Exporter:
         known += [
             f"(assert {formulas.for_all(Claim(every.name, (every,), fact), names)})" for every, fact in claim.given
         ]
-        none = conjunction([f"(not {formulas.term(claim.enabled(o), names)})" for o in claim.options])
+        none = conjunction([f"(not {formulas.term(e, names)})" for e in claim.outcomes()])
         preamble = self._preamble(
             f"The progress claim: {claim.doc}",
             [("Parameters and witnesses", declared), ("The situation", when), ("What is known", known)],

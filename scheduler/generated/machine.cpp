@@ -314,7 +314,6 @@ Guard Machine::apply_keep_tail(RequestId r, BlockId b) {
   request_[r].blocks = request_[r].blocks + -1;
   request_[r].capacity = request_[r].capacity - limits_.page;
   block_[b].fill = request_[r].computed - block_[b].position;
-  block_[b].stamp = request_[r].last_step;
   globals_.cached = globals_.cached + 1;
   globals_.held = globals_.held + -1;
   holds_.set(r, b, block_[b].position, false);
@@ -366,6 +365,7 @@ Guard Machine::apply_spill(CopyId c, BlockId b, HostId h) {
   if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::spill__copy_IDLE;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
   ghost_writes.add(ghost_.host_of, {c, h}, true);
@@ -401,6 +401,7 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
   if (!(host_[h].host_state == HostState::Filling)) return Guard::spill_done__host_FILLING;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.host_of, {c, h}, false);
 #endif
@@ -427,6 +428,7 @@ Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h) {
   if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::fetch__copy_IDLE;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
   ghost_writes.add(ghost_.host_of, {c, h}, true);
@@ -462,6 +464,7 @@ Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
   if (!(block_[b].block_state == BlockState::Fetching)) return Guard::fetch_done__block_FETCHING;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.host_of, {c, h}, false);
 #endif
@@ -499,25 +502,30 @@ Guard Machine::apply_drop_page(HostId h) {
   return Guard::none;
 }
 
-Guard Machine::apply_send(CopyId c, RequestId r, BlockId b) {
+Guard Machine::apply_send(CopyId c, RequestId r, BlockId b, std::int64_t n) {
   if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::send__request_PREFILL_DECODE;
   if (!(holds(r, b))) return Guard::send__held;
-  if (!(block_[b].position < request_[r].computed)) return Guard::send__has_tokens;
+  if (!((block_[b].position + n) <= request_[r].computed)) return Guard::send__written;
   if (!(request_[r].inbound == 0)) return Guard::send__nothing_arriving;
   if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::send__copy_IDLE;
+  if (!(1 <= n)) return Guard::send__n_large_enough;
+  if (!(n <= limits_.page)) return Guard::send__n_small_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_start, {c}, block_[b].position);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
 #endif
   copy_[c].copy_state = CopyState::Sending;
   copy_[c].block_of = b;
   block_[b].copies = block_[b].copies + 1;
+  copy_[c].copy_tokens = n;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::send, {c, r, b});
+  record(Transition::send, {c, r, b, n});
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -533,11 +541,14 @@ Guard Machine::apply_send_done(CopyId c, BlockId b) {
 #endif
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
 #endif
   copy_[c].copy_state = CopyState::Idle;
   copy_[c].block_of = kNone;
   block_[b].copies = block_[b].copies + -1;
+  copy_[c].copy_tokens = 0;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -561,7 +572,9 @@ Guard Machine::apply_receive(CopyId c, RequestId r, BlockId b, std::int64_t n) {
   if (!(1 <= n)) return Guard::receive__n_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_start, {c}, request_[r].planned);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) + n);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
   ghost_writes.add(ghost_.request_of, {c, r}, true);
@@ -594,6 +607,8 @@ Guard Machine::apply_receive_done(CopyId c, RequestId r, BlockId b) {
   if (!(copy_[c].request_of == r)) return Guard::receive_done__its_request;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.request_of, {c, r}, false);
@@ -629,6 +644,8 @@ Guard Machine::apply_receive_failed(CopyId c, RequestId r, BlockId b) {
   if (!(copy_[c].request_of == r)) return Guard::receive_failed__its_request;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.request_of, {c, r}, false);
@@ -661,6 +678,8 @@ Guard Machine::apply_receive_dropped(CopyId c, RequestId r, BlockId b) {
   if (!(copy_[c].request_of == r)) return Guard::receive_dropped__its_request;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.request_of, {c, r}, false);
@@ -860,15 +879,12 @@ Guard Machine::apply_add_row(StepId s, RequestId r) {
   return Guard::none;
 }
 
-Guard Machine::apply_prefill(StepId s, RequestId r, BlockId b, std::int64_t n) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+Guard Machine::apply_prefill(StepId s, RequestId r, std::int64_t n) {
+  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Prefill)) return Guard::prefill__request_PREFILL;
   if (!(step_[s].step_state == StepState::Planned)) return Guard::prefill__step_PLANNED;
-  if (!(block_[b].block_state == BlockState::Owned)) return Guard::prefill__block_OWNED;
   if (!(step_request_[s][r].in_step)) return Guard::prefill__has_a_row;
-  if (!(holds(r, b))) return Guard::prefill__held;
-  if (!(block_[b].position <= request_[r].planned)) return Guard::prefill__starts_in_the_block;
-  if (!((request_[r].planned + n) <= (block_[b].position + limits_.page))) return Guard::prefill__room_in_block;
+  if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::prefill__room;
   if (!((request_[r].planned + n) < request_[r].known)) return Guard::prefill__more_remains;
   if (!(1 <= n)) return Guard::prefill__n_large_enough;
 #if TOKENSPEED_CHECKED
@@ -886,22 +902,19 @@ Guard Machine::apply_prefill(StepId s, RequestId r, BlockId b, std::int64_t n) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::prefill, {s, r, b, n});
+  record(Transition::prefill, {s, r, n});
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
   return Guard::none;
 }
 
-Guard Machine::apply_prefill_last(StepId s, RequestId r, BlockId b, std::int64_t n) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+Guard Machine::apply_prefill_last(StepId s, RequestId r, std::int64_t n) {
+  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Prefill)) return Guard::prefill_last__request_PREFILL;
   if (!(step_[s].step_state == StepState::Planned)) return Guard::prefill_last__step_PLANNED;
-  if (!(block_[b].block_state == BlockState::Owned)) return Guard::prefill_last__block_OWNED;
   if (!(step_request_[s][r].in_step)) return Guard::prefill_last__has_a_row;
-  if (!(holds(r, b))) return Guard::prefill_last__held;
-  if (!(block_[b].position <= request_[r].planned)) return Guard::prefill_last__starts_in_the_block;
-  if (!((request_[r].planned + n) <= (block_[b].position + limits_.page))) return Guard::prefill_last__room_in_block;
+  if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::prefill_last__room;
   if (!((request_[r].planned + n) == request_[r].known)) return Guard::prefill_last__nothing_remains;
   if (!(1 <= n)) return Guard::prefill_last__n_large_enough;
 #if TOKENSPEED_CHECKED
@@ -917,66 +930,28 @@ Guard Machine::apply_prefill_last(StepId s, RequestId r, BlockId b, std::int64_t
   request_[r].request_state = RequestState::Decode;
   request_[r].planned = request_[r].planned + n;
   step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
-  step_request_[s][r].row_outputs = step_request_[s][r].row_outputs + 1;
+  step_request_[s][r].row_outputs = 1;
   request_[r].sampling = request_[r].sampling + 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::prefill_last, {s, r, b, n});
+  record(Transition::prefill_last, {s, r, n});
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
   return Guard::none;
 }
 
-Guard Machine::apply_decode(StepId s, RequestId r, BlockId b) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+Guard Machine::apply_decode(StepId s, RequestId r, std::int64_t n) {
+  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Decode)) return Guard::decode__request_DECODE;
   if (!(step_[s].step_state == StepState::Planned)) return Guard::decode__step_PLANNED;
-  if (!(block_[b].block_state == BlockState::Owned)) return Guard::decode__block_OWNED;
   if (!(step_request_[s][r].in_step)) return Guard::decode__has_a_row;
-  if (!(holds(r, b))) return Guard::decode__held;
-  if (!(block_[b].position <= request_[r].planned)) return Guard::decode__starts_in_the_block;
-  if (!((request_[r].planned + 1) <= (block_[b].position + limits_.page))) return Guard::decode__room_in_block;
-  if (!(step_request_[s][r].row_tokens == 0)) return Guard::decode__one_token_a_step;
-  if (!((request_[r].planned + 1) < request_[r].limit)) return Guard::decode__output_left;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + 1);
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
-  }
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
-  }
-#endif
-  request_[r].planned = request_[r].planned + 1;
-  step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + 1;
-  step_request_[s][r].row_outputs = step_request_[s][r].row_outputs + 1;
-  request_[r].sampling = request_[r].sampling + 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::decode, {s, r, b});
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
-}
-
-Guard Machine::apply_draft(StepId s, RequestId r, BlockId b, std::int64_t n) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Decode)) return Guard::draft__request_DECODE;
-  if (!(step_[s].step_state == StepState::Planned)) return Guard::draft__step_PLANNED;
-  if (!(block_[b].block_state == BlockState::Owned)) return Guard::draft__block_OWNED;
-  if (!(step_request_[s][r].in_step)) return Guard::draft__has_a_row;
-  if (!(holds(r, b))) return Guard::draft__held;
-  if (!(block_[b].position <= request_[r].planned)) return Guard::draft__starts_in_the_block;
-  if (!((request_[r].planned + n) <= (block_[b].position + limits_.page))) return Guard::draft__room_in_block;
-  if (!(1 <= step_request_[s][r].row_outputs)) return Guard::draft__follows_a_sample;
-  if (!((step_request_[s][r].row_outputs + n) <= limits_.width)) return Guard::draft__within_the_width;
-  if (!((request_[r].planned + n) < request_[r].limit)) return Guard::draft__output_left;
-  if (!(1 <= n)) return Guard::draft__n_large_enough;
+  if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::decode__room;
+  if (!(step_request_[s][r].row_tokens == 0)) return Guard::decode__once_a_step;
+  if (!((request_[r].planned + n) < request_[r].limit)) return Guard::decode__output_left;
+  if (!(1 <= n)) return Guard::decode__n_large_enough;
+  if (!(n <= limits_.width)) return Guard::decode__n_small_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
@@ -989,12 +964,12 @@ Guard Machine::apply_draft(StepId s, RequestId r, BlockId b, std::int64_t n) {
 #endif
   request_[r].planned = request_[r].planned + n;
   step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
-  step_request_[s][r].row_outputs = step_request_[s][r].row_outputs + n;
+  step_request_[s][r].row_outputs = n;
   request_[r].sampling = request_[r].sampling + n;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::draft, {s, r, b, n});
+  record(Transition::decode, {s, r, n});
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -1189,7 +1164,7 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
     case Transition::drop_page:
       return apply_drop_page(static_cast<HostId>(arguments[0]));
     case Transition::send:
-      return apply_send(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
+      return apply_send(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::send_done:
       return apply_send_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::receive:
@@ -1223,13 +1198,11 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
     case Transition::add_row:
       return apply_add_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
     case Transition::prefill:
-      return apply_prefill(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
+      return apply_prefill(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::prefill_last:
-      return apply_prefill_last(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
+      return apply_prefill_last(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::decode:
-      return apply_decode(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
-    case Transition::draft:
-      return apply_draft(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
+      return apply_decode(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::launch:
       return apply_launch(static_cast<StepId>(arguments[0]));
     case Transition::device_done:

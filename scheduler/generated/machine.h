@@ -14,7 +14,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "9a2cf0fc8bf10889a1c2420c71fc02f41acc97b9f6a5065c8b8edcbc9f4f1726";
+inline constexpr std::string_view kSpecHash = "045e04348b29d0c3d7be84923ad37b66e0a70127632c4ff7c39b91c9f23edac4";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused
@@ -94,7 +94,6 @@ enum class Transition : std::uint8_t {
   prefill,
   prefill_last,
   decode,
-  draft,
   launch,
   device_done,
   observe,
@@ -103,9 +102,9 @@ enum class Transition : std::uint8_t {
   retire,
 };
 
-inline constexpr std::size_t kTransitions = 44;
+inline constexpr std::size_t kTransitions = 43;
 
-inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "draft", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
+inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
 
 // Why a transition was refused: the first guard that is false.
 enum class Guard : std::uint16_t {
@@ -189,9 +188,11 @@ enum class Guard : std::uint16_t {
   drop_page__not_being_copied,
   send__request_PREFILL_DECODE,
   send__held,
-  send__has_tokens,
+  send__written,
   send__nothing_arriving,
   send__copy_IDLE,
+  send__n_large_enough,
+  send__n_small_enough,
   send_done__copy_SENDING,
   send_done__its_block,
   send_done__engine_idle,
@@ -251,42 +252,24 @@ enum class Guard : std::uint16_t {
   add_row__nothing_arriving,
   prefill__request_PREFILL,
   prefill__step_PLANNED,
-  prefill__block_OWNED,
   prefill__has_a_row,
-  prefill__held,
-  prefill__starts_in_the_block,
-  prefill__room_in_block,
+  prefill__room,
   prefill__more_remains,
   prefill__n_large_enough,
   prefill_last__request_PREFILL,
   prefill_last__step_PLANNED,
-  prefill_last__block_OWNED,
   prefill_last__has_a_row,
-  prefill_last__held,
-  prefill_last__starts_in_the_block,
-  prefill_last__room_in_block,
+  prefill_last__room,
   prefill_last__nothing_remains,
   prefill_last__n_large_enough,
   decode__request_DECODE,
   decode__step_PLANNED,
-  decode__block_OWNED,
   decode__has_a_row,
-  decode__held,
-  decode__starts_in_the_block,
-  decode__room_in_block,
-  decode__one_token_a_step,
+  decode__room,
+  decode__once_a_step,
   decode__output_left,
-  draft__request_DECODE,
-  draft__step_PLANNED,
-  draft__block_OWNED,
-  draft__has_a_row,
-  draft__held,
-  draft__starts_in_the_block,
-  draft__room_in_block,
-  draft__follows_a_sample,
-  draft__within_the_width,
-  draft__output_left,
-  draft__n_large_enough,
+  decode__n_large_enough,
+  decode__n_small_enough,
   launch__step_PLANNED,
   launch__not_empty,
   device_done__executing,
@@ -307,7 +290,7 @@ enum class Guard : std::uint16_t {
   bad_index,
 };
 
-inline constexpr std::array<std::string_view, 196> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:has tokens", "send:nothing arriving", "send:copy IDLE", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:block OWNED", "prefill:has a row", "prefill:held", "prefill:starts in the block", "prefill:room in block", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:block OWNED", "prefill_last:has a row", "prefill_last:held", "prefill_last:starts in the block", "prefill_last:room in block", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:block OWNED", "decode:has a row", "decode:held", "decode:starts in the block", "decode:room in block", "decode:one token a step", "decode:output left", "draft:request DECODE", "draft:step PLANNED", "draft:block OWNED", "draft:has a row", "draft:held", "draft:starts in the block", "draft:room in block", "draft:follows a sample", "draft:within the width", "draft:output left", "draft:n large enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
+inline constexpr std::array<std::string_view, 180> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
 
 struct RequestFields {
   RequestState request_state = RequestState::Absent;  // where the request is in its life
@@ -369,7 +352,7 @@ struct HostFields {
 
 struct CopyFields {
   CopyState copy_state = CopyState::Idle;  // from where to where
-  std::int64_t copy_tokens = 0;  // tokens that a peer writes
+  std::int64_t copy_tokens = 0;  // tokens that a peer reads or writes
   BlockId block_of = kNone;  // the copy's block
   HostId host_of = kNone;  // the copy's host page
   RequestId request_of = kNone;  // who receives from the peer
@@ -498,8 +481,8 @@ class Machine {
   [[nodiscard]] Guard apply_fetch_done(CopyId c, BlockId b, HostId h);
   // A host page makes room.
   [[nodiscard]] Guard apply_drop_page(HostId h);
-  // A peer reads what the block holds of the request's computed tokens.
-  [[nodiscard]] Guard apply_send(CopyId c, RequestId r, BlockId b);
+  // A peer reads the first `n` tokens of a request's block.
+  [[nodiscard]] Guard apply_send(CopyId c, RequestId r, BlockId b, std::int64_t n);
   // The peer has acknowledged, or is gone for good.
   [[nodiscard]] Guard apply_send_done(CopyId c, BlockId b);
   // A peer writes `n` prompt tokens of a request that is in no step into its block.
@@ -533,13 +516,11 @@ class Machine {
   // A running request gets a row in the step that is being planned.
   [[nodiscard]] Guard apply_add_row(StepId s, RequestId r);
   // A chunk of known tokens joins the row; more known tokens remain.
-  [[nodiscard]] Guard apply_prefill(StepId s, RequestId r, BlockId b, std::int64_t n);
+  [[nodiscard]] Guard apply_prefill(StepId s, RequestId r, std::int64_t n);
   // The last known tokens join the row: it ends in a sampled token and the request decodes from now on.
-  [[nodiscard]] Guard apply_prefill_last(StepId s, RequestId r, BlockId b, std::int64_t n);
-  // One token joins the row: the newest known one, or the one that the step before samples.
-  [[nodiscard]] Guard apply_decode(StepId s, RequestId r, BlockId b);
-  // Draft tokens follow the row's sampled position; each that is accepted is one more output token.
-  [[nodiscard]] Guard apply_draft(StepId s, RequestId r, BlockId b, std::int64_t n);
+  [[nodiscard]] Guard apply_prefill_last(StepId s, RequestId r, std::int64_t n);
+  // The newest known token, or the one that the step before samples, and draft tokens behind it join the row.
+  [[nodiscard]] Guard apply_decode(StepId s, RequestId r, std::int64_t n);
   // The step is handed to the device.
   [[nodiscard]] Guard apply_launch(StepId s);
   // The device has executed the step.
@@ -587,10 +568,12 @@ class Machine {
     Ghost<2, bool> request_of;
     Ghost<1, bool> executing;
     Ghost<1, bool> copying;
+    Ghost<1, std::int64_t> copy_start;
     Ghost<2, std::int64_t> row_start;
     Ghost<3, bool> reads;
     Ghost<3, bool> writes;
     Ghost<1, std::int64_t> flying;
+    Ghost<1, std::int64_t> copy_blocks;
     Ghost<1, std::int64_t> arriving;
     Ghost<0, std::int64_t> held_room;
     Ghost<0, std::int64_t> idle_room;

@@ -132,8 +132,26 @@ void Machine::recheck() const {
     }
   }
   for (CopyId c = 0; c < copy_count(); ++c) {
+    if (!((!(copy_[c].copy_state == CopyState::Idle) || (ghost_.copy_blocks.get({c}) == 0)) && (!(!(copy_[c].copy_state == CopyState::Idle)) || (ghost_.copy_blocks.get({c}) == 1)))) fail_invariant("a copy under way has a block", {c});
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    if (!((!((copy_[c].copy_state == CopyState::Sending) || (copy_[c].copy_state == CopyState::Receiving)) || (1 <= copy_[c].copy_tokens)) && (!(!((copy_[c].copy_state == CopyState::Sending) || (copy_[c].copy_state == CopyState::Receiving))) || ((copy_[c].copy_tokens == 0) && (ghost_.copy_start.get({c}) == 0))))) fail_invariant("only peers transfer tokens", {c});
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      if (!(!(((copy_[c].copy_state == CopyState::Sending) || (copy_[c].copy_state == CopyState::Receiving)) && (copy_[c].block_of == b)) || ((block_[b].position <= ghost_.copy_start.get({c})) && ((ghost_.copy_start.get({c}) + copy_[c].copy_tokens) <= (block_[b].position + limits_.page))))) fail_invariant("transferred tokens lie in the block", {c, b});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(copy_[c].request_of == r) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].request_state == RequestState::Releasing)) || (request_[r].request_state == RequestState::Finished)))) fail_invariant("a receiving request starts or leaves", {c, r});
+      for (BlockId b = 0; b < block_count(); ++b) {
+        if (!(!((copy_[c].request_of == r) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((ghost_.copy_start.get({c}) + copy_[c].copy_tokens) <= request_[r].planned))) fail_invariant("a peer writes what nobody reads", {c, r, b});
+      }
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!(copy_[c].request_of == r) || (((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].request_state == RequestState::Releasing)) || (request_[r].request_state == RequestState::Finished)) && (copy_[c].copy_state == CopyState::Receiving)))) fail_invariant("a receiving request starts or leaves", {c, r});
     }
   }
   for (CopyId c = 0; c < copy_count(); ++c) {
@@ -203,11 +221,6 @@ void Machine::recheck() const {
   for (CopyId c = 0; c < copy_count(); ++c) {
     for (BlockId b = 0; b < block_count(); ++b) {
       if (!(!(copy_[c].block_of == b) || !(copy_[c].copy_state == CopyState::Idle))) fail_invariant("unused copy has no block", {c, b});
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!((!(copy_[c].request_of == r) || ((copy_[c].copy_state == CopyState::Receiving) && (1 <= copy_[c].copy_tokens))) && (!(!(copy_[c].copy_state == CopyState::Receiving)) || (copy_[c].copy_tokens == 0)))) fail_invariant("only a receiving copy has tokens", {c, r});
     }
   }
   for (CopyId c = 0; c < copy_count(); ++c) {
@@ -438,6 +451,13 @@ void Machine::recheck() const {
       if (copy_[each_c].host_of == h) total += 1;
     }
     if (host_[h].host_copies != total) fail_invariant("count host_copies", {h});
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    std::int64_t total = 0;
+    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+      if (copy_[c].block_of == each_b) total += 1;
+    }
+    if (ghost_.copy_blocks.get({c}) != total) fail_invariant("count copy_blocks", {c});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     std::int64_t total = 0;

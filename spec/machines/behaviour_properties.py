@@ -54,6 +54,13 @@ def every_block_of_a_leaving_request_is_released(r: Expr, b: Expr) -> Expr:
     return leaving(r) & holds(r, b)
 
 
+@spec.choice("P10", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", r=Request, b=Block)
+def a_block_behind_the_window_is_released(r: Expr, b: Expr) -> Expr:
+    """The first block of a running request can be given back as soon as no token will read it."""
+    behind = (position(b) == pruned(r)) & (position(b) + PAGE + WINDOW <= computed(r) + 1)
+    return running(r) & holds(r, b) & behind
+
+
 @spec.choice("P10", "close", r=Request)
 def an_empty_leaving_request_is_closed(r: Expr) -> Expr:
     """A request that has given back everything can be closed."""

@@ -164,7 +164,6 @@ def keep_tail(t: Transition, r: Expr, b: Expr) -> None:
     t.guard("nothing arriving", inbound(r) == 0)
     drop(t, r, b)
     t.set(fill[b], computed(r) - position(b))
-    t.set(stamp[b], last_step(r))
     count_as(t, cached=1, held=-1, room=-1)
 
 

@@ -15,6 +15,7 @@ def begin(t: Transition, c: Expr, b: Expr, to: Expr) -> None:
     """Guards and effects: an unused copy record starts to touch the block."""
     t.move(copy_state[c], C.IDLE, to)
     t.set(block_of[c, b], True)
+    t.add(copy_blocks[c], 1)
     t.add(copies[b], 1)
     t.set(copying[c], True)
 
@@ -25,6 +26,7 @@ def end(t: Transition, c: Expr, b: Expr, was: Expr) -> None:
     t.guard("its block", block_of(c, b))
     t.guard("engine idle", ~copying(c))
     t.set(block_of[c, b], False)
+    t.add(copy_blocks[c], -1)
     t.add(copies[b], -1)
 
 
@@ -39,6 +41,12 @@ def unpair(t: Transition, c: Expr, h: Expr) -> None:
     t.guard("its host page", host_of(c, h))
     t.set(host_of[c, h], False)
     t.add(host_copies[h], -1)
+
+
+def transfer(t: Transition, c: Expr, start: Expr | int, tokens: Expr | int) -> None:
+    """Effects: which tokens a peer reads or writes."""
+    t.set(copy_start[c], start)
+    t.set(copy_tokens[c], tokens)
 
 
 @spec.transition(c=Copy, b=Block, h=Host)
@@ -94,20 +102,22 @@ def drop_page(t: Transition, h: Expr) -> None:
     t.add(used_pages.place, -1)
 
 
-@spec.transition(c=Copy, r=Request, b=Block)
-def send(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
-    """A peer reads what the block holds of the request's computed tokens."""
+@spec.transition(c=Copy, r=Request, b=Block, n=(1, PAGE))
+def send(t: Transition, c: Expr, r: Expr, b: Expr, n: Expr) -> None:
+    """A peer reads the first `n` tokens of a request's block."""
     t.stay(request_state[r], R.PREFILL, R.DECODE)
     t.guard("held", holds(r, b))
-    t.guard("has tokens", position(b) < computed(r))
+    t.guard("written", position(b) + n <= computed(r))
     t.guard("nothing arriving", inbound(r) == 0)
     begin(t, c, b, C.SENDING)
+    transfer(t, c, position(b), n)
 
 
 @spec.transition(c=Copy, b=Block)
 def send_done(t: Transition, c: Expr, b: Expr) -> None:
     """The peer has acknowledged, or is gone for good."""
     end(t, c, b, C.SENDING)
+    transfer(t, c, 0, 0)
 
 
 @spec.transition(c=Copy, r=Request, b=Block, n=(1, None))
@@ -122,7 +132,7 @@ def receive(t: Transition, c: Expr, r: Expr, b: Expr, n: Expr) -> None:
     t.guard("last token recomputed", planned(r) + n < known(r))
     begin(t, c, b, C.RECEIVING)
     t.set(request_of[c, r], True)
-    t.set(copy_tokens[c], n)
+    transfer(t, c, planned(r), n)
     t.add(inbound[r], 1)
     t.add(arriving[r], n)
     t.add(planned[r], n)
@@ -133,7 +143,7 @@ def received(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
     end(t, c, b, C.RECEIVING)
     t.guard("its request", request_of(c, r))
     t.set(request_of[c, r], False)
-    t.set(copy_tokens[c], 0)
+    transfer(t, c, 0, 0)
     t.add(inbound[r], -1)
     t.set(arriving[r], arriving(r) - copy_tokens(c))
 

@@ -1,6 +1,6 @@
 """What holds of copies, host pages, peers and drafts: P8, P12 and P13, each explained by its sentence."""
 
-from ..expressions import Expr, after, taken
+from ..expressions import Expr, after, lift, taken
 from .vocabulary import *
 
 # P8: the tiers agree.
@@ -144,10 +144,47 @@ def a_received_block_is_nobody_elses(c: Expr, r: Expr, b: Expr) -> Expr:
     return ((copy_state(c) == C.RECEIVING) & block_of(c, b) & holds(r, b)) >> request_of(c, r)
 
 
+@spec.safety("P13", c=Copy)
+def a_copy_under_way_has_a_block(c: Expr) -> Expr:
+    """A copy record is in use exactly as long as it has a block, so it is never lost."""
+    return ((copy_state(c) == C.IDLE) >> (copy_blocks(c) == 0)) & ((copy_state(c) != C.IDLE) >> (copy_blocks(c) == 1))
+
+
+@spec.safety("P13", c=Copy)
+def only_peers_transfer_tokens(c: Expr) -> Expr:
+    """A copy from or to a peer has tokens; a copy record that is used for nothing else carries none over."""
+    peers = copy_state(c).isin(C.SENDING, C.RECEIVING)
+    none = (copy_tokens(c) == 0) & (copy_start(c) == 0)
+    return (peers >> (1 <= copy_tokens(c))) & (~peers >> none)
+
+
+@spec.safety("P13", c=Copy, b=Block)
+def transferred_tokens_lie_in_the_block(c: Expr, b: Expr) -> Expr:
+    """A peer reads and writes within the block of its copy only."""
+    inside = (position(b) <= copy_start(c)) & (copy_start(c) + copy_tokens(c) <= position(b) + PAGE)
+    return (copy_state(c).isin(C.SENDING, C.RECEIVING) & block_of(c, b)) >> inside
+
+
+@spec.safety("P13", c=Copy, r=Request, b=Block)
+def a_peer_writes_what_nobody_reads(c: Expr, r: Expr, b: Expr) -> Expr:
+    """A peer writes tokens that are planned; no step reads them before all of them have arrived."""
+    return (request_of(c, r) & live(r)) >> (copy_start(c) + copy_tokens(c) <= planned(r))
+
+
+@spec.action("P13", c=Copy, r=Request, b=Block)
+def only_written_tokens_are_sent(c: Expr, r: Expr, b: Expr) -> Expr:
+    """A peer reads tokens that a running request has computed and that no other peer still writes."""
+    begins = (copy_state(c) != C.SENDING) & (after(copy_state(c)) == C.SENDING) & after(block_of(c, b))
+    written = after(copy_start(c)) + after(copy_tokens(c)) <= computed(r)
+    private = (block_state(b) == B.OWNED) & holds(r, b)
+    return (begins & private) >> (running(r) & written & (inbound(r) == 0))
+
+
 @spec.safety("P13", c=Copy, r=Request)
 def a_receiving_request_starts_or_leaves(c: Expr, r: Expr) -> Expr:
     """Peers write for requests that have not started to decode, or that left meanwhile."""
-    return request_of(c, r) >> request_state(r).isin(R.PREFILL, R.RETRACTING, R.RELEASING, R.FINISHED)
+    known_to = request_state(r).isin(R.PREFILL, R.RETRACTING, R.RELEASING, R.FINISHED)
+    return request_of(c, r) >> (known_to & (copy_state(c) == C.RECEIVING))
 
 
 @spec.safety("P13", c=Copy, d=Copy, b=Block)
@@ -174,6 +211,65 @@ def a_copy_has_one_host_page(c: Expr, h: Expr, i: Expr) -> Expr:
 def a_copy_has_one_request(c: Expr, r: Expr, q: Expr) -> Expr:
     """A peer writes for one request."""
     return (request_of(c, r) & request_of(c, q)) >> (r == q)
+
+
+@spec.choice("P8", "spill", c=Copy, b=Block, h=Host)
+def a_complete_block_can_be_spilled(c: Expr, b: Expr, h: Expr) -> Expr:
+    """Whatever is complete can be copied to an empty host page, held or not."""
+    return (copy_state(c) == C.IDLE) & block_state(b).isin(B.SHARED, B.CACHED) & (host_state(h) == H.EMPTY)
+
+
+@spec.choice("P8", "fetch", c=Copy, b=Block, h=Host)
+def a_host_page_can_be_fetched(c: Expr, b: Expr, h: Expr) -> Expr:
+    """A valid host page can be copied into any free block."""
+    return (copy_state(c) == C.IDLE) & (block_state(b) == B.FREE) & (host_state(h) == H.VALID)
+
+
+@spec.choice("P8", "drop_page", h=Host)
+def a_quiet_host_page_makes_room(h: Expr) -> Expr:
+    """A host page that is not being copied can be dropped."""
+    return (host_state(h) == H.VALID) & (host_copies(h) == 0)
+
+
+@spec.choice("P8", "keep_tail", r=Request, b=Block)
+def a_partial_tail_can_be_kept(r: Expr, b: Expr) -> Expr:
+    """A leaving request's partial block can stay in the cache once nothing in flight writes it."""
+    tail = (position(b) < computed(r)) & (computed(r) <= position(b) + PAGE)
+    written = (last_step(r) <= landed()) & (inbound(r) == 0)
+    return leaving(r) & holds(r, b) & (block_state(b) == B.OWNED) & tail & written
+
+
+@spec.choice("P8", "match_shared", "match_cached", "match_tail", r=Request, b=Block)
+def a_prefix_that_is_found_is_used(r: Expr, b: Expr) -> Expr:
+    """The next block of a waiting request's prefix is shared if it is whole, and taken over if it is partial."""
+    next_one = (position(b) == planned(r)) & (planned(r) == capacity(r)) & (planned(r) + fill(b) < known(r))
+    usable = (fill(b) == PAGE) | ((stamp(b) <= landed()) & (copies(b) == 0))
+    return (request_state(r) == R.WAITING) & block_state(b).isin(B.SHARED, B.CACHED) & next_one & usable & ~holds(r, b)
+
+
+@spec.choice(
+    "P13", "send", c=Copy, r=Request, b=Block, arguments=lambda c, r, b: {"n": computed(r) - position(b)}
+)
+def a_written_block_can_be_sent(c: Expr, r: Expr, b: Expr) -> Expr:
+    """Whatever a running request has computed of a block can be sent to a peer."""
+    tokens = (1 <= computed(r) - position(b)) & (computed(r) - position(b) <= PAGE)
+    return (copy_state(c) == C.IDLE) & running(r) & holds(r, b) & tokens & (inbound(r) == 0)
+
+
+@spec.choice("P13", "receive", c=Copy, r=Request, b=Block, arguments=lambda c, r, b: {"n": lift(1)})
+def a_prompt_can_be_received(c: Expr, r: Expr, b: Expr) -> Expr:
+    """A peer can write the next prompt token of a request that runs but is in no step, except the last one."""
+    ready = (copy_state(c) == C.IDLE) & (request_state(r) == R.PREFILL) & (pending(r) == 0)
+    room = (position(b) <= planned(r)) & (planned(r) < position(b) + PAGE) & (planned(r) + 1 < known(r))
+    return ready & holds(r, b) & (block_state(b) == B.OWNED) & room
+
+
+@spec.choice("P13", "receive_failed", c=Copy, r=Request, b=Block)
+def a_lost_peer_sets_the_request_back(c: Expr, r: Expr, b: Expr) -> Expr:
+    """A running request whose peer is gone starts again."""
+    return (request_state(r) == R.PREFILL) & (copy_state(c) == C.RECEIVING) & block_of(c, b) & request_of(c, r) & (
+        ~copying(c)
+    )
 
 
 @spec.choice("P13", "spill_done", c=Copy, b=Block, h=Host)

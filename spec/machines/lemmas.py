@@ -59,13 +59,6 @@ def unused_copy_has_no_block(c: Expr, b: Expr) -> Expr:
     return block_of(c, b) >> (copy_state(c) != C.IDLE)
 
 
-@spec.lemma(c=Copy, r=Request)
-def only_a_receiving_copy_has_tokens(c: Expr, r: Expr) -> Expr:
-    """Tokens are written by a peer for exactly the requests that receive."""
-    receives = (copy_state(c) == C.RECEIVING) & (1 <= copy_tokens(c))
-    return (request_of(c, r) >> receives) & ((copy_state(c) != C.RECEIVING) >> (copy_tokens(c) == 0))
-
-
 @spec.lemma(c=Copy, h=Host)
 def only_host_copies_have_a_host_page(c: Expr, h: Expr) -> Expr:
     """Only a spill or a fetch has a host page."""

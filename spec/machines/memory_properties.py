@@ -101,6 +101,13 @@ def shared_block_is_computed(r: Expr, b: Expr) -> Expr:
     return (live(r) & holds(r, b) & (block_state(b) == B.SHARED)) >> (position(b) + PAGE <= computed(r))
 
 
+@spec.choice("P4", "publish", r=Request, b=Block)
+def a_full_block_can_be_published(r: Expr, b: Expr) -> Expr:
+    """A private block of a running request can be shared as soon as all of it is written."""
+    written = (position(b) + PAGE <= computed(r)) & (inbound(r) == 0)
+    return (block_state(b) == B.OWNED) & running(r) & holds(r, b) & written
+
+
 # P5: conservation.
 
 

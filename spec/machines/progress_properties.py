@@ -6,7 +6,7 @@ peers that answer and a policy that serves the oldest request within a bounded n
 finishes.
 """
 
-from ..expressions import Expr, after, taken
+from ..expressions import INT, Expr, after, lift, taken
 from ..progress import Progress, progress
 from .vocabulary import *
 
@@ -69,19 +69,41 @@ def a_request_with_room_gets_a_token(p: Progress, s: Expr, r: Expr) -> None:
     p.when((step_state(s) == S.PLANNED) & in_step(s, r) & running(r) & (row_outputs(s, r) == 0))
     p.when((planned(r) < end_of_table(r)) & (planned(r) + 1 < limit(r)))
     p.when((request_state(r) == R.PREFILL) | (row_tokens(s, r) == 0))
-    b = p.covering(capacity, r, planned(r))
-    p.then("prefill", s, r, b, 1)
-    p.then("prefill_last", s, r, b, 1)
-    p.then("decode", s, r, b)
+    p.then("prefill", s, r, 1)
+    p.then("prefill_last", s, r, 1)
+    p.then("decode", s, r, 1)
 
 
 @progress(spec, "L1", s=Step, r=Request)
-def a_draft_with_room_is_planned(p: Progress, s: Expr, r: Expr) -> None:
-    """A draft token can follow a sampled position while there is room, width and output left."""
-    p.when((step_state(s) == S.PLANNED) & in_step(s, r) & (request_state(r) == R.DECODE))
-    p.when((1 <= row_outputs(s, r)) & (row_outputs(s, r) < WIDTH))
-    p.when((planned(r) < end_of_table(r)) & (planned(r) + 1 < limit(r)))
-    p.then("draft", s, r, p.covering(capacity, r, planned(r)), 1)
+def drafts_are_planned_up_to_the_width(p: Progress, s: Expr, r: Expr) -> None:
+    """A decoding request can have as many draft tokens as fit the width, its blocks and its limit."""
+    p.when((step_state(s) == S.PLANNED) & in_step(s, r) & (request_state(r) == R.DECODE) & (row_tokens(s, r) == 0))
+    p.when((planned(r) + WIDTH <= end_of_table(r)) & (planned(r) + WIDTH < limit(r)))
+    p.then("decode", s, r, WIDTH)
+
+
+@progress(spec, "P6", r=Request, at=INT)
+def every_token_has_its_private_block(p: Progress, r: Expr, at: Expr) -> None:
+    """Every token that is being computed lies in exactly one block of the request, which nobody else may touch."""
+    p.when(live(r) & (computed(r) <= at) & (at < planned(r)))
+    b = p.covering(capacity, r, at)
+    p.or_holds(holds(r, b) & (position(b) <= at) & (at < position(b) + PAGE) & (block_state(b) == B.OWNED))
+
+
+@spec.choice(
+    "L1", "submit", r=Request, arguments=lambda r: {"tokens": lift(1), "most": lift(2), "turn": newest_arrival() + 1}
+)
+def the_smallest_request_is_accepted(r: Expr) -> Expr:
+    """One prompt token and one output token: accepted if the pool has any room."""
+    return absent(r) & (1 <= ROOM)
+
+
+@spec.choice(
+    "L1", "submit", r=Request, arguments=lambda r: {"tokens": ROOM, "most": ROOM + 1, "turn": newest_arrival() + 1}
+)
+def the_largest_request_is_accepted(r: Expr) -> Expr:
+    """A request whose KV fills the whole pool is accepted."""
+    return absent(r) & (1 <= ROOM)
 
 
 @progress(spec, "L1", r=Request)

@@ -17,9 +17,10 @@ spec.explore("submit", "most", _tokens, _tokens + MAX_OUTPUT)
 spec.explore("submit", "turn", newest_arrival(), newest_arrival() + 1)
 spec.explore("prefill", "n", 0, PAGE)
 spec.explore("prefill_last", "n", 0, PAGE)
-spec.explore("draft", "n", 0, WIDTH)
-spec.explore("receive", "n", 0, PAGE)
-spec.explore("land_row", "accepted", 0, WIDTH)
+spec.explore("decode", "n", 0, WIDTH + 1)
+spec.explore("send", "n", 0, PAGE + 1)
+spec.explore("receive", "n", 0, PAGE + 1)
+spec.explore("land_row", "accepted", 0, WIDTH + 1)
 
 # Guards compare step numbers only with each other: a state and its shift by `landed` behave alike.
 spec.tick_origin = landed

@@ -29,14 +29,11 @@ def add_row(t: Transition, s: Expr, r: Expr) -> None:
     t.set(reads[s, r, ANY], lambda b: holds(r, b))
 
 
-def extend(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr | int) -> None:
-    """Guards and effects: `n` more tokens of the request, written into its block `b`."""
+def extend(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
+    """Guards and effects: `n` more tokens of the request. They fall into blocks that are not complete, so private."""
     t.stay(step_state[s], S.PLANNED)
-    t.stay(block_state[b], B.OWNED)
     t.guard("has a row", in_step(s, r))
-    t.guard("held", holds(r, b))
-    t.guard("starts in the block", position(b) <= planned(r))
-    t.guard("room in block", planned(r) + n <= position(b) + PAGE)
+    t.guard("room", planned(r) + n <= end_of_table(r))
     t.add(planned[r], n)
     t.add(row_tokens[s, r], n)
     t.add(flying[r], n)
@@ -46,45 +43,34 @@ def extend(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr | int) -> None:
 
 
 def sample(t: Transition, s: Expr, r: Expr, outputs: Expr | int) -> None:
-    """Effects: the row may yield so many more output tokens."""
-    t.add(row_outputs[s, r], outputs)
+    """Effects: the row yields at most so many output tokens."""
+    t.set(row_outputs[s, r], outputs)
     t.add(sampling[r], outputs)
 
 
-@spec.transition(s=Step, r=Request, b=Block, n=(1, None))
-def prefill(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr) -> None:
+@spec.transition(s=Step, r=Request, n=(1, None))
+def prefill(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     """A chunk of known tokens joins the row; more known tokens remain."""
     t.stay(request_state[r], R.PREFILL)
-    extend(t, s, r, b, n)
+    extend(t, s, r, n)
     t.guard("more remains", planned(r) + n < known(r))
 
 
-@spec.transition(s=Step, r=Request, b=Block, n=(1, None))
-def prefill_last(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr) -> None:
+@spec.transition(s=Step, r=Request, n=(1, None))
+def prefill_last(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     """The last known tokens join the row: it ends in a sampled token and the request decodes from now on."""
     t.move(request_state[r], R.PREFILL, R.DECODE)
-    extend(t, s, r, b, n)
+    extend(t, s, r, n)
     t.guard("nothing remains", planned(r) + n == known(r))
     sample(t, s, r, 1)
 
 
-@spec.transition(s=Step, r=Request, b=Block)
-def decode(t: Transition, s: Expr, r: Expr, b: Expr) -> None:
-    """One token joins the row: the newest known one, or the one that the step before samples."""
+@spec.transition(s=Step, r=Request, n=(1, WIDTH))
+def decode(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
+    """The newest known token, or the one that the step before samples, and draft tokens behind it join the row."""
     t.stay(request_state[r], R.DECODE)
-    extend(t, s, r, b, 1)
-    t.guard("one token a step", row_tokens(s, r) == 0)
-    t.guard("output left", planned(r) + 1 < limit(r))
-    sample(t, s, r, 1)
-
-
-@spec.transition(s=Step, r=Request, b=Block, n=(1, None))
-def draft(t: Transition, s: Expr, r: Expr, b: Expr, n: Expr) -> None:
-    """Draft tokens follow the row's sampled position; each that is accepted is one more output token."""
-    t.stay(request_state[r], R.DECODE)
-    extend(t, s, r, b, n)
-    t.guard("follows a sample", 1 <= row_outputs(s, r))
-    t.guard("within the width", row_outputs(s, r) + n <= WIDTH)
+    extend(t, s, r, n)
+    t.guard("once a step", row_tokens(s, r) == 0)
     t.guard("output left", planned(r) + n < limit(r))
     sample(t, s, r, n)
 

@@ -98,7 +98,7 @@ host_state = spec.variable("host_state", Host, of=H, init=H.EMPTY, doc="what the
 host_position = spec.variable("host_position", Host, of=INT, init=0, doc="position of the page's first token")
 host_fill = spec.variable("host_fill", Host, of=INT, init=0, doc="tokens in the host page")
 copy_state = spec.variable("copy_state", Copy, of=C, init=C.IDLE, doc="from where to where")
-copy_tokens = spec.variable("copy_tokens", Copy, of=INT, init=0, doc="tokens that a peer writes")
+copy_tokens = spec.variable("copy_tokens", Copy, of=INT, init=0, doc="tokens that a peer reads or writes")
 block_of = spec.variable("block_of", Copy, Block, of=BOOL, init=False, one=True, doc="the copy's block")
 host_of = spec.variable("host_of", Copy, Host, of=BOOL, init=False, one=True, doc="the copy's host page")
 request_of = spec.variable("request_of", Copy, Request, of=BOOL, init=False, one=True, doc="who receives from the peer")
@@ -106,6 +106,7 @@ request_of = spec.variable("request_of", Copy, Request, of=BOOL, init=False, one
 # Ghosts: the physical truth that the scheduler cannot see, and what the proofs talk about.
 executing = spec.variable("executing", Step, of=BOOL, init=False, ghost=True, doc="the device is working on the step")
 copying = spec.variable("copying", Copy, of=BOOL, init=False, ghost=True, doc="the copy engine or the peer is at work")
+copy_start = spec.variable("copy_start", Copy, of=INT, init=0, ghost=True, doc="position of the first of these tokens")
 row_start = spec.variable("row_start", Step, Request, of=INT, init=0, ghost=True, doc="position of the row's first token")
 reads = spec.variable(
     "reads", Step, Request, Block, of=BOOL, init=False, ghost=True, doc="the step may read the block for this request"
@@ -157,6 +158,9 @@ rows = spec.count(
 )
 copies = spec.count("copies", Block, over=Copy, of=lambda c, b: block_of(c, b), doc="copies that touch the block")
 host_copies = spec.count("host_copies", Host, over=Copy, of=lambda c, h: host_of(c, h), doc="copies of the host page")
+copy_blocks = spec.count(
+    "copy_blocks", Copy, over=Block, of=lambda b, c: block_of(c, b), ghost=True, doc="blocks that the copy touches"
+)
 inbound = spec.count("inbound", Request, over=Copy, of=lambda c, r: request_of(c, r), doc="copies it still receives")
 arriving = spec.count(
     "arriving",

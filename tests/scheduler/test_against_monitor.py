@@ -65,7 +65,7 @@ PROGRAMS_EACH = int(os.environ.get("TOKENSPEED_PROGRAMS", "1050"))
 PROGRAMS = st.lists(OPERATIONS, max_size=40)
 
 COPIES = {name for name, t in SPEC.transitions.items() if any(p.type == "Copy" for p in t.parameters)}
-NOT_PLANNED = COPIES | {"drop_page", "draft", "match_tail", "keep_tail"}
+NOT_PLANNED = COPIES | {"drop_page", "match_tail", "keep_tail"}
 """Proved and compiled, but the planner does not propose them."""
 
 

@@ -18,9 +18,9 @@ enum class BlockState : std::int8_t { Free, Owned, Shared, Cached, Limbo, Fetchi
 enum class StepState : std::int8_t { Idle, Planned, Inflight, Done };
 enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
-enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, draft, launch, device_done, observe, land_row, drop_row, retire };
+enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::array<std::string_view, 44> kTransitions = {
+inline constexpr std::array<std::string_view, 43> kTransitions = {
     "match_shared",
     "match_cached",
     "match_tail",
@@ -58,7 +58,6 @@ inline constexpr std::array<std::string_view, 44> kTransitions = {
     "prefill",
     "prefill_last",
     "decode",
-    "draft",
     "launch",
     "device_done",
     "observe",
@@ -66,7 +65,7 @@ inline constexpr std::array<std::string_view, 44> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 194> kGuards = {
+inline constexpr std::array<std::string_view, 178> kGuards = {
     "match_shared:block SHARED",
     "match_shared:request WAITING",
     "match_shared:next in sequence",
@@ -146,9 +145,11 @@ inline constexpr std::array<std::string_view, 194> kGuards = {
     "drop_page:not being copied",
     "send:request PREFILL/DECODE",
     "send:held",
-    "send:has tokens",
+    "send:written",
     "send:nothing arriving",
     "send:copy IDLE",
+    "send:n large enough",
+    "send:n small enough",
     "send_done:copy SENDING",
     "send_done:its block",
     "send_done:engine idle",
@@ -208,42 +209,24 @@ inline constexpr std::array<std::string_view, 194> kGuards = {
     "add_row:nothing arriving",
     "prefill:request PREFILL",
     "prefill:step PLANNED",
-    "prefill:block OWNED",
     "prefill:has a row",
-    "prefill:held",
-    "prefill:starts in the block",
-    "prefill:room in block",
+    "prefill:room",
     "prefill:more remains",
     "prefill:n large enough",
     "prefill_last:request PREFILL",
     "prefill_last:step PLANNED",
-    "prefill_last:block OWNED",
     "prefill_last:has a row",
-    "prefill_last:held",
-    "prefill_last:starts in the block",
-    "prefill_last:room in block",
+    "prefill_last:room",
     "prefill_last:nothing remains",
     "prefill_last:n large enough",
     "decode:request DECODE",
     "decode:step PLANNED",
-    "decode:block OWNED",
     "decode:has a row",
-    "decode:held",
-    "decode:starts in the block",
-    "decode:room in block",
-    "decode:one token a step",
+    "decode:room",
+    "decode:once a step",
     "decode:output left",
-    "draft:request DECODE",
-    "draft:step PLANNED",
-    "draft:block OWNED",
-    "draft:has a row",
-    "draft:held",
-    "draft:starts in the block",
-    "draft:room in block",
-    "draft:follows a sample",
-    "draft:within the width",
-    "draft:output left",
-    "draft:n large enough",
+    "decode:n large enough",
+    "decode:n small enough",
     "launch:step PLANNED",
     "launch:not empty",
     "device_done:executing",
@@ -262,7 +245,7 @@ inline constexpr std::array<std::string_view, 194> kGuards = {
     "retire:step DONE",
     "retire:no rows left"};
 
-inline constexpr std::array<std::string_view, 103> kInvariants = {
+inline constexpr std::array<std::string_view, 107> kInvariants = {
     "device reads no free block",
     "device works on launched steps",
     "no stale row",
@@ -292,6 +275,10 @@ inline constexpr std::array<std::string_view, 103> kInvariants = {
     "drafts stay within the width",
     "drafts in flight have room",
     "a received block is nobody elses",
+    "a copy under way has a block",
+    "only peers transfer tokens",
+    "transferred tokens lie in the block",
+    "a peer writes what nobody reads",
     "a receiving request starts or leaves",
     "one peer writes a block",
     "a copy has one block",
@@ -306,7 +293,6 @@ inline constexpr std::array<std::string_view, 103> kInvariants = {
     "row tokens are not negative",
     "retracting request is in no step",
     "unused copy has no block",
-    "only a receiving copy has tokens",
     "only host copies have a host page",
     "computed and pruned are not negative",
     "owned block has its owner",
@@ -356,6 +342,7 @@ inline constexpr std::array<std::string_view, 103> kInvariants = {
     "count rows",
     "count copies",
     "count host_copies",
+    "count copy_blocks",
     "count inbound",
     "count arriving",
     "count free",
@@ -367,7 +354,7 @@ inline constexpr std::array<std::string_view, 103> kInvariants = {
     "count held_room",
     "count idle_room"};
 
-inline constexpr std::array<std::string_view, 23> kActions = {
+inline constexpr std::array<std::string_view, 24> kActions = {
     "only the device ends a step",
     "a launched step is executed",
     "rows join planned steps and leave done ones",
@@ -386,6 +373,7 @@ inline constexpr std::array<std::string_view, 23> kActions = {
     "a copy that begins is at work",
     "what is committed is never rolled back",
     "a landed row yields what was accepted",
+    "only written tokens are sent",
     "a finished request has output",
     "only running requests get tokens",
     "the oldest running request is never retracted",
@@ -393,7 +381,7 @@ inline constexpr std::array<std::string_view, 23> kActions = {
     "a retraction frees something"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
 // The constants of an instance, and the guards that are switched off.
 struct Instance {
@@ -481,6 +469,7 @@ struct Model {
     std::int8_t request_of[NC][NR];
     std::int8_t executing[NS];
     std::int8_t copying[NC];
+    std::int8_t copy_start[NC];
     std::int8_t row_start[NS][NR];
     std::int8_t reads[NS][NR][NB];
     std::int8_t writes[NS][NR][NB];
@@ -493,6 +482,7 @@ struct Model {
     std::int8_t rows[NS];
     std::int8_t copies[NB];
     std::int8_t host_copies[NH];
+    std::int8_t copy_blocks[NC];
     std::int8_t inbound[NR];
     std::int8_t arriving[NR];
     std::int8_t free;
@@ -710,7 +700,6 @@ struct Model {
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
-        post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
         post.cached = static_cast<std::int8_t>(pre.cached + 1);
         post.held = static_cast<std::int8_t>(pre.held + -1);
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
@@ -749,6 +738,7 @@ struct Model {
           post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
           post.block_of[c][b] = static_cast<std::int8_t>(true);
+          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
           post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
           post.copying[c] = static_cast<std::int8_t>(true);
           post.host_of[c][h] = static_cast<std::int8_t>(true);
@@ -772,6 +762,7 @@ struct Model {
           State post = pre;
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
           post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
           post.host_of[c][h] = static_cast<std::int8_t>(false);
           post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
@@ -790,6 +781,7 @@ struct Model {
           post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
           post.block_of[c][b] = static_cast<std::int8_t>(true);
+          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
           post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
           post.copying[c] = static_cast<std::int8_t>(true);
           post.host_of[c][h] = static_cast<std::int8_t>(true);
@@ -813,6 +805,7 @@ struct Model {
           State post = pre;
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
           post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
           post.host_of[c][h] = static_cast<std::int8_t>(false);
           post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
@@ -837,51 +830,63 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[77] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-          if (!k.dropped[78] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[79] && !(pre.position[b] < pre.computed[r])) continue;
-          if (!k.dropped[80] && !(pre.inbound[r] == 0)) continue;
-          if (!k.dropped[81] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
-          State post = pre;
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
-          post.block_of[c][b] = static_cast<std::int8_t>(true);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-          post.copying[c] = static_cast<std::int8_t>(true);
-          found(post, Transition::send, std::array<int, 4>{c, r, b, 0});
+          for (int n = 0; n <= k.page + 1; ++n) {
+            if (!k.dropped[77] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+            if (!k.dropped[78] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[79] && !((pre.position[b] + n) <= pre.computed[r])) continue;
+            if (!k.dropped[80] && !(pre.inbound[r] == 0)) continue;
+            if (!k.dropped[81] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+            if (!k.dropped[82] && !(1 <= n)) continue;
+            if (!k.dropped[83] && !(n <= k.page)) continue;
+            State post = pre;
+            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
+            post.block_of[c][b] = static_cast<std::int8_t>(true);
+            post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            post.copying[c] = static_cast<std::int8_t>(true);
+            post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
+            post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            found(post, Transition::send, std::array<int, 4>{c, r, b, n - (0)});
+          }
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[82] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
-        if (!k.dropped[83] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[84] && !(!pre.copying[c])) continue;
+        if (!k.dropped[84] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+        if (!k.dropped[85] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[86] && !(!pre.copying[c])) continue;
         State post = pre;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
         found(post, Transition::send_done, std::array<int, 4>{c, b, 0, 0});
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[85] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[86] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[87] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[88] && !(pre.pending[r] == 0)) continue;
-            if (!k.dropped[89] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[90] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[91] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[92] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
-            if (!k.dropped[93] && !(1 <= n)) continue;
+          for (int n = 0; n <= k.page + 1; ++n) {
+            if (!k.dropped[87] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[88] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[89] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[90] && !(pre.pending[r] == 0)) continue;
+            if (!k.dropped[91] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[92] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[93] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[94] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+            if (!k.dropped[95] && !(1 <= n)) continue;
             State post = pre;
             post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
             post.block_of[c][b] = static_cast<std::int8_t>(true);
+            post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
             post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
             post.copying[c] = static_cast<std::int8_t>(true);
             post.request_of[c][r] = static_cast<std::int8_t>(true);
+            post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
             post.copy_tokens[c] = static_cast<std::int8_t>(n);
             post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
             post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
@@ -894,16 +899,18 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[94] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[95] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[96] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[97] && !(!pre.copying[c])) continue;
-          if (!k.dropped[98] && !(pre.request_of[c][r])) continue;
+          if (!k.dropped[96] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[97] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[98] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[99] && !(!pre.copying[c])) continue;
+          if (!k.dropped[100] && !(pre.request_of[c][r])) continue;
           State post = pre;
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
           post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
           post.request_of[c][r] = static_cast<std::int8_t>(false);
+          post.copy_start[c] = static_cast<std::int8_t>(0);
           post.copy_tokens[c] = static_cast<std::int8_t>(0);
           post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
           post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
@@ -915,17 +922,19 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[99] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[100] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[102] && !(!pre.copying[c])) continue;
-          if (!k.dropped[103] && !(pre.request_of[c][r])) continue;
+          if (!k.dropped[101] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[102] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[103] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[104] && !(!pre.copying[c])) continue;
+          if (!k.dropped[105] && !(pre.request_of[c][r])) continue;
           State post = pre;
           post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
           post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
           post.request_of[c][r] = static_cast<std::int8_t>(false);
+          post.copy_start[c] = static_cast<std::int8_t>(0);
           post.copy_tokens[c] = static_cast<std::int8_t>(0);
           post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
           post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
@@ -936,16 +945,18 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[104] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-          if (!k.dropped[105] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[106] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[107] && !(!pre.copying[c])) continue;
-          if (!k.dropped[108] && !(pre.request_of[c][r])) continue;
+          if (!k.dropped[106] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+          if (!k.dropped[107] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[108] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[109] && !(!pre.copying[c])) continue;
+          if (!k.dropped[110] && !(pre.request_of[c][r])) continue;
           State post = pre;
           post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           post.block_of[c][b] = static_cast<std::int8_t>(false);
+          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
           post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
           post.request_of[c][r] = static_cast<std::int8_t>(false);
+          post.copy_start[c] = static_cast<std::int8_t>(0);
           post.copy_tokens[c] = static_cast<std::int8_t>(0);
           post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
           post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
@@ -954,7 +965,7 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[109] && !(pre.copying[c])) continue;
+      if (!k.dropped[111] && !(pre.copying[c])) continue;
       State post = pre;
       post.copying[c] = static_cast<std::int8_t>(false);
       found(post, Transition::copy_done, std::array<int, 4>{c, 0, 0, 0});
@@ -963,11 +974,11 @@ struct Model {
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[110] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
-            if (!k.dropped[111] && !(tokens < most)) continue;
-            if (!k.dropped[112] && !(most <= (k.room + 1))) continue;
-            if (!k.dropped[113] && !(pre.newest_arrival < turn)) continue;
-            if (!k.dropped[114] && !(1 <= tokens)) continue;
+            if (!k.dropped[112] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+            if (!k.dropped[113] && !(tokens < most)) continue;
+            if (!k.dropped[114] && !(most <= (k.room + 1))) continue;
+            if (!k.dropped[115] && !(pre.newest_arrival < turn)) continue;
+            if (!k.dropped[116] && !(1 <= tokens)) continue;
             State post = pre;
             post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
             post.prompt[r] = static_cast<std::int8_t>(tokens);
@@ -981,41 +992,41 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[115] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[117] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
       found(post, Transition::admit, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[116] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[117] && !(pre.prompt[r] < pre.known[r])) continue;
+      if (!k.dropped[118] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[119] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::finish, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[118] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
+      if (!k.dropped[120] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[119] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[120] && !(1 <= pre.blocks[r])) continue;
-        if (!k.dropped[121] && !(pre.pending[r] == 0)) continue;
-        if (!k.dropped[122] && !(pre.known[r] < pre.limit[r])) continue;
-        if (!k.dropped[123] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
-        if (!k.dropped[124] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        if (!k.dropped[121] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[122] && !(1 <= pre.blocks[r])) continue;
+        if (!k.dropped[123] && !(pre.pending[r] == 0)) continue;
+        if (!k.dropped[124] && !(pre.known[r] < pre.limit[r])) continue;
+        if (!k.dropped[125] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
+        if (!k.dropped[126] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
         post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         found(post, Transition::retract, std::array<int, 4>{r, o, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[125] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[126] && !(pre.blocks[r] == 0)) continue;
-      if (!k.dropped[127] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[127] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[128] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[129] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
       post.planned[r] = static_cast<std::int8_t>(0);
@@ -1024,16 +1035,16 @@ struct Model {
       found(post, Transition::requeue, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[128] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[129] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[130] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[131] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
       found(post, Transition::close, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[130] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[131] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[132] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[132] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[133] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[134] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
       post.arrival[r] = static_cast<std::int8_t>(0);
@@ -1047,8 +1058,8 @@ struct Model {
       found(post, Transition::recycle, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[133] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[134] && !(pre.opened == pre.launched)) continue;
+      if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[136] && !(pre.opened == pre.launched)) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
       post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
@@ -1057,10 +1068,10 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-        if (!k.dropped[136] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[137] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[138] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[137] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+        if (!k.dropped[138] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[139] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[140] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
         post.in_step[s][r] = static_cast<std::int8_t>(true);
         post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
@@ -1075,126 +1086,83 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[139] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[140] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-            if (!k.dropped[141] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[142] && !(pre.in_step[s][r])) continue;
-            if (!k.dropped[143] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[144] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[145] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[146] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[147] && !(1 <= n)) continue;
-            State post = pre;
-            post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-            post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-            post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-            }
-            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-            }
-            found(post, Transition::prefill, std::array<int, 4>{s, r, b, n - (0)});
-          }
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[148] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[149] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-            if (!k.dropped[150] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[151] && !(pre.in_step[s][r])) continue;
-            if (!k.dropped[152] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[153] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[154] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[155] && !((pre.planned[r] + n) == pre.known[r])) continue;
-            if (!k.dropped[156] && !(1 <= n)) continue;
-            State post = pre;
-            post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
-            post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-            post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-            post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-            }
-            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-            }
-            post.row_outputs[s][r] = static_cast<std::int8_t>(pre.row_outputs[s][r] + 1);
-            post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
-            found(post, Transition::prefill_last, std::array<int, 4>{s, r, b, n - (0)});
-          }
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[157] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-          if (!k.dropped[158] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-          if (!k.dropped[159] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[160] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[161] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[162] && !(pre.position[b] <= pre.planned[r])) continue;
-          if (!k.dropped[163] && !((pre.planned[r] + 1) <= (pre.position[b] + k.page))) continue;
-          if (!k.dropped[164] && !(pre.row_tokens[s][r] == 0)) continue;
-          if (!k.dropped[165] && !((pre.planned[r] + 1) < pre.limit[r])) continue;
+        for (int n = 0; n <= k.page; ++n) {
+          if (!k.dropped[141] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[142] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+          if (!k.dropped[143] && !(pre.in_step[s][r])) continue;
+          if (!k.dropped[144] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
+          if (!k.dropped[145] && !((pre.planned[r] + n) < pre.known[r])) continue;
+          if (!k.dropped[146] && !(1 <= n)) continue;
           State post = pre;
-          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + 1);
-          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + 1);
-          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + 1);
+          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
           }
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
           }
-          post.row_outputs[s][r] = static_cast<std::int8_t>(pre.row_outputs[s][r] + 1);
-          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
-          found(post, Transition::decode, std::array<int, 4>{s, r, b, 0});
+          found(post, Transition::prefill, std::array<int, 4>{s, r, n - (0), 0});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.width; ++n) {
-            if (!k.dropped[166] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-            if (!k.dropped[167] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-            if (!k.dropped[168] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[169] && !(pre.in_step[s][r])) continue;
-            if (!k.dropped[170] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[171] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[172] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[173] && !(1 <= pre.row_outputs[s][r])) continue;
-            if (!k.dropped[174] && !((pre.row_outputs[s][r] + n) <= k.width)) continue;
-            if (!k.dropped[175] && !((pre.planned[r] + n) < pre.limit[r])) continue;
-            if (!k.dropped[176] && !(1 <= n)) continue;
-            State post = pre;
-            post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-            post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-            post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-            }
-            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-            }
-            post.row_outputs[s][r] = static_cast<std::int8_t>(pre.row_outputs[s][r] + n);
-            post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
-            found(post, Transition::draft, std::array<int, 4>{s, r, b, n - (0)});
+        for (int n = 0; n <= k.page; ++n) {
+          if (!k.dropped[147] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[148] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+          if (!k.dropped[149] && !(pre.in_step[s][r])) continue;
+          if (!k.dropped[150] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
+          if (!k.dropped[151] && !((pre.planned[r] + n) == pre.known[r])) continue;
+          if (!k.dropped[152] && !(1 <= n)) continue;
+          State post = pre;
+          post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
           }
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          }
+          post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+          found(post, Transition::prefill_last, std::array<int, 4>{s, r, n - (0), 0});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[177] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[178] && !(1 <= pre.rows[s])) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int n = 0; n <= k.width + 1; ++n) {
+          if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+          if (!k.dropped[154] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+          if (!k.dropped[155] && !(pre.in_step[s][r])) continue;
+          if (!k.dropped[156] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
+          if (!k.dropped[157] && !(pre.row_tokens[s][r] == 0)) continue;
+          if (!k.dropped[158] && !((pre.planned[r] + n) < pre.limit[r])) continue;
+          if (!k.dropped[159] && !(1 <= n)) continue;
+          if (!k.dropped[160] && !(n <= k.width)) continue;
+          State post = pre;
+          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+          }
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          }
+          post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+          found(post, Transition::decode, std::array<int, 4>{s, r, n - (0), 0});
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[161] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[162] && !(1 <= pre.rows[s])) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
       post.executing[s] = static_cast<std::int8_t>(true);
@@ -1202,28 +1170,28 @@ struct Model {
       found(post, Transition::launch, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[179] && !(pre.executing[s])) continue;
+      if (!k.dropped[163] && !(pre.executing[s])) continue;
       State post = pre;
       post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[180] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[181] && !(!pre.executing[s])) continue;
-      if (!k.dropped[182] && !(pre.number[s] == (pre.landed + 1))) continue;
+      if (!k.dropped[164] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[165] && !(!pre.executing[s])) continue;
+      if (!k.dropped[166] && !(pre.number[s] == (pre.landed + 1))) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int accepted = 0; accepted <= k.width; ++accepted) {
-          if (!k.dropped[183] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-          if (!k.dropped[184] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-          if (!k.dropped[185] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[186] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[187] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[188] && !(0 <= accepted)) continue;
+        for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
+          if (!k.dropped[167] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+          if (!k.dropped[168] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+          if (!k.dropped[169] && !(pre.in_step[s][r])) continue;
+          if (!k.dropped[170] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[171] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[172] && !(0 <= accepted)) continue;
           State post = pre;
           post.in_step[s][r] = static_cast<std::int8_t>(false);
           post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -1252,9 +1220,9 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[189] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[190] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-        if (!k.dropped[191] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[173] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[174] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+        if (!k.dropped[175] && !(pre.in_step[s][r])) continue;
         State post = pre;
         post.in_step[s][r] = static_cast<std::int8_t>(false);
         post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -1274,8 +1242,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[192] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[193] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[176] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[177] && !(pre.rows[s] == 0)) continue;
       State post = pre;
       post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
       post.landed = static_cast<std::int8_t>(pre.number[s]);
@@ -1468,34 +1436,26 @@ struct Model {
     }
     if (all || kIsProperty[29]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.request_of[c][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 29;
-        }
+        if (!((!(CopyState(pre.copy_state[c]) == CopyState::Idle) || (pre.copy_blocks[c] == 0)) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Idle)) || (pre.copy_blocks[c] == 1)))) return 29;
       }
     }
     if (all || kIsProperty[30]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int d = 0; d <= NC - 1; ++d) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((pre.block_of[c][b] && ((CopyState(pre.copy_state[c]) == CopyState::Fetching) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) && pre.block_of[d][b]) || (((c == d) || (CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]))) || (CopyState(pre.copy_state[d]) == CopyState::Sending)))) return 30;
-          }
-        }
+        if (!((!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (1 <= pre.copy_tokens[c])) && (!(!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) || ((pre.copy_tokens[c] == 0) && (pre.copy_start[c] == 0))))) return 30;
       }
     }
     if (all || kIsProperty[31]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int d = 0; d <= NB - 1; ++d) {
-            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || (b == d))) return 31;
-          }
+          if (!(!(((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) && pre.block_of[c][b]) || ((pre.position[b] <= pre.copy_start[c]) && ((pre.copy_start[c] + pre.copy_tokens[c]) <= (pre.position[b] + k.page))))) return 31;
         }
       }
     }
     if (all || kIsProperty[32]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          for (int i = 0; i <= NH - 1; ++i) {
-            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || (h == i))) return 32;
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(pre.request_of[c][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.copy_start[c] + pre.copy_tokens[c]) <= pre.planned[r]))) return 32;
           }
         }
       }
@@ -1503,153 +1463,151 @@ struct Model {
     if (all || kIsProperty[33]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int q = 0; q <= NR - 1; ++q) {
-            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || (r == q))) return 33;
-          }
+          if (!(!pre.request_of[c][r] || (((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) && (CopyState(pre.copy_state[c]) == CopyState::Receiving)))) return 33;
         }
       }
     }
     if (all || kIsProperty[34]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 34;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int d = 0; d <= NC - 1; ++d) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!((pre.block_of[c][b] && ((CopyState(pre.copy_state[c]) == CopyState::Fetching) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) && pre.block_of[d][b]) || (((c == d) || (CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]))) || (CopyState(pre.copy_state[d]) == CopyState::Sending)))) return 34;
+          }
+        }
       }
     }
     if (all || kIsProperty[35]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 35;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int d = 0; d <= NB - 1; ++d) {
+            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || (b == d))) return 35;
+          }
+        }
       }
     }
     if (all || kIsProperty[36]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.computed[r] < (pre.position[b] + k.page)))) return 36;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          for (int i = 0; i <= NH - 1; ++i) {
+            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || (h == i))) return 36;
           }
         }
       }
     }
     if (all || kIsProperty[37]) {
-      for (int s = 0; s <= NS - 1; ++s) {
+      for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.computed[r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 37;
+          for (int q = 0; q <= NR - 1; ++q) {
+            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || (r == q))) return 37;
           }
         }
       }
     }
     if (all || kIsProperty[38]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Waiting)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.inbound[r] == 0))) return 38;
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 38;
       }
     }
     if (all || kIsProperty[39]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!((0 <= pre.row_outputs[s][r]) && (pre.row_outputs[s][r] <= pre.row_tokens[s][r]))) return 39;
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 39;
       }
     }
     if (all || kIsProperty[40]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(0 <= pre.row_tokens[s][r])) return 40;
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.computed[r] < (pre.position[b] + k.page)))) return 40;
+          }
         }
       }
     }
     if (all || kIsProperty[41]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 41;
-      }
-    }
-    if (all || kIsProperty[42]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.block_of[c][b] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 42;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.computed[r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 41;
+          }
         }
       }
     }
+    if (all || kIsProperty[42]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Waiting)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.inbound[r] == 0))) return 42;
+      }
+    }
     if (all || kIsProperty[43]) {
-      for (int c = 0; c <= NC - 1; ++c) {
+      for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!((!pre.request_of[c][r] || ((CopyState(pre.copy_state[c]) == CopyState::Receiving) && (1 <= pre.copy_tokens[c]))) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (pre.copy_tokens[c] == 0)))) return 43;
+          if (!((0 <= pre.row_outputs[s][r]) && (pre.row_outputs[s][r] <= pre.row_tokens[s][r]))) return 43;
         }
       }
     }
     if (all || kIsProperty[44]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)))) return 44;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(0 <= pre.row_tokens[s][r])) return 44;
         }
       }
     }
     if (all || kIsProperty[45]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.computed[r]) && (0 <= pre.pruned[r]))) return 45;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 45;
       }
     }
     if (all || kIsProperty[46]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 46;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.block_of[c][b] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 46;
+        }
       }
     }
     if (all || kIsProperty[47]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 47;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)))) return 47;
+        }
       }
     }
     if (all || kIsProperty[48]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 48;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!((0 <= pre.computed[r]) && (0 <= pre.pruned[r]))) return 48;
       }
     }
     if (all || kIsProperty[49]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 49;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 49;
       }
     }
     if (all || kIsProperty[50]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 50;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 50;
       }
     }
     if (all || kIsProperty[51]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 51;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.stamp[b] <= pre.opened)) return 51;
       }
     }
     if (all || kIsProperty[52]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 52;
-          }
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 52;
       }
     }
     if (all || kIsProperty[53]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int q = 0; q <= NR - 1; ++q) {
-            for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 53;
-            }
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int q = 0; q <= NR - 1; ++q) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 53;
           }
         }
       }
     }
     if (all || kIsProperty[54]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 54;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int c = 0; c <= NB - 1; ++c) {
+            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 54;
           }
         }
       }
@@ -1657,140 +1615,148 @@ struct Model {
     if (all || kIsProperty[55]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 55;
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 55;
+          }
         }
       }
     }
     if (all || kIsProperty[56]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 56;
+          for (int q = 0; q <= NR - 1; ++q) {
+            for (int b = 0; b <= NB - 1; ++b) {
+              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 56;
+            }
           }
         }
       }
     }
     if (all || kIsProperty[57]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 57;
-      }
-    }
-    if (all || kIsProperty[58]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 58;
-      }
-    }
-    if (all || kIsProperty[59]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 59;
-        }
-      }
-    }
-    if (all || kIsProperty[60]) {
-      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 60;
-    }
-    if (all || kIsProperty[61]) {
-      if (!((pre.held_room + pre.idle_room) == k.room)) return 61;
-    }
-    if (all || kIsProperty[62]) {
-      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 62;
-    }
-    if (all || kIsProperty[63]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 63;
-      }
-    }
-    if (all || kIsProperty[64]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 64;
-      }
-    }
-    if (all || kIsProperty[65]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 65;
-        }
-      }
-    }
-    if (all || kIsProperty[66]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 66;
-      }
-    }
-    if (all || kIsProperty[67]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 67;
-      }
-    }
-    if (all || kIsProperty[68]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 68;
-      }
-    }
-    if (all || kIsProperty[69]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 69;
-      }
-    }
-    if (all || kIsProperty[70]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 70;
-      }
-    }
-    if (all || kIsProperty[71]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 71;
-      }
-    }
-    if (all || kIsProperty[72]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 72;
-      }
-    }
-    if (all || kIsProperty[73]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 73;
-      }
-    }
-    if (all || kIsProperty[74]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 74;
-      }
-    }
-    if (all || kIsProperty[75]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 75;
-        }
-      }
-    }
-    if (all || kIsProperty[76]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 76;
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 57;
           }
         }
       }
     }
-    if (all || kIsProperty[77]) {
+    if (all || kIsProperty[58]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 77;
+          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 58;
         }
       }
     }
-    if (all || kIsProperty[78]) {
+    if (all || kIsProperty[59]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 59;
+          }
+        }
+      }
+    }
+    if (all || kIsProperty[60]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 60;
+      }
+    }
+    if (all || kIsProperty[61]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 61;
+      }
+    }
+    if (all || kIsProperty[62]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 78;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 62;
+        }
+      }
+    }
+    if (all || kIsProperty[63]) {
+      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 63;
+    }
+    if (all || kIsProperty[64]) {
+      if (!((pre.held_room + pre.idle_room) == k.room)) return 64;
+    }
+    if (all || kIsProperty[65]) {
+      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 65;
+    }
+    if (all || kIsProperty[66]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 66;
+      }
+    }
+    if (all || kIsProperty[67]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 67;
+      }
+    }
+    if (all || kIsProperty[68]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 68;
+        }
+      }
+    }
+    if (all || kIsProperty[69]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 69;
+      }
+    }
+    if (all || kIsProperty[70]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 70;
+      }
+    }
+    if (all || kIsProperty[71]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 71;
+      }
+    }
+    if (all || kIsProperty[72]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 72;
+      }
+    }
+    if (all || kIsProperty[73]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 73;
+      }
+    }
+    if (all || kIsProperty[74]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 74;
+      }
+    }
+    if (all || kIsProperty[75]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 75;
+      }
+    }
+    if (all || kIsProperty[76]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 76;
+      }
+    }
+    if (all || kIsProperty[77]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 77;
+      }
+    }
+    if (all || kIsProperty[78]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 78;
+        }
       }
     }
     if (all || kIsProperty[79]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 79;
+        for (int z = 0; z <= NS - 1; ++z) {
+          for (int r = 0; r <= NR - 1; ++r) {
+            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 79;
           }
         }
       }
@@ -1798,27 +1764,48 @@ struct Model {
     if (all || kIsProperty[80]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 80;
-          }
+          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 80;
         }
       }
     }
     if (all || kIsProperty[81]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 81;
-        }
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 81;
       }
     }
     if (all || kIsProperty[82]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 82;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 82;
+          }
+        }
       }
     }
     if (all || kIsProperty[83]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 83;
+          }
+        }
+      }
+    }
+    if (all || kIsProperty[84]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 83;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 84;
+        }
+      }
+    }
+    if (all || kIsProperty[85]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 85;
+      }
+    }
+    if (all || kIsProperty[86]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 86;
       }
     }
     if (all) {
@@ -1827,7 +1814,7 @@ struct Model {
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.holds[each_r][b]) total += 1;
         }
-        if (total != pre.refs[b]) return 84;
+        if (total != pre.refs[b]) return 87;
       }
     }
     if (all) {
@@ -1836,7 +1823,7 @@ struct Model {
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += 1;
         }
-        if (total != pre.blocks[r]) return 85;
+        if (total != pre.blocks[r]) return 88;
       }
     }
     if (all) {
@@ -1845,7 +1832,7 @@ struct Model {
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += k.page;
         }
-        if (total != pre.capacity[r]) return 86;
+        if (total != pre.capacity[r]) return 89;
       }
     }
     if (all) {
@@ -1854,7 +1841,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += 1;
         }
-        if (total != pre.pending[r]) return 87;
+        if (total != pre.pending[r]) return 90;
       }
     }
     if (all) {
@@ -1863,7 +1850,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
         }
-        if (total != pre.sampling[r]) return 88;
+        if (total != pre.sampling[r]) return 91;
       }
     }
     if (all) {
@@ -1872,7 +1859,7 @@ struct Model {
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
         }
-        if (total != pre.flying[r]) return 89;
+        if (total != pre.flying[r]) return 92;
       }
     }
     if (all) {
@@ -1881,7 +1868,7 @@ struct Model {
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.in_step[s][each_r]) total += 1;
         }
-        if (total != pre.rows[s]) return 90;
+        if (total != pre.rows[s]) return 93;
       }
     }
     if (all) {
@@ -1890,7 +1877,7 @@ struct Model {
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.block_of[each_c][b]) total += 1;
         }
-        if (total != pre.copies[b]) return 91;
+        if (total != pre.copies[b]) return 94;
       }
     }
     if (all) {
@@ -1899,7 +1886,16 @@ struct Model {
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.host_of[each_c][h]) total += 1;
         }
-        if (total != pre.host_copies[h]) return 92;
+        if (total != pre.host_copies[h]) return 95;
+      }
+    }
+    if (all) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        int total = 0;
+        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+          if (pre.block_of[c][each_b]) total += 1;
+        }
+        if (total != pre.copy_blocks[c]) return 96;
       }
     }
     if (all) {
@@ -1908,7 +1904,7 @@ struct Model {
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += 1;
         }
-        if (total != pre.inbound[r]) return 93;
+        if (total != pre.inbound[r]) return 97;
       }
     }
     if (all) {
@@ -1917,7 +1913,7 @@ struct Model {
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += pre.copy_tokens[each_c];
         }
-        if (total != pre.arriving[r]) return 94;
+        if (total != pre.arriving[r]) return 98;
       }
     }
     if (all) {
@@ -1925,56 +1921,56 @@ struct Model {
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
-      if (total != pre.free) return 95;
+      if (total != pre.free) return 99;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
       }
-      if (total != pre.held) return 96;
+      if (total != pre.held) return 100;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
       }
-      if (total != pre.cached) return 97;
+      if (total != pre.cached) return 101;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
       }
-      if (total != pre.fetching) return 98;
+      if (total != pre.fetching) return 102;
     }
     if (all) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
       }
-      if (total != pre.spare_pages) return 99;
+      if (total != pre.spare_pages) return 103;
     }
     if (all) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
       }
-      if (total != pre.used_pages) return 100;
+      if (total != pre.used_pages) return 104;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
       }
-      if (total != pre.held_room) return 101;
+      if (total != pre.held_room) return 105;
     }
     if (all) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
       }
-      if (total != pre.idle_room) return 102;
+      if (total != pre.idle_room) return 106;
     }
     return -1;
   }
@@ -2039,12 +2035,19 @@ struct Model {
         if (!(!(((taken == Transition::land_row) && pre.in_step[s][r]) && !(post.in_step[s][r])) || ((!(1 <= pre.row_outputs[s][r]) || (1 <= (post.known[r] - pre.known[r]))) && ((post.known[r] - pre.known[r]) <= pre.row_outputs[s][r])))) return 17;
       }
     }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!(((!(CopyState(pre.copy_state[c]) == CopyState::Sending) && (CopyState(post.copy_state[c]) == CopyState::Sending)) && post.block_of[c][b]) && ((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b])) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((post.copy_start[c] + post.copy_tokens[c]) <= pre.computed[r])) && (pre.inbound[r] == 0)))) return 18;
+        }
+      }
+    }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 18;
+      if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 19;
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 19;
+        if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 20;
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
@@ -2053,14 +2056,14 @@ struct Model {
         if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
       }
       if (given) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 20;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 21;
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 21;
+      if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 22;
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 22;
+      if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 23;
     }
     return -1;
   }
