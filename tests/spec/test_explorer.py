@@ -92,7 +92,7 @@ GUARDS_OF_DIFFERENT_KINDS = [
     "observe:oldest in flight",
     "match_cached:next in sequence",
     "decode:one token a step",
-    "decode:room in block",
+    "decode:room",
     "release_to_cache:held",
     "submit:newest",
 ]
