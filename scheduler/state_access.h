@@ -27,10 +27,9 @@ struct StateAccess {
     void (*restore)(void* machine, const std::int8_t* state);
     // The first value that differs from the state, or -1; `slots` if the tables hold something else besides.
     std::int32_t (*difference)(const void* machine, const std::int8_t* state);
-    // Makes proposals from..count until one is accepted or answered otherwise than it says; returns its number (count
-    // if there is none) and stores what was answered.
-    std::size_t (*propose)(void* machine, const Proposal* proposals, std::size_t from, std::size_t count,
-                           std::uint16_t* answer);
+    // Makes proposals until one is accepted or answered otherwise than it says; returns its number (count if there is
+    // none) and stores what was answered.
+    std::size_t (*propose)(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer);
 };
 
 // The name under which `_core.STATE_ACCESS` holds the table.

@@ -15,6 +15,27 @@ from .layout import shared_order, state_order
 SEARCH_CONSTANTS = ("MAX_PROMPT", "MAX_OUTPUT")
 
 
+PROPOSALS = """// A list that keeps its memory.
+class Proposals {
+ public:
+  void add(Transition transition, const std::array<std::int8_t, 4>& arguments, int guard, bool explored) {
+    if (count_ == all_.size()) [[unlikely]] all_.resize(2 * count_ + 64);
+    all_[count_++] = {static_cast<std::uint8_t>(transition), arguments, explored, static_cast<std::uint16_t>(guard)};
+  }
+  void clear() { count_ = 0; }
+  std::size_t size() const { return count_; }
+  const Proposal* data() const { return all_.data(); }
+  const Proposal* begin() const { return all_.data(); }
+  const Proposal* end() const { return all_.data() + count_; }
+  const Proposal& operator[](std::size_t i) const { return all_[i]; }
+
+ private:
+  std::vector<Proposal> all_;
+  std::size_t count_ = 0;
+};
+"""
+
+
 class ExplorerGenerator:
     """Writes `model.h` for one specification."""
 
@@ -34,8 +55,8 @@ class ExplorerGenerator:
         constants = {c: f"k.{c.lower()}" for c in (*self.spec.constants, *SEARCH_CONSTANTS)}
         return plain(cpp_expression(e, {p.name: p.name for p in parameters} | constants, self._read, self._read_next))
 
-    def loops(self, parameters: tuple[Parameter, ...], body: str, transition: str = "", beyond: int = 0) -> str:
-        """Nested loops over individuals, and over the ranges of integers and `beyond` numbers more."""
+    def loops(self, parameters: tuple[Parameter, ...], body: str, transition: str = "", beyond: str = "") -> str:
+        """Nested loops over individuals, and over the ranges of integers and `beyond` more."""
         for p in reversed(parameters):
             low, high = "0", f"{self.size[p.type]} - 1" if p.type in self.size else ""
             if p.type not in self.size:
@@ -74,6 +95,7 @@ class ExplorerGenerator:
         out.append(f"// Arguments of a transition, at most.\ninline constexpr int kArguments = {self.arguments};")
         out.append("using Arguments = std::array<std::int8_t, kArguments>;")
         out.append("// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n")
+        out.append(PROPOSALS)
         sizes = ", ".join(f"int {n}" for n in self.size.values())
         out.append(f"template <{sizes}>\nstruct Model {{")
         out.append(indent(self._state(), "  "))

@@ -19,19 +19,22 @@ def lockstep_methods(g: ExplorerGenerator) -> str:
 
 def _proposals(g: ExplorerGenerator) -> str:
     number = 1
-    parts = []
+    inside = []
     for t in g.spec.transitions.values():
-        parts += [_outside(g, t), _inside(g, t, number)]
+        inside.append(_inside(g, t, number))
         number += len(t.guards)
-    body = indent("\n".join(p for p in parts if p), "  ")
+    body = indent("\n".join(inside), "  ")
+    outside = indent("\n".join(_outside(g, t) for t in g.spec.transitions.values() if t.parameters), "  ")
     return (
-        "// Every transition with all arguments and some out of range, and the first guard that refuses it (numbered as\n"
-        "// in kGuards, from 1; 0 is none). Guards over what only proofs know cannot refuse; they forbid to explore.\n"
-        f"static void proposals(const State& pre, const Instance& k, std::vector<Proposal>& refused,\n"
-        f"                      std::vector<Proposal>& accepted) {{\n"
+        "// Every transition with arguments of which one names nobody.\n"
+        f"static void outside(Proposals& refused) {{\n{outside}\n}}\n\n"
+        "// Every transition with all arguments, and the first guard that refuses it (numbered as in kGuards, from 1; 0 is\n"
+        "// none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers go so far\n"
+        "// beyond the ranges that are explored.\n"
+        "template <int kBeyond>\n"
+        "static void proposals(const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {\n"
         "  const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {\n"
-        "    (guard == 0 ? accepted : refused)\n"
-        "        .push_back({static_cast<std::uint8_t>(transition), arguments, explored, static_cast<std::uint16_t>(guard)});\n"
+        "    (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);\n"
         f"  }};\n{body}\n}}\n"
     )
 
@@ -44,7 +47,7 @@ def _outside(g: ExplorerGenerator, t: Transition) -> str:
             continue
         for value in ("-1", g.size[p.type]):
             arguments = ", ".join(value if j == i else "0" for j in range(len(t.parameters)))
-            lines.append(f"propose(Transition::{t.name}, {{{arguments}}}, kBadIndex, false);")
+            lines.append(f"refused.add(Transition::{t.name}, {{{arguments}}}, kBadIndex, false);")
     return "\n".join(lines)
 
 
@@ -62,7 +65,7 @@ def _inside(g: ExplorerGenerator, t: Transition, first: int) -> str:
     explored = " && ".join([*known, *unseen]) or "true"
     arguments = ", ".join(f"static_cast<std::int8_t>({p.name})" for p in t.parameters)
     body = f"propose(Transition::{t.name}, {{{arguments}}},\n    {answer}, {explored});"
-    return g.loops(t.parameters, body, t.name, beyond=1)
+    return g.loops(t.parameters, body, t.name, beyond="kBeyond")
 
 
 def _apply(g: ExplorerGenerator) -> str:

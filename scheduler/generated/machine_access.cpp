@@ -28,112 +28,123 @@ struct MachineAccess {
 
   static void restore(void* machine, const std::int8_t* state) {
     Machine& m = *static_cast<Machine*>(machine);
-    for (RequestId r = 0; r < m.request_count(); ++r) {
+    const RequestId requests = m.request_count();
+    const BlockId blocks = m.block_count();
+    const StepId steps = m.step_count();
+    const HostId hosts = m.host_count();
+    const CopyId copys = m.copy_count();
+    auto* const request_ = m.request_.data();
+    auto* const block_ = m.block_.data();
+    auto* const step_ = m.step_.data();
+    auto* const step_request_ = m.step_request_.data();
+    auto* const host_ = m.host_.data();
+    auto* const copy_ = m.copy_.data();
+    for (RequestId r = 0; r < requests; ++r) {
       while (!m.holds_.of(r).empty()) {
         const auto last = static_cast<std::int64_t>(m.holds_.of(r).size()) - 1;
         m.holds_.set(r, m.holds_.of(r).back(), last * m.limits_.page, false);
       }
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].request_state = static_cast<RequestState>(*state++);
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].request_state = static_cast<RequestState>(*state++);
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].arrival = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].arrival = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].prompt = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].prompt = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].limit = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].limit = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].known = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].known = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].planned = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].planned = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].computed = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].computed = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].pruned = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].pruned = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].last_step = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].last_step = *state++;
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      m.block_[b].block_state = static_cast<BlockState>(*state++);
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].block_state = static_cast<BlockState>(*state++);
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      m.block_[b].position = *state++;
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].position = *state++;
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      m.block_[b].fill = *state++;
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].fill = *state++;
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      m.block_[b].stamp = *state++;
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].stamp = *state++;
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      m.step_[s].step_state = static_cast<StepState>(*state++);
+    for (StepId s = 0; s < steps; ++s) {
+      step_[s].step_state = static_cast<StepState>(*state++);
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      m.step_[s].number = *state++;
+    for (StepId s = 0; s < steps; ++s) {
+      step_[s].number = *state++;
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      for (RequestId r = 0; r < m.request_count(); ++r) {
-        m.step_request_[s][r].row_tokens = *state++;
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        step_request_[s][r].row_tokens = *state++;
       }
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      for (RequestId r = 0; r < m.request_count(); ++r) {
-        m.step_request_[s][r].row_outputs = *state++;
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        step_request_[s][r].row_outputs = *state++;
       }
     }
     m.globals_.opened = *state++;
     m.globals_.launched = *state++;
     m.globals_.landed = *state++;
     m.globals_.newest_arrival = *state++;
-    for (HostId h = 0; h < m.host_count(); ++h) {
-      m.host_[h].host_state = static_cast<HostState>(*state++);
+    for (HostId h = 0; h < hosts; ++h) {
+      host_[h].host_state = static_cast<HostState>(*state++);
     }
-    for (HostId h = 0; h < m.host_count(); ++h) {
-      m.host_[h].host_position = *state++;
+    for (HostId h = 0; h < hosts; ++h) {
+      host_[h].host_position = *state++;
     }
-    for (HostId h = 0; h < m.host_count(); ++h) {
-      m.host_[h].host_fill = *state++;
+    for (HostId h = 0; h < hosts; ++h) {
+      host_[h].host_fill = *state++;
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      m.copy_[c].copy_state = static_cast<CopyState>(*state++);
+    for (CopyId c = 0; c < copys; ++c) {
+      copy_[c].copy_state = static_cast<CopyState>(*state++);
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      m.copy_[c].copy_tokens = *state++;
+    for (CopyId c = 0; c < copys; ++c) {
+      copy_[c].copy_tokens = *state++;
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      m.block_[b].refs = *state++;
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].refs = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].blocks = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].blocks = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].capacity = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].capacity = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].pending = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].pending = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].sampling = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].sampling = *state++;
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      m.step_[s].rows = *state++;
+    for (StepId s = 0; s < steps; ++s) {
+      step_[s].rows = *state++;
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      m.block_[b].copies = *state++;
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].copies = *state++;
     }
-    for (HostId h = 0; h < m.host_count(); ++h) {
-      m.host_[h].host_copies = *state++;
+    for (HostId h = 0; h < hosts; ++h) {
+      host_[h].host_copies = *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      m.request_[r].inbound = *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      request_[r].inbound = *state++;
     }
     m.globals_.free = *state++;
     m.globals_.held = *state++;
@@ -141,139 +152,292 @@ struct MachineAccess {
     m.globals_.fetching = *state++;
     m.globals_.spare_pages = *state++;
     m.globals_.used_pages = *state++;
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      for (BlockId b = 0; b < m.block_count(); ++b) {
-        if (*state++ != 0) m.holds_.set(r, b, m.block_[b].position, true);
+    for (RequestId r = 0; r < requests; ++r) {
+      for (BlockId b = 0; b < blocks; ++b) {
+        if (*state++ != 0) m.holds_.set(r, b, block_[b].position, true);
       }
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      for (RequestId r = 0; r < m.request_count(); ++r) {
-        m.step_request_[s][r].in_step = *state++ != 0;
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        step_request_[s][r].in_step = *state++ != 0;
       }
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      m.copy_[c].block_of = kNone;
-      for (BlockId b = 0; b < m.block_count(); ++b) {
-        if (*state++ != 0) m.copy_[c].block_of = b;
+    for (CopyId c = 0; c < copys; ++c) {
+      copy_[c].block_of = kNone;
+      for (BlockId b = 0; b < blocks; ++b) {
+        if (*state++ != 0) copy_[c].block_of = b;
       }
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      m.copy_[c].host_of = kNone;
-      for (HostId h = 0; h < m.host_count(); ++h) {
-        if (*state++ != 0) m.copy_[c].host_of = h;
+    for (CopyId c = 0; c < copys; ++c) {
+      copy_[c].host_of = kNone;
+      for (HostId h = 0; h < hosts; ++h) {
+        if (*state++ != 0) copy_[c].host_of = h;
       }
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      m.copy_[c].request_of = kNone;
-      for (RequestId r = 0; r < m.request_count(); ++r) {
-        if (*state++ != 0) m.copy_[c].request_of = r;
+    for (CopyId c = 0; c < copys; ++c) {
+      copy_[c].request_of = kNone;
+      for (RequestId r = 0; r < requests; ++r) {
+        if (*state++ != 0) copy_[c].request_of = r;
       }
     }
   }
 
   static std::int32_t difference(const void* machine, const std::int8_t* state) {
     const Machine& m = *static_cast<const Machine*>(machine);
+    const RequestId requests = m.request_count();
+    const BlockId blocks = m.block_count();
+    const StepId steps = m.step_count();
+    const HostId hosts = m.host_count();
+    const CopyId copys = m.copy_count();
+    const auto* const request_ = m.request_.data();
+    const auto* const block_ = m.block_.data();
+    const auto* const step_ = m.step_.data();
+    const auto* const step_request_ = m.step_request_.data();
+    const auto* const host_ = m.host_.data();
+    const auto* const copy_ = m.copy_.data();
     const std::int8_t* const start = state;
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].request_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    std::int64_t differs = 0;
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].request_state) ^ *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].arrival) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].arrival) ^ *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].prompt) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].prompt) ^ *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].limit) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].limit) ^ *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].known) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].known) ^ *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].planned) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].planned) ^ *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].computed) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].computed) ^ *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].pruned) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].pruned) ^ *state++;
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].last_step) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].last_step) ^ *state++;
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      if (static_cast<std::int64_t>(m.block_[b].block_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].block_state) ^ *state++;
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      if (static_cast<std::int64_t>(m.block_[b].position) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].position) ^ *state++;
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      if (static_cast<std::int64_t>(m.block_[b].fill) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].fill) ^ *state++;
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      if (static_cast<std::int64_t>(m.block_[b].stamp) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].stamp) ^ *state++;
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      if (static_cast<std::int64_t>(m.step_[s].step_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (StepId s = 0; s < steps; ++s) {
+      differs |= static_cast<std::int64_t>(step_[s].step_state) ^ *state++;
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      if (static_cast<std::int64_t>(m.step_[s].number) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (StepId s = 0; s < steps; ++s) {
+      differs |= static_cast<std::int64_t>(step_[s].number) ^ *state++;
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      for (RequestId r = 0; r < m.request_count(); ++r) {
-        if (static_cast<std::int64_t>(m.step_request_[s][r].row_tokens) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        differs |= static_cast<std::int64_t>(step_request_[s][r].row_tokens) ^ *state++;
       }
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      for (RequestId r = 0; r < m.request_count(); ++r) {
-        if (static_cast<std::int64_t>(m.step_request_[s][r].row_outputs) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        differs |= static_cast<std::int64_t>(step_request_[s][r].row_outputs) ^ *state++;
+      }
+    }
+    differs |= static_cast<std::int64_t>(m.globals_.opened) ^ *state++;
+    differs |= static_cast<std::int64_t>(m.globals_.launched) ^ *state++;
+    differs |= static_cast<std::int64_t>(m.globals_.landed) ^ *state++;
+    differs |= static_cast<std::int64_t>(m.globals_.newest_arrival) ^ *state++;
+    for (HostId h = 0; h < hosts; ++h) {
+      differs |= static_cast<std::int64_t>(host_[h].host_state) ^ *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      differs |= static_cast<std::int64_t>(host_[h].host_position) ^ *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      differs |= static_cast<std::int64_t>(host_[h].host_fill) ^ *state++;
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      differs |= static_cast<std::int64_t>(copy_[c].copy_state) ^ *state++;
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      differs |= static_cast<std::int64_t>(copy_[c].copy_tokens) ^ *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].refs) ^ *state++;
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].blocks) ^ *state++;
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].capacity) ^ *state++;
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].pending) ^ *state++;
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].sampling) ^ *state++;
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      differs |= static_cast<std::int64_t>(step_[s].rows) ^ *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].copies) ^ *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      differs |= static_cast<std::int64_t>(host_[h].host_copies) ^ *state++;
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      differs |= static_cast<std::int64_t>(request_[r].inbound) ^ *state++;
+    }
+    differs |= static_cast<std::int64_t>(m.globals_.free) ^ *state++;
+    differs |= static_cast<std::int64_t>(m.globals_.held) ^ *state++;
+    differs |= static_cast<std::int64_t>(m.globals_.cached) ^ *state++;
+    differs |= static_cast<std::int64_t>(m.globals_.fetching) ^ *state++;
+    differs |= static_cast<std::int64_t>(m.globals_.spare_pages) ^ *state++;
+    differs |= static_cast<std::int64_t>(m.globals_.used_pages) ^ *state++;
+    for (RequestId r = 0; r < requests; ++r) {
+      for (BlockId b = 0; b < blocks; ++b) {
+        differs |= static_cast<std::int64_t>(m.holds(r, b)) ^ *state++;
+      }
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        differs |= static_cast<std::int64_t>(step_request_[s][r].in_step) ^ *state++;
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      for (BlockId b = 0; b < blocks; ++b) {
+        differs |= static_cast<std::int64_t>((copy_[c].block_of == b)) ^ *state++;
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      for (HostId h = 0; h < hosts; ++h) {
+        differs |= static_cast<std::int64_t>((copy_[c].host_of == h)) ^ *state++;
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      for (RequestId r = 0; r < requests; ++r) {
+        differs |= static_cast<std::int64_t>((copy_[c].request_of == r)) ^ *state++;
+      }
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      std::int64_t at = 0;
+      for (const BlockId one : m.holds_.of(r)) {
+        differs |= static_cast<std::int64_t>(one != kNoBlock && block_[one].position / m.limits_.page != at);
+        ++at;
+      }
+    }
+    if (differs == 0) return -1;
+    state = start;
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].request_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].arrival) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].prompt) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].limit) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].known) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].planned) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].computed) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].pruned) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].last_step) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].block_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].position) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].fill) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].stamp) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      if (static_cast<std::int64_t>(step_[s].step_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      if (static_cast<std::int64_t>(step_[s].number) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        if (static_cast<std::int64_t>(step_request_[s][r].row_tokens) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+      }
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        if (static_cast<std::int64_t>(step_request_[s][r].row_outputs) != *state++) return static_cast<std::int32_t>(state - 1 - start);
       }
     }
     if (static_cast<std::int64_t>(m.globals_.opened) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.launched) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.landed) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.newest_arrival) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    for (HostId h = 0; h < m.host_count(); ++h) {
-      if (static_cast<std::int64_t>(m.host_[h].host_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (HostId h = 0; h < hosts; ++h) {
+      if (static_cast<std::int64_t>(host_[h].host_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (HostId h = 0; h < m.host_count(); ++h) {
-      if (static_cast<std::int64_t>(m.host_[h].host_position) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (HostId h = 0; h < hosts; ++h) {
+      if (static_cast<std::int64_t>(host_[h].host_position) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (HostId h = 0; h < m.host_count(); ++h) {
-      if (static_cast<std::int64_t>(m.host_[h].host_fill) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (HostId h = 0; h < hosts; ++h) {
+      if (static_cast<std::int64_t>(host_[h].host_fill) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      if (static_cast<std::int64_t>(m.copy_[c].copy_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (CopyId c = 0; c < copys; ++c) {
+      if (static_cast<std::int64_t>(copy_[c].copy_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      if (static_cast<std::int64_t>(m.copy_[c].copy_tokens) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (CopyId c = 0; c < copys; ++c) {
+      if (static_cast<std::int64_t>(copy_[c].copy_tokens) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      if (static_cast<std::int64_t>(m.block_[b].refs) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].refs) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].blocks) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].blocks) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].capacity) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].capacity) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].pending) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].pending) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].sampling) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].sampling) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      if (static_cast<std::int64_t>(m.step_[s].rows) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (StepId s = 0; s < steps; ++s) {
+      if (static_cast<std::int64_t>(step_[s].rows) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (BlockId b = 0; b < m.block_count(); ++b) {
-      if (static_cast<std::int64_t>(m.block_[b].copies) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].copies) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (HostId h = 0; h < m.host_count(); ++h) {
-      if (static_cast<std::int64_t>(m.host_[h].host_copies) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (HostId h = 0; h < hosts; ++h) {
+      if (static_cast<std::int64_t>(host_[h].host_copies) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      if (static_cast<std::int64_t>(m.request_[r].inbound) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (RequestId r = 0; r < requests; ++r) {
+      if (static_cast<std::int64_t>(request_[r].inbound) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     }
     if (static_cast<std::int64_t>(m.globals_.free) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.held) != *state++) return static_cast<std::int32_t>(state - 1 - start);
@@ -281,50 +445,266 @@ struct MachineAccess {
     if (static_cast<std::int64_t>(m.globals_.fetching) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.spare_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.used_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      for (BlockId b = 0; b < m.block_count(); ++b) {
+    for (RequestId r = 0; r < requests; ++r) {
+      for (BlockId b = 0; b < blocks; ++b) {
         if (static_cast<std::int64_t>(m.holds(r, b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
       }
     }
-    for (StepId s = 0; s < m.step_count(); ++s) {
-      for (RequestId r = 0; r < m.request_count(); ++r) {
-        if (static_cast<std::int64_t>(m.step_request_[s][r].in_step) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        if (static_cast<std::int64_t>(step_request_[s][r].in_step) != *state++) return static_cast<std::int32_t>(state - 1 - start);
       }
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      for (BlockId b = 0; b < m.block_count(); ++b) {
-        if (static_cast<std::int64_t>((m.copy_[c].block_of == b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (CopyId c = 0; c < copys; ++c) {
+      for (BlockId b = 0; b < blocks; ++b) {
+        if (static_cast<std::int64_t>((copy_[c].block_of == b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
       }
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      for (HostId h = 0; h < m.host_count(); ++h) {
-        if (static_cast<std::int64_t>((m.copy_[c].host_of == h)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (CopyId c = 0; c < copys; ++c) {
+      for (HostId h = 0; h < hosts; ++h) {
+        if (static_cast<std::int64_t>((copy_[c].host_of == h)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
       }
     }
-    for (CopyId c = 0; c < m.copy_count(); ++c) {
-      for (RequestId r = 0; r < m.request_count(); ++r) {
-        if (static_cast<std::int64_t>((m.copy_[c].request_of == r)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (CopyId c = 0; c < copys; ++c) {
+      for (RequestId r = 0; r < requests; ++r) {
+        if (static_cast<std::int64_t>((copy_[c].request_of == r)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
       }
     }
-    for (RequestId r = 0; r < m.request_count(); ++r) {
-      std::int64_t at = 0;
-      for (const BlockId one : m.holds_.of(r)) {
-        if (one != kNoBlock && m.block_[one].position / m.limits_.page != at) return static_cast<std::int32_t>(state - start);
-        ++at;
-      }
-    }
-    return -1;
+    return static_cast<std::int32_t>(state - start);
   }
 
-  static std::size_t propose(void* machine, const Proposal* proposals, std::size_t from, std::size_t count,
-                             std::uint16_t* answer) {
+  static std::uint16_t answer_of(Guard guard) { return static_cast<std::uint16_t>(guard); }
+  static bool agreed(std::uint16_t answer, const Proposal& p) { return answer == p.guard && answer != 0; }
+
+  static std::size_t propose(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer) {
     Machine& m = *static_cast<Machine*>(machine);
-    for (; from < count; ++from) {
-      const Proposal& p = proposals[from];
-      const Guard guard = m.apply(static_cast<Transition>(p.transition),
-                                  {p.arguments[0], p.arguments[1], p.arguments[2], p.arguments[3]});
-      *answer = static_cast<std::uint16_t>(guard);
-      if (*answer != p.guard || guard == Guard::none) return from;
+    const Proposal* p = proposals;
+    const Proposal* const end = proposals + count;
+    const auto number = [&](const Proposal* at) { return static_cast<std::size_t>(at - proposals); };
+    while (p < end) {
+      const std::uint8_t transition = p->transition;
+      switch (static_cast<Transition>(transition)) {
+        case Transition::match_shared:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_match_shared(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::match_cached:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_match_cached(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::match_tail:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_match_tail(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::allocate:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_allocate(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::publish:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_publish(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::release_owned:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_release_owned(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::release_to_limbo:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_release_to_limbo(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::release_shared:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_release_shared(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::release_to_cache:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_release_to_cache(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::keep_tail:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_keep_tail(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::reap:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_reap(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::evict:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_evict(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::spill:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_spill(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::spill_done:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_spill_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::fetch:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_fetch(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::fetch_done:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_fetch_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::drop_page:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_drop_page(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::send:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_send(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::send_done:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_send_done(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::receive:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_receive(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+          }
+          break;
+        case Transition::receive_done:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_receive_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::receive_failed:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_receive_failed(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::receive_dropped:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_receive_dropped(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::copy_done:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_copy_done(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::submit:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_submit(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+          }
+          break;
+        case Transition::admit:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_admit(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::finish:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_finish(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::abort:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_abort(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::retract:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_retract(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::requeue:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_requeue(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::close:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_close(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::recycle:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_recycle(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::open_step:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_open_step(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::add_row:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_add_row(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::prefill:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_prefill(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+          }
+          break;
+        case Transition::prefill_last:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_prefill_last(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+          }
+          break;
+        case Transition::decode:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_decode(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::draft:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_draft(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+          }
+          break;
+        case Transition::launch:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_launch(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::device_done:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_device_done(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::observe:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_observe(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+        case Transition::land_row:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_land_row(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+          }
+          break;
+        case Transition::drop_row:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_drop_row(p->arguments[0], p->arguments[1])), *p)) return number(p);
+          }
+          break;
+        case Transition::retire:
+          for (; p < end && p->transition == transition; ++p) {
+            if (!agreed(*answer = answer_of(m.apply_retire(p->arguments[0])), *p)) return number(p);
+          }
+          break;
+      }
     }
     return count;
   }

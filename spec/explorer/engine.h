@@ -43,6 +43,7 @@ struct Result {
     std::string violated;      // the property that is false, or empty
     std::vector<Event> trace;  // from the start to the violation
     std::vector<std::uint64_t> taken = std::vector<std::uint64_t>(kTransitions.size(), 0);
+    std::size_t compared = 0;  // states in which the machine was asked
     std::size_t accepted = 0;  // proposals that model and machine accept, with the same result
     std::size_t refused = 0;   // proposals that both refuse for the same reason, and nothing changes
     std::vector<Divergence> divergences;

@@ -94,6 +94,7 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
         .def_readonly("violated", &ex::Result::violated)
         .def_readonly("trace", &ex::Result::trace)
         .def_property_readonly("taken", &ex::taken_by_name)
+        .def_readonly("compared", &ex::Result::compared)
         .def_readonly("accepted", &ex::Result::accepted)
         .def_readonly("refused", &ex::Result::refused)
         .def_readonly("divergences", &ex::Result::divergences);

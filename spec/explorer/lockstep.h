@@ -26,6 +26,7 @@ class LockStep {
     LockStep(const LockStep&) = delete;
     LockStep& operator=(const LockStep&) = delete;
 
+    std::size_t compared = 0;
     std::size_t accepted = 0;
     std::size_t refused = 0;
 
@@ -37,10 +38,15 @@ class LockStep {
     void compare(const State& pre, const Instance& k, Found&& found, Wrong&& wrong) {
         refusals_.clear();
         acceptances_.clear();
-        M::proposals(pre, k, refusals_, acceptances_);
+        if (compared++ % kOutsideEvery == 0) {
+            M::outside(refusals_);
+            M::template proposals<1>(pre, k, refusals_, acceptances_);
+        } else {
+            M::template proposals<0>(pre, k, refusals_, acceptances_);
+        }
         access_.restore(machine_, bytes(pre));
         std::uint16_t answer = 0;
-        const std::size_t stopped = access_.propose(machine_, refusals_.data(), 0, refusals_.size(), &answer);
+        const std::size_t stopped = access_.propose(machine_, refusals_.data(), refusals_.size(), &answer);
         if (stopped < refusals_.size()) return wrong(divergence(pre, refusals_[stopped], answer, -1));
         if (access_.difference(machine_, bytes(pre)) >= 0) return wrong(culprit(pre));
         refused += refusals_.size();
@@ -48,7 +54,7 @@ class LockStep {
         for (const Proposal& p : acceptances_) {
             if (!fresh) access_.restore(machine_, bytes(pre));
             fresh = false;
-            access_.propose(machine_, &p, 0, 1, &answer);
+            access_.propose(machine_, &p, 1, &answer);
             if (answer != p.guard) return wrong(divergence(pre, p, answer, -1));
             State post = pre;
             const auto transition = static_cast<Transition>(p.transition);
@@ -63,6 +69,9 @@ class LockStep {
     }
 
   private:
+    // In some states arguments that name nobody, and integers beyond the instance's ranges, are tried too.
+    static constexpr std::size_t kOutsideEvery = 64;
+
     static const std::int8_t* bytes(const State& state) { return reinterpret_cast<const std::int8_t*>(&state); }
 
     static Divergence divergence(const State& pre, const Proposal& p, int answered, int value) {
@@ -81,7 +90,7 @@ class LockStep {
         for (const Proposal& p : refusals_) {
             std::uint16_t answer = 0;
             access_.restore(machine_, bytes(pre));
-            access_.propose(machine_, &p, 0, 1, &answer);
+            access_.propose(machine_, &p, 1, &answer);
             const auto value = access_.difference(machine_, bytes(pre));
             if (value >= 0) return divergence(pre, p, answer, value);
         }
@@ -90,8 +99,8 @@ class LockStep {
 
     const StateAccess& access_;
     void* machine_;
-    std::vector<Proposal> refusals_;
-    std::vector<Proposal> acceptances_;
+    Proposals refusals_;
+    Proposals acceptances_;
 };
 
 }  // namespace tokenspeed::explorer

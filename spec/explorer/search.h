@@ -217,6 +217,7 @@ class Search final : public Engine {
             if (worker->violation && (!first || worker->violation->order < first->order)) first = worker->violation;
             for (auto& divergence : worker->divergences) divergences.push_back(std::move(divergence));
             if (worker->lock_step != nullptr) {
+                result.compared += worker->lock_step->compared;
                 result.accepted += worker->lock_step->accepted;
                 result.refused += worker->lock_step->refused;
             }

@@ -728,6 +728,25 @@ using Arguments = std::array<std::int8_t, kArguments>;
 // The answer to an argument that names nobody.
 inline constexpr int kBadIndex = kGuards.size() + 1;
 
+// A list that keeps its memory.
+class Proposals {
+ public:
+  void add(Transition transition, const std::array<std::int8_t, 4>& arguments, int guard, bool explored) {
+    if (count_ == all_.size()) [[unlikely]] all_.resize(2 * count_ + 64);
+    all_[count_++] = {static_cast<std::uint8_t>(transition), arguments, explored, static_cast<std::uint16_t>(guard)};
+  }
+  void clear() { count_ = 0; }
+  std::size_t size() const { return count_; }
+  const Proposal* data() const { return all_.data(); }
+  const Proposal* begin() const { return all_.data(); }
+  const Proposal* end() const { return all_.data() + count_; }
+  const Proposal& operator[](std::size_t i) const { return all_[i]; }
+
+ private:
+  std::vector<Proposal> all_;
+  std::size_t count_ = 0;
+};
+
 template <int NR, int NB, int NS, int NH, int NC>
 struct Model {
   struct State {
@@ -1595,18 +1614,188 @@ struct Model {
     }
   }
 
-  // Every transition with all arguments and some out of range, and the first guard that refuses it (numbered as
-  // in kGuards, from 1; 0 is none). Guards over what only proofs know cannot refuse; they forbid to explore.
-  static void proposals(const State& pre, const Instance& k, std::vector<Proposal>& refused,
-                        std::vector<Proposal>& accepted) {
+  // Every transition with arguments of which one names nobody.
+  static void outside(Proposals& refused) {
+    refused.add(Transition::match_shared, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, -1}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, NB}, kBadIndex, false);
+    refused.add(Transition::match_cached, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, -1}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, NB}, kBadIndex, false);
+    refused.add(Transition::match_tail, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, -1}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, NB}, kBadIndex, false);
+    refused.add(Transition::allocate, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {0, -1}, kBadIndex, false);
+    refused.add(Transition::allocate, {0, NB}, kBadIndex, false);
+    refused.add(Transition::publish, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, -1}, kBadIndex, false);
+    refused.add(Transition::publish, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_owned, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_owned, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_shared, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_shared, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_shared, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_shared, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {0, NB}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, -1}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, NB}, kBadIndex, false);
+    refused.add(Transition::reap, {-1}, kBadIndex, false);
+    refused.add(Transition::reap, {NB}, kBadIndex, false);
+    refused.add(Transition::evict, {-1}, kBadIndex, false);
+    refused.add(Transition::evict, {NB}, kBadIndex, false);
+    refused.add(Transition::spill, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::spill, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::spill_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::fetch, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::drop_page, {-1}, kBadIndex, false);
+    refused.add(Transition::drop_page, {NH}, kBadIndex, false);
+    refused.add(Transition::send, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::send, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::send_done, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {NC, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {0, -1}, kBadIndex, false);
+    refused.add(Transition::send_done, {0, NB}, kBadIndex, false);
+    refused.add(Transition::receive, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::copy_done, {-1}, kBadIndex, false);
+    refused.add(Transition::copy_done, {NC}, kBadIndex, false);
+    refused.add(Transition::submit, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::submit, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::admit, {-1}, kBadIndex, false);
+    refused.add(Transition::admit, {NR}, kBadIndex, false);
+    refused.add(Transition::finish, {-1}, kBadIndex, false);
+    refused.add(Transition::finish, {NR}, kBadIndex, false);
+    refused.add(Transition::abort, {-1}, kBadIndex, false);
+    refused.add(Transition::abort, {NR}, kBadIndex, false);
+    refused.add(Transition::retract, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::retract, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::retract, {0, -1}, kBadIndex, false);
+    refused.add(Transition::retract, {0, NR}, kBadIndex, false);
+    refused.add(Transition::requeue, {-1}, kBadIndex, false);
+    refused.add(Transition::requeue, {NR}, kBadIndex, false);
+    refused.add(Transition::close, {-1}, kBadIndex, false);
+    refused.add(Transition::close, {NR}, kBadIndex, false);
+    refused.add(Transition::recycle, {-1}, kBadIndex, false);
+    refused.add(Transition::recycle, {NR}, kBadIndex, false);
+    refused.add(Transition::open_step, {-1}, kBadIndex, false);
+    refused.add(Transition::open_step, {NS}, kBadIndex, false);
+    refused.add(Transition::add_row, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::add_row, {NS, 0}, kBadIndex, false);
+    refused.add(Transition::add_row, {0, -1}, kBadIndex, false);
+    refused.add(Transition::add_row, {0, NR}, kBadIndex, false);
+    refused.add(Transition::prefill, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {NS, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {NS, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::decode, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::draft, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::draft, {NS, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::draft, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::draft, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::draft, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::draft, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::launch, {-1}, kBadIndex, false);
+    refused.add(Transition::launch, {NS}, kBadIndex, false);
+    refused.add(Transition::device_done, {-1}, kBadIndex, false);
+    refused.add(Transition::device_done, {NS}, kBadIndex, false);
+    refused.add(Transition::observe, {-1}, kBadIndex, false);
+    refused.add(Transition::observe, {NS}, kBadIndex, false);
+    refused.add(Transition::land_row, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {NS, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {0, -1}, kBadIndex, false);
+    refused.add(Transition::drop_row, {0, NR}, kBadIndex, false);
+    refused.add(Transition::retire, {-1}, kBadIndex, false);
+    refused.add(Transition::retire, {NS}, kBadIndex, false);
+  }
+
+  // Every transition with all arguments, and the first guard that refuses it (numbered as in kGuards, from 1; 0 is
+  // none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers go so far
+  // beyond the ranges that are explored.
+  template <int kBeyond>
+  static void proposals(const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {
     const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {
-      (guard == 0 ? accepted : refused)
-          .push_back({static_cast<std::uint8_t>(transition), arguments, explored, static_cast<std::uint16_t>(guard)});
+      (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);
     };
-    propose(Transition::match_shared, {-1, 0}, kBadIndex, false);
-    propose(Transition::match_shared, {NR, 0}, kBadIndex, false);
-    propose(Transition::match_shared, {0, -1}, kBadIndex, false);
-    propose(Transition::match_shared, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1619,10 +1808,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::match_cached, {-1, 0}, kBadIndex, false);
-    propose(Transition::match_cached, {NR, 0}, kBadIndex, false);
-    propose(Transition::match_cached, {0, -1}, kBadIndex, false);
-    propose(Transition::match_cached, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1636,10 +1821,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::match_tail, {-1, 0}, kBadIndex, false);
-    propose(Transition::match_tail, {NR, 0}, kBadIndex, false);
-    propose(Transition::match_tail, {0, -1}, kBadIndex, false);
-    propose(Transition::match_tail, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1653,10 +1834,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::allocate, {-1, 0}, kBadIndex, false);
-    propose(Transition::allocate, {NR, 0}, kBadIndex, false);
-    propose(Transition::allocate, {0, -1}, kBadIndex, false);
-    propose(Transition::allocate, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1666,10 +1843,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::publish, {-1, 0}, kBadIndex, false);
-    propose(Transition::publish, {NR, 0}, kBadIndex, false);
-    propose(Transition::publish, {0, -1}, kBadIndex, false);
-    propose(Transition::publish, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1681,10 +1854,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::release_owned, {-1, 0}, kBadIndex, false);
-    propose(Transition::release_owned, {NR, 0}, kBadIndex, false);
-    propose(Transition::release_owned, {0, -1}, kBadIndex, false);
-    propose(Transition::release_owned, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1695,10 +1864,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::release_to_limbo, {-1, 0}, kBadIndex, false);
-    propose(Transition::release_to_limbo, {NR, 0}, kBadIndex, false);
-    propose(Transition::release_to_limbo, {0, -1}, kBadIndex, false);
-    propose(Transition::release_to_limbo, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1709,10 +1874,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::release_shared, {-1, 0}, kBadIndex, false);
-    propose(Transition::release_shared, {NR, 0}, kBadIndex, false);
-    propose(Transition::release_shared, {0, -1}, kBadIndex, false);
-    propose(Transition::release_shared, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1723,10 +1884,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::release_to_cache, {-1, 0}, kBadIndex, false);
-    propose(Transition::release_to_cache, {NR, 0}, kBadIndex, false);
-    propose(Transition::release_to_cache, {0, -1}, kBadIndex, false);
-    propose(Transition::release_to_cache, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1737,10 +1894,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::keep_tail, {-1, 0}, kBadIndex, false);
-    propose(Transition::keep_tail, {NR, 0}, kBadIndex, false);
-    propose(Transition::keep_tail, {0, -1}, kBadIndex, false);
-    propose(Transition::keep_tail, {0, NB}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
@@ -1753,28 +1906,18 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::reap, {-1}, kBadIndex, false);
-    propose(Transition::reap, {NB}, kBadIndex, false);
     for (int b = 0; b <= NB - 1; ++b) {
       propose(Transition::reap, {static_cast<std::int8_t>(b)},
           !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 51
           : !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0)) ? 52
           : 0, true);
     }
-    propose(Transition::evict, {-1}, kBadIndex, false);
-    propose(Transition::evict, {NB}, kBadIndex, false);
     for (int b = 0; b <= NB - 1; ++b) {
       propose(Transition::evict, {static_cast<std::int8_t>(b)},
           !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 53
           : !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0)) ? 54
           : 0, true);
     }
-    propose(Transition::spill, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::spill, {NC, 0, 0}, kBadIndex, false);
-    propose(Transition::spill, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::spill, {0, NB, 0}, kBadIndex, false);
-    propose(Transition::spill, {0, 0, -1}, kBadIndex, false);
-    propose(Transition::spill, {0, 0, NH}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
@@ -1786,12 +1929,6 @@ struct Model {
         }
       }
     }
-    propose(Transition::spill_done, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::spill_done, {NC, 0, 0}, kBadIndex, false);
-    propose(Transition::spill_done, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::spill_done, {0, NB, 0}, kBadIndex, false);
-    propose(Transition::spill_done, {0, 0, -1}, kBadIndex, false);
-    propose(Transition::spill_done, {0, 0, NH}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
@@ -1804,12 +1941,6 @@ struct Model {
         }
       }
     }
-    propose(Transition::fetch, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::fetch, {NC, 0, 0}, kBadIndex, false);
-    propose(Transition::fetch, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::fetch, {0, NB, 0}, kBadIndex, false);
-    propose(Transition::fetch, {0, 0, -1}, kBadIndex, false);
-    propose(Transition::fetch, {0, 0, NH}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
@@ -1821,12 +1952,6 @@ struct Model {
         }
       }
     }
-    propose(Transition::fetch_done, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::fetch_done, {NC, 0, 0}, kBadIndex, false);
-    propose(Transition::fetch_done, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::fetch_done, {0, NB, 0}, kBadIndex, false);
-    propose(Transition::fetch_done, {0, 0, -1}, kBadIndex, false);
-    propose(Transition::fetch_done, {0, 0, NH}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
@@ -1839,20 +1964,12 @@ struct Model {
         }
       }
     }
-    propose(Transition::drop_page, {-1}, kBadIndex, false);
-    propose(Transition::drop_page, {NH}, kBadIndex, false);
     for (int h = 0; h <= NH - 1; ++h) {
       propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
           !(HostState(pre.host_state[h]) == HostState::Valid) ? 71
           : !(pre.host_copies[h] == 0) ? 72
           : 0, true);
     }
-    propose(Transition::send, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::send, {NC, 0, 0}, kBadIndex, false);
-    propose(Transition::send, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::send, {0, NR, 0}, kBadIndex, false);
-    propose(Transition::send, {0, 0, -1}, kBadIndex, false);
-    propose(Transition::send, {0, 0, NB}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
@@ -1866,10 +1983,6 @@ struct Model {
         }
       }
     }
-    propose(Transition::send_done, {-1, 0}, kBadIndex, false);
-    propose(Transition::send_done, {NC, 0}, kBadIndex, false);
-    propose(Transition::send_done, {0, -1}, kBadIndex, false);
-    propose(Transition::send_done, {0, NB}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
@@ -1878,16 +1991,10 @@ struct Model {
             : 0, (!pre.copying[c]));
       }
     }
-    propose(Transition::receive, {-1, 0, 0, 0}, kBadIndex, false);
-    propose(Transition::receive, {NC, 0, 0, 0}, kBadIndex, false);
-    propose(Transition::receive, {0, -1, 0, 0}, kBadIndex, false);
-    propose(Transition::receive, {0, NR, 0, 0}, kBadIndex, false);
-    propose(Transition::receive, {0, 0, -1, 0}, kBadIndex, false);
-    propose(Transition::receive, {0, 0, NB, 0}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1; ++n) {
+          for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
                 !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 81
                 : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 82
@@ -1903,12 +2010,6 @@ struct Model {
         }
       }
     }
-    propose(Transition::receive_done, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::receive_done, {NC, 0, 0}, kBadIndex, false);
-    propose(Transition::receive_done, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::receive_done, {0, NR, 0}, kBadIndex, false);
-    propose(Transition::receive_done, {0, 0, -1}, kBadIndex, false);
-    propose(Transition::receive_done, {0, 0, NB}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
@@ -1921,12 +2022,6 @@ struct Model {
         }
       }
     }
-    propose(Transition::receive_failed, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::receive_failed, {NC, 0, 0}, kBadIndex, false);
-    propose(Transition::receive_failed, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::receive_failed, {0, NR, 0}, kBadIndex, false);
-    propose(Transition::receive_failed, {0, 0, -1}, kBadIndex, false);
-    propose(Transition::receive_failed, {0, 0, NB}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
@@ -1939,12 +2034,6 @@ struct Model {
         }
       }
     }
-    propose(Transition::receive_dropped, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::receive_dropped, {NC, 0, 0}, kBadIndex, false);
-    propose(Transition::receive_dropped, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::receive_dropped, {0, NR, 0}, kBadIndex, false);
-    propose(Transition::receive_dropped, {0, 0, -1}, kBadIndex, false);
-    propose(Transition::receive_dropped, {0, 0, NB}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
@@ -1957,18 +2046,14 @@ struct Model {
         }
       }
     }
-    propose(Transition::copy_done, {-1}, kBadIndex, false);
-    propose(Transition::copy_done, {NC}, kBadIndex, false);
     for (int c = 0; c <= NC - 1; ++c) {
       propose(Transition::copy_done, {static_cast<std::int8_t>(c)},
           0, (pre.copying[c]));
     }
-    propose(Transition::submit, {-1, 0, 0, 0}, kBadIndex, false);
-    propose(Transition::submit, {NR, 0, 0, 0}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
-      for (int tokens = 0; tokens <= k.max_prompt + 1; ++tokens) {
-        for (int most = tokens; most <= tokens + k.max_output + 1; ++most) {
-          for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + 1; ++turn) {
+      for (int tokens = 0; tokens <= k.max_prompt + kBeyond; ++tokens) {
+        for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
+          for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
             propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
                 !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 106
                 : !(tokens < most) ? 107
@@ -1980,32 +2065,22 @@ struct Model {
         }
       }
     }
-    propose(Transition::admit, {-1}, kBadIndex, false);
-    propose(Transition::admit, {NR}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::admit, {static_cast<std::int8_t>(r)},
           !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 111
           : 0, true);
     }
-    propose(Transition::finish, {-1}, kBadIndex, false);
-    propose(Transition::finish, {NR}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::finish, {static_cast<std::int8_t>(r)},
           !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 112
           : !(pre.prompt[r] < pre.known[r]) ? 113
           : 0, true);
     }
-    propose(Transition::abort, {-1}, kBadIndex, false);
-    propose(Transition::abort, {NR}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::abort, {static_cast<std::int8_t>(r)},
           !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 114
           : 0, true);
     }
-    propose(Transition::retract, {-1, 0}, kBadIndex, false);
-    propose(Transition::retract, {NR, 0}, kBadIndex, false);
-    propose(Transition::retract, {0, -1}, kBadIndex, false);
-    propose(Transition::retract, {0, NR}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       for (int o = 0; o <= NR - 1; ++o) {
         propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
@@ -2018,8 +2093,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::requeue, {-1}, kBadIndex, false);
-    propose(Transition::requeue, {NR}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::requeue, {static_cast<std::int8_t>(r)},
           !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 121
@@ -2027,16 +2100,12 @@ struct Model {
           : !(pre.inbound[r] == 0) ? 123
           : 0, true);
     }
-    propose(Transition::close, {-1}, kBadIndex, false);
-    propose(Transition::close, {NR}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::close, {static_cast<std::int8_t>(r)},
           !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 124
           : !(pre.blocks[r] == 0) ? 125
           : 0, true);
     }
-    propose(Transition::recycle, {-1}, kBadIndex, false);
-    propose(Transition::recycle, {NR}, kBadIndex, false);
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::recycle, {static_cast<std::int8_t>(r)},
           !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 126
@@ -2044,18 +2113,12 @@ struct Model {
           : !(pre.inbound[r] == 0) ? 128
           : 0, true);
     }
-    propose(Transition::open_step, {-1}, kBadIndex, false);
-    propose(Transition::open_step, {NS}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       propose(Transition::open_step, {static_cast<std::int8_t>(s)},
           !(StepState(pre.step_state[s]) == StepState::Idle) ? 129
           : !(pre.opened == pre.launched) ? 130
           : 0, true);
     }
-    propose(Transition::add_row, {-1, 0}, kBadIndex, false);
-    propose(Transition::add_row, {NS, 0}, kBadIndex, false);
-    propose(Transition::add_row, {0, -1}, kBadIndex, false);
-    propose(Transition::add_row, {0, NR}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
@@ -2066,16 +2129,10 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::prefill, {-1, 0, 0, 0}, kBadIndex, false);
-    propose(Transition::prefill, {NS, 0, 0, 0}, kBadIndex, false);
-    propose(Transition::prefill, {0, -1, 0, 0}, kBadIndex, false);
-    propose(Transition::prefill, {0, NR, 0, 0}, kBadIndex, false);
-    propose(Transition::prefill, {0, 0, -1, 0}, kBadIndex, false);
-    propose(Transition::prefill, {0, 0, NB, 0}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1; ++n) {
+          for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
                 !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 135
                 : !(StepState(pre.step_state[s]) == StepState::Planned) ? 136
@@ -2091,16 +2148,10 @@ struct Model {
         }
       }
     }
-    propose(Transition::prefill_last, {-1, 0, 0, 0}, kBadIndex, false);
-    propose(Transition::prefill_last, {NS, 0, 0, 0}, kBadIndex, false);
-    propose(Transition::prefill_last, {0, -1, 0, 0}, kBadIndex, false);
-    propose(Transition::prefill_last, {0, NR, 0, 0}, kBadIndex, false);
-    propose(Transition::prefill_last, {0, 0, -1, 0}, kBadIndex, false);
-    propose(Transition::prefill_last, {0, 0, NB, 0}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1; ++n) {
+          for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
                 !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 144
                 : !(StepState(pre.step_state[s]) == StepState::Planned) ? 145
@@ -2116,12 +2167,6 @@ struct Model {
         }
       }
     }
-    propose(Transition::decode, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::decode, {NS, 0, 0}, kBadIndex, false);
-    propose(Transition::decode, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::decode, {0, NR, 0}, kBadIndex, false);
-    propose(Transition::decode, {0, 0, -1}, kBadIndex, false);
-    propose(Transition::decode, {0, 0, NB}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
@@ -2139,16 +2184,10 @@ struct Model {
         }
       }
     }
-    propose(Transition::draft, {-1, 0, 0, 0}, kBadIndex, false);
-    propose(Transition::draft, {NS, 0, 0, 0}, kBadIndex, false);
-    propose(Transition::draft, {0, -1, 0, 0}, kBadIndex, false);
-    propose(Transition::draft, {0, NR, 0, 0}, kBadIndex, false);
-    propose(Transition::draft, {0, 0, -1, 0}, kBadIndex, false);
-    propose(Transition::draft, {0, 0, NB, 0}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.width + 1; ++n) {
+          for (int n = 0; n <= k.width + kBeyond; ++n) {
             propose(Transition::draft, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
                 !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 162
                 : !(StepState(pre.step_state[s]) == StepState::Planned) ? 163
@@ -2166,35 +2205,25 @@ struct Model {
         }
       }
     }
-    propose(Transition::launch, {-1}, kBadIndex, false);
-    propose(Transition::launch, {NS}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       propose(Transition::launch, {static_cast<std::int8_t>(s)},
           !(StepState(pre.step_state[s]) == StepState::Planned) ? 173
           : !(1 <= pre.rows[s]) ? 174
           : 0, true);
     }
-    propose(Transition::device_done, {-1}, kBadIndex, false);
-    propose(Transition::device_done, {NS}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       propose(Transition::device_done, {static_cast<std::int8_t>(s)},
           0, (pre.executing[s]));
     }
-    propose(Transition::observe, {-1}, kBadIndex, false);
-    propose(Transition::observe, {NS}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       propose(Transition::observe, {static_cast<std::int8_t>(s)},
           !(StepState(pre.step_state[s]) == StepState::Inflight) ? 176
           : !(pre.number[s] == (pre.landed + 1)) ? 178
           : 0, (!pre.executing[s]));
     }
-    propose(Transition::land_row, {-1, 0, 0}, kBadIndex, false);
-    propose(Transition::land_row, {NS, 0, 0}, kBadIndex, false);
-    propose(Transition::land_row, {0, -1, 0}, kBadIndex, false);
-    propose(Transition::land_row, {0, NR, 0}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
+        for (int accepted = 0; accepted <= k.width + kBeyond; ++accepted) {
           propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
               !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 179
               : !(StepState(pre.step_state[s]) == StepState::Done) ? 180
@@ -2206,10 +2235,6 @@ struct Model {
         }
       }
     }
-    propose(Transition::drop_row, {-1, 0}, kBadIndex, false);
-    propose(Transition::drop_row, {NS, 0}, kBadIndex, false);
-    propose(Transition::drop_row, {0, -1}, kBadIndex, false);
-    propose(Transition::drop_row, {0, NR}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
@@ -2219,8 +2244,6 @@ struct Model {
             : 0, true);
       }
     }
-    propose(Transition::retire, {-1}, kBadIndex, false);
-    propose(Transition::retire, {NS}, kBadIndex, false);
     for (int s = 0; s <= NS - 1; ++s) {
       propose(Transition::retire, {static_cast<std::int8_t>(s)},
           !(StepState(pre.step_state[s]) == StepState::Done) ? 188
