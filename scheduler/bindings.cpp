@@ -325,7 +325,9 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
     py::list names;
     for (const auto& name : ts::kTransitionNames) names.append(std::string(name));
     m.attr("TRANSITIONS") = py::tuple(names);
-#if !TOKENSPEED_CHECKED
+#if TOKENSPEED_CHECKED
+    m.attr("STATE_ACCESS") = py::none();
+#else
     m.attr("STATE_ACCESS") = py::capsule(&ts::kStateAccess, ts::kStateAccessName);
 #endif
     bind_errors(m);

@@ -83,18 +83,21 @@ def search(
     dropped: tuple[str, ...] = (),
     max_states: int = 300_000,
     check_lemmas: bool = False,
+    only: str = "",
     reduce: bool = True,
     threads: int | None = None,
 ) -> Explored:
-    """Breadth first through one instance, with some guards (`transition:guard`) switched off.
+    """Breadth first through one instance of the specification that was compiled in.
 
-    `reduce`: states that differ only in the names of individuals count once. `threads` (default: one for each core)
-    changes the time, not the result. Raises ValueError if no guard has that name or the size is not compiled in.
+    `dropped`: guards (`transition:guard`), effects (`transition:effect variable`) and transitions that are switched
+    off. `only`: the one property or counter that counts as a violation. `reduce`: states that differ only in the names
+    of individuals count once. `threads` (default: one for each core) changes the time, not the result. Raises
+    ValueError if nothing has such a name or the size is not compiled in.
     """
     start = time.perf_counter()
     result = Explorer(instance.population).explore(
         constants=instance.constants, dropped=list(dropped), max_states=max_states,
-        check_lemmas=check_lemmas, reduce=reduce, threads=threads or available_cores(),
+        check_lemmas=check_lemmas, only=only, reduce=reduce, threads=threads or available_cores(),
     )  # fmt: skip
     trace = tuple((name, tuple(arguments)) for name, arguments in result.trace)
     seconds = time.perf_counter() - start

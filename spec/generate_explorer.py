@@ -80,9 +80,12 @@ class ExplorerGenerator:
         out.append(f"enum class Transition : std::int8_t {{ {', '.join(spec.transitions)} }};\n")
         out.append(f'inline constexpr std::string_view kSpecHash = "{spec.digest()}";\n')
         out += self._name_tables()
-        out.append("// The constants of an instance, and the guards and effects that are switched off.\nstruct Instance {")
+        out.append("// The constants of an instance, and what is switched off or checked.\nstruct Instance {")
         out += [f"  int {c.lower()} = 1;" for c in (*spec.constants, *SEARCH_CONSTANTS)]
         out.append("  std::array<bool, kGuards.size()> dropped{};\n  std::array<bool, kEffects.size()> omitted{};\n")
+        out.append("  std::array<bool, kTransitions.size()> disabled{};")
+        out.append("  std::array<bool, kInvariants.size()> checked = kIsProperty;  // of single states")
+        out.append("  std::array<bool, kActions.size()> kept;  // of successive states\n\n  Instance() { kept.fill(true); }\n")
         out.append("  // Throws std::invalid_argument for a constant that there is not.")
         out.append("  void set(std::string_view name, int value) {")
         for c in (*spec.constants, *SEARCH_CONSTANTS):
@@ -209,18 +212,14 @@ class ExplorerGenerator:
         lines = []
         chosen = [p for p in self.spec.properties.values() if (p.kind == "action") == action]
         for i, p in enumerate(chosen):
-<<<<<<< HEAD
-            test = f"if (!({self._expression(p.formula, p.parameters)})) return {i};"
+            test = f"if (!({self.expression(p.formula, p.parameters)})) return {i};"
             if p.given is not None:
                 every, fact = p.given
-                falsified = f"if (!({self._expression(fact, (*p.parameters, every))})) given = false;"
-                test = f"bool given = true;\n{self._loops((every,), falsified)}\nif (given) {{\n{indent(test, '  ')}\n}}"
-            block = self._loops(p.parameters, test)
-=======
-            test = f"if (!({self.expression(p.formula, p.parameters)})) return {i};"
+                falsified = f"if (!({self.expression(fact, (*p.parameters, every))})) given = false;"
+                test = f"bool given = true;\n{self.loops((every,), falsified)}\nif (given) {{\n{indent(test, '  ')}\n}}"
             block = self.loops(p.parameters, test)
->>>>>>> ebfbd83 (Search small instances up to renaming, with threads; compare the compiled machine in every state)
-            lines.append(block if action else f"if (all || kIsProperty[{i}]) {{\n{indent(block, '  ')}\n}}")
+            condition = f"k.kept[{i}]" if action else f"all || k.checked[{i}]"
+            lines.append(f"if ({condition}) {{\n{indent(block, '  ')}\n}}")
         if not action:
             lines += [self._recount(i + len(chosen), c) for i, c in enumerate(self.spec.counts)]
         body = indent("\n".join([*lines, "return -1;"]), "  ")
@@ -236,7 +235,7 @@ class ExplorerGenerator:
         inner = self.loops((count.over,), f"if ({self.expression(count.condition, parameters)}) total += {weight};")
         kept = self._read(count.variable, [i.name for i in count.index])
         body = f"int total = 0;\n{inner}\nif (total != {kept}) return {number};"
-        return f"if (all) {{\n{indent(self.loops(count.index, body), '  ')}\n}}"
+        return f"if (all || k.checked[{number}]) {{\n{indent(self.loops(count.index, body), '  ')}\n}}"
 
 
     def files(self) -> dict[str, str]:

@@ -51,11 +51,16 @@ INSTANCES = tuple(
 """From small to large; a violation is looked for in this order, so the first found is easy to read."""
 
 LOCK_STEP = (
+    Instance(1, 2, 1, page=1, max_prompt=2, max_output=2, width=1, window=99),
+    Instance(1, 2, 2, page=1, max_prompt=2, max_output=3, width=2, window=1),
+    Instance(2, 2, 1, page=2, max_prompt=3, max_output=2, width=1, window=99),
     Instance(3, 4, 2, page=1, max_prompt=2, max_output=2, width=1, window=99),
     Instance(3, 4, 2, page=2, max_prompt=3, max_output=2, width=2, window=99),
     Instance(3, 4, 2, page=3, max_prompt=4, max_output=2, width=2, window=2),
 )
-"""Where the compiled scheduler is compared with the specification: pages of one, two and three tokens."""
+"""Where the compiled scheduler is compared with the specification: small ones that are searched deep enough for every
+transition, and pages of one, two and three tokens at three requests and four blocks.
+"""
 
 COMPILED = tuple(dict.fromkeys(tuple(i.population.items()) for i in (*INSTANCES, *LOCK_STEP)))
 """The populations for which the explorer is compiled."""

@@ -712,7 +712,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "5df576b3b7e61a2bef3ae1991b0efd1c139ffcf7a755b1ab300a457a40c9aee3",
+  "9a2cf0fc8bf10889a1c2420c71fc02f41acc97b9f6a5065c8b8edcbc9f4f1726",
   static_cast<std::uint16_t>(Guard::bad_index),
   MachineAccess::create,
   [](void* machine) { delete static_cast<Machine*>(machine); },

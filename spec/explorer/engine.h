@@ -46,7 +46,16 @@ struct Result {
     std::size_t compared = 0;  // states in which the machine was asked
     std::size_t accepted = 0;  // proposals that model and machine accept, with the same result
     std::size_t refused = 0;   // proposals that both refuse for the same reason, and nothing changes
+    std::vector<bool> refusing = std::vector<bool>(kGuards.size());  // guards that were seen to refuse
     std::vector<Divergence> divergences;
+};
+
+// What the model says to a proposal.
+struct Answer {
+    std::string transition;
+    std::vector<int> arguments;
+    int guard = 0;                   // number of the first false guard, 0 for none
+    std::vector<std::int8_t> after;  // the next state, if there is one
 };
 
 // Searches one instance; the states found stay in it.
@@ -56,6 +65,8 @@ class Engine {
     virtual Result run(const Settings& settings) = 0;
     // The bytes of some of the states found, one after the other.
     virtual std::vector<std::int8_t> sample(std::size_t first, std::size_t stride) const = 0;
+    // All proposals in a state.
+    virtual std::vector<Answer> answers(const Instance& instance, const std::vector<std::int8_t>& state) const = 0;
     virtual std::size_t state_bytes() const = 0;
     virtual std::size_t packed_bytes() const = 0;
     // Individuals get names as in `orders`, one list for each sort, and then those of the normal form.

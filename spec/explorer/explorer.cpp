@@ -30,6 +30,12 @@ std::unique_ptr<Engine> engine_for(const std::map<std::string, int>& population)
     throw std::invalid_argument("no instance of this size is compiled in");
 }
 
+Instance instance_of(const std::map<std::string, int>& constants) {
+    Instance instance;
+    for (const auto& [name, value] : constants) instance.set(name, value);
+    return instance;
+}
+
 void switch_off(Instance& instance, const std::string& label) {
     const auto* guard = std::find(kGuards.begin(), kGuards.end(), label);
     const auto* effect = std::find(kEffects.begin(), kEffects.end(), label);
@@ -37,16 +43,34 @@ void switch_off(Instance& instance, const std::string& label) {
         instance.dropped[static_cast<std::size_t>(guard - kGuards.begin())] = true;
     } else if (effect != kEffects.end()) {
         instance.omitted[static_cast<std::size_t>(effect - kEffects.begin())] = true;
+    } else if (const auto* t = std::find(kTransitions.begin(), kTransitions.end(), label); t != kTransitions.end()) {
+        instance.disabled[static_cast<std::size_t>(t - kTransitions.begin())] = true;
     } else {
         throw std::invalid_argument("no guard is called " + label);
     }
 }
 
+void check_only(Instance& instance, const std::string& name) {
+    const auto* invariant = std::find(kInvariants.begin(), kInvariants.end(), name);
+    const auto* action = std::find(kActions.begin(), kActions.end(), name);
+    instance.checked.fill(false);
+    instance.kept.fill(false);
+    if (invariant != kInvariants.end()) {
+        instance.checked[static_cast<std::size_t>(invariant - kInvariants.begin())] = true;
+    } else if (action != kActions.end()) {
+        instance.kept[static_cast<std::size_t>(action - kActions.begin())] = true;
+    } else {
+        throw std::invalid_argument("no property or counter is called " + name);
+    }
+}
+
 Result explore(Engine& engine, const std::map<std::string, int>& constants, const std::vector<std::string>& dropped,
-               std::size_t max_states, bool check_lemmas, bool reduce, int threads, const py::object& machine) {
+               std::size_t max_states, bool check_lemmas, const std::string& only, bool reduce, int threads,
+               const py::object& machine) {
     Settings settings;
-    for (const auto& [name, value] : constants) settings.instance.set(name, value);
+    settings.instance = instance_of(constants);
     for (const std::string& label : dropped) switch_off(settings.instance, label);
+    if (!only.empty()) check_only(settings.instance, only);
     settings.max_states = max_states;
     settings.check_lemmas = check_lemmas;
     settings.reduce = reduce;
@@ -97,6 +121,14 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
         .def_readonly("compared", &ex::Result::compared)
         .def_readonly("accepted", &ex::Result::accepted)
         .def_readonly("refused", &ex::Result::refused)
+        .def_property_readonly("refusing",
+                               [](const ex::Result& self) {
+                                   py::set labels;
+                                   for (std::size_t i = 0; i < ex::kGuards.size(); ++i) {
+                                       if (self.refusing[i]) labels.add(py::str(std::string(ex::kGuards[i])));
+                                   }
+                                   return labels;
+                               })
         .def_readonly("divergences", &ex::Result::divergences);
     m.attr("SPEC_HASH") = std::string(ex::kSpecHash);
     py::class_<ex::Engine>(m, "Explorer")
@@ -105,7 +137,7 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
         .def_property_readonly("packed_bytes", &ex::Engine::packed_bytes)
         .def("explore", &ex::explore, py::kw_only(), py::arg("constants"),
              py::arg("dropped") = std::vector<std::string>{}, py::arg("max_states") = std::size_t{2'000'000},
-             py::arg("check_lemmas") = false, py::arg("reduce") = true, py::arg("threads") = 1,
+             py::arg("check_lemmas") = false, py::arg("only") = std::string{}, py::arg("reduce") = true, py::arg("threads") = 1,
              py::arg("machine") = py::none())
         .def(
             "sample",
@@ -114,6 +146,16 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
                 return ex::as_bytes(self.sample(first, stride));
             },
             py::arg("first"), py::arg("stride"))
+        .def(
+            "answers",
+            [](const ex::Engine& self, const std::map<std::string, int>& constants, const std::string& state) {
+                py::list result;
+                for (const auto& a : self.answers(ex::instance_of(constants), {state.begin(), state.end()})) {
+                    result.append(py::make_tuple(a.transition, a.arguments, a.guard, ex::as_bytes(a.after)));
+                }
+                return result;
+            },
+            py::arg("constants"), py::arg("state").noconvert())
         .def(
             "canonical",
             [](const ex::Engine& self, const std::string& state, const std::vector<std::vector<int>>& orders) {

@@ -29,6 +29,7 @@ class LockStep {
     std::size_t compared = 0;
     std::size_t accepted = 0;
     std::size_t refused = 0;
+    std::array<bool, kGuards.size() + 1> refusing{};  // guards that refused, in the states in which more is tried
 
     // Whether a machine that was just made is in the initial state.
     bool starts_as(const State& initial) const { return access_.difference(machine_, bytes(initial)) < 0; }
@@ -38,7 +39,8 @@ class LockStep {
     void compare(const State& pre, const Instance& k, Found&& found, Wrong&& wrong) {
         refusals_.clear();
         acceptances_.clear();
-        if (compared++ % kOutsideEvery == 0) {
+        const bool more = compared++ % kOutsideEvery == 0;
+        if (more) {
             M::outside(refusals_);
             M::template proposals<1>(pre, k, refusals_, acceptances_);
         } else {
@@ -50,6 +52,9 @@ class LockStep {
         if (stopped < refusals_.size()) return wrong(divergence(pre, refusals_[stopped], answer, -1));
         if (access_.difference(machine_, bytes(pre)) >= 0) return wrong(culprit(pre));
         refused += refusals_.size();
+        if (more) {
+            for (const Proposal& p : refusals_) refusing[p.guard - 1] = true;
+        }
         bool fresh = true;
         for (const Proposal& p : acceptances_) {
             if (!fresh) access_.restore(machine_, bytes(pre));

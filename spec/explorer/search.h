@@ -59,25 +59,54 @@ class Search final : public Engine {
         }
         return result;
     }
+    std::vector<Answer> answers(const Instance& instance, const std::vector<std::int8_t>& given) const override {
+        const State pre = from_bytes(given);
+        Proposals refused;
+        Proposals accepted;
+        M::template proposals<1>(pre, instance, refused, accepted);
+        std::vector<Answer> result;
+        const auto add = [&](const Proposal& p) {
+            result.push_back({std::string(kTransitions[p.transition]), {p.arguments.begin(), p.arguments.end()}, p.guard, {}});
+        };
+        for (const Proposal& p : refused) add(p);
+        for (const Proposal& p : accepted) {
+            add(p);
+            State post = pre;
+            Arguments arguments;
+            std::copy_n(p.arguments.begin(), kArguments, arguments.begin());
+            M::apply(pre, instance, static_cast<Transition>(p.transition), arguments, post);
+            result.back().after = to_bytes(post);
+        }
+        return result;
+    }
+
     std::size_t state_bytes() const override { return sizeof(State); }
     std::size_t packed_bytes() const override { return Packed<M>::kBytes + sizeof(Step); }
 
     std::vector<std::int8_t> canonical(const std::vector<std::int8_t>& given,
                                        const std::vector<std::vector<int>>& orders) const override {
-        State state;
-        if (given.size() != sizeof state) throw std::invalid_argument("the state has another number of bytes");
-        std::memcpy(&state, given.data(), sizeof state);
+        State state = from_bytes(given);
         typename M::Order order;
         order.assign(orders);
         M::rename(state, order);
         M::canonicalise(state);
-        const auto* bytes = reinterpret_cast<const std::int8_t*>(&state);
-        return {bytes, bytes + sizeof state};
+        return to_bytes(state);
     }
 
   private:
     static constexpr std::size_t kRound = 8192;
     static constexpr std::size_t kChunk = 64;
+
+    static State from_bytes(const std::vector<std::int8_t>& given) {
+        State state;
+        if (given.size() != sizeof state) throw std::invalid_argument("the state has another number of bytes");
+        std::memcpy(&state, given.data(), sizeof state);
+        return state;
+    }
+    static std::vector<std::int8_t> to_bytes(const State& state) {
+        const auto* bytes = reinterpret_cast<const std::int8_t*>(&state);
+        return {bytes, bytes + sizeof state};
+    }
 
     struct Candidate {
         Packed<M> state;
@@ -132,6 +161,7 @@ class Search final : public Engine {
             auto& candidates = worker.candidates;
             candidates.clear();
             const auto found = [&](State& next, Transition transition, const Arguments& arguments) {
+                if (draining_ || settings_.instance.disabled[static_cast<std::size_t>(transition)]) return;
                 ++worker.taken[static_cast<std::size_t>(transition)];
                 const Step step{number, transition, arguments};
                 if (const int action = M::false_action(state, next, transition, settings_.instance); action >= 0) {
@@ -196,8 +226,10 @@ class Search final : public Engine {
             counted_ = at_ = 0;
             if (!level_.empty()) ++depth_;
         }
-        complete_ = level_.empty();
-        done_ = wrong || complete_ || states_ > settings_.max_states;
+        complete_ = level_.empty() && !draining_;
+        // With a machine, all states that were found are compared before the search ends.
+        draining_ = draining_ || states_ > settings_.max_states;
+        done_ = wrong || level_.empty() || (draining_ && settings_.machine == nullptr);
         round_ = std::min(kRound, level_.size() - at_);
         next_chunk_ = 0;
     }
@@ -220,6 +252,9 @@ class Search final : public Engine {
                 result.compared += worker->lock_step->compared;
                 result.accepted += worker->lock_step->accepted;
                 result.refused += worker->lock_step->refused;
+                for (std::size_t i = 0; i < kGuards.size(); ++i) {
+                    if (worker->lock_step->refusing[i]) result.refusing[i] = true;
+                }
             }
         }
         std::sort(divergences.begin(), divergences.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -268,6 +303,7 @@ class Search final : public Engine {
     std::uint64_t rounds_ = 0;
     int depth_ = 0;
     bool complete_ = false;
+    bool draining_ = false;  // no more states are collected
     bool done_ = false;
 };
 

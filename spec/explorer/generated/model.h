@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, draft, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "5df576b3b7e61a2bef3ae1991b0efd1c139ffcf7a755b1ab300a457a40c9aee3";
+inline constexpr std::string_view kSpecHash = "9a2cf0fc8bf10889a1c2420c71fc02f41acc97b9f6a5065c8b8edcbc9f4f1726";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -78,7 +78,7 @@ inline constexpr std::array<std::string_view, 44> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 189> kGuards = {
+inline constexpr std::array<std::string_view, 194> kGuards = {
     "match_shared:block SHARED",
     "match_shared:request WAITING",
     "match_shared:next in sequence",
@@ -98,7 +98,8 @@ inline constexpr std::array<std::string_view, 189> kGuards = {
     "match_tail:behind whole blocks",
     "match_tail:partial",
     "match_tail:last token recomputed",
-    "match_tail:quiet",
+    "match_tail:not in flight",
+    "match_tail:not being copied",
     "allocate:block FREE",
     "allocate:request PREFILL/DECODE",
     "allocate:needs room",
@@ -111,6 +112,7 @@ inline constexpr std::array<std::string_view, 189> kGuards = {
     "release_owned:held",
     "release_owned:leaves, or behind the window",
     "release_owned:not in flight",
+    "release_owned:not being copied",
     "release_to_limbo:block OWNED",
     "release_to_limbo:held",
     "release_to_limbo:leaves, or behind the window",
@@ -129,10 +131,13 @@ inline constexpr std::array<std::string_view, 189> kGuards = {
     "keep_tail:has tokens",
     "keep_tail:is the tail",
     "keep_tail:not in flight",
+    "keep_tail:nothing arriving",
     "reap:block LIMBO",
     "reap:not in flight",
+    "reap:not being copied",
     "evict:block CACHED",
     "evict:not in flight",
+    "evict:not being copied",
     "spill:block SHARED/CACHED",
     "spill:host EMPTY",
     "spill:copy IDLE",
@@ -538,7 +543,7 @@ inline constexpr std::array<std::string_view, 267> kEffects = {
     "retire:effect landed",
     "retire:effect number"};
 
-inline constexpr std::array<std::string_view, 101> kInvariants = {
+inline constexpr std::array<std::string_view, 103> kInvariants = {
     "device reads no free block",
     "device works on launched steps",
     "no stale row",
@@ -584,6 +589,7 @@ inline constexpr std::array<std::string_view, 101> kInvariants = {
     "unused copy has no block",
     "only a receiving copy has tokens",
     "only host copies have a host page",
+    "computed and pruned are not negative",
     "owned block has its owner",
     "shared block has a holder",
     "limbo ends",
@@ -621,6 +627,7 @@ inline constexpr std::array<std::string_view, 101> kInvariants = {
     "a step counts as writing what it computes",
     "no use after free",
     "no double free",
+    "what was accepted can always be admitted again",
     "count refs",
     "count blocks",
     "count capacity",
@@ -641,7 +648,7 @@ inline constexpr std::array<std::string_view, 101> kInvariants = {
     "count held_room",
     "count idle_room"};
 
-inline constexpr std::array<std::string_view, 20> kActions = {
+inline constexpr std::array<std::string_view, 23> kActions = {
     "only the device ends a step",
     "a launched step is executed",
     "rows join planned steps and leave done ones",
@@ -661,12 +668,15 @@ inline constexpr std::array<std::string_view, 20> kActions = {
     "what is committed is never rolled back",
     "a landed row yields what was accepted",
     "a finished request has output",
-    "only running requests get tokens"};
+    "only running requests get tokens",
+    "the oldest running request is never retracted",
+    "a request keeps its place",
+    "a retraction frees something"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
-// The constants of an instance, and the guards and effects that are switched off.
+// The constants of an instance, and what is switched off or checked.
 struct Instance {
   int page = 1;
   int blocks = 1;
@@ -678,6 +688,12 @@ struct Instance {
   int max_output = 1;
   std::array<bool, kGuards.size()> dropped{};
   std::array<bool, kEffects.size()> omitted{};
+
+  std::array<bool, kTransitions.size()> disabled{};
+  std::array<bool, kInvariants.size()> checked = kIsProperty;  // of single states
+  std::array<bool, kActions.size()> kept;  // of successive states
+
+  Instance() { kept.fill(true); }
 
   // Throws std::invalid_argument for a constant that there is not.
   void set(std::string_view name, int value) {
@@ -874,7 +890,8 @@ struct Model {
         if (!k.dropped[15] && !(pre.position[b] == pre.planned[r])) continue;
         if (!k.dropped[17] && !(pre.fill[b] < k.page)) continue;
         if (!k.dropped[18] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
-        if (!k.dropped[19] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
+        if (!k.dropped[19] && !(pre.stamp[b] <= pre.landed)) continue;
+        if (!k.dropped[20] && !(pre.copies[b] == 0)) continue;
         State post = pre;
         if (!k.omitted[17]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         if (!k.omitted[18]) post.holds[r][b] = static_cast<std::int8_t>(true);
@@ -892,10 +909,10 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[21] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[22] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
+      if (!k.dropped[22] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[23] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[20] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[21] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         State post = pre;
         if (!k.omitted[29]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         if (!k.omitted[30]) post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
@@ -911,12 +928,12 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[24] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[27] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[25] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[28] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[23] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[25] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[26] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
+        if (!k.dropped[24] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[26] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[27] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
         State post = pre;
         if (!k.omitted[39]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
         if (!k.omitted[40]) post.fill[b] = static_cast<std::int8_t>(k.page);
@@ -924,11 +941,12 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[32] && !(pre.last_step[r] <= pre.landed)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[28] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[29] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[30] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[31] && !((pre.last_step[r] <= pre.landed) && (pre.copies[b] == 0))) continue;
+        if (!k.dropped[29] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[30] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[31] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[33] && !(pre.copies[b] == 0)) continue;
         State post = pre;
         if (!k.omitted[41]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         if (!k.omitted[42]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
@@ -945,10 +963,10 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[32] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[33] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[34] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[35] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
+        if (!k.dropped[34] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[35] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[36] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[37] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
         State post = pre;
         if (!k.omitted[51]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
         if (!k.omitted[52]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
@@ -964,10 +982,10 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[36] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[37] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[38] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[39] && !(1 < pre.refs[b])) continue;
+        if (!k.dropped[38] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[39] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[40] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[41] && !(1 < pre.refs[b])) continue;
         State post = pre;
         if (!k.omitted[60]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         if (!k.omitted[61]) post.holds[r][b] = static_cast<std::int8_t>(false);
@@ -980,10 +998,10 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[40] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[41] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[42] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[43] && !(pre.refs[b] == 1)) continue;
+        if (!k.dropped[42] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[43] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[44] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[45] && !(pre.refs[b] == 1)) continue;
         State post = pre;
         if (!k.omitted[66]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         if (!k.omitted[67]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
@@ -1000,13 +1018,14 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[45] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-      if (!k.dropped[49] && !((pre.last_step[r] <= pre.landed) && (pre.inbound[r] == 0))) continue;
+      if (!k.dropped[47] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
+      if (!k.dropped[51] && !(pre.last_step[r] <= pre.landed)) continue;
+      if (!k.dropped[52] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[44] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[46] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[47] && !(pre.position[b] < pre.computed[r])) continue;
-        if (!k.dropped[48] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
+        if (!k.dropped[46] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[48] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[49] && !(pre.position[b] < pre.computed[r])) continue;
+        if (!k.dropped[50] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
         State post = pre;
         if (!k.omitted[77]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         if (!k.omitted[78]) post.holds[r][b] = static_cast<std::int8_t>(false);
@@ -1023,8 +1042,9 @@ struct Model {
       }
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[50] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
-      if (!k.dropped[51] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
+      if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
+      if (!k.dropped[54] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[55] && !(pre.copies[b] == 0)) continue;
       State post = pre;
       if (!k.omitted[88]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
       if (!k.omitted[89]) post.free = static_cast<std::int8_t>(pre.free + 1);
@@ -1032,8 +1052,9 @@ struct Model {
       found(post, Transition::reap, Arguments{static_cast<std::int8_t>(b)});
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[52] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-      if (!k.dropped[53] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
+      if (!k.dropped[56] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+      if (!k.dropped[57] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[58] && !(pre.copies[b] == 0)) continue;
       State post = pre;
       if (!k.omitted[91]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
       if (!k.omitted[92]) post.fill[b] = static_cast<std::int8_t>(0);
@@ -1042,11 +1063,11 @@ struct Model {
       found(post, Transition::evict, Arguments{static_cast<std::int8_t>(b)});
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[56] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[61] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[54] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
+        if (!k.dropped[59] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[55] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
+          if (!k.dropped[60] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
           State post = pre;
           if (!k.omitted[95]) post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
           if (!k.omitted[96]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
@@ -1064,13 +1085,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[57] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
-      if (!k.dropped[59] && !(!pre.copying[c])) continue;
+      if (!k.dropped[62] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+      if (!k.dropped[64] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[58] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[63] && !(pre.block_of[c][b])) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[60] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[61] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          if (!k.dropped[65] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[66] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
           State post = pre;
           if (!k.omitted[106]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[107]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1083,11 +1104,11 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[64] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[69] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[62] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[67] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[63] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+          if (!k.dropped[68] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
           State post = pre;
           if (!k.omitted[112]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
           if (!k.omitted[113]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
@@ -1105,13 +1126,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[65] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
-      if (!k.dropped[67] && !(!pre.copying[c])) continue;
+      if (!k.dropped[70] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+      if (!k.dropped[72] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[66] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[69] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+        if (!k.dropped[71] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[74] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[68] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[73] && !(pre.host_of[c][h])) continue;
           State post = pre;
           if (!k.omitted[123]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[124]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1126,8 +1147,8 @@ struct Model {
       }
     }
     for (int h = 0; h <= NH - 1; ++h) {
-      if (!k.dropped[70] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-      if (!k.dropped[71] && !(pre.host_copies[h] == 0)) continue;
+      if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+      if (!k.dropped[76] && !(pre.host_copies[h] == 0)) continue;
       State post = pre;
       if (!k.omitted[131]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
       if (!k.omitted[132]) post.host_position[h] = static_cast<std::int8_t>(0);
@@ -1137,13 +1158,13 @@ struct Model {
       found(post, Transition::drop_page, Arguments{static_cast<std::int8_t>(h)});
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[81] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[72] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[75] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[77] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[80] && !(pre.inbound[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[73] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[74] && !(pre.position[b] < pre.computed[r])) continue;
+          if (!k.dropped[78] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[79] && !(pre.position[b] < pre.computed[r])) continue;
           State post = pre;
           if (!k.omitted[136]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
           if (!k.omitted[137]) post.block_of[c][b] = static_cast<std::int8_t>(true);
@@ -1154,10 +1175,10 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[77] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
-      if (!k.dropped[79] && !(!pre.copying[c])) continue;
+      if (!k.dropped[82] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+      if (!k.dropped[84] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[78] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[83] && !(pre.block_of[c][b])) continue;
         State post = pre;
         if (!k.omitted[140]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         if (!k.omitted[141]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1166,18 +1187,18 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[87] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[92] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[80] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[83] && !(pre.pending[r] == 0)) continue;
+        if (!k.dropped[85] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[88] && !(pre.pending[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[81] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[82] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[84] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[86] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[87] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[89] && !(pre.position[b] <= pre.planned[r])) continue;
           for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[85] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[86] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[88] && !(1 <= n)) continue;
+            if (!k.dropped[90] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[91] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[93] && !(1 <= n)) continue;
             State post = pre;
             if (!k.omitted[143]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
             if (!k.omitted[144]) post.block_of[c][b] = static_cast<std::int8_t>(true);
@@ -1194,13 +1215,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[90] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[92] && !(!pre.copying[c])) continue;
+      if (!k.dropped[95] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[97] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[89] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[93] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[94] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[98] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[91] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[96] && !(pre.block_of[c][b])) continue;
           State post = pre;
           if (!k.omitted[152]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[153]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1215,13 +1236,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[95] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[97] && !(!pre.copying[c])) continue;
+      if (!k.dropped[100] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[102] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[94] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[98] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[99] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[103] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[96] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
           State post = pre;
           if (!k.omitted[160]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
           if (!k.omitted[161]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
@@ -1236,13 +1257,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[100] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[102] && !(!pre.copying[c])) continue;
+      if (!k.dropped[105] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[107] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[99] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[103] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[104] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[108] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[106] && !(pre.block_of[c][b])) continue;
           State post = pre;
           if (!k.omitted[168]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[169]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1256,20 +1277,20 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[104] && !(pre.copying[c])) continue;
+      if (!k.dropped[109] && !(pre.copying[c])) continue;
       State post = pre;
       if (!k.omitted[175]) post.copying[c] = static_cast<std::int8_t>(false);
       found(post, Transition::copy_done, Arguments{static_cast<std::int8_t>(c)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[105] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+      if (!k.dropped[110] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
-        if (!k.dropped[109] && !(1 <= tokens)) continue;
+        if (!k.dropped[114] && !(1 <= tokens)) continue;
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
-          if (!k.dropped[106] && !(tokens < most)) continue;
-          if (!k.dropped[107] && !(most <= (k.room + 1))) continue;
+          if (!k.dropped[111] && !(tokens < most)) continue;
+          if (!k.dropped[112] && !(most <= (k.room + 1))) continue;
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[108] && !(pre.newest_arrival < turn)) continue;
+            if (!k.dropped[113] && !(pre.newest_arrival < turn)) continue;
             State post = pre;
             if (!k.omitted[176]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
             if (!k.omitted[177]) post.prompt[r] = static_cast<std::int8_t>(tokens);
@@ -1283,41 +1304,41 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[110] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[115] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       State post = pre;
       if (!k.omitted[182]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
       found(post, Transition::admit, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[111] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[112] && !(pre.prompt[r] < pre.known[r])) continue;
+      if (!k.dropped[116] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[117] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
       if (!k.omitted[183]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::finish, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[113] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
+      if (!k.dropped[118] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
       State post = pre;
       if (!k.omitted[184]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[114] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[115] && !(1 <= pre.blocks[r])) continue;
-      if (!k.dropped[116] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[117] && !(pre.known[r] < pre.limit[r])) continue;
+      if (!k.dropped[119] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[120] && !(1 <= pre.blocks[r])) continue;
+      if (!k.dropped[121] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[122] && !(pre.known[r] < pre.limit[r])) continue;
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[118] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
-        if (!k.dropped[119] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        if (!k.dropped[123] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
+        if (!k.dropped[124] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
         if (!k.omitted[185]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         found(post, Transition::retract, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[120] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[121] && !(pre.blocks[r] == 0)) continue;
-      if (!k.dropped[122] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[125] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[126] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[127] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       if (!k.omitted[186]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
       if (!k.omitted[187]) post.planned[r] = static_cast<std::int8_t>(0);
@@ -1326,16 +1347,16 @@ struct Model {
       found(post, Transition::requeue, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[123] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[124] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[128] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[129] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
       if (!k.omitted[190]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
       found(post, Transition::close, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[125] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[126] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[127] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[130] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[131] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[132] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       if (!k.omitted[191]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
       if (!k.omitted[192]) post.arrival[r] = static_cast<std::int8_t>(0);
@@ -1349,8 +1370,8 @@ struct Model {
       found(post, Transition::recycle, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[128] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[129] && !(pre.opened == pre.launched)) continue;
+      if (!k.dropped[133] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[134] && !(pre.opened == pre.launched)) continue;
       State post = pre;
       if (!k.omitted[200]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
       if (!k.omitted[201]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
@@ -1358,11 +1379,11 @@ struct Model {
       found(post, Transition::open_step, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[130] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[131] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[132] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[133] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[136] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[137] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[138] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
         if (!k.omitted[203]) post.in_step[s][r] = static_cast<std::int8_t>(true);
         if (!k.omitted[204]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
@@ -1378,18 +1399,18 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[140] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[134] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[137] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[139] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[142] && !(pre.in_step[s][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[136] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[138] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[139] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[141] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[143] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[144] && !(pre.position[b] <= pre.planned[r])) continue;
           for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[140] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[141] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[142] && !(1 <= n)) continue;
+            if (!k.dropped[145] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[146] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[147] && !(1 <= n)) continue;
             State post = pre;
             if (!k.omitted[209]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
             if (!k.omitted[210]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
@@ -1410,18 +1431,18 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[144] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[149] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[143] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[146] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[148] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[151] && !(pre.in_step[s][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[145] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[147] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[148] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[150] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[152] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[153] && !(pre.position[b] <= pre.planned[r])) continue;
           for (int n = 0; n <= k.page; ++n) {
-            if (!k.dropped[149] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[150] && !((pre.planned[r] + n) == pre.known[r])) continue;
-            if (!k.dropped[151] && !(1 <= n)) continue;
+            if (!k.dropped[154] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[155] && !((pre.planned[r] + n) == pre.known[r])) continue;
+            if (!k.dropped[156] && !(1 <= n)) continue;
             State post = pre;
             if (!k.omitted[214]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
             if (!k.omitted[215]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
@@ -1445,17 +1466,17 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[153] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[158] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[152] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[155] && !(pre.in_step[s][r])) continue;
-        if (!k.dropped[159] && !(pre.row_tokens[s][r] == 0)) continue;
-        if (!k.dropped[160] && !((pre.planned[r] + 1) < pre.limit[r])) continue;
+        if (!k.dropped[157] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[160] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[164] && !(pre.row_tokens[s][r] == 0)) continue;
+        if (!k.dropped[165] && !((pre.planned[r] + 1) < pre.limit[r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[154] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[156] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[157] && !(pre.position[b] <= pre.planned[r])) continue;
-          if (!k.dropped[158] && !((pre.planned[r] + 1) <= (pre.position[b] + k.page))) continue;
+          if (!k.dropped[159] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[161] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[162] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[163] && !((pre.planned[r] + 1) <= (pre.position[b] + k.page))) continue;
           State post = pre;
           if (!k.omitted[222]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + 1);
           if (!k.omitted[223]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + 1);
@@ -1477,20 +1498,20 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[162] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[167] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[161] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[164] && !(pre.in_step[s][r])) continue;
-        if (!k.dropped[168] && !(1 <= pre.row_outputs[s][r])) continue;
+        if (!k.dropped[166] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[169] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[173] && !(1 <= pre.row_outputs[s][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[163] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[165] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[166] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[168] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[170] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[171] && !(pre.position[b] <= pre.planned[r])) continue;
           for (int n = 0; n <= k.width; ++n) {
-            if (!k.dropped[167] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[169] && !((pre.row_outputs[s][r] + n) <= k.width)) continue;
-            if (!k.dropped[170] && !((pre.planned[r] + n) < pre.limit[r])) continue;
-            if (!k.dropped[171] && !(1 <= n)) continue;
+            if (!k.dropped[172] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[174] && !((pre.row_outputs[s][r] + n) <= k.width)) continue;
+            if (!k.dropped[175] && !((pre.planned[r] + n) < pre.limit[r])) continue;
+            if (!k.dropped[176] && !(1 <= n)) continue;
             State post = pre;
             if (!k.omitted[229]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
             if (!k.omitted[230]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
@@ -1513,8 +1534,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[172] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[173] && !(1 <= pre.rows[s])) continue;
+      if (!k.dropped[177] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[178] && !(1 <= pre.rows[s])) continue;
       State post = pre;
       if (!k.omitted[236]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
       if (!k.omitted[237]) post.executing[s] = static_cast<std::int8_t>(true);
@@ -1522,28 +1543,28 @@ struct Model {
       found(post, Transition::launch, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[174] && !(pre.executing[s])) continue;
+      if (!k.dropped[179] && !(pre.executing[s])) continue;
       State post = pre;
       if (!k.omitted[239]) post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[175] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[176] && !(!pre.executing[s])) continue;
-      if (!k.dropped[177] && !(pre.number[s] == (pre.landed + 1))) continue;
+      if (!k.dropped[180] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[181] && !(!pre.executing[s])) continue;
+      if (!k.dropped[182] && !(pre.number[s] == (pre.landed + 1))) continue;
       State post = pre;
       if (!k.omitted[240]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[179] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[184] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[178] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[180] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[183] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[185] && !(pre.in_step[s][r])) continue;
         for (int accepted = 0; accepted <= k.width; ++accepted) {
-          if (!k.dropped[181] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[182] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[183] && !(0 <= accepted)) continue;
+          if (!k.dropped[186] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[187] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[188] && !(0 <= accepted)) continue;
           State post = pre;
           if (!k.omitted[241]) post.in_step[s][r] = static_cast<std::int8_t>(false);
           if (!k.omitted[242]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -1577,10 +1598,10 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[185] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[190] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[184] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[186] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[189] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[191] && !(pre.in_step[s][r])) continue;
         State post = pre;
         if (!k.omitted[254]) post.in_step[s][r] = static_cast<std::int8_t>(false);
         if (!k.omitted[255]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -1604,8 +1625,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[187] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[188] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[192] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[193] && !(pre.rows[s] == 0)) continue;
       State post = pre;
       if (!k.omitted[264]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
       if (!k.omitted[265]) post.landed = static_cast<std::int8_t>(pre.number[s]);
@@ -1830,101 +1851,106 @@ struct Model {
             : !(pre.planned[r] == pre.capacity[r]) ? 17
             : !(pre.fill[b] < k.page) ? 18
             : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 19
-            : !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0)) ? 20
+            : !(pre.stamp[b] <= pre.landed) ? 20
+            : !(pre.copies[b] == 0) ? 21
             : 0, true);
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Free) ? 21
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 22
-            : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 23
+            !(BlockState(pre.block_state[b]) == BlockState::Free) ? 22
+            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 23
+            : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 24
             : 0, true);
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 24
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 25
-            : !(pre.holds[r][b]) ? 26
-            : !((pre.position[b] + k.page) <= pre.computed[r]) ? 27
-            : !(pre.inbound[r] == 0) ? 28
+            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 25
+            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 26
+            : !(pre.holds[r][b]) ? 27
+            : !((pre.position[b] + k.page) <= pre.computed[r]) ? 28
+            : !(pre.inbound[r] == 0) ? 29
             : 0, true);
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 29
-            : !(pre.holds[r][b]) ? 30
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 31
-            : !((pre.last_step[r] <= pre.landed) && (pre.copies[b] == 0)) ? 32
+            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 30
+            : !(pre.holds[r][b]) ? 31
+            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 32
+            : !(pre.last_step[r] <= pre.landed) ? 33
+            : !(pre.copies[b] == 0) ? 34
             : 0, true);
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 33
-            : !(pre.holds[r][b]) ? 34
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 35
-            : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 36
+            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 35
+            : !(pre.holds[r][b]) ? 36
+            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 37
+            : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 38
             : 0, true);
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 37
-            : !(pre.holds[r][b]) ? 38
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 39
-            : !(1 < pre.refs[b]) ? 40
+            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 39
+            : !(pre.holds[r][b]) ? 40
+            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 41
+            : !(1 < pre.refs[b]) ? 42
             : 0, true);
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 41
-            : !(pre.holds[r][b]) ? 42
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 43
-            : !(pre.refs[b] == 1) ? 44
+            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 43
+            : !(pre.holds[r][b]) ? 44
+            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 45
+            : !(pre.refs[b] == 1) ? 46
             : 0, true);
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 45
-            : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 46
-            : !(pre.holds[r][b]) ? 47
-            : !(pre.position[b] < pre.computed[r]) ? 48
-            : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 49
-            : !((pre.last_step[r] <= pre.landed) && (pre.inbound[r] == 0)) ? 50
+            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 47
+            : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 48
+            : !(pre.holds[r][b]) ? 49
+            : !(pre.position[b] < pre.computed[r]) ? 50
+            : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 51
+            : !(pre.last_step[r] <= pre.landed) ? 52
+            : !(pre.inbound[r] == 0) ? 53
             : 0, true);
       }
     }
     for (int b = 0; b <= NB - 1; ++b) {
       propose(Transition::reap, {static_cast<std::int8_t>(b)},
-          !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 51
-          : !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0)) ? 52
+          !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 54
+          : !(pre.stamp[b] <= pre.landed) ? 55
+          : !(pre.copies[b] == 0) ? 56
           : 0, true);
     }
     for (int b = 0; b <= NB - 1; ++b) {
       propose(Transition::evict, {static_cast<std::int8_t>(b)},
-          !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 53
-          : !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0)) ? 54
+          !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 57
+          : !(pre.stamp[b] <= pre.landed) ? 58
+          : !(pre.copies[b] == 0) ? 59
           : 0, true);
     }
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
           propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 55
-              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 56
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 57
+              !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 60
+              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 61
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 62
               : 0, true);
         }
       }
@@ -1933,10 +1959,10 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
           propose(Transition::spill_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 58
-              : !(pre.block_of[c][b]) ? 59
-              : !(pre.host_of[c][h]) ? 61
-              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 62
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 63
+              : !(pre.block_of[c][b]) ? 64
+              : !(pre.host_of[c][h]) ? 66
+              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 67
               : 0, (!pre.copying[c]));
         }
       }
@@ -1945,9 +1971,9 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
           propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 63
-              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 64
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 65
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 68
+              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 69
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 70
               : 0, true);
         }
       }
@@ -1956,29 +1982,29 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
           propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 66
-              : !(pre.block_of[c][b]) ? 67
-              : !(pre.host_of[c][h]) ? 69
-              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 70
+              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 71
+              : !(pre.block_of[c][b]) ? 72
+              : !(pre.host_of[c][h]) ? 74
+              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 75
               : 0, (!pre.copying[c]));
         }
       }
     }
     for (int h = 0; h <= NH - 1; ++h) {
       propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
-          !(HostState(pre.host_state[h]) == HostState::Valid) ? 71
-          : !(pre.host_copies[h] == 0) ? 72
+          !(HostState(pre.host_state[h]) == HostState::Valid) ? 76
+          : !(pre.host_copies[h] == 0) ? 77
           : 0, true);
     }
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 73
-              : !(pre.holds[r][b]) ? 74
-              : !(pre.position[b] < pre.computed[r]) ? 75
-              : !(pre.inbound[r] == 0) ? 76
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 77
+              !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 78
+              : !(pre.holds[r][b]) ? 79
+              : !(pre.position[b] < pre.computed[r]) ? 80
+              : !(pre.inbound[r] == 0) ? 81
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 82
               : 0, true);
         }
       }
@@ -1986,8 +2012,8 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
-            !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 78
-            : !(pre.block_of[c][b]) ? 79
+            !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 83
+            : !(pre.block_of[c][b]) ? 84
             : 0, (!pre.copying[c]));
       }
     }
@@ -1996,15 +2022,15 @@ struct Model {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 81
-                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 82
-                : !(pre.holds[r][b]) ? 83
-                : !(pre.pending[r] == 0) ? 84
-                : !(pre.position[b] <= pre.planned[r]) ? 85
-                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 86
-                : !((pre.planned[r] + n) < pre.known[r]) ? 87
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 88
-                : !(1 <= n) ? 89
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 86
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 87
+                : !(pre.holds[r][b]) ? 88
+                : !(pre.pending[r] == 0) ? 89
+                : !(pre.position[b] <= pre.planned[r]) ? 90
+                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 91
+                : !((pre.planned[r] + n) < pre.known[r]) ? 92
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 93
+                : !(1 <= n) ? 94
                 : 0, n <= k.page);
           }
         }
@@ -2014,18 +2040,6 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 90
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 91
-              : !(pre.block_of[c][b]) ? 92
-              : !(pre.request_of[c][r]) ? 94
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
               !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 95
               : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 96
               : !(pre.block_of[c][b]) ? 97
@@ -2037,11 +2051,23 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 100
+          propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 100
               : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 101
               : !(pre.block_of[c][b]) ? 102
               : !(pre.request_of[c][r]) ? 104
+              : 0, (!pre.copying[c]));
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 105
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 106
+              : !(pre.block_of[c][b]) ? 107
+              : !(pre.request_of[c][r]) ? 109
               : 0, (!pre.copying[c]));
         }
       }
@@ -2055,11 +2081,11 @@ struct Model {
         for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
             propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
-                !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 106
-                : !(tokens < most) ? 107
-                : !(most <= (k.room + 1)) ? 108
-                : !(pre.newest_arrival < turn) ? 109
-                : !(1 <= tokens) ? 110
+                !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 111
+                : !(tokens < most) ? 112
+                : !(most <= (k.room + 1)) ? 113
+                : !(pre.newest_arrival < turn) ? 114
+                : !(1 <= tokens) ? 115
                 : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
           }
         }
@@ -2067,65 +2093,65 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::admit, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 111
+          !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 116
           : 0, true);
     }
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::finish, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 112
-          : !(pre.prompt[r] < pre.known[r]) ? 113
+          !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 117
+          : !(pre.prompt[r] < pre.known[r]) ? 118
           : 0, true);
     }
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::abort, {static_cast<std::int8_t>(r)},
-          !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 114
+          !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 119
           : 0, true);
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int o = 0; o <= NR - 1; ++o) {
         propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
-            !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 115
-            : !(1 <= pre.blocks[r]) ? 116
-            : !(pre.pending[r] == 0) ? 117
-            : !(pre.known[r] < pre.limit[r]) ? 118
-            : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 119
-            : !(pre.arrival[o] < pre.arrival[r]) ? 120
+            !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 120
+            : !(1 <= pre.blocks[r]) ? 121
+            : !(pre.pending[r] == 0) ? 122
+            : !(pre.known[r] < pre.limit[r]) ? 123
+            : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 124
+            : !(pre.arrival[o] < pre.arrival[r]) ? 125
             : 0, true);
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::requeue, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 121
-          : !(pre.blocks[r] == 0) ? 122
-          : !(pre.inbound[r] == 0) ? 123
+          !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 126
+          : !(pre.blocks[r] == 0) ? 127
+          : !(pre.inbound[r] == 0) ? 128
           : 0, true);
     }
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::close, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 124
-          : !(pre.blocks[r] == 0) ? 125
+          !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 129
+          : !(pre.blocks[r] == 0) ? 130
           : 0, true);
     }
     for (int r = 0; r <= NR - 1; ++r) {
       propose(Transition::recycle, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 126
-          : !(pre.pending[r] == 0) ? 127
-          : !(pre.inbound[r] == 0) ? 128
+          !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 131
+          : !(pre.pending[r] == 0) ? 132
+          : !(pre.inbound[r] == 0) ? 133
           : 0, true);
     }
     for (int s = 0; s <= NS - 1; ++s) {
       propose(Transition::open_step, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Idle) ? 129
-          : !(pre.opened == pre.launched) ? 130
+          !(StepState(pre.step_state[s]) == StepState::Idle) ? 134
+          : !(pre.opened == pre.launched) ? 135
           : 0, true);
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-            !(StepState(pre.step_state[s]) == StepState::Planned) ? 131
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 132
-            : !(!pre.in_step[s][r]) ? 133
-            : !(pre.inbound[r] == 0) ? 134
+            !(StepState(pre.step_state[s]) == StepState::Planned) ? 136
+            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 137
+            : !(!pre.in_step[s][r]) ? 138
+            : !(pre.inbound[r] == 0) ? 139
             : 0, true);
       }
     }
@@ -2134,15 +2160,15 @@ struct Model {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 135
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 136
-                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 137
-                : !(pre.in_step[s][r]) ? 138
-                : !(pre.holds[r][b]) ? 139
-                : !(pre.position[b] <= pre.planned[r]) ? 140
-                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 141
-                : !((pre.planned[r] + n) < pre.known[r]) ? 142
-                : !(1 <= n) ? 143
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 140
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 141
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 142
+                : !(pre.in_step[s][r]) ? 143
+                : !(pre.holds[r][b]) ? 144
+                : !(pre.position[b] <= pre.planned[r]) ? 145
+                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 146
+                : !((pre.planned[r] + n) < pre.known[r]) ? 147
+                : !(1 <= n) ? 148
                 : 0, n <= k.page);
           }
         }
@@ -2153,15 +2179,15 @@ struct Model {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 144
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 145
-                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 146
-                : !(pre.in_step[s][r]) ? 147
-                : !(pre.holds[r][b]) ? 148
-                : !(pre.position[b] <= pre.planned[r]) ? 149
-                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 150
-                : !((pre.planned[r] + n) == pre.known[r]) ? 151
-                : !(1 <= n) ? 152
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 149
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 150
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 151
+                : !(pre.in_step[s][r]) ? 152
+                : !(pre.holds[r][b]) ? 153
+                : !(pre.position[b] <= pre.planned[r]) ? 154
+                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 155
+                : !((pre.planned[r] + n) == pre.known[r]) ? 156
+                : !(1 <= n) ? 157
                 : 0, n <= k.page);
           }
         }
@@ -2171,15 +2197,15 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 153
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 154
-              : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 155
-              : !(pre.in_step[s][r]) ? 156
-              : !(pre.holds[r][b]) ? 157
-              : !(pre.position[b] <= pre.planned[r]) ? 158
-              : !((pre.planned[r] + 1) <= (pre.position[b] + k.page)) ? 159
-              : !(pre.row_tokens[s][r] == 0) ? 160
-              : !((pre.planned[r] + 1) < pre.limit[r]) ? 161
+              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 158
+              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 159
+              : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 160
+              : !(pre.in_step[s][r]) ? 161
+              : !(pre.holds[r][b]) ? 162
+              : !(pre.position[b] <= pre.planned[r]) ? 163
+              : !((pre.planned[r] + 1) <= (pre.position[b] + k.page)) ? 164
+              : !(pre.row_tokens[s][r] == 0) ? 165
+              : !((pre.planned[r] + 1) < pre.limit[r]) ? 166
               : 0, true);
         }
       }
@@ -2189,17 +2215,17 @@ struct Model {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int n = 0; n <= k.width + kBeyond; ++n) {
             propose(Transition::draft, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 162
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 163
-                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 164
-                : !(pre.in_step[s][r]) ? 165
-                : !(pre.holds[r][b]) ? 166
-                : !(pre.position[b] <= pre.planned[r]) ? 167
-                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 168
-                : !(1 <= pre.row_outputs[s][r]) ? 169
-                : !((pre.row_outputs[s][r] + n) <= k.width) ? 170
-                : !((pre.planned[r] + n) < pre.limit[r]) ? 171
-                : !(1 <= n) ? 172
+                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 167
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 168
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 169
+                : !(pre.in_step[s][r]) ? 170
+                : !(pre.holds[r][b]) ? 171
+                : !(pre.position[b] <= pre.planned[r]) ? 172
+                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 173
+                : !(1 <= pre.row_outputs[s][r]) ? 174
+                : !((pre.row_outputs[s][r] + n) <= k.width) ? 175
+                : !((pre.planned[r] + n) < pre.limit[r]) ? 176
+                : !(1 <= n) ? 177
                 : 0, n <= k.width);
           }
         }
@@ -2207,8 +2233,8 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       propose(Transition::launch, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Planned) ? 173
-          : !(1 <= pre.rows[s]) ? 174
+          !(StepState(pre.step_state[s]) == StepState::Planned) ? 178
+          : !(1 <= pre.rows[s]) ? 179
           : 0, true);
     }
     for (int s = 0; s <= NS - 1; ++s) {
@@ -2217,20 +2243,20 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       propose(Transition::observe, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Inflight) ? 176
-          : !(pre.number[s] == (pre.landed + 1)) ? 178
+          !(StepState(pre.step_state[s]) == StepState::Inflight) ? 181
+          : !(pre.number[s] == (pre.landed + 1)) ? 183
           : 0, (!pre.executing[s]));
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int accepted = 0; accepted <= k.width + kBeyond; ++accepted) {
           propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
-              !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 179
-              : !(StepState(pre.step_state[s]) == StepState::Done) ? 180
-              : !(pre.in_step[s][r]) ? 181
-              : !(accepted <= pre.row_outputs[s][r]) ? 182
-              : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 183
-              : !(0 <= accepted) ? 184
+              !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 184
+              : !(StepState(pre.step_state[s]) == StepState::Done) ? 185
+              : !(pre.in_step[s][r]) ? 186
+              : !(accepted <= pre.row_outputs[s][r]) ? 187
+              : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 188
+              : !(0 <= accepted) ? 189
               : 0, accepted <= k.width);
         }
       }
@@ -2238,16 +2264,16 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
         propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-            !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 185
-            : !(StepState(pre.step_state[s]) == StepState::Done) ? 186
-            : !(pre.in_step[s][r]) ? 187
+            !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 190
+            : !(StepState(pre.step_state[s]) == StepState::Done) ? 191
+            : !(pre.in_step[s][r]) ? 192
             : 0, true);
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
       propose(Transition::retire, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Done) ? 188
-          : !(pre.rows[s] == 0) ? 189
+          !(StepState(pre.step_state[s]) == StepState::Done) ? 193
+          : !(pre.rows[s] == 0) ? 194
           : 0, true);
     }
   }
@@ -2876,7 +2902,7 @@ struct Model {
   }
 
   static int false_invariant(const State& pre, const Instance& k, bool all) {
-    if (all || kIsProperty[0]) {
+    if (all || k.checked[0]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -2885,43 +2911,43 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[1]) {
+    if (all || k.checked[1]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!pre.executing[s] || (StepState(pre.step_state[s]) == StepState::Inflight))) return 1;
       }
     }
-    if (all || kIsProperty[2]) {
+    if (all || k.checked[2]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!pre.in_step[s][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 2;
         }
       }
     }
-    if (all || kIsProperty[3]) {
+    if (all || k.checked[3]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle) && (StepState(pre.step_state[z]) == StepState::Done)) || (pre.number[z] <= pre.number[s]))) return 3;
         }
       }
     }
-    if (all || kIsProperty[4]) {
+    if (all || k.checked[4]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.rows[s] == 0))) return 4;
       }
     }
-    if (all || kIsProperty[5]) {
+    if (all || k.checked[5]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (((((pre.arrival[r] == 0) && (pre.prompt[r] == 0)) && (pre.limit[r] == 0)) && (pre.known[r] == 0)) && ((((pre.planned[r] == 0) && (pre.computed[r] == 0)) && (pre.pruned[r] == 0)) && (pre.last_step[r] == 0))))) return 5;
       }
     }
-    if (all || kIsProperty[6]) {
+    if (all || k.checked[6]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(pre.in_step[s][r] || (((pre.row_start[s][r] == 0) && (pre.row_tokens[s][r] == 0)) && (pre.row_outputs[s][r] == 0)))) return 6;
         }
       }
     }
-    if (all || kIsProperty[7]) {
+    if (all || k.checked[7]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -2930,7 +2956,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[8]) {
+    if (all || k.checked[8]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -2939,54 +2965,54 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[9]) {
+    if (all || k.checked[9]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
           if (!(!((!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent)) && (pre.arrival[r] == pre.arrival[q])) || (r == q))) return 9;
         }
       }
     }
-    if (all || kIsProperty[10]) {
+    if (all || k.checked[10]) {
       if (!(((pre.landed <= pre.launched) && (pre.launched <= pre.opened)) && (pre.opened <= (pre.launched + 1)))) return 10;
     }
-    if (all || kIsProperty[11]) {
+    if (all || k.checked[11]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Planned) || (pre.number[s] == (pre.launched + 1)))) return 11;
       }
     }
-    if (all || kIsProperty[12]) {
+    if (all || k.checked[12]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle)) || ((pre.landed < pre.number[s]) && (pre.number[s] <= pre.opened)))) return 12;
       }
     }
-    if (all || kIsProperty[13]) {
+    if (all || k.checked[13]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           if (!(!((!(StepState(pre.step_state[s]) == StepState::Idle) && !(StepState(pre.step_state[z]) == StepState::Idle)) && (pre.number[s] == pre.number[z])) || (s == z))) return 13;
         }
       }
     }
-    if (all || kIsProperty[14]) {
+    if (all || k.checked[14]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!((StepState(pre.step_state[s]) == StepState::Inflight) || (StepState(pre.step_state[s]) == StepState::Done)) || (pre.number[s] <= pre.launched))) return 14;
       }
     }
-    if (all || kIsProperty[15]) {
+    if (all || k.checked[15]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!((0 <= pre.arrival[r]) && (pre.arrival[r] <= pre.newest_arrival))) return 15;
       }
     }
-    if (all || kIsProperty[16]) {
+    if (all || k.checked[16]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!((0 <= pre.last_step[r]) && (pre.last_step[r] <= pre.opened))) return 16;
       }
     }
-    if (all || kIsProperty[17]) {
+    if (all || k.checked[17]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.number[s] == 0))) return 17;
       }
     }
-    if (all || kIsProperty[18]) {
+    if (all || k.checked[18]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int h = 0; h <= NH - 1; ++h) {
@@ -2995,60 +3021,60 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[19]) {
+    if (all || k.checked[19]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           if (!(!pre.host_of[c][h] || ((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || (HostState(pre.host_state[h]) == HostState::Filling)) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (HostState(pre.host_state[h]) == HostState::Valid))))) return 19;
         }
       }
     }
-    if (all || kIsProperty[20]) {
+    if (all || k.checked[20]) {
       for (int h = 0; h <= NH - 1; ++h) {
         if (!((!(HostState(pre.host_state[h]) == HostState::Empty) || (((pre.host_fill[h] == 0) && (pre.host_position[h] == 0)) && (pre.host_copies[h] == 0))) && (!(!(HostState(pre.host_state[h]) == HostState::Empty)) || ((1 <= pre.host_fill[h]) && (pre.host_fill[h] <= k.page))))) return 20;
       }
     }
-    if (all || kIsProperty[21]) {
+    if (all || k.checked[21]) {
       for (int h = 0; h <= NH - 1; ++h) {
         if (!(!(HostState(pre.host_state[h]) == HostState::Filling) || (pre.host_copies[h] == 1))) return 21;
       }
     }
-    if (all || kIsProperty[22]) {
+    if (all || k.checked[22]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.copies[b] == 1))) return 22;
       }
     }
-    if (all || kIsProperty[23]) {
+    if (all || k.checked[23]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(BlockState(pre.block_state[b]) == BlockState::Free) || (pre.copies[b] == 0))) return 23;
       }
     }
-    if (all || kIsProperty[24]) {
+    if (all || k.checked[24]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!(!pre.block_of[c][b] || ((((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || ((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) && (!(CopyState(pre.copy_state[c]) == CopyState::Receiving) || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) && (!(CopyState(pre.copy_state[c]) == CopyState::Sending) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))))) return 24;
         }
       }
     }
-    if (all || kIsProperty[25]) {
+    if (all || k.checked[25]) {
       for (int c = 0; c <= NC - 1; ++c) {
         if (!(!pre.copying[c] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 25;
       }
     }
-    if (all || kIsProperty[26]) {
+    if (all || k.checked[26]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(pre.row_outputs[s][r] <= k.width)) return 26;
         }
       }
     }
-    if (all || kIsProperty[27]) {
+    if (all || k.checked[27]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= (pre.pruned[r] + pre.capacity[r])))) return 27;
         }
       }
     }
-    if (all || kIsProperty[28]) {
+    if (all || k.checked[28]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -3057,14 +3083,14 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[29]) {
+    if (all || k.checked[29]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!pre.request_of[c][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 29;
         }
       }
     }
-    if (all || kIsProperty[30]) {
+    if (all || k.checked[30]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int d = 0; d <= NC - 1; ++d) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -3073,7 +3099,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[31]) {
+    if (all || k.checked[31]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int d = 0; d <= NB - 1; ++d) {
@@ -3082,7 +3108,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[32]) {
+    if (all || k.checked[32]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           for (int i = 0; i <= NH - 1; ++i) {
@@ -3091,7 +3117,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[33]) {
+    if (all || k.checked[33]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
@@ -3100,17 +3126,17 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[34]) {
+    if (all || k.checked[34]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 34;
       }
     }
-    if (all || kIsProperty[35]) {
+    if (all || k.checked[35]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 35;
       }
     }
-    if (all || kIsProperty[36]) {
+    if (all || k.checked[36]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -3119,7 +3145,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[37]) {
+    if (all || k.checked[37]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -3128,504 +3154,575 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[38]) {
+    if (all || k.checked[38]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Waiting)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.inbound[r] == 0))) return 38;
       }
     }
-    if (all || kIsProperty[39]) {
+    if (all || k.checked[39]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!((0 <= pre.row_outputs[s][r]) && (pre.row_outputs[s][r] <= pre.row_tokens[s][r]))) return 39;
         }
       }
     }
-    if (all || kIsProperty[40]) {
+    if (all || k.checked[40]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(0 <= pre.row_tokens[s][r])) return 40;
         }
       }
     }
-    if (all || kIsProperty[41]) {
+    if (all || k.checked[41]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 41;
       }
     }
-    if (all || kIsProperty[42]) {
+    if (all || k.checked[42]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!(!pre.block_of[c][b] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 42;
         }
       }
     }
-    if (all || kIsProperty[43]) {
+    if (all || k.checked[43]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!((!pre.request_of[c][r] || ((CopyState(pre.copy_state[c]) == CopyState::Receiving) && (1 <= pre.copy_tokens[c]))) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (pre.copy_tokens[c] == 0)))) return 43;
         }
       }
     }
-    if (all || kIsProperty[44]) {
+    if (all || k.checked[44]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)))) return 44;
         }
       }
     }
-    if (all || kIsProperty[45]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 45;
-      }
-    }
-    if (all || kIsProperty[46]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 46;
-      }
-    }
-    if (all || kIsProperty[47]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 47;
-      }
-    }
-    if (all || kIsProperty[48]) {
+    if (all || k.checked[45]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 48;
+        if (!((0 <= pre.computed[r]) && (0 <= pre.pruned[r]))) return 45;
       }
     }
-    if (all || kIsProperty[49]) {
+    if (all || k.checked[46]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 46;
+      }
+    }
+    if (all || k.checked[47]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 47;
+      }
+    }
+    if (all || k.checked[48]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.stamp[b] <= pre.opened)) return 48;
+      }
+    }
+    if (all || k.checked[49]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 49;
+      }
+    }
+    if (all || k.checked[50]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 49;
+            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 50;
           }
         }
       }
     }
-    if (all || kIsProperty[50]) {
+    if (all || k.checked[51]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 50;
+            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 51;
           }
         }
       }
     }
-    if (all || kIsProperty[51]) {
+    if (all || k.checked[52]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 51;
+            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 52;
           }
         }
       }
     }
-    if (all || kIsProperty[52]) {
+    if (all || k.checked[53]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
             for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 52;
+              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 53;
             }
           }
         }
       }
     }
-    if (all || kIsProperty[53]) {
+    if (all || k.checked[54]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 53;
+            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 54;
           }
         }
       }
     }
-    if (all || kIsProperty[54]) {
+    if (all || k.checked[55]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 54;
+          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 55;
         }
       }
     }
-    if (all || kIsProperty[55]) {
+    if (all || k.checked[56]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 55;
+            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 56;
           }
         }
       }
     }
-    if (all || kIsProperty[56]) {
+    if (all || k.checked[57]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 56;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 57;
       }
     }
-    if (all || kIsProperty[57]) {
+    if (all || k.checked[58]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 57;
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 58;
       }
     }
-    if (all || kIsProperty[58]) {
+    if (all || k.checked[59]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 58;
+          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 59;
         }
       }
     }
-    if (all || kIsProperty[59]) {
-      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 59;
+    if (all || k.checked[60]) {
+      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 60;
     }
-    if (all || kIsProperty[60]) {
-      if (!((pre.held_room + pre.idle_room) == k.room)) return 60;
+    if (all || k.checked[61]) {
+      if (!((pre.held_room + pre.idle_room) == k.room)) return 61;
     }
-    if (all || kIsProperty[61]) {
-      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 61;
+    if (all || k.checked[62]) {
+      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 62;
     }
-    if (all || kIsProperty[62]) {
+    if (all || k.checked[63]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 62;
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 63;
       }
     }
-    if (all || kIsProperty[63]) {
+    if (all || k.checked[64]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 63;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 64;
       }
     }
-    if (all || kIsProperty[64]) {
+    if (all || k.checked[65]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 64;
+          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 65;
         }
       }
     }
-    if (all || kIsProperty[65]) {
+    if (all || k.checked[66]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 65;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 66;
       }
     }
-    if (all || kIsProperty[66]) {
+    if (all || k.checked[67]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 66;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 67;
       }
     }
-    if (all || kIsProperty[67]) {
+    if (all || k.checked[68]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 67;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 68;
       }
     }
-    if (all || kIsProperty[68]) {
+    if (all || k.checked[69]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 68;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 69;
       }
     }
-    if (all || kIsProperty[69]) {
+    if (all || k.checked[70]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 69;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 70;
       }
     }
-    if (all || kIsProperty[70]) {
+    if (all || k.checked[71]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 70;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 71;
       }
     }
-    if (all || kIsProperty[71]) {
+    if (all || k.checked[72]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 71;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 72;
       }
     }
-    if (all || kIsProperty[72]) {
+    if (all || k.checked[73]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 72;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 73;
       }
     }
-    if (all || kIsProperty[73]) {
+    if (all || k.checked[74]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 73;
+        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 74;
       }
     }
-    if (all || kIsProperty[74]) {
+    if (all || k.checked[75]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 74;
+          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 75;
         }
       }
     }
-    if (all || kIsProperty[75]) {
+    if (all || k.checked[76]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 75;
+            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 76;
           }
         }
       }
     }
-    if (all || kIsProperty[76]) {
+    if (all || k.checked[77]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 76;
+          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 77;
         }
       }
     }
-    if (all || kIsProperty[77]) {
+    if (all || k.checked[78]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 77;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 78;
       }
     }
-    if (all || kIsProperty[78]) {
+    if (all || k.checked[79]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 78;
+            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 79;
           }
         }
       }
     }
-    if (all || kIsProperty[79]) {
+    if (all || k.checked[80]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 79;
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 80;
           }
         }
       }
     }
-    if (all || kIsProperty[80]) {
+    if (all || k.checked[81]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 80;
+          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 81;
         }
       }
     }
-    if (all || kIsProperty[81]) {
+    if (all || k.checked[82]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 81;
+        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 82;
       }
     }
-    if (all) {
+    if (all || k.checked[83]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 83;
+      }
+    }
+    if (all || k.checked[84]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.holds[each_r][b]) total += 1;
         }
-        if (total != pre.refs[b]) return 82;
+        if (total != pre.refs[b]) return 84;
       }
     }
-    if (all) {
+    if (all || k.checked[85]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += 1;
         }
-        if (total != pre.blocks[r]) return 83;
+        if (total != pre.blocks[r]) return 85;
       }
     }
-    if (all) {
+    if (all || k.checked[86]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += k.page;
         }
-        if (total != pre.capacity[r]) return 84;
+        if (total != pre.capacity[r]) return 86;
       }
     }
-    if (all) {
+    if (all || k.checked[87]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += 1;
         }
-        if (total != pre.pending[r]) return 85;
+        if (total != pre.pending[r]) return 87;
       }
     }
-    if (all) {
+    if (all || k.checked[88]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
         }
-        if (total != pre.sampling[r]) return 86;
+        if (total != pre.sampling[r]) return 88;
       }
     }
-    if (all) {
+    if (all || k.checked[89]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
         }
-        if (total != pre.flying[r]) return 87;
+        if (total != pre.flying[r]) return 89;
       }
     }
-    if (all) {
+    if (all || k.checked[90]) {
       for (int s = 0; s <= NS - 1; ++s) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.in_step[s][each_r]) total += 1;
         }
-        if (total != pre.rows[s]) return 88;
+        if (total != pre.rows[s]) return 90;
       }
     }
-    if (all) {
+    if (all || k.checked[91]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.block_of[each_c][b]) total += 1;
         }
-        if (total != pre.copies[b]) return 89;
+        if (total != pre.copies[b]) return 91;
       }
     }
-    if (all) {
+    if (all || k.checked[92]) {
       for (int h = 0; h <= NH - 1; ++h) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.host_of[each_c][h]) total += 1;
         }
-        if (total != pre.host_copies[h]) return 90;
+        if (total != pre.host_copies[h]) return 92;
       }
     }
-    if (all) {
+    if (all || k.checked[93]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += 1;
         }
-        if (total != pre.inbound[r]) return 91;
+        if (total != pre.inbound[r]) return 93;
       }
     }
-    if (all) {
+    if (all || k.checked[94]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += pre.copy_tokens[each_c];
         }
-        if (total != pre.arriving[r]) return 92;
+        if (total != pre.arriving[r]) return 94;
       }
     }
-    if (all) {
+    if (all || k.checked[95]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
-      if (total != pre.free) return 93;
+      if (total != pre.free) return 95;
     }
-    if (all) {
+    if (all || k.checked[96]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
       }
-      if (total != pre.held) return 94;
+      if (total != pre.held) return 96;
     }
-    if (all) {
+    if (all || k.checked[97]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
       }
-      if (total != pre.cached) return 95;
+      if (total != pre.cached) return 97;
     }
-    if (all) {
+    if (all || k.checked[98]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
       }
-      if (total != pre.fetching) return 96;
+      if (total != pre.fetching) return 98;
     }
-    if (all) {
+    if (all || k.checked[99]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
       }
-      if (total != pre.spare_pages) return 97;
+      if (total != pre.spare_pages) return 99;
     }
-    if (all) {
+    if (all || k.checked[100]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
       }
-      if (total != pre.used_pages) return 98;
+      if (total != pre.used_pages) return 100;
     }
-    if (all) {
+    if (all || k.checked[101]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
       }
-      if (total != pre.held_room) return 99;
+      if (total != pre.held_room) return 101;
     }
-    if (all) {
+    if (all || k.checked[102]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
       }
-      if (total != pre.idle_room) return 100;
+      if (total != pre.idle_room) return 102;
     }
     return -1;
   }
 
   static int false_action(const State& pre, const State& post, Transition taken, const Instance& k) {
     (void)k;
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!(!(pre.executing[s] && !(post.executing[s])) || (taken == Transition::device_done))) return 0;
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!(!(!(StepState(pre.step_state[s]) == StepState::Inflight) && (StepState(post.step_state[s]) == StepState::Inflight)) || (post.executing[s] && (1 <= pre.rows[s])))) return 1;
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!((!(!pre.in_step[s][r] && post.in_step[s][r]) || (StepState(pre.step_state[s]) == StepState::Planned)) && (!(pre.in_step[s][r] && !(post.in_step[s][r])) || (StepState(pre.step_state[s]) == StepState::Done)))) return 2;
+    if (k.kept[0]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!(pre.executing[s] && !(post.executing[s])) || (taken == Transition::device_done))) return 0;
       }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) && !(taken == Transition::recycle)) || (post.blocks[r] <= pre.blocks[r]))) return 3;
+    if (k.kept[1]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!(!(StepState(pre.step_state[s]) == StepState::Inflight) && (StepState(post.step_state[s]) == StepState::Inflight)) || (post.executing[s] && (1 <= pre.rows[s])))) return 1;
+      }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Finished)))) return 4;
+    if (k.kept[2]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!((!(!pre.in_step[s][r] && post.in_step[s][r]) || (StepState(pre.step_state[s]) == StepState::Planned)) && (!(pre.in_step[s][r] && !(post.in_step[s][r])) || (StepState(pre.step_state[s]) == StepState::Done)))) return 2;
+        }
+      }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || ((taken == Transition::land_row) && (pre.known[r] < post.known[r])))) return 5;
+    if (k.kept[3]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) && !(taken == Transition::recycle)) || (post.blocks[r] <= pre.blocks[r]))) return 3;
+      }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || ((taken == Transition::land_row) || (taken == Transition::receive_done)))) return 6;
+    if (k.kept[4]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Finished)))) return 4;
+      }
     }
-    if (!(((!(taken == Transition::open_step) || (post.opened == (pre.opened + 1))) && (!(taken == Transition::launch) || (post.launched == (pre.launched + 1)))) && (!(taken == Transition::retire) || (post.landed == (pre.landed + 1))))) return 7;
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!(!((taken == Transition::open_step) && !(post.number[s] == pre.number[s])) || (StepState(post.step_state[s]) == StepState::Planned))) return 8;
+    if (k.kept[5]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || ((taken == Transition::land_row) && (pre.known[r] < post.known[r])))) return 5;
+      }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!((!((RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(post.request_state[r]) == RequestState::Absent)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == post.newest_arrival))) && (!(((RequestState(pre.request_state[r]) == RequestState::Retracting) && !(RequestState(post.request_state[r]) == RequestState::Retracting)) && !(taken == Transition::abort)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == pre.arrival[r]))))) return 9;
+    if (k.kept[6]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || ((taken == Transition::land_row) || (taken == Transition::receive_done)))) return 6;
+      }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || ((((taken == Transition::finish) || (taken == Transition::abort)) && (RequestState(post.request_state[r]) == RequestState::Releasing)) || ((RequestState(post.request_state[r]) == RequestState::Retracting) && ((taken == Transition::retract) || (taken == Transition::receive_failed)))))) return 10;
+    if (k.kept[7]) {
+      if (!(((!(taken == Transition::open_step) || (post.opened == (pre.opened + 1))) && (!(taken == Transition::launch) || (post.launched == (pre.launched + 1)))) && (!(taken == Transition::retire) || (post.landed == (pre.landed + 1))))) return 7;
     }
-    for (int h = 0; h <= NH - 1; ++h) {
-      if (!(!(HostState(pre.host_state[h]) == HostState::Valid) || (((post.host_fill[h] == pre.host_fill[h]) && (post.host_position[h] == pre.host_position[h])) || (taken == Transition::drop_page)))) return 11;
+    if (k.kept[8]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!((taken == Transition::open_step) && !(post.number[s] == pre.number[s])) || (StepState(post.step_state[s]) == StepState::Planned))) return 8;
+      }
     }
-    for (int b = 0; b <= NB - 1; ++b) {
-      if (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((((post.fill[b] == pre.fill[b]) && (post.position[b] == pre.position[b])) || (taken == Transition::evict)) || (taken == Transition::match_tail)))) return 12;
+    if (k.kept[9]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!((!((RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(post.request_state[r]) == RequestState::Absent)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == post.newest_arrival))) && (!(((RequestState(pre.request_state[r]) == RequestState::Retracting) && !(RequestState(post.request_state[r]) == RequestState::Retracting)) && !(taken == Transition::abort)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == pre.arrival[r]))))) return 9;
+      }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
+    if (k.kept[10]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || ((((taken == Transition::finish) || (taken == Transition::abort)) && (RequestState(post.request_state[r]) == RequestState::Releasing)) || ((RequestState(post.request_state[r]) == RequestState::Retracting) && ((taken == Transition::retract) || (taken == Transition::receive_failed)))))) return 10;
+      }
+    }
+    if (k.kept[11]) {
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!(!(HostState(pre.host_state[h]) == HostState::Valid) || (((post.host_fill[h] == pre.host_fill[h]) && (post.host_position[h] == pre.host_position[h])) || (taken == Transition::drop_page)))) return 11;
+      }
+    }
+    if (k.kept[12]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!((pre.holds[r][b] && (taken == Transition::keep_tail)) && !(post.holds[r][b])) || ((pre.position[b] + post.fill[b]) == pre.computed[r])) && (!(((taken == Transition::match_tail) && post.holds[r][b]) && !pre.holds[r][b]) || (post.computed[r] == (pre.position[b] + pre.fill[b]))))) return 13;
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((((post.fill[b] == pre.fill[b]) && (post.position[b] == pre.position[b])) || (taken == Transition::evict)) || (taken == Transition::match_tail)))) return 12;
       }
     }
-    for (int c = 0; c <= NC - 1; ++c) {
-      if (!(!(pre.copying[c] && !(post.copying[c])) || (taken == Transition::copy_done))) return 14;
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      if (!(!((CopyState(pre.copy_state[c]) == CopyState::Idle) && !(CopyState(post.copy_state[c]) == CopyState::Idle)) || post.copying[c])) return 15;
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || (((pre.known[r] <= post.known[r]) && (pre.computed[r] <= post.computed[r])) && (post.computed[r] <= post.planned[r])))) return 16;
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
+    if (k.kept[13]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((taken == Transition::land_row) && pre.in_step[s][r]) && !(post.in_step[s][r])) || ((!(1 <= pre.row_outputs[s][r]) || (1 <= (post.known[r] - pre.known[r]))) && ((post.known[r] - pre.known[r]) <= pre.row_outputs[s][r])))) return 17;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!((!((pre.holds[r][b] && (taken == Transition::keep_tail)) && !(post.holds[r][b])) || ((pre.position[b] + post.fill[b]) == pre.computed[r])) && (!(((taken == Transition::match_tail) && post.holds[r][b]) && !pre.holds[r][b]) || (post.computed[r] == (pre.position[b] + pre.fill[b]))))) return 13;
+        }
       }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 18;
+    if (k.kept[14]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(!(pre.copying[c] && !(post.copying[c])) || (taken == Transition::copy_done))) return 14;
+      }
     }
-    for (int s = 0; s <= NS - 1; ++s) {
+    if (k.kept[15]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(!((CopyState(pre.copy_state[c]) == CopyState::Idle) && !(CopyState(post.copy_state[c]) == CopyState::Idle)) || post.copying[c])) return 15;
+      }
+    }
+    if (k.kept[16]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 19;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || (((pre.known[r] <= post.known[r]) && (pre.computed[r] <= post.computed[r])) && (post.computed[r] <= post.planned[r])))) return 16;
+      }
+    }
+    if (k.kept[17]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(((taken == Transition::land_row) && pre.in_step[s][r]) && !(post.in_step[s][r])) || ((!(1 <= pre.row_outputs[s][r]) || (1 <= (post.known[r] - pre.known[r]))) && ((post.known[r] - pre.known[r]) <= pre.row_outputs[s][r])))) return 17;
+        }
+      }
+    }
+    if (k.kept[18]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 18;
+      }
+    }
+    if (k.kept[19]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 19;
+        }
+      }
+    }
+    if (k.kept[20]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        bool given = true;
+        for (int every_r = 0; every_r <= NR - 1; ++every_r) {
+          if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
+        }
+        if (given) {
+          if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 20;
+        }
+      }
+    }
+    if (k.kept[21]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 21;
+      }
+    }
+    if (k.kept[22]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 22;
       }
     }
     return -1;
