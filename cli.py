@@ -77,22 +77,37 @@ def version() -> None:
     help="Write every obligation into DIR as SMT-LIB instead of proving.",
 )
 @click.option("--solver", type=click.Choice(["z3", "cvc5"]), default="z3", help="Who decides the obligations.")
+@click.option("--lockstep", is_flag=True, help="Compare the compiled scheduler with the specification, state by state.")
+@click.option(
+    "--states",
+    type=click.IntRange(min=1),
+    default=200_000,
+    show_default=True,
+    help="How many states of each instance --lockstep compares.",
+)
 @click.option("--mutants", is_flag=True, help="Change every guard and effect a little and count what is noticed.")
 def verify(
-    json_output: bool, drop: str | None, diagram: Path | None, smtlib: Path | None, solver: str, mutants: bool
+    json_output: bool, drop: str | None, diagram: Path | None, smtlib: Path | None, solver: str, mutants: bool,
+    lockstep: bool, states: int,
 ) -> None:
     """Prove the scheduler's specification for any number of requests, blocks and steps.
 
     The exit status is 0 only if every property holds.
     """
     others: dict[str, object] = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--mutants": mutants or None}
+    others["--lockstep"] = lockstep or None
     others["--solver"] = None if solver == "z3" else solver
     given = [name for name, value in others.items() if value is not None]
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} do different things; give one of them")
     with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):
-        from .spec.command import run_verify
+        from .spec.command import make_console, run_verify
 
+        if lockstep:
+            from .scheduler import STATE_ACCESS
+            from .spec.lockstep_command import run_lockstep
+
+            sys.exit(run_lockstep(STATE_ACCESS, states, json_output, make_console()))
         status = run_verify(json_output, drop, diagram, smtlib, solver, mutants)
     sys.exit(status)
 

@@ -14,6 +14,7 @@ if os.environ.get("TOKENSPEED_CHECKED") == "1":
 from ._core import (
     CHECKED,
     SPEC_HASH,
+    STATE_ACCESS,
     TRANSITIONS,
     BadResults,
     DuplicateRequest,
@@ -35,6 +36,7 @@ from ._core import (
 __all__ = [
     "CHECKED",
     "SPEC_HASH",
+    "STATE_ACCESS",
     "TRANSITIONS",
     "BadResults",
     "DuplicateRequest",

@@ -18,6 +18,9 @@ SPEC_HASH: Final[str]
 CHECKED: Final[bool]
 """True in the checked build, which carries ghost state and recounts every invariant after every transition."""
 
+STATE_ACCESS: Final[object | None]
+"""A capsule for `tokenspeed verify --lockstep`, which puts a machine into any state; None in the checked build."""
+
 TRANSITIONS: Final[tuple[str, ...]]
 """Transition names in the order of their numbers in `Scheduler.drain_trace`."""
 

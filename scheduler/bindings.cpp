@@ -12,6 +12,7 @@
 
 #include "errors.h"
 #include "scheduler.h"
+#include "state_access.h"
 
 namespace py = pybind11;
 namespace ts = tokenspeed;
@@ -324,6 +325,11 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
     py::list names;
     for (const auto& name : ts::kTransitionNames) names.append(std::string(name));
     m.attr("TRANSITIONS") = py::tuple(names);
+#if TOKENSPEED_CHECKED
+    m.attr("STATE_ACCESS") = py::none();
+#else
+    m.attr("STATE_ACCESS") = py::capsule(&ts::kStateAccess, ts::kStateAccessName);
+#endif
     bind_errors(m);
     bind_config(m);
     bind_results(m);

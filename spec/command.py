@@ -32,7 +32,7 @@ def run_verify(
 ) -> int:
     """Verify the specification with a solver, or do the one other thing that is asked for. Returns the exit status."""
     if mutants:
-        return run_mutants(json_output, _console())
+        return run_mutants(json_output, make_console())
     try:
         if smtlib is not None:
             return _write_smtlib(smtlib)
@@ -55,11 +55,11 @@ def run_verify(
     if json_output:
         print(json.dumps(_as_json(report), indent=2))
     else:
-        _print_report(report, _console())
+        _print_report(report, make_console())
     return 0 if report.proved else 1
 
 
-def _console() -> Console:
+def make_console() -> Console:
     """Piped output gets a width at which tables read well."""
     console = Console()
     return console if console.is_terminal else Console(width=132)
@@ -170,7 +170,7 @@ def _drop(label: str, json_output: bool) -> int:
     if json_output:
         print(json.dumps(diagnosis.as_json(), indent=2))
     else:
-        _print_diagnosis(diagnosis, _console())
+        _print_diagnosis(diagnosis, make_console())
     return 0 if diagnosis.verdict == "not needed" else 1
 
 

@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, field
 
-from ._explorer import explore
+from ._explorer import Explorer
+from .instances import INSTANCES, Instance
 from .language import Spec
-
-
-@dataclass(frozen=True)
-class Instance:
-    """Sizes of one small instance: individuals, tokens per block, longest prompt and output (tokens)."""
-
-    requests: int
-    blocks: int
-    steps: int
-    page: int
-    max_prompt: int
-    max_output: int
-    width: int = 1
-    window: int = 99
-
-    @property
-    def population(self) -> dict[str, int]:
-        """How many individuals of each sort."""
-        return {"Request": self.requests, "Block": self.blocks, "Step": self.steps, "Host": 1, "Copy": 1}
-
-    @property
-    def constants(self) -> dict[str, int]:
-        """Values of the specification's constants, and the bounds of the exploration."""
-        return {
-            "PAGE": self.page, "BLOCKS": self.blocks, "ROOM": self.page * self.blocks, "HOSTS": 1,
-            "WIDTH": self.width, "WINDOW": self.window, "MAX_PROMPT": self.max_prompt, "MAX_OUTPUT": self.max_output,
-        }  # fmt: skip
-
-    def __str__(self) -> str:
-        return (
-            f"{self.requests} requests, {self.blocks} blocks of {self.page}, {self.steps} steps, "
-            f"prompts up to {self.max_prompt}, outputs up to {self.max_output}"
-        )
-
-
-INSTANCES = tuple(
-    Instance(requests, blocks, steps, page, prompt, output, width, window)
-    for requests, blocks, steps in ((1, 2, 1), (1, 2, 2), (2, 2, 1), (2, 2, 2), (2, 3, 2))
-    for page, prompt, output, width, window in ((1, 2, 2, 1, 99), (2, 3, 2, 2, 99), (1, 2, 3, 2, 1))
-)
-"""From small to large; a violation is looked for in this order, so the first found is easy to read."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +73,31 @@ class Exploration:
         return not self.violations and not self.untaken and not self.unreached
 
 
-def search(
-    instance: Instance, dropped: tuple[str, ...] = (), max_states: int = 300_000, check_lemmas: bool = False
-) -> Explored:
-    """Breadth first through one instance, with some guards (`transition:guard`) switched off.
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
-    Raises ValueError if no guard has that name or the size is not compiled in.
+
+def search(
+    instance: Instance,
+    dropped: tuple[str, ...] = (),
+    max_states: int = 300_000,
+    check_lemmas: bool = False,
+    only: str = "",
+    reduce: bool = True,
+    threads: int | None = None,
+) -> Explored:
+    """Breadth first through one instance of the specification that was compiled in.
+
+    `dropped`: guards (`transition:guard`), effects (`transition:effect variable`) and transitions that are switched
+    off. `only`: the one property or counter that counts as a violation. `reduce`: states that differ only in the names
+    of individuals count once. `threads` (default: one for each core) changes the time, not the result. Raises
+    ValueError if nothing has such a name or the size is not compiled in.
     """
     start = time.perf_counter()
-    result = explore(
-        requests=instance.requests, blocks=instance.blocks, steps=instance.steps, constants=instance.constants,
-        dropped=list(dropped), max_states=max_states, check_lemmas=check_lemmas,
+    result = Explorer(instance.population).explore(
+        constants=instance.constants, dropped=list(dropped), max_states=max_states,
+        check_lemmas=check_lemmas, only=only, reduce=reduce, threads=threads or available_cores(),
     )  # fmt: skip
     trace = tuple((name, tuple(arguments)) for name, arguments in result.trace)
     seconds = time.perf_counter() - start

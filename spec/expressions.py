@@ -134,6 +134,12 @@ def variables_read(expression: Expr) -> set[str]:
     return found.union(*[variables_read(c) for c in children(expression)]) if children(expression) else found
 
 
+def parameters_read(expression: Expr) -> set[str]:
+    """Names of the parameters that the expression mentions."""
+    found = {str(expression.args[0])} if expression.op == "param" else set()
+    return found.union(*map(parameters_read, children(expression)))
+
+
 _INFIX = {"eq": "=", "le": "<=", "lt": "<", "add": "+", "sub": "-", "and": "&", "or": "|"}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .diagram import diagrams
+from .generate_access import machine_access
 from .generate_explorer import ExplorerGenerator
 from .generate_scheduler import SchedulerGenerator
 from .machines import SPEC
@@ -18,7 +19,8 @@ from .reference_page import reference_page
 def generated_files() -> dict[str, str]:
     """Path within the repository -> content."""
     files = {f"scheduler/generated/{name}": text for name, text in SchedulerGenerator(SPEC).files().items()}
-    files["spec/explorer/generated/model.h"] = ExplorerGenerator(SPEC).model_h()
+    files |= {f"spec/explorer/generated/{name}": text for name, text in ExplorerGenerator(SPEC).files().items()}
+    files["scheduler/generated/machine_access.cpp"] = machine_access(SPEC)
     files["docs/spec/reference.md"] = reference_page(SPEC)
     files |= {f"docs/spec/{machine}.mmd": text for machine, text in diagrams(SPEC).items()}
     files["docs/spec/canonical.txt"] = SPEC.canonical()

@@ -4,11 +4,36 @@ from __future__ import annotations
 
 from textwrap import indent
 
-from .cpp import camel, cpp_expression, header, plain
-from .expressions import TICK, Expr
+from .cpp import camel, cpp_expression, effect_label, effect_labels, guard_labels, header, plain
+from .expressions import BOOL, Expr, parameters_read
+from .generate_lockstep import lockstep_methods
+from .generate_symmetry import symmetry_methods
+from .instances import COMPILED
 from .language import Parameter, Spec, Transition, Variable
+from .layout import shared_order, state_order
 
 SEARCH_CONSTANTS = ("MAX_PROMPT", "MAX_OUTPUT")
+
+
+PROPOSALS = """// A list that keeps its memory.
+class Proposals {
+ public:
+  void add(Transition transition, const std::array<std::int8_t, 4>& arguments, int guard, bool explored) {
+    if (count_ == all_.size()) [[unlikely]] all_.resize(2 * count_ + 64);
+    all_[count_++] = {static_cast<std::uint8_t>(transition), arguments, explored, static_cast<std::uint16_t>(guard)};
+  }
+  void clear() { count_ = 0; }
+  std::size_t size() const { return count_; }
+  const Proposal* data() const { return all_.data(); }
+  const Proposal* begin() const { return all_.data(); }
+  const Proposal* end() const { return all_.data() + count_; }
+  const Proposal& operator[](std::size_t i) const { return all_[i]; }
+
+ private:
+  std::vector<Proposal> all_;
+  std::size_t count_ = 0;
+};
+"""
 
 
 class ExplorerGenerator:
@@ -16,6 +41,7 @@ class ExplorerGenerator:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        self.arguments = max(len(t.parameters) for t in spec.transitions.values())
         self.size = {s.name: f"N{s.letter.upper()}" for s in spec.sorts.values()}
 
     def _read(self, variable: Variable, index: list[str], state: str = "pre") -> str:
@@ -25,17 +51,19 @@ class ExplorerGenerator:
     def _read_next(self, variable: Variable, index: list[str]) -> str:
         return self._read(variable, index, "post")
 
-    def _expression(self, e: Expr, parameters: tuple[Parameter, ...]) -> str:
+    def expression(self, e: Expr, parameters: tuple[Parameter, ...]) -> str:
         constants = {c: f"k.{c.lower()}" for c in (*self.spec.constants, *SEARCH_CONSTANTS)}
         return plain(cpp_expression(e, {p.name: p.name for p in parameters} | constants, self._read, self._read_next))
 
-    def _loops(self, parameters: tuple[Parameter, ...], body: str, transition: str = "") -> str:
-        """Nested loops over individuals, and over the ranges of integers."""
+    def loops(self, parameters: tuple[Parameter, ...], body: str, transition: str = "", beyond: str = "") -> str:
+        """Nested loops over individuals, and over the ranges of integers and `beyond` more."""
         for p in reversed(parameters):
             low, high = "0", f"{self.size[p.type]} - 1" if p.type in self.size else ""
             if p.type not in self.size:
-                low, high = (self._expression(x, parameters) for x in self.spec.ranges[transition, p.name])
-            body = f"for (int {p.name} = {low}; {p.name} <= {high}; ++{p.name}) {{\n{indent(body, '  ')}\n}}"
+                known = self.spec.transitions[transition].parameters
+                low, high = (self.expression(x, known) for x in self.spec.ranges[transition, p.name])
+            more = f" + {beyond}" if beyond and p.type not in self.size else ""
+            body = f"for (int {p.name} = {low}; {p.name} <= {high}{more}; ++{p.name}) {{\n{indent(body, '  ')}\n}}"
         return body
 
     def model_h(self) -> str:
@@ -44,41 +72,73 @@ class ExplorerGenerator:
         out = [header(spec, "Small instances of the specification, for exhaustive search."), "#pragma once\n"]
         out.append(
             "#include <algorithm>\n#include <array>\n#include <cstdint>\n#include <cstring>\n#include <stdexcept>\n"
-            "#include <string>\n#include <string_view>\n"
+            "#include <string>\n#include <string_view>\n#include <vector>\n\n#include \"scheduler/state_access.h\"\n"
         )
         out.append("namespace tokenspeed::explorer {\n")
         for enum in spec.enums.values():
             out.append(f"enum class {enum.name} : std::int8_t {{ {', '.join(map(camel, enum.values))} }};")
         out.append(f"enum class Transition : std::int8_t {{ {', '.join(spec.transitions)} }};\n")
+        out.append(f'inline constexpr std::string_view kSpecHash = "{spec.digest()}";\n')
         out += self._name_tables()
-        out.append("// The constants of an instance, and the guards that are switched off.\nstruct Instance {")
+        out.append("// The constants of an instance, and what is switched off or checked.\nstruct Instance {")
         out += [f"  int {c.lower()} = 1;" for c in (*spec.constants, *SEARCH_CONSTANTS)]
-        out.append("  std::array<bool, kGuards.size()> dropped{};\n")
+        out.append("  std::array<bool, kGuards.size()> dropped{};\n  std::array<bool, kEffects.size()> omitted{};\n")
+        out.append("  std::array<bool, kTransitions.size()> disabled{};")
+        out.append("  std::array<bool, kInvariants.size()> checked = kIsProperty;  // of single states")
+        out.append("  std::array<bool, kActions.size()> kept;  // of successive states\n\n  Instance() { kept.fill(true); }\n")
         out.append("  // Throws std::invalid_argument for a constant that there is not.")
         out.append("  void set(std::string_view name, int value) {")
         for c in (*spec.constants, *SEARCH_CONSTANTS):
             out.append(f'    if (name == "{c}") {{\n      {c.lower()} = value;\n      return;\n    }}')
-        out.append('    throw std::invalid_argument("no constant is called " + std::string(name));\n  }\n};\n')
+        out.append('    throw std::invalid_argument("no constant is called " + std::string(name));\n  }\n')
+        names = ", ".join(c.lower() for c in spec.constants)
+        out.append("  // Those of the specification, in its order.")
+        array = f"std::array<std::int64_t, {len(spec.constants)}>"
+        out.append(f"  {array} spec_constants() const {{\n    return {{{names}}};\n  }}\n}};\n")
+        out.append(f"// Arguments of a transition, at most.\ninline constexpr int kArguments = {self.arguments};")
+        out.append("using Arguments = std::array<std::int8_t, kArguments>;")
+        out.append("// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n")
+        out.append(PROPOSALS)
         sizes = ", ".join(f"int {n}" for n in self.size.values())
-        out.append(f"template <{sizes}>\nstruct Model {{\n  struct State {{")
-        for v in spec.variables.values():
-            dimensions = "".join(f"[{self.size[s.name]}]" for s in v.sorts)
-            out.append(f"    std::int8_t {v.name}{dimensions};")
-        out.append("  };\n")
+        out.append(f"template <{sizes}>\nstruct Model {{")
+        out.append(indent(self._state(), "  "))
         out.append(indent(self._initial(), "  "))
         out.append(indent(self._successors(), "  "))
+        out.append(indent(lockstep_methods(self), "  "))
         out.append(indent(self._properties("invariant", action=False), "  "))
         out.append(indent(self._properties("action", action=True), "  "))
-        out.append(indent(self._normalise(), "  "))
+        out.append(indent(symmetry_methods(self), "  "))
         out.append("};\n\n}  // namespace tokenspeed::explorer")
         return "\n".join(out) + "\n"
 
+    def _state(self) -> str:
+        """The state, and where its relations start: what is left of them are numbers, behind them are numbers."""
+        order = state_order(self.spec)
+        flags = [self.cells(v) for v in order if v.type == BOOL]
+        first = [self.cells(v) for v in order[: next(i for i, v in enumerate(order) if v.type == BOOL)]]
+        lines = ["struct State {"]
+        for v in order:
+            dimensions = "".join(f"[{self.size[s.name]}]" for s in v.sorts)
+            lines.append(f"  std::int8_t {v.name}{dimensions};")
+        shared = " + ".join(self.cells(v) for v in shared_order(self.spec))
+        lines += ["};", f"static constexpr std::array<int, {len(self.size)}> kPopulation = {{{', '.join(self.size.values())}}};"]
+        lines.append(f"// Bytes that the scheduler has too, bytes in front of the relations, bytes of the relations.")
+        lines.append(f"static constexpr std::size_t kShared = {shared};")
+        lines.append(f"static constexpr std::size_t kFlagsAt = {' + '.join(first)};")
+        lines.append(f"static constexpr std::size_t kFlags = {' + '.join(flags)};\n")
+        return "\n".join(lines)
+
+    def cells(self, v: Variable) -> str:
+        """How many values the variable has, as C++."""
+        return " * ".join([self.size[s.name] for s in v.sorts] or ["1"])
+
     def _name_tables(self) -> list[str]:
         spec = self.spec
-        guards = [f"{t.name}:{g.name}" for t in spec.transitions.values() for g in t.guards]
         tables = {
+            "kSorts": list(spec.sorts),
             "kTransitions": list(spec.transitions),
-            "kGuards": guards,
+            "kGuards": guard_labels(spec),
+            "kEffects": effect_labels(spec),
             "kInvariants": [p.name for p in spec.invariants()] + [f"count {c}" for c in spec.counts],
             "kActions": [p.name for p in spec.properties.values() if p.kind == "action"],
         }
@@ -94,7 +154,7 @@ class ExplorerGenerator:
 
     def _initial(self) -> str:
         sets = [
-            f"s.{v.name} = static_cast<std::int8_t>({self._expression(v.init, ())});"
+            f"s.{v.name} = static_cast<std::int8_t>({self.expression(v.init, ())});"
             for v in self.spec.variables.values()
             if v.init.op == "const"
         ]
@@ -115,39 +175,51 @@ class ExplorerGenerator:
         )
 
     def _transition(self, t: Transition, first_guard: int) -> str:
-        """Guards are tested in the innermost loop in which all their parameters are bound."""
-        lines = [
-            f"if (!k.dropped[{first_guard + i}] && !({self._expression(g.condition, t.parameters)})) continue;"
-            for i, g in enumerate(t.guards)
-        ]
-        lines.append("State post = pre;")
+        """Guards are tested in the outermost loop in which all their parameters are bound."""
+        place = {p.name: depth for depth, p in enumerate(t.parameters, start=1)}
+        tests: dict[int, list[str]] = {}
+        for i, g in enumerate(t.guards):
+            test = f"if (!k.dropped[{first_guard + i}] && !({self.expression(g.condition, t.parameters)})) continue;"
+            tests.setdefault(max((place[p] for p in parameters_read(g.condition)), default=1), []).append(test)
+        arguments = ", ".join(f"static_cast<std::int8_t>({self._argument(t, p)})" for p in t.parameters)
+        found = f"found(post, Transition::{t.name}, Arguments{{{arguments}}});"
+        body = "\n".join(["State post = pre;", self.effects(t, switches=True), found])
+        for depth in range(len(t.parameters), 0, -1):
+            body = self.loops((t.parameters[depth - 1],), "\n".join([*tests.get(depth, []), body]), t.name)
+        return body
+
+    def effects(self, t: Transition, switches: bool) -> str:
+        """Writes to `post`; with switches, the instance can leave some out."""
+        labels = effect_labels(self.spec)
+        lines = []
         for e in t.effects:
             names = (*t.parameters, *e.binders)
-            index = "".join(f"[{self._expression(i, names)}]" for i in e.index)
-            value = f"static_cast<std::int8_t>({self._expression(e.value, names)})"
-            lines.append(self._loops(e.binders, f"post.{e.variable.name}{index} = {value};"))
-        arguments = [self._argument(t, p) for p in t.parameters] + ["0"] * (4 - len(t.parameters))
-        lines.append(f"found(post, Transition::{t.name}, std::array<int, 4>{{{', '.join(arguments)}}});")
-        return self._loops(t.parameters, "\n".join(lines), t.name)
+            index = "".join(f"[{self.expression(i, names)}]" for i in e.index)
+            value = f"static_cast<std::int8_t>({self.expression(e.value, names)})"
+            write = self.loops(e.binders, f"post.{e.variable.name}{index} = {value};")
+            switch = f"if (!k.omitted[{labels.index(effect_label(t, e))}]) " if switches else ""
+            lines.append(f"{switch}{{\n{indent(write, '  ')}\n}}" if switches and e.binders else switch + write)
+        return "\n".join(lines)
 
     def _argument(self, t: Transition, p: Parameter) -> str:
         """An individual's number, or an integer's distance from the start of its range (which normalising keeps)."""
         if p.type in self.size:
             return p.name
-        return f"{p.name} - ({self._expression(self.spec.ranges[t.name, p.name][0], t.parameters)})"
+        return f"{p.name} - ({self.expression(self.spec.ranges[t.name, p.name][0], t.parameters)})"
 
     def _properties(self, name: str, action: bool) -> str:
         """A function that returns the number of the first false property, or -1."""
         lines = []
         chosen = [p for p in self.spec.properties.values() if (p.kind == "action") == action]
         for i, p in enumerate(chosen):
-            test = f"if (!({self._expression(p.formula, p.parameters)})) return {i};"
+            test = f"if (!({self.expression(p.formula, p.parameters)})) return {i};"
             if p.given is not None:
                 every, fact = p.given
-                falsified = f"if (!({self._expression(fact, (*p.parameters, every))})) given = false;"
-                test = f"bool given = true;\n{self._loops((every,), falsified)}\nif (given) {{\n{indent(test, '  ')}\n}}"
-            block = self._loops(p.parameters, test)
-            lines.append(block if action else f"if (all || kIsProperty[{i}]) {{\n{indent(block, '  ')}\n}}")
+                falsified = f"if (!({self.expression(fact, (*p.parameters, every))})) given = false;"
+                test = f"bool given = true;\n{self.loops((every,), falsified)}\nif (given) {{\n{indent(test, '  ')}\n}}"
+            block = self.loops(p.parameters, test)
+            condition = f"k.kept[{i}]" if action else f"all || k.checked[{i}]"
+            lines.append(f"if ({condition}) {{\n{indent(block, '  ')}\n}}")
         if not action:
             lines += [self._recount(i + len(chosen), c) for i, c in enumerate(self.spec.counts)]
         body = indent("\n".join([*lines, "return -1;"]), "  ")
@@ -159,43 +231,33 @@ class ExplorerGenerator:
     def _recount(self, number: int, counter: str) -> str:
         count = self.spec.counts[counter]
         parameters = (*count.index, count.over)
-        weight = "1" if count.weight is None else self._expression(count.weight, parameters)
-        inner = self._loops((count.over,), f"if ({self._expression(count.condition, parameters)}) total += {weight};")
+        weight = "1" if count.weight is None else self.expression(count.weight, parameters)
+        inner = self.loops((count.over,), f"if ({self.expression(count.condition, parameters)}) total += {weight};")
         kept = self._read(count.variable, [i.name for i in count.index])
         body = f"int total = 0;\n{inner}\nif (total != {kept}) return {number};"
-        return f"if (all) {{\n{indent(self._loops(count.index, body), '  ')}\n}}"
+        return f"if (all || k.checked[{number}]) {{\n{indent(self.loops(count.index, body), '  ')}\n}}"
 
-    def _normalise(self) -> str:
-        """Shift ticks so that the origin is 0, and replace numbers of which only the order matters by their ranks."""
-        spec = self.spec
-        lines = []
-        if spec.tick_origin is not None:
-            lines.append(f"const int origin = s.{spec.tick_origin.name};")
-            for v in spec.variables.values():
-                if v.type == TICK and v is not spec.tick_origin:
-                    lines.append(self._each(v, "{0} = static_cast<std::int8_t>(std::max(0, {0} - origin));"))
-            lines.append(f"s.{spec.tick_origin.name} = 0;")
-        if spec.order_only:
-            capacity = " + ".join(" * ".join([self.size[x.name] for x in v.sorts] or ["1"]) for v in spec.order_only)
-            lines.append(f"std::array<std::int8_t, {capacity}> values{{}};\nstd::size_t n = 0;")
-            lines += [self._each(v, "values[n++] = {0};") for v in spec.order_only]
-            lines.append("std::sort(values.begin(), values.end());")
-            lines.append("const auto last = std::unique(values.begin(), values.end());")
-            lines.append("const int zero = values[0] == 0 ? 0 : 1;")
-            rank = (
-                "{0} = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, {0}) - values.begin()));"
-            )
-            lines += [self._each(v, rank) for v in spec.order_only]
-        return (
-            "// States that behave alike get the same normal form.\nstatic void normalise(State& s) {\n"
-            + indent("\n".join(lines), "  ")
-            + "\n}"
-        )
 
-    def _each(self, v: Variable, statement: str) -> str:
-        parameters = tuple(Parameter(f"i{n}", s.name) for n, s in enumerate(v.sorts))
-        place = f"s.{v.name}{''.join(f'[{p.name}]' for p in parameters)}"
-        return self._loops(parameters, statement.format(place))
+    def files(self) -> dict[str, str]:
+        """File name -> content: the model, a table of the sizes that are compiled, and one file for each of them."""
+        models = {"_".join(str(n) for _, n in p): ", ".join(str(n) for _, n in p) for p in COMPILED}
+        declared = [f"extern template std::unique_ptr<Engine> make_engine<Model<{m}>>();" for m in models.values()]
+        table = [f"    {{{{{m}}}, make_engine<Model<{m}>>}}," for m in models.values()]
+        includes = '#include "../search.h"\n\nnamespace tokenspeed::explorer {\n'
+        sizes = [
+            header(self.spec, "The sizes of instances that are compiled."), "#pragma once\n", includes, *declared,
+            f"\ninline const std::array<CompiledSize, {len(models)}> kCompiledSizes = {{{{", *table, "}};",
+            "\n}  // namespace tokenspeed::explorer\n",
+        ]  # fmt: skip
+        files = {"model.h": self.model_h(), "sizes.h": "\n".join(sizes)}
+        for name, model in models.items():
+            what = header(self.spec, f"Instances of {self._population(model)}.")
+            made = f"template std::unique_ptr<Engine> make_engine<Model<{model}>>();\n"
+            files[f"size_{name}.cpp"] = f"{what}{includes}\n{made}\n}}  // namespace tokenspeed::explorer\n"
+        return files
+
+    def _population(self, model: str) -> str:
+        return ", ".join(f"{n} {sort}" for n, sort in zip(model.split(", "), self.spec.sorts, strict=True))
 
 
 __all__ = ["ExplorerGenerator"]

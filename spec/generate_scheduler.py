@@ -50,7 +50,7 @@ class SchedulerGenerator:
         """Kept in another form than one value for each tuple of individuals."""
         return variable.one or variable.name in RELATION_TABLES
 
-    def _place(self, variable: Variable, index: list[str]) -> str:
+    def place(self, variable: Variable, index: list[str]) -> str:
         """The lvalue of a concrete field."""
         sorts = [s.name for s in variable.sorts[: len(index)]]
         if not sorts:
@@ -58,20 +58,20 @@ class SchedulerGenerator:
         field = "".join(s.lower() + "_" for s in sorts)
         return f"{field}{''.join(f'[{at}]' for at in index)}.{variable.name}"
 
-    def _read(self, variable: Variable, index: list[str]) -> str:
+    def read(self, variable: Variable, index: list[str]) -> str:
         if variable.name in RELATION_TABLES:
             return f"{variable.name}({', '.join(index)})"
         if variable.one:
-            return f"({self._place(variable, index[:1])} == {index[1]})"
+            return f"({self.place(variable, index[:1])} == {index[1]})"
         if variable.ghost:
             return f"ghost_.{variable.name}.get({{{', '.join(index)}}})"
-        return self._place(variable, index)
+        return self.place(variable, index)
 
     def _names(self, parameters: tuple[Parameter, ...] = ()) -> dict[str, str]:
         return {p.name: p.name for p in parameters} | {c: f"limits_.{c.lower()}" for c in self.spec.constants}
 
     def _expression(self, e: Expr, parameters: tuple[Parameter, ...] = ()) -> str:
-        return cpp_expression(e, self._names(parameters), self._read)
+        return cpp_expression(e, self._names(parameters), self.read)
 
     def _is_ghost(self, e: Expr) -> bool:
         return any(self.spec.variables[v].ghost for v in variables_read(e))
@@ -104,7 +104,7 @@ class SchedulerGenerator:
         for name, variables in self._groups(ghost=False).items():
             out.append(f"struct {name}Fields {{")
             for v in variables:
-                init = "0" if v.init.op == "const" else cpp_expression(v.init, {}, self._read)
+                init = "0" if v.init.op == "const" else cpp_expression(v.init, {}, self.read)
                 field = f"{self.ids[v.sorts[1].name]} {v.name} = kNone" if v.one else None
                 out.append(f"  {field or f'{self._cpp_type(v.type)} {v.name} = {init}'};  // {v.doc}")
             out.append("};\n")
@@ -142,19 +142,19 @@ class SchedulerGenerator:
         for v in spec.variables.values():
             if v.one:
                 first = v.sorts[0]
-                kept = self._place(v, [first.letter])
+                kept = self.place(v, [first.letter])
                 get = f"{self.ids[v.sorts[1].name]} {v.name}({self.ids[first.name]} {first.letter})"
                 out.append(f"  {get} const {{ return {kept}; }}  // or kNone")
             if v.ghost or self._is_relation(v):
                 continue
             parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
-            body = self._place(v, [s.letter for s in v.sorts])
+            body = self.place(v, [s.letter for s in v.sorts])
             out.append(f"  {self._cpp_type(v.type)} {v.name}({parameters}) const {{ return {body}; }}")
         for name, where in RELATION_TABLES.items():
             v = spec.variables[name]
             parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
             first, second = (s.letter for s in v.sorts)
-            at = self._place(spec.variables[where], [second])
+            at = self.place(spec.variables[where], [second])
             out.append(f"  bool {name}({parameters}) const {{ return {name}_.contains({first}, {second}, {at}); }}")
         out.append("  // The request's blocks in order of position.")
         out.append("  const BlockTables& tables() const { return holds_; }\n")
@@ -177,6 +177,7 @@ class SchedulerGenerator:
         )
         out.append("  void recheck() const;\n")
         out.append(" private:")
+        out.append("  friend struct MachineAccess;  // restores states for verification only")
         out.append("  void record(Transition transition, std::initializer_list<std::int64_t> arguments);")
         out.append("  Limits limits_;")
         for name, variables in self._groups(ghost=False).items():
@@ -218,7 +219,7 @@ class SchedulerGenerator:
                 continue
             loop = [(s.letter, s.name) for s in v.sorts]
             index = ", ".join(f"static_cast<int>({s.letter})" for s in v.sorts)
-            value = self._read(v, [s.letter for s in v.sorts])
+            value = self.read(v, [s.letter for s in v.sorts])
             value = f"static_cast<std::int64_t>({value})"
             body.append(self._loops(loop, f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'))
         lines = indent("\n".join(body), "  ")
@@ -331,17 +332,17 @@ class SchedulerGenerator:
     def _write(self, t: Transition, e: Effect, value: str) -> str:
         index = [self._expression(i, t.parameters) for i in e.index]
         if e.variable.name in RELATION_TABLES:
-            where = self._place(self.spec.variables[RELATION_TABLES[e.variable.name]], [index[1]])
+            where = self.place(self.spec.variables[RELATION_TABLES[e.variable.name]], [index[1]])
             return f"  {e.variable.name}_.set({', '.join(index)}, {where}, {value});"
         if e.variable.one:
             if value not in ("true", "false"):
                 raise SpecError(f"{t.name}: {e.variable.name} is set to {e.value}; it must be set to true or false")
-            return f"  {self._place(e.variable, index[:1])} = {index[1] if value == 'true' else 'kNone'};"
-        return f"  {self._place(e.variable, index)} = {value};"
+            return f"  {self.place(e.variable, index[:1])} = {index[1] if value == 'true' else 'kNone'};"
+        return f"  {self.place(e.variable, index)} = {value};"
 
     def _ghost_effect(self, t: Transition, number: int, e: Effect) -> str:
-        index = ", ".join(cpp_expression(i, self._names((*t.parameters, *e.binders)), self._read) for i in e.index)
-        value = plain(cpp_expression(e.value, self._names((*t.parameters, *e.binders)), self._read))
+        index = ", ".join(cpp_expression(i, self._names((*t.parameters, *e.binders)), self.read) for i in e.index)
+        value = plain(cpp_expression(e.value, self._names((*t.parameters, *e.binders)), self.read))
         body = f"ghost_writes.add(ghost_.{e.variable.name}, {{{index}}}, {value});"
         text = self._loops([(b.name, b.type) for b in e.binders], body)
         return ("  GhostWrites ghost_writes;\n" if number == 0 else "") + indent(text, "  ")
@@ -369,7 +370,7 @@ class SchedulerGenerator:
             weight = "1" if count.weight is None else self._expression(count.weight, parameters)
             condition = plain(self._expression(count.condition, parameters))
             inner = self._loops([(count.over.name, count.over.type)], f"if ({condition}) total += {weight};")
-            kept = self._read(count.variable, [i.name for i in count.index])
+            kept = self.read(count.variable, [i.name for i in count.index])
             shown = ", ".join(i.name for i in count.index)
             fail = f'fail_invariant("count {count.variable.name}", {{{shown}}});'
             body = f"std::int64_t total = 0;\n{inner}\nif ({kept} != total) {fail}"
@@ -379,7 +380,7 @@ class SchedulerGenerator:
             if not self._is_relation(v):
                 continue
             index = ", ".join(s.letter for s in v.sorts)
-            kept = self._read(v, [s.letter for s in v.sorts])
+            kept = self.read(v, [s.letter for s in v.sorts])
             body = f'if ({kept} != ghost_.{name}.get({{{index}}})) fail_invariant("{name} table", {{{index}}});'
             yield self._loops([(s.letter, s.name) for s in v.sorts], body)
 

@@ -548,6 +548,7 @@ class Machine {
   void recheck() const;
 
  private:
+  friend struct MachineAccess;  // restores states for verification only
   void record(Transition transition, std::initializer_list<std::int64_t> arguments);
   Limits limits_;
   std::vector<RequestFields> request_;

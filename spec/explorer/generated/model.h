@@ -10,6 +10,9 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
+
+#include "scheduler/state_access.h"
 
 namespace tokenspeed::explorer {
 
@@ -19,6 +22,15 @@ enum class StepState : std::int8_t { Idle, Planned, Inflight, Done };
 enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
+
+inline constexpr std::string_view kSpecHash = "045e04348b29d0c3d7be84923ad37b66e0a70127632c4ff7c39b91c9f23edac4";
+
+inline constexpr std::array<std::string_view, 5> kSorts = {
+    "Request",
+    "Block",
+    "Step",
+    "Host",
+    "Copy"};
 
 inline constexpr std::array<std::string_view, 43> kTransitions = {
     "match_shared",
@@ -245,6 +257,285 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "retire:step DONE",
     "retire:no rows left"};
 
+inline constexpr std::array<std::string_view, 277> kEffects = {
+    "match_shared:effect holds",
+    "match_shared:effect refs",
+    "match_shared:effect blocks",
+    "match_shared:effect capacity",
+    "match_shared:effect planned",
+    "match_shared:effect computed",
+    "match_cached:effect block_state",
+    "match_cached:effect holds",
+    "match_cached:effect refs",
+    "match_cached:effect blocks",
+    "match_cached:effect capacity",
+    "match_cached:effect planned",
+    "match_cached:effect computed",
+    "match_cached:effect cached",
+    "match_cached:effect held",
+    "match_cached:effect held_room",
+    "match_cached:effect idle_room",
+    "match_tail:effect block_state",
+    "match_tail:effect holds",
+    "match_tail:effect refs",
+    "match_tail:effect blocks",
+    "match_tail:effect capacity",
+    "match_tail:effect planned",
+    "match_tail:effect computed",
+    "match_tail:effect fill",
+    "match_tail:effect cached",
+    "match_tail:effect held",
+    "match_tail:effect held_room",
+    "match_tail:effect idle_room",
+    "allocate:effect block_state",
+    "allocate:effect position",
+    "allocate:effect holds",
+    "allocate:effect refs",
+    "allocate:effect blocks",
+    "allocate:effect capacity",
+    "allocate:effect free",
+    "allocate:effect held",
+    "allocate:effect held_room",
+    "allocate:effect idle_room",
+    "publish:effect block_state",
+    "publish:effect fill",
+    "release_owned:effect block_state",
+    "release_owned:effect pruned",
+    "release_owned:effect holds",
+    "release_owned:effect refs",
+    "release_owned:effect blocks",
+    "release_owned:effect capacity",
+    "release_owned:effect free",
+    "release_owned:effect held",
+    "release_owned:effect held_room",
+    "release_owned:effect idle_room",
+    "release_to_limbo:effect block_state",
+    "release_to_limbo:effect pruned",
+    "release_to_limbo:effect holds",
+    "release_to_limbo:effect refs",
+    "release_to_limbo:effect blocks",
+    "release_to_limbo:effect capacity",
+    "release_to_limbo:effect stamp",
+    "release_to_limbo:effect held_room",
+    "release_to_limbo:effect idle_room",
+    "release_shared:effect pruned",
+    "release_shared:effect holds",
+    "release_shared:effect refs",
+    "release_shared:effect blocks",
+    "release_shared:effect capacity",
+    "release_shared:effect stamp",
+    "release_to_cache:effect block_state",
+    "release_to_cache:effect pruned",
+    "release_to_cache:effect holds",
+    "release_to_cache:effect refs",
+    "release_to_cache:effect blocks",
+    "release_to_cache:effect capacity",
+    "release_to_cache:effect stamp",
+    "release_to_cache:effect cached",
+    "release_to_cache:effect held",
+    "release_to_cache:effect held_room",
+    "release_to_cache:effect idle_room",
+    "keep_tail:effect block_state",
+    "keep_tail:effect holds",
+    "keep_tail:effect refs",
+    "keep_tail:effect blocks",
+    "keep_tail:effect capacity",
+    "keep_tail:effect fill",
+    "keep_tail:effect cached",
+    "keep_tail:effect held",
+    "keep_tail:effect held_room",
+    "keep_tail:effect idle_room",
+    "reap:effect block_state",
+    "reap:effect free",
+    "reap:effect held",
+    "evict:effect block_state",
+    "evict:effect fill",
+    "evict:effect free",
+    "evict:effect cached",
+    "spill:effect host_state",
+    "spill:effect copy_state",
+    "spill:effect block_of",
+    "spill:effect copy_blocks",
+    "spill:effect copies",
+    "spill:effect copying",
+    "spill:effect host_of",
+    "spill:effect host_copies",
+    "spill:effect host_position",
+    "spill:effect host_fill",
+    "spill:effect spare_pages",
+    "spill:effect used_pages",
+    "spill_done:effect copy_state",
+    "spill_done:effect block_of",
+    "spill_done:effect copy_blocks",
+    "spill_done:effect copies",
+    "spill_done:effect host_of",
+    "spill_done:effect host_copies",
+    "spill_done:effect host_state",
+    "fetch:effect block_state",
+    "fetch:effect copy_state",
+    "fetch:effect block_of",
+    "fetch:effect copy_blocks",
+    "fetch:effect copies",
+    "fetch:effect copying",
+    "fetch:effect host_of",
+    "fetch:effect host_copies",
+    "fetch:effect position",
+    "fetch:effect fill",
+    "fetch:effect free",
+    "fetch:effect fetching",
+    "fetch_done:effect copy_state",
+    "fetch_done:effect block_of",
+    "fetch_done:effect copy_blocks",
+    "fetch_done:effect copies",
+    "fetch_done:effect host_of",
+    "fetch_done:effect host_copies",
+    "fetch_done:effect block_state",
+    "fetch_done:effect cached",
+    "fetch_done:effect fetching",
+    "drop_page:effect host_state",
+    "drop_page:effect host_position",
+    "drop_page:effect host_fill",
+    "drop_page:effect spare_pages",
+    "drop_page:effect used_pages",
+    "send:effect copy_state",
+    "send:effect block_of",
+    "send:effect copy_blocks",
+    "send:effect copies",
+    "send:effect copying",
+    "send:effect copy_start",
+    "send:effect copy_tokens",
+    "send_done:effect copy_state",
+    "send_done:effect block_of",
+    "send_done:effect copy_blocks",
+    "send_done:effect copies",
+    "send_done:effect copy_start",
+    "send_done:effect copy_tokens",
+    "receive:effect copy_state",
+    "receive:effect block_of",
+    "receive:effect copy_blocks",
+    "receive:effect copies",
+    "receive:effect copying",
+    "receive:effect request_of",
+    "receive:effect copy_start",
+    "receive:effect copy_tokens",
+    "receive:effect inbound",
+    "receive:effect arriving",
+    "receive:effect planned",
+    "receive_done:effect copy_state",
+    "receive_done:effect block_of",
+    "receive_done:effect copy_blocks",
+    "receive_done:effect copies",
+    "receive_done:effect request_of",
+    "receive_done:effect copy_start",
+    "receive_done:effect copy_tokens",
+    "receive_done:effect inbound",
+    "receive_done:effect arriving",
+    "receive_done:effect computed",
+    "receive_failed:effect request_state",
+    "receive_failed:effect copy_state",
+    "receive_failed:effect block_of",
+    "receive_failed:effect copy_blocks",
+    "receive_failed:effect copies",
+    "receive_failed:effect request_of",
+    "receive_failed:effect copy_start",
+    "receive_failed:effect copy_tokens",
+    "receive_failed:effect inbound",
+    "receive_failed:effect arriving",
+    "receive_dropped:effect copy_state",
+    "receive_dropped:effect block_of",
+    "receive_dropped:effect copy_blocks",
+    "receive_dropped:effect copies",
+    "receive_dropped:effect request_of",
+    "receive_dropped:effect copy_start",
+    "receive_dropped:effect copy_tokens",
+    "receive_dropped:effect inbound",
+    "receive_dropped:effect arriving",
+    "copy_done:effect copying",
+    "submit:effect request_state",
+    "submit:effect prompt",
+    "submit:effect known",
+    "submit:effect limit",
+    "submit:effect arrival",
+    "submit:effect newest_arrival",
+    "admit:effect request_state",
+    "finish:effect request_state",
+    "abort:effect request_state",
+    "retract:effect request_state",
+    "requeue:effect request_state",
+    "requeue:effect planned",
+    "requeue:effect computed",
+    "requeue:effect pruned",
+    "close:effect request_state",
+    "recycle:effect request_state",
+    "recycle:effect arrival",
+    "recycle:effect prompt",
+    "recycle:effect limit",
+    "recycle:effect known",
+    "recycle:effect planned",
+    "recycle:effect computed",
+    "recycle:effect pruned",
+    "recycle:effect last_step",
+    "open_step:effect step_state",
+    "open_step:effect number",
+    "open_step:effect opened",
+    "add_row:effect in_step",
+    "add_row:effect row_start",
+    "add_row:effect pending",
+    "add_row:effect rows",
+    "add_row:effect last_step",
+    "add_row:effect reads",
+    "prefill:effect planned",
+    "prefill:effect row_tokens",
+    "prefill:effect flying",
+    "prefill:effect reads",
+    "prefill:effect writes",
+    "prefill_last:effect request_state",
+    "prefill_last:effect planned",
+    "prefill_last:effect row_tokens",
+    "prefill_last:effect flying",
+    "prefill_last:effect reads",
+    "prefill_last:effect writes",
+    "prefill_last:effect row_outputs",
+    "prefill_last:effect sampling",
+    "decode:effect planned",
+    "decode:effect row_tokens",
+    "decode:effect flying",
+    "decode:effect reads",
+    "decode:effect writes",
+    "decode:effect row_outputs",
+    "decode:effect sampling",
+    "launch:effect step_state",
+    "launch:effect executing",
+    "launch:effect launched",
+    "device_done:effect executing",
+    "observe:effect step_state",
+    "land_row:effect in_step",
+    "land_row:effect row_tokens",
+    "land_row:effect row_outputs",
+    "land_row:effect pending",
+    "land_row:effect rows",
+    "land_row:effect sampling",
+    "land_row:effect flying",
+    "land_row:effect reads",
+    "land_row:effect computed",
+    "land_row:effect planned",
+    "land_row:effect known",
+    "land_row:effect row_start",
+    "land_row:effect writes",
+    "drop_row:effect in_step",
+    "drop_row:effect row_tokens",
+    "drop_row:effect row_outputs",
+    "drop_row:effect pending",
+    "drop_row:effect rows",
+    "drop_row:effect sampling",
+    "drop_row:effect flying",
+    "drop_row:effect reads",
+    "drop_row:effect row_start",
+    "drop_row:effect writes",
+    "retire:effect step_state",
+    "retire:effect landed",
+    "retire:effect number"};
+
 inline constexpr std::array<std::string_view, 107> kInvariants = {
     "device reads no free block",
     "device works on launched steps",
@@ -383,7 +674,7 @@ inline constexpr std::array<std::string_view, 24> kActions = {
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
 inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
-// The constants of an instance, and the guards that are switched off.
+// The constants of an instance, and what is switched off or checked.
 struct Instance {
   int page = 1;
   int blocks = 1;
@@ -394,6 +685,13 @@ struct Instance {
   int max_prompt = 1;
   int max_output = 1;
   std::array<bool, kGuards.size()> dropped{};
+  std::array<bool, kEffects.size()> omitted{};
+
+  std::array<bool, kTransitions.size()> disabled{};
+  std::array<bool, kInvariants.size()> checked = kIsProperty;  // of single states
+  std::array<bool, kActions.size()> kept;  // of successive states
+
+  Instance() { kept.fill(true); }
 
   // Throws std::invalid_argument for a constant that there is not.
   void set(std::string_view name, int value) {
@@ -431,6 +729,36 @@ struct Instance {
     }
     throw std::invalid_argument("no constant is called " + std::string(name));
   }
+
+  // Those of the specification, in its order.
+  std::array<std::int64_t, 6> spec_constants() const {
+    return {page, blocks, room, hosts, width, window};
+  }
+};
+
+// Arguments of a transition, at most.
+inline constexpr int kArguments = 4;
+using Arguments = std::array<std::int8_t, kArguments>;
+// The answer to an argument that names nobody.
+inline constexpr int kBadIndex = kGuards.size() + 1;
+
+// A list that keeps its memory.
+class Proposals {
+ public:
+  void add(Transition transition, const std::array<std::int8_t, 4>& arguments, int guard, bool explored) {
+    if (count_ == all_.size()) [[unlikely]] all_.resize(2 * count_ + 64);
+    all_[count_++] = {static_cast<std::uint8_t>(transition), arguments, explored, static_cast<std::uint16_t>(guard)};
+  }
+  void clear() { count_ = 0; }
+  std::size_t size() const { return count_; }
+  const Proposal* data() const { return all_.data(); }
+  const Proposal* begin() const { return all_.data(); }
+  const Proposal* end() const { return all_.data() + count_; }
+  const Proposal& operator[](std::size_t i) const { return all_[i]; }
+
+ private:
+  std::vector<Proposal> all_;
+  std::size_t count_ = 0;
 };
 
 template <int NR, int NB, int NS, int NH, int NC>
@@ -449,10 +777,8 @@ struct Model {
     std::int8_t position[NB];
     std::int8_t fill[NB];
     std::int8_t stamp[NB];
-    std::int8_t holds[NR][NB];
     std::int8_t step_state[NS];
     std::int8_t number[NS];
-    std::int8_t in_step[NS][NR];
     std::int8_t row_tokens[NS][NR];
     std::int8_t row_outputs[NS][NR];
     std::int8_t opened;
@@ -464,36 +790,43 @@ struct Model {
     std::int8_t host_fill[NH];
     std::int8_t copy_state[NC];
     std::int8_t copy_tokens[NC];
-    std::int8_t block_of[NC][NB];
-    std::int8_t host_of[NC][NH];
-    std::int8_t request_of[NC][NR];
-    std::int8_t executing[NS];
-    std::int8_t copying[NC];
-    std::int8_t copy_start[NC];
-    std::int8_t row_start[NS][NR];
-    std::int8_t reads[NS][NR][NB];
-    std::int8_t writes[NS][NR][NB];
     std::int8_t refs[NB];
     std::int8_t blocks[NR];
     std::int8_t capacity[NR];
     std::int8_t pending[NR];
     std::int8_t sampling[NR];
-    std::int8_t flying[NR];
     std::int8_t rows[NS];
     std::int8_t copies[NB];
     std::int8_t host_copies[NH];
-    std::int8_t copy_blocks[NC];
     std::int8_t inbound[NR];
-    std::int8_t arriving[NR];
     std::int8_t free;
     std::int8_t held;
     std::int8_t cached;
     std::int8_t fetching;
     std::int8_t spare_pages;
     std::int8_t used_pages;
+    std::int8_t holds[NR][NB];
+    std::int8_t in_step[NS][NR];
+    std::int8_t block_of[NC][NB];
+    std::int8_t host_of[NC][NH];
+    std::int8_t request_of[NC][NR];
+    std::int8_t executing[NS];
+    std::int8_t copying[NC];
+    std::int8_t reads[NS][NR][NB];
+    std::int8_t writes[NS][NR][NB];
+    std::int8_t copy_start[NC];
+    std::int8_t row_start[NS][NR];
+    std::int8_t flying[NR];
+    std::int8_t copy_blocks[NC];
+    std::int8_t arriving[NR];
     std::int8_t held_room;
     std::int8_t idle_room;
   };
+  static constexpr std::array<int, 5> kPopulation = {NR, NB, NS, NH, NC};
+  // Bytes that the scheduler has too, bytes in front of the relations, bytes of the relations.
+  static constexpr std::size_t kShared = NR + NR + NR + NR + NR + NR + NR + NR + NR + NB + NB + NB + NB + NS + NS + NS * NR + NS * NR + 1 + 1 + 1 + 1 + NH + NH + NH + NC + NC + NB + NR + NR + NR + NR + NS + NB + NH + NR + 1 + 1 + 1 + 1 + 1 + 1 + NR * NB + NS * NR + NC * NB + NC * NH + NC * NR;
+  static constexpr std::size_t kFlagsAt = NR + NR + NR + NR + NR + NR + NR + NR + NR + NB + NB + NB + NB + NS + NS + NS * NR + NS * NR + 1 + 1 + 1 + 1 + NH + NH + NH + NC + NC + NB + NR + NR + NR + NR + NS + NB + NH + NR + 1 + 1 + 1 + 1 + 1 + 1;
+  static constexpr std::size_t kFlags = NR * NB + NS * NR + NC * NB + NC * NH + NC * NR + NS + NC + NS * NR * NB + NS * NR * NB;
 
   static State initial(const Instance& k) {
     State s;
@@ -508,33 +841,1400 @@ struct Model {
   template <class Found>
   static void successors(const State& pre, const Instance& k, Found&& found) {
     for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[1] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[3] && !(pre.planned[r] == pre.capacity[r])) continue;
+      if (!k.dropped[5] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[0] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[1] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
         if (!k.dropped[2] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[3] && !(pre.planned[r] == pre.capacity[r])) continue;
         if (!k.dropped[4] && !(!pre.holds[r][b])) continue;
-        if (!k.dropped[5] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
         State post = pre;
+        if (!k.omitted[0]) post.holds[r][b] = static_cast<std::int8_t>(true);
+        if (!k.omitted[1]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        if (!k.omitted[2]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        if (!k.omitted[3]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        if (!k.omitted[4]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+        if (!k.omitted[5]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        found(post, Transition::match_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[8] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[10] && !(pre.planned[r] == pre.capacity[r])) continue;
+      if (!k.dropped[12] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[6] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+        if (!k.dropped[7] && !(pre.fill[b] == k.page)) continue;
+        if (!k.dropped[9] && !(pre.position[b] == pre.planned[r])) continue;
+        if (!k.dropped[11] && !(!pre.holds[r][b])) continue;
+        State post = pre;
+        if (!k.omitted[6]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+        if (!k.omitted[7]) post.holds[r][b] = static_cast<std::int8_t>(true);
+        if (!k.omitted[8]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        if (!k.omitted[9]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        if (!k.omitted[10]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        if (!k.omitted[11]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+        if (!k.omitted[12]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        if (!k.omitted[13]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        if (!k.omitted[14]) post.held = static_cast<std::int8_t>(pre.held + 1);
+        if (!k.omitted[15]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        if (!k.omitted[16]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        found(post, Transition::match_cached, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[14] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[16] && !(pre.planned[r] == pre.capacity[r])) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[13] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+        if (!k.dropped[15] && !(pre.position[b] == pre.planned[r])) continue;
+        if (!k.dropped[17] && !(pre.fill[b] < k.page)) continue;
+        if (!k.dropped[18] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
+        if (!k.dropped[19] && !(pre.stamp[b] <= pre.landed)) continue;
+        if (!k.dropped[20] && !(pre.copies[b] == 0)) continue;
+        State post = pre;
+        if (!k.omitted[17]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        if (!k.omitted[18]) post.holds[r][b] = static_cast<std::int8_t>(true);
+        if (!k.omitted[19]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        if (!k.omitted[20]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        if (!k.omitted[21]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        if (!k.omitted[22]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+        if (!k.omitted[23]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+        if (!k.omitted[24]) post.fill[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[25]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        if (!k.omitted[26]) post.held = static_cast<std::int8_t>(pre.held + 1);
+        if (!k.omitted[27]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        if (!k.omitted[28]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        found(post, Transition::match_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[22] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[23] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[21] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        State post = pre;
+        if (!k.omitted[29]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        if (!k.omitted[30]) post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
+        if (!k.omitted[31]) post.holds[r][b] = static_cast<std::int8_t>(true);
+        if (!k.omitted[32]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        if (!k.omitted[33]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        if (!k.omitted[34]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        if (!k.omitted[35]) post.free = static_cast<std::int8_t>(pre.free + -1);
+        if (!k.omitted[36]) post.held = static_cast<std::int8_t>(pre.held + 1);
+        if (!k.omitted[37]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        if (!k.omitted[38]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        found(post, Transition::allocate, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[25] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[28] && !(pre.inbound[r] == 0)) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[24] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[26] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[27] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
+        State post = pre;
+        if (!k.omitted[39]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+        if (!k.omitted[40]) post.fill[b] = static_cast<std::int8_t>(k.page);
+        found(post, Transition::publish, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[32] && !(pre.last_step[r] <= pre.landed)) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[29] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[30] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[31] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[33] && !(pre.copies[b] == 0)) continue;
+        State post = pre;
+        if (!k.omitted[41]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        if (!k.omitted[42]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[43]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[44]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[45]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[46]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[47]) post.free = static_cast<std::int8_t>(pre.free + 1);
+        if (!k.omitted[48]) post.held = static_cast<std::int8_t>(pre.held + -1);
+        if (!k.omitted[49]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[50]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        found(post, Transition::release_owned, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[34] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[35] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[36] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[37] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
+        State post = pre;
+        if (!k.omitted[51]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
+        if (!k.omitted[52]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[53]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[54]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[55]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[56]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[57]) post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
+        if (!k.omitted[58]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[59]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        found(post, Transition::release_to_limbo, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[38] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[39] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[40] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[41] && !(1 < pre.refs[b])) continue;
+        State post = pre;
+        if (!k.omitted[60]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[61]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[62]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[63]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[64]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[65]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        found(post, Transition::release_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[42] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[43] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[44] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[45] && !(pre.refs[b] == 1)) continue;
+        State post = pre;
+        if (!k.omitted[66]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        if (!k.omitted[67]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[68]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[69]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[70]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[71]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[72]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[73]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        if (!k.omitted[74]) post.held = static_cast<std::int8_t>(pre.held + -1);
+        if (!k.omitted[75]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[76]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        found(post, Transition::release_to_cache, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[47] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
+      if (!k.dropped[51] && !(pre.last_step[r] <= pre.landed)) continue;
+      if (!k.dropped[52] && !(pre.inbound[r] == 0)) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[46] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[48] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[49] && !(pre.position[b] < pre.computed[r])) continue;
+        if (!k.dropped[50] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
+        State post = pre;
+        if (!k.omitted[77]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        if (!k.omitted[78]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[79]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[80]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[81]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[82]) post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
+        if (!k.omitted[83]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        if (!k.omitted[84]) post.held = static_cast<std::int8_t>(pre.held + -1);
+        if (!k.omitted[85]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[86]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        found(post, Transition::keep_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int b = 0; b <= NB - 1; ++b) {
+      if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
+      if (!k.dropped[54] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[55] && !(pre.copies[b] == 0)) continue;
+      State post = pre;
+      if (!k.omitted[87]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+      if (!k.omitted[88]) post.free = static_cast<std::int8_t>(pre.free + 1);
+      if (!k.omitted[89]) post.held = static_cast<std::int8_t>(pre.held + -1);
+      found(post, Transition::reap, Arguments{static_cast<std::int8_t>(b)});
+    }
+    for (int b = 0; b <= NB - 1; ++b) {
+      if (!k.dropped[56] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+      if (!k.dropped[57] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[58] && !(pre.copies[b] == 0)) continue;
+      State post = pre;
+      if (!k.omitted[90]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+      if (!k.omitted[91]) post.fill[b] = static_cast<std::int8_t>(0);
+      if (!k.omitted[92]) post.free = static_cast<std::int8_t>(pre.free + 1);
+      if (!k.omitted[93]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+      found(post, Transition::evict, Arguments{static_cast<std::int8_t>(b)});
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[61] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[59] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[60] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
+          State post = pre;
+          if (!k.omitted[94]) post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
+          if (!k.omitted[95]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
+          if (!k.omitted[96]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+          if (!k.omitted[97]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+          if (!k.omitted[98]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          if (!k.omitted[99]) post.copying[c] = static_cast<std::int8_t>(true);
+          if (!k.omitted[100]) post.host_of[c][h] = static_cast<std::int8_t>(true);
+          if (!k.omitted[101]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+          if (!k.omitted[102]) post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
+          if (!k.omitted[103]) post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
+          if (!k.omitted[104]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+          if (!k.omitted[105]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
+          found(post, Transition::spill, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[62] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+      if (!k.dropped[64] && !(!pre.copying[c])) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[63] && !(pre.block_of[c][b])) continue;
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[65] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[66] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          State post = pre;
+          if (!k.omitted[106]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[107]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[108]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[109]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[110]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[111]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          if (!k.omitted[112]) post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+          found(post, Transition::spill_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[69] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[67] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[68] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+          State post = pre;
+          if (!k.omitted[113]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
+          if (!k.omitted[114]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
+          if (!k.omitted[115]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+          if (!k.omitted[116]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+          if (!k.omitted[117]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          if (!k.omitted[118]) post.copying[c] = static_cast<std::int8_t>(true);
+          if (!k.omitted[119]) post.host_of[c][h] = static_cast<std::int8_t>(true);
+          if (!k.omitted[120]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+          if (!k.omitted[121]) post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+          if (!k.omitted[122]) post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+          if (!k.omitted[123]) post.free = static_cast<std::int8_t>(pre.free + -1);
+          if (!k.omitted[124]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+          found(post, Transition::fetch, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[70] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+      if (!k.dropped[72] && !(!pre.copying[c])) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[71] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[74] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[73] && !(pre.host_of[c][h])) continue;
+          State post = pre;
+          if (!k.omitted[125]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[126]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[127]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[128]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[129]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[130]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          if (!k.omitted[131]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+          if (!k.omitted[132]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+          if (!k.omitted[133]) post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+          found(post, Transition::fetch_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
+        }
+      }
+    }
+    for (int h = 0; h <= NH - 1; ++h) {
+      if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+      if (!k.dropped[76] && !(pre.host_copies[h] == 0)) continue;
+      State post = pre;
+      if (!k.omitted[134]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+      if (!k.omitted[135]) post.host_position[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[136]) post.host_fill[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[137]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+      if (!k.omitted[138]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+      found(post, Transition::drop_page, Arguments{static_cast<std::int8_t>(h)});
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[81] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[77] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[80] && !(pre.inbound[r] == 0)) continue;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[78] && !(pre.holds[r][b])) continue;
+          for (int n = 0; n <= k.page + 1; ++n) {
+            if (!k.dropped[79] && !((pre.position[b] + n) <= pre.computed[r])) continue;
+            if (!k.dropped[82] && !(1 <= n)) continue;
+            if (!k.dropped[83] && !(n <= k.page)) continue;
+            State post = pre;
+            if (!k.omitted[139]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
+            if (!k.omitted[140]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[141]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[142]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[143]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[144]) post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
+            if (!k.omitted[145]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            found(post, Transition::send, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
+          }
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[84] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+      if (!k.dropped[86] && !(!pre.copying[c])) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[85] && !(pre.block_of[c][b])) continue;
+        State post = pre;
+        if (!k.omitted[146]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        if (!k.omitted[147]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[148]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        if (!k.omitted[149]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        if (!k.omitted[150]) post.copy_start[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[151]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        found(post, Transition::send_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)});
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[94] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[87] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[90] && !(pre.pending[r] == 0)) continue;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[88] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[89] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[91] && !(pre.position[b] <= pre.planned[r])) continue;
+          for (int n = 0; n <= k.page + 1; ++n) {
+            if (!k.dropped[92] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[93] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[95] && !(1 <= n)) continue;
+            State post = pre;
+            if (!k.omitted[152]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
+            if (!k.omitted[153]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[154]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[155]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[156]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[157]) post.request_of[c][r] = static_cast<std::int8_t>(true);
+            if (!k.omitted[158]) post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
+            if (!k.omitted[159]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[160]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+            if (!k.omitted[161]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
+            if (!k.omitted[162]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            found(post, Transition::receive, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
+          }
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[97] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[99] && !(!pre.copying[c])) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[96] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[100] && !(pre.request_of[c][r])) continue;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[98] && !(pre.block_of[c][b])) continue;
+          State post = pre;
+          if (!k.omitted[163]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[164]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[165]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[166]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[167]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[168]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[169]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[170]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[171]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[172]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+          found(post, Transition::receive_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[102] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[104] && !(!pre.copying[c])) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[101] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[105] && !(pre.request_of[c][r])) continue;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[103] && !(pre.block_of[c][b])) continue;
+          State post = pre;
+          if (!k.omitted[173]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+          if (!k.omitted[174]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[175]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[176]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[177]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[178]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[179]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[180]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[181]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[182]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          found(post, Transition::receive_failed, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[107] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[109] && !(!pre.copying[c])) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[106] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[110] && !(pre.request_of[c][r])) continue;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[108] && !(pre.block_of[c][b])) continue;
+          State post = pre;
+          if (!k.omitted[183]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[184]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[185]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[186]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[187]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[188]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[189]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[190]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[191]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          found(post, Transition::receive_dropped, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[111] && !(pre.copying[c])) continue;
+      State post = pre;
+      if (!k.omitted[192]) post.copying[c] = static_cast<std::int8_t>(false);
+      found(post, Transition::copy_done, Arguments{static_cast<std::int8_t>(c)});
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[112] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+      for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
+        if (!k.dropped[116] && !(1 <= tokens)) continue;
+        for (int most = tokens; most <= tokens + k.max_output; ++most) {
+          if (!k.dropped[113] && !(tokens < most)) continue;
+          if (!k.dropped[114] && !(most <= (k.room + 1))) continue;
+          for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
+            if (!k.dropped[115] && !(pre.newest_arrival < turn)) continue;
+            State post = pre;
+            if (!k.omitted[193]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+            if (!k.omitted[194]) post.prompt[r] = static_cast<std::int8_t>(tokens);
+            if (!k.omitted[195]) post.known[r] = static_cast<std::int8_t>(tokens);
+            if (!k.omitted[196]) post.limit[r] = static_cast<std::int8_t>(most);
+            if (!k.omitted[197]) post.arrival[r] = static_cast<std::int8_t>(turn);
+            if (!k.omitted[198]) post.newest_arrival = static_cast<std::int8_t>(turn);
+            found(post, Transition::submit, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens - (0)), static_cast<std::int8_t>(most - (tokens)), static_cast<std::int8_t>(turn - (pre.newest_arrival))});
+          }
+        }
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[117] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      State post = pre;
+      if (!k.omitted[199]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
+      found(post, Transition::admit, Arguments{static_cast<std::int8_t>(r)});
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[118] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[119] && !(pre.prompt[r] < pre.known[r])) continue;
+      State post = pre;
+      if (!k.omitted[200]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      found(post, Transition::finish, Arguments{static_cast<std::int8_t>(r)});
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[120] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
+      State post = pre;
+      if (!k.omitted[201]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      found(post, Transition::abort, Arguments{static_cast<std::int8_t>(r)});
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[121] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[122] && !(1 <= pre.blocks[r])) continue;
+      if (!k.dropped[123] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[124] && !(pre.known[r] < pre.limit[r])) continue;
+      for (int o = 0; o <= NR - 1; ++o) {
+        if (!k.dropped[125] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
+        if (!k.dropped[126] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        State post = pre;
+        if (!k.omitted[202]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        found(post, Transition::retract, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)});
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[127] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[128] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[129] && !(pre.inbound[r] == 0)) continue;
+      State post = pre;
+      if (!k.omitted[203]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+      if (!k.omitted[204]) post.planned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[205]) post.computed[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[206]) post.pruned[r] = static_cast<std::int8_t>(0);
+      found(post, Transition::requeue, Arguments{static_cast<std::int8_t>(r)});
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[130] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[131] && !(pre.blocks[r] == 0)) continue;
+      State post = pre;
+      if (!k.omitted[207]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
+      found(post, Transition::close, Arguments{static_cast<std::int8_t>(r)});
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[132] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[133] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[134] && !(pre.inbound[r] == 0)) continue;
+      State post = pre;
+      if (!k.omitted[208]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
+      if (!k.omitted[209]) post.arrival[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[210]) post.prompt[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[211]) post.limit[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[212]) post.known[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[213]) post.planned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[214]) post.computed[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[215]) post.pruned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[216]) post.last_step[r] = static_cast<std::int8_t>(0);
+      found(post, Transition::recycle, Arguments{static_cast<std::int8_t>(r)});
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[136] && !(pre.opened == pre.launched)) continue;
+      State post = pre;
+      if (!k.omitted[217]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
+      if (!k.omitted[218]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[219]) post.opened = static_cast<std::int8_t>(pre.opened + 1);
+      found(post, Transition::open_step, Arguments{static_cast<std::int8_t>(s)});
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[137] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[138] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[139] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[140] && !(pre.inbound[r] == 0)) continue;
+        State post = pre;
+        if (!k.omitted[220]) post.in_step[s][r] = static_cast<std::int8_t>(true);
+        if (!k.omitted[221]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+        if (!k.omitted[222]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+        if (!k.omitted[223]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
+        if (!k.omitted[224]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+        if (!k.omitted[225]) {
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+          }
+        }
+        found(post, Transition::add_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)});
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[142] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[141] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[143] && !(pre.in_step[s][r])) continue;
+        for (int n = 0; n <= k.page; ++n) {
+          if (!k.dropped[144] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
+          if (!k.dropped[145] && !((pre.planned[r] + n) < pre.known[r])) continue;
+          if (!k.dropped[146] && !(1 <= n)) continue;
+          State post = pre;
+          if (!k.omitted[226]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[227]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          if (!k.omitted[228]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[229]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+            }
+          }
+          if (!k.omitted[230]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+            }
+          }
+          found(post, Transition::prefill, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[148] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[147] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[149] && !(pre.in_step[s][r])) continue;
+        for (int n = 0; n <= k.page; ++n) {
+          if (!k.dropped[150] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
+          if (!k.dropped[151] && !((pre.planned[r] + n) == pre.known[r])) continue;
+          if (!k.dropped[152] && !(1 <= n)) continue;
+          State post = pre;
+          if (!k.omitted[231]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+          if (!k.omitted[232]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[233]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          if (!k.omitted[234]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[235]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+            }
+          }
+          if (!k.omitted[236]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+            }
+          }
+          if (!k.omitted[237]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+          if (!k.omitted[238]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+          found(post, Transition::prefill_last, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[154] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[155] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[157] && !(pre.row_tokens[s][r] == 0)) continue;
+        for (int n = 0; n <= k.width + 1; ++n) {
+          if (!k.dropped[156] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
+          if (!k.dropped[158] && !((pre.planned[r] + n) < pre.limit[r])) continue;
+          if (!k.dropped[159] && !(1 <= n)) continue;
+          if (!k.dropped[160] && !(n <= k.width)) continue;
+          State post = pre;
+          if (!k.omitted[239]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[240]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          if (!k.omitted[241]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[242]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+            }
+          }
+          if (!k.omitted[243]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+            }
+          }
+          if (!k.omitted[244]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[245]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+          found(post, Transition::decode, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[161] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[162] && !(1 <= pre.rows[s])) continue;
+      State post = pre;
+      if (!k.omitted[246]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
+      if (!k.omitted[247]) post.executing[s] = static_cast<std::int8_t>(true);
+      if (!k.omitted[248]) post.launched = static_cast<std::int8_t>(pre.number[s]);
+      found(post, Transition::launch, Arguments{static_cast<std::int8_t>(s)});
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[163] && !(pre.executing[s])) continue;
+      State post = pre;
+      if (!k.omitted[249]) post.executing[s] = static_cast<std::int8_t>(false);
+      found(post, Transition::device_done, Arguments{static_cast<std::int8_t>(s)});
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[164] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[165] && !(!pre.executing[s])) continue;
+      if (!k.dropped[166] && !(pre.number[s] == (pre.landed + 1))) continue;
+      State post = pre;
+      if (!k.omitted[250]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+      found(post, Transition::observe, Arguments{static_cast<std::int8_t>(s)});
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[168] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[167] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[169] && !(pre.in_step[s][r])) continue;
+        for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
+          if (!k.dropped[170] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[171] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[172] && !(0 <= accepted)) continue;
+          State post = pre;
+          if (!k.omitted[251]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[252]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[253]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[254]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+          if (!k.omitted[255]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+          if (!k.omitted[256]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+          if (!k.omitted[257]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+          if (!k.omitted[258]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+            }
+          }
+          if (!k.omitted[259]) post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[260]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[261]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+          if (!k.omitted[262]) {
+            for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+              post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+            }
+          }
+          if (!k.omitted[263]) {
+            for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+              for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
+                post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+              }
+            }
+          }
+          found(post, Transition::land_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted - (0))});
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[174] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!k.dropped[173] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[175] && !(pre.in_step[s][r])) continue;
+        State post = pre;
+        if (!k.omitted[264]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+        if (!k.omitted[265]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[266]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[267]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+        if (!k.omitted[268]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+        if (!k.omitted[269]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        if (!k.omitted[270]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        if (!k.omitted[271]) {
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+          }
+        }
+        if (!k.omitted[272]) post.row_start[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[273]) {
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
+          }
+        }
+        found(post, Transition::drop_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)});
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[176] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[177] && !(pre.rows[s] == 0)) continue;
+      State post = pre;
+      if (!k.omitted[274]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
+      if (!k.omitted[275]) post.landed = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[276]) post.number[s] = static_cast<std::int8_t>(0);
+      found(post, Transition::retire, Arguments{static_cast<std::int8_t>(s)});
+    }
+  }
+
+  // Every transition with arguments of which one names nobody.
+  static void outside(Proposals& refused) {
+    refused.add(Transition::match_shared, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, -1}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, NB}, kBadIndex, false);
+    refused.add(Transition::match_cached, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, -1}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, NB}, kBadIndex, false);
+    refused.add(Transition::match_tail, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, -1}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, NB}, kBadIndex, false);
+    refused.add(Transition::allocate, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {0, -1}, kBadIndex, false);
+    refused.add(Transition::allocate, {0, NB}, kBadIndex, false);
+    refused.add(Transition::publish, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, -1}, kBadIndex, false);
+    refused.add(Transition::publish, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_owned, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_owned, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_shared, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_shared, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_shared, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_shared, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {0, NB}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, -1}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, NB}, kBadIndex, false);
+    refused.add(Transition::reap, {-1}, kBadIndex, false);
+    refused.add(Transition::reap, {NB}, kBadIndex, false);
+    refused.add(Transition::evict, {-1}, kBadIndex, false);
+    refused.add(Transition::evict, {NB}, kBadIndex, false);
+    refused.add(Transition::spill, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::spill, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::spill_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::fetch, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::drop_page, {-1}, kBadIndex, false);
+    refused.add(Transition::drop_page, {NH}, kBadIndex, false);
+    refused.add(Transition::send, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {NC, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {0, -1}, kBadIndex, false);
+    refused.add(Transition::send_done, {0, NB}, kBadIndex, false);
+    refused.add(Transition::receive, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::copy_done, {-1}, kBadIndex, false);
+    refused.add(Transition::copy_done, {NC}, kBadIndex, false);
+    refused.add(Transition::submit, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::submit, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::admit, {-1}, kBadIndex, false);
+    refused.add(Transition::admit, {NR}, kBadIndex, false);
+    refused.add(Transition::finish, {-1}, kBadIndex, false);
+    refused.add(Transition::finish, {NR}, kBadIndex, false);
+    refused.add(Transition::abort, {-1}, kBadIndex, false);
+    refused.add(Transition::abort, {NR}, kBadIndex, false);
+    refused.add(Transition::retract, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::retract, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::retract, {0, -1}, kBadIndex, false);
+    refused.add(Transition::retract, {0, NR}, kBadIndex, false);
+    refused.add(Transition::requeue, {-1}, kBadIndex, false);
+    refused.add(Transition::requeue, {NR}, kBadIndex, false);
+    refused.add(Transition::close, {-1}, kBadIndex, false);
+    refused.add(Transition::close, {NR}, kBadIndex, false);
+    refused.add(Transition::recycle, {-1}, kBadIndex, false);
+    refused.add(Transition::recycle, {NR}, kBadIndex, false);
+    refused.add(Transition::open_step, {-1}, kBadIndex, false);
+    refused.add(Transition::open_step, {NS}, kBadIndex, false);
+    refused.add(Transition::add_row, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::add_row, {NS, 0}, kBadIndex, false);
+    refused.add(Transition::add_row, {0, -1}, kBadIndex, false);
+    refused.add(Transition::add_row, {0, NR}, kBadIndex, false);
+    refused.add(Transition::prefill, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::launch, {-1}, kBadIndex, false);
+    refused.add(Transition::launch, {NS}, kBadIndex, false);
+    refused.add(Transition::device_done, {-1}, kBadIndex, false);
+    refused.add(Transition::device_done, {NS}, kBadIndex, false);
+    refused.add(Transition::observe, {-1}, kBadIndex, false);
+    refused.add(Transition::observe, {NS}, kBadIndex, false);
+    refused.add(Transition::land_row, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {NS, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {0, -1}, kBadIndex, false);
+    refused.add(Transition::drop_row, {0, NR}, kBadIndex, false);
+    refused.add(Transition::retire, {-1}, kBadIndex, false);
+    refused.add(Transition::retire, {NS}, kBadIndex, false);
+  }
+
+  // Every transition with all arguments, and the first guard that refuses it (numbered as in kGuards, from 1; 0 is
+  // none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers go so far
+  // beyond the ranges that are explored.
+  template <int kBeyond>
+  static void proposals(const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {
+    const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {
+      (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);
+    };
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
+            : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
+            : !(pre.position[b] == pre.planned[r]) ? 3
+            : !(pre.planned[r] == pre.capacity[r]) ? 4
+            : !(!pre.holds[r][b]) ? 5
+            : !((pre.planned[r] + k.page) < pre.known[r]) ? 6
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 7
+            : !(pre.fill[b] == k.page) ? 8
+            : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 9
+            : !(pre.position[b] == pre.planned[r]) ? 10
+            : !(pre.planned[r] == pre.capacity[r]) ? 11
+            : !(!pre.holds[r][b]) ? 12
+            : !((pre.planned[r] + k.page) < pre.known[r]) ? 13
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 14
+            : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 15
+            : !(pre.position[b] == pre.planned[r]) ? 16
+            : !(pre.planned[r] == pre.capacity[r]) ? 17
+            : !(pre.fill[b] < k.page) ? 18
+            : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 19
+            : !(pre.stamp[b] <= pre.landed) ? 20
+            : !(pre.copies[b] == 0) ? 21
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Free) ? 22
+            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 23
+            : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 24
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 25
+            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 26
+            : !(pre.holds[r][b]) ? 27
+            : !((pre.position[b] + k.page) <= pre.computed[r]) ? 28
+            : !(pre.inbound[r] == 0) ? 29
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 30
+            : !(pre.holds[r][b]) ? 31
+            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 32
+            : !(pre.last_step[r] <= pre.landed) ? 33
+            : !(pre.copies[b] == 0) ? 34
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 35
+            : !(pre.holds[r][b]) ? 36
+            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 37
+            : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 38
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 39
+            : !(pre.holds[r][b]) ? 40
+            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 41
+            : !(1 < pre.refs[b]) ? 42
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 43
+            : !(pre.holds[r][b]) ? 44
+            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 45
+            : !(pre.refs[b] == 1) ? 46
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 47
+            : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 48
+            : !(pre.holds[r][b]) ? 49
+            : !(pre.position[b] < pre.computed[r]) ? 50
+            : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 51
+            : !(pre.last_step[r] <= pre.landed) ? 52
+            : !(pre.inbound[r] == 0) ? 53
+            : 0, true);
+      }
+    }
+    for (int b = 0; b <= NB - 1; ++b) {
+      propose(Transition::reap, {static_cast<std::int8_t>(b)},
+          !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 54
+          : !(pre.stamp[b] <= pre.landed) ? 55
+          : !(pre.copies[b] == 0) ? 56
+          : 0, true);
+    }
+    for (int b = 0; b <= NB - 1; ++b) {
+      propose(Transition::evict, {static_cast<std::int8_t>(b)},
+          !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 57
+          : !(pre.stamp[b] <= pre.landed) ? 58
+          : !(pre.copies[b] == 0) ? 59
+          : 0, true);
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 60
+              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 61
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 62
+              : 0, true);
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          propose(Transition::spill_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 63
+              : !(pre.block_of[c][b]) ? 64
+              : !(pre.host_of[c][h]) ? 66
+              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 67
+              : 0, (!pre.copying[c]));
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 68
+              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 69
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 70
+              : 0, true);
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 71
+              : !(pre.block_of[c][b]) ? 72
+              : !(pre.host_of[c][h]) ? 74
+              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 75
+              : 0, (!pre.copying[c]));
+        }
+      }
+    }
+    for (int h = 0; h <= NH - 1; ++h) {
+      propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
+          !(HostState(pre.host_state[h]) == HostState::Valid) ? 76
+          : !(pre.host_copies[h] == 0) ? 77
+          : 0, true);
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
+            propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
+                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 78
+                : !(pre.holds[r][b]) ? 79
+                : !((pre.position[b] + n) <= pre.computed[r]) ? 80
+                : !(pre.inbound[r] == 0) ? 81
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 82
+                : !(1 <= n) ? 83
+                : !(n <= k.page) ? 84
+                : 0, n <= k.page + 1);
+          }
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
+            !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 85
+            : !(pre.block_of[c][b]) ? 86
+            : 0, (!pre.copying[c]));
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
+            propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 88
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 89
+                : !(pre.holds[r][b]) ? 90
+                : !(pre.pending[r] == 0) ? 91
+                : !(pre.position[b] <= pre.planned[r]) ? 92
+                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 93
+                : !((pre.planned[r] + n) < pre.known[r]) ? 94
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 95
+                : !(1 <= n) ? 96
+                : 0, n <= k.page + 1);
+          }
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 97
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 98
+              : !(pre.block_of[c][b]) ? 99
+              : !(pre.request_of[c][r]) ? 101
+              : 0, (!pre.copying[c]));
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 102
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 103
+              : !(pre.block_of[c][b]) ? 104
+              : !(pre.request_of[c][r]) ? 106
+              : 0, (!pre.copying[c]));
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 107
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 108
+              : !(pre.block_of[c][b]) ? 109
+              : !(pre.request_of[c][r]) ? 111
+              : 0, (!pre.copying[c]));
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      propose(Transition::copy_done, {static_cast<std::int8_t>(c)},
+          0, (pre.copying[c]));
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int tokens = 0; tokens <= k.max_prompt + kBeyond; ++tokens) {
+        for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
+          for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
+            propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
+                !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 113
+                : !(tokens < most) ? 114
+                : !(most <= (k.room + 1)) ? 115
+                : !(pre.newest_arrival < turn) ? 116
+                : !(1 <= tokens) ? 117
+                : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
+          }
+        }
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      propose(Transition::admit, {static_cast<std::int8_t>(r)},
+          !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 118
+          : 0, true);
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      propose(Transition::finish, {static_cast<std::int8_t>(r)},
+          !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 119
+          : !(pre.prompt[r] < pre.known[r]) ? 120
+          : 0, true);
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      propose(Transition::abort, {static_cast<std::int8_t>(r)},
+          !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 121
+          : 0, true);
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      for (int o = 0; o <= NR - 1; ++o) {
+        propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
+            !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 122
+            : !(1 <= pre.blocks[r]) ? 123
+            : !(pre.pending[r] == 0) ? 124
+            : !(pre.known[r] < pre.limit[r]) ? 125
+            : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 126
+            : !(pre.arrival[o] < pre.arrival[r]) ? 127
+            : 0, true);
+      }
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      propose(Transition::requeue, {static_cast<std::int8_t>(r)},
+          !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 128
+          : !(pre.blocks[r] == 0) ? 129
+          : !(pre.inbound[r] == 0) ? 130
+          : 0, true);
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      propose(Transition::close, {static_cast<std::int8_t>(r)},
+          !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 131
+          : !(pre.blocks[r] == 0) ? 132
+          : 0, true);
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      propose(Transition::recycle, {static_cast<std::int8_t>(r)},
+          !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 133
+          : !(pre.pending[r] == 0) ? 134
+          : !(pre.inbound[r] == 0) ? 135
+          : 0, true);
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      propose(Transition::open_step, {static_cast<std::int8_t>(s)},
+          !(StepState(pre.step_state[s]) == StepState::Idle) ? 136
+          : !(pre.opened == pre.launched) ? 137
+          : 0, true);
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
+            !(StepState(pre.step_state[s]) == StepState::Planned) ? 138
+            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 139
+            : !(!pre.in_step[s][r]) ? 140
+            : !(pre.inbound[r] == 0) ? 141
+            : 0, true);
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int n = 0; n <= k.page + kBeyond; ++n) {
+          propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 142
+              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 143
+              : !(pre.in_step[s][r]) ? 144
+              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 145
+              : !((pre.planned[r] + n) < pre.known[r]) ? 146
+              : !(1 <= n) ? 147
+              : 0, n <= k.page);
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int n = 0; n <= k.page + kBeyond; ++n) {
+          propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 148
+              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 149
+              : !(pre.in_step[s][r]) ? 150
+              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 151
+              : !((pre.planned[r] + n) == pre.known[r]) ? 152
+              : !(1 <= n) ? 153
+              : 0, n <= k.page);
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
+          propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 154
+              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 155
+              : !(pre.in_step[s][r]) ? 156
+              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 157
+              : !(pre.row_tokens[s][r] == 0) ? 158
+              : !((pre.planned[r] + n) < pre.limit[r]) ? 159
+              : !(1 <= n) ? 160
+              : !(n <= k.width) ? 161
+              : 0, n <= k.width + 1);
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      propose(Transition::launch, {static_cast<std::int8_t>(s)},
+          !(StepState(pre.step_state[s]) == StepState::Planned) ? 162
+          : !(1 <= pre.rows[s]) ? 163
+          : 0, true);
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      propose(Transition::device_done, {static_cast<std::int8_t>(s)},
+          0, (pre.executing[s]));
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      propose(Transition::observe, {static_cast<std::int8_t>(s)},
+          !(StepState(pre.step_state[s]) == StepState::Inflight) ? 165
+          : !(pre.number[s] == (pre.landed + 1)) ? 167
+          : 0, (!pre.executing[s]));
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
+          propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
+              !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 168
+              : !(StepState(pre.step_state[s]) == StepState::Done) ? 169
+              : !(pre.in_step[s][r]) ? 170
+              : !(accepted <= pre.row_outputs[s][r]) ? 171
+              : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 172
+              : !(0 <= accepted) ? 173
+              : 0, accepted <= k.width + 1);
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
+            !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 174
+            : !(StepState(pre.step_state[s]) == StepState::Done) ? 175
+            : !(pre.in_step[s][r]) ? 176
+            : 0, true);
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      propose(Transition::retire, {static_cast<std::int8_t>(s)},
+          !(StepState(pre.step_state[s]) == StepState::Done) ? 177
+          : !(pre.rows[s] == 0) ? 178
+          : 0, true);
+    }
+  }
+
+  // The effects of a transition, whatever its guards say; post is a copy of pre.
+  static void apply(const State& pre, const Instance& k, Transition transition, const Arguments& arguments,
+                    State& post) {
+    (void)k;
+    switch (transition) {
+      case Transition::match_shared: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-        found(post, Transition::match_shared, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[6] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-        if (!k.dropped[7] && !(pre.fill[b] == k.page)) continue;
-        if (!k.dropped[8] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-        if (!k.dropped[9] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[10] && !(pre.planned[r] == pre.capacity[r])) continue;
-        if (!k.dropped[11] && !(!pre.holds[r][b])) continue;
-        if (!k.dropped[12] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
-        State post = pre;
+      case Transition::match_cached: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
@@ -546,20 +2246,13 @@ struct Model {
         post.held = static_cast<std::int8_t>(pre.held + 1);
         post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        found(post, Transition::match_cached, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[13] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-        if (!k.dropped[14] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-        if (!k.dropped[15] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[16] && !(pre.planned[r] == pre.capacity[r])) continue;
-        if (!k.dropped[17] && !(pre.fill[b] < k.page)) continue;
-        if (!k.dropped[18] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
-        if (!k.dropped[19] && !(pre.stamp[b] <= pre.landed)) continue;
-        if (!k.dropped[20] && !(pre.copies[b] == 0)) continue;
-        State post = pre;
+      case Transition::match_tail: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
@@ -572,15 +2265,13 @@ struct Model {
         post.held = static_cast<std::int8_t>(pre.held + 1);
         post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        found(post, Transition::match_tail, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[21] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
-        if (!k.dropped[22] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[23] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
-        State post = pre;
+      case Transition::allocate: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
         post.holds[r][b] = static_cast<std::int8_t>(true);
@@ -591,30 +2282,22 @@ struct Model {
         post.held = static_cast<std::int8_t>(pre.held + 1);
         post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        found(post, Transition::allocate, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[24] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[25] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[26] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[27] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
-        if (!k.dropped[28] && !(pre.inbound[r] == 0)) continue;
-        State post = pre;
+      case Transition::publish: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
         post.fill[b] = static_cast<std::int8_t>(k.page);
-        found(post, Transition::publish, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[29] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[30] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[31] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[32] && !(pre.last_step[r] <= pre.landed)) continue;
-        if (!k.dropped[33] && !(pre.copies[b] == 0)) continue;
-        State post = pre;
+      case Transition::release_owned: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
@@ -625,16 +2308,13 @@ struct Model {
         post.held = static_cast<std::int8_t>(pre.held + -1);
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        found(post, Transition::release_owned, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[34] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[35] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[36] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[37] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
-        State post = pre;
+      case Transition::release_to_limbo: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
@@ -644,32 +2324,26 @@ struct Model {
         post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        found(post, Transition::release_to_limbo, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[38] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[39] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[40] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[41] && !(1 < pre.refs[b])) continue;
-        State post = pre;
+      case Transition::release_shared: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
-        found(post, Transition::release_shared, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[42] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[43] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[44] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[45] && !(pre.refs[b] == 1)) continue;
-        State post = pre;
+      case Transition::release_to_cache: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
@@ -681,19 +2355,13 @@ struct Model {
         post.held = static_cast<std::int8_t>(pre.held + -1);
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        found(post, Transition::release_to_cache, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[46] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[47] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-        if (!k.dropped[48] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[49] && !(pre.position[b] < pre.computed[r])) continue;
-        if (!k.dropped[50] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
-        if (!k.dropped[51] && !(pre.last_step[r] <= pre.landed)) continue;
-        if (!k.dropped[52] && !(pre.inbound[r] == 0)) continue;
-        State post = pre;
+      case Transition::keep_tail: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
@@ -704,375 +2372,311 @@ struct Model {
         post.held = static_cast<std::int8_t>(pre.held + -1);
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        found(post, Transition::keep_tail, std::array<int, 4>{r, b, 0, 0});
+        break;
       }
-    }
-    for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
-      if (!k.dropped[54] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[55] && !(pre.copies[b] == 0)) continue;
-      State post = pre;
-      post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-      post.free = static_cast<std::int8_t>(pre.free + 1);
-      post.held = static_cast<std::int8_t>(pre.held + -1);
-      found(post, Transition::reap, std::array<int, 4>{b, 0, 0, 0});
-    }
-    for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[56] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-      if (!k.dropped[57] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[58] && !(pre.copies[b] == 0)) continue;
-      State post = pre;
-      post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-      post.fill[b] = static_cast<std::int8_t>(0);
-      post.free = static_cast<std::int8_t>(pre.free + 1);
-      post.cached = static_cast<std::int8_t>(pre.cached + -1);
-      found(post, Transition::evict, std::array<int, 4>{b, 0, 0, 0});
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[59] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
-          if (!k.dropped[60] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
-          if (!k.dropped[61] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
-          State post = pre;
-          post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
-          post.block_of[c][b] = static_cast<std::int8_t>(true);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-          post.copying[c] = static_cast<std::int8_t>(true);
-          post.host_of[c][h] = static_cast<std::int8_t>(true);
-          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-          post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
-          post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
-          post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
-          post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
-          found(post, Transition::spill, std::array<int, 4>{c, b, h, 0});
-        }
+      case Transition::reap: {
+        const int b = arguments[0];
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        break;
       }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[62] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
-          if (!k.dropped[63] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[64] && !(!pre.copying[c])) continue;
-          if (!k.dropped[65] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[66] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
-          State post = pre;
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.host_of[c][h] = static_cast<std::int8_t>(false);
-          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
-          found(post, Transition::spill_done, std::array<int, 4>{c, b, h, 0});
-        }
+      case Transition::evict: {
+        const int b = arguments[0];
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.fill[b] = static_cast<std::int8_t>(0);
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        break;
       }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[67] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
-          if (!k.dropped[68] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-          if (!k.dropped[69] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
-          State post = pre;
-          post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
-          post.block_of[c][b] = static_cast<std::int8_t>(true);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-          post.copying[c] = static_cast<std::int8_t>(true);
-          post.host_of[c][h] = static_cast<std::int8_t>(true);
-          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-          post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
-          post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
-          post.free = static_cast<std::int8_t>(pre.free + -1);
-          post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
-          found(post, Transition::fetch, std::array<int, 4>{c, b, h, 0});
-        }
+      case Transition::spill: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.host_of[c][h] = static_cast<std::int8_t>(true);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+        post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
+        post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
+        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+        post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
+        break;
       }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[70] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
-          if (!k.dropped[71] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[72] && !(!pre.copying[c])) continue;
-          if (!k.dropped[73] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[74] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
-          State post = pre;
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.host_of[c][h] = static_cast<std::int8_t>(false);
-          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-          post.cached = static_cast<std::int8_t>(pre.cached + 1);
-          post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
-          found(post, Transition::fetch_done, std::array<int, 4>{c, b, h, 0});
-        }
+      case Transition::spill_done: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+        break;
       }
-    }
-    for (int h = 0; h <= NH - 1; ++h) {
-      if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-      if (!k.dropped[76] && !(pre.host_copies[h] == 0)) continue;
-      State post = pre;
-      post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
-      post.host_position[h] = static_cast<std::int8_t>(0);
-      post.host_fill[h] = static_cast<std::int8_t>(0);
-      post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
-      post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
-      found(post, Transition::drop_page, std::array<int, 4>{h, 0, 0, 0});
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[77] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-            if (!k.dropped[78] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[79] && !((pre.position[b] + n) <= pre.computed[r])) continue;
-            if (!k.dropped[80] && !(pre.inbound[r] == 0)) continue;
-            if (!k.dropped[81] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
-            if (!k.dropped[82] && !(1 <= n)) continue;
-            if (!k.dropped[83] && !(n <= k.page)) continue;
-            State post = pre;
-            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
-            post.block_of[c][b] = static_cast<std::int8_t>(true);
-            post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            post.copying[c] = static_cast<std::int8_t>(true);
-            post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
-            post.copy_tokens[c] = static_cast<std::int8_t>(n);
-            found(post, Transition::send, std::array<int, 4>{c, r, b, n - (0)});
-          }
-        }
+      case Transition::fetch: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.host_of[c][h] = static_cast<std::int8_t>(true);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+        post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+        post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+        post.free = static_cast<std::int8_t>(pre.free + -1);
+        post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+        break;
       }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[84] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
-        if (!k.dropped[85] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[86] && !(!pre.copying[c])) continue;
-        State post = pre;
+      case Transition::fetch_done: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+        break;
+      }
+      case Transition::drop_page: {
+        const int h = arguments[0];
+        (void)h;
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+        post.host_position[h] = static_cast<std::int8_t>(0);
+        post.host_fill[h] = static_cast<std::int8_t>(0);
+        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+        post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+        break;
+      }
+      case Transition::send: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        const int n = arguments[3];
+        (void)c;
+        (void)r;
+        (void)b;
+        (void)n;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
+        post.copy_tokens[c] = static_cast<std::int8_t>(n);
+        break;
+      }
+      case Transition::send_done: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        (void)c;
+        (void)b;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
         post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        found(post, Transition::send_done, std::array<int, 4>{c, b, 0, 0});
+        break;
       }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[87] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[88] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[89] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[90] && !(pre.pending[r] == 0)) continue;
-            if (!k.dropped[91] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[92] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[93] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[94] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
-            if (!k.dropped[95] && !(1 <= n)) continue;
-            State post = pre;
-            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
-            post.block_of[c][b] = static_cast<std::int8_t>(true);
-            post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            post.copying[c] = static_cast<std::int8_t>(true);
-            post.request_of[c][r] = static_cast<std::int8_t>(true);
-            post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
-            post.copy_tokens[c] = static_cast<std::int8_t>(n);
-            post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
-            post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
-            post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-            found(post, Transition::receive, std::array<int, 4>{c, r, b, n - (0)});
-          }
-        }
+      case Transition::receive: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        const int n = arguments[3];
+        (void)c;
+        (void)r;
+        (void)b;
+        (void)n;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.request_of[c][r] = static_cast<std::int8_t>(true);
+        post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
+        post.copy_tokens[c] = static_cast<std::int8_t>(n);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        break;
       }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[96] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[97] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[98] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[99] && !(!pre.copying[c])) continue;
-          if (!k.dropped[100] && !(pre.request_of[c][r])) continue;
-          State post = pre;
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.request_of[c][r] = static_cast<std::int8_t>(false);
-          post.copy_start[c] = static_cast<std::int8_t>(0);
-          post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-          post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
-          found(post, Transition::receive_done, std::array<int, 4>{c, r, b, 0});
-        }
+      case Transition::receive_done: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        (void)c;
+        (void)r;
+        (void)b;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+        break;
       }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[101] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[102] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[103] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[104] && !(!pre.copying[c])) continue;
-          if (!k.dropped[105] && !(pre.request_of[c][r])) continue;
-          State post = pre;
-          post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.request_of[c][r] = static_cast<std::int8_t>(false);
-          post.copy_start[c] = static_cast<std::int8_t>(0);
-          post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-          found(post, Transition::receive_failed, std::array<int, 4>{c, r, b, 0});
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[106] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-          if (!k.dropped[107] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[108] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[109] && !(!pre.copying[c])) continue;
-          if (!k.dropped[110] && !(pre.request_of[c][r])) continue;
-          State post = pre;
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.request_of[c][r] = static_cast<std::int8_t>(false);
-          post.copy_start[c] = static_cast<std::int8_t>(0);
-          post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-          found(post, Transition::receive_dropped, std::array<int, 4>{c, r, b, 0});
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[111] && !(pre.copying[c])) continue;
-      State post = pre;
-      post.copying[c] = static_cast<std::int8_t>(false);
-      found(post, Transition::copy_done, std::array<int, 4>{c, 0, 0, 0});
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
-        for (int most = tokens; most <= tokens + k.max_output; ++most) {
-          for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[112] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
-            if (!k.dropped[113] && !(tokens < most)) continue;
-            if (!k.dropped[114] && !(most <= (k.room + 1))) continue;
-            if (!k.dropped[115] && !(pre.newest_arrival < turn)) continue;
-            if (!k.dropped[116] && !(1 <= tokens)) continue;
-            State post = pre;
-            post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-            post.prompt[r] = static_cast<std::int8_t>(tokens);
-            post.known[r] = static_cast<std::int8_t>(tokens);
-            post.limit[r] = static_cast<std::int8_t>(most);
-            post.arrival[r] = static_cast<std::int8_t>(turn);
-            post.newest_arrival = static_cast<std::int8_t>(turn);
-            found(post, Transition::submit, std::array<int, 4>{r, tokens - (0), most - (tokens), turn - (pre.newest_arrival)});
-          }
-        }
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[117] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-      State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
-      found(post, Transition::admit, std::array<int, 4>{r, 0, 0, 0});
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[118] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[119] && !(pre.prompt[r] < pre.known[r])) continue;
-      State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
-      found(post, Transition::finish, std::array<int, 4>{r, 0, 0, 0});
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[120] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
-      State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
-      found(post, Transition::abort, std::array<int, 4>{r, 0, 0, 0});
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[121] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[122] && !(1 <= pre.blocks[r])) continue;
-        if (!k.dropped[123] && !(pre.pending[r] == 0)) continue;
-        if (!k.dropped[124] && !(pre.known[r] < pre.limit[r])) continue;
-        if (!k.dropped[125] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
-        if (!k.dropped[126] && !(pre.arrival[o] < pre.arrival[r])) continue;
-        State post = pre;
+      case Transition::receive_failed: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        (void)c;
+        (void)r;
+        (void)b;
         post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-        found(post, Transition::retract, std::array<int, 4>{r, o, 0, 0});
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+        break;
       }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[127] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[128] && !(pre.blocks[r] == 0)) continue;
-      if (!k.dropped[129] && !(pre.inbound[r] == 0)) continue;
-      State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-      post.planned[r] = static_cast<std::int8_t>(0);
-      post.computed[r] = static_cast<std::int8_t>(0);
-      post.pruned[r] = static_cast<std::int8_t>(0);
-      found(post, Transition::requeue, std::array<int, 4>{r, 0, 0, 0});
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[130] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[131] && !(pre.blocks[r] == 0)) continue;
-      State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
-      found(post, Transition::close, std::array<int, 4>{r, 0, 0, 0});
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[132] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[133] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[134] && !(pre.inbound[r] == 0)) continue;
-      State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
-      post.arrival[r] = static_cast<std::int8_t>(0);
-      post.prompt[r] = static_cast<std::int8_t>(0);
-      post.limit[r] = static_cast<std::int8_t>(0);
-      post.known[r] = static_cast<std::int8_t>(0);
-      post.planned[r] = static_cast<std::int8_t>(0);
-      post.computed[r] = static_cast<std::int8_t>(0);
-      post.pruned[r] = static_cast<std::int8_t>(0);
-      post.last_step[r] = static_cast<std::int8_t>(0);
-      found(post, Transition::recycle, std::array<int, 4>{r, 0, 0, 0});
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[136] && !(pre.opened == pre.launched)) continue;
-      State post = pre;
-      post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
-      post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
-      post.opened = static_cast<std::int8_t>(pre.opened + 1);
-      found(post, Transition::open_step, std::array<int, 4>{s, 0, 0, 0});
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[137] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-        if (!k.dropped[138] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[139] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[140] && !(pre.inbound[r] == 0)) continue;
-        State post = pre;
+      case Transition::receive_dropped: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        (void)c;
+        (void)r;
+        (void)b;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+        break;
+      }
+      case Transition::copy_done: {
+        const int c = arguments[0];
+        (void)c;
+        post.copying[c] = static_cast<std::int8_t>(false);
+        break;
+      }
+      case Transition::submit: {
+        const int r = arguments[0];
+        const int tokens = arguments[1];
+        const int most = arguments[2];
+        const int turn = arguments[3];
+        (void)r;
+        (void)tokens;
+        (void)most;
+        (void)turn;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+        post.prompt[r] = static_cast<std::int8_t>(tokens);
+        post.known[r] = static_cast<std::int8_t>(tokens);
+        post.limit[r] = static_cast<std::int8_t>(most);
+        post.arrival[r] = static_cast<std::int8_t>(turn);
+        post.newest_arrival = static_cast<std::int8_t>(turn);
+        break;
+      }
+      case Transition::admit: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
+        break;
+      }
+      case Transition::finish: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+        break;
+      }
+      case Transition::abort: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+        break;
+      }
+      case Transition::retract: {
+        const int r = arguments[0];
+        const int o = arguments[1];
+        (void)r;
+        (void)o;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        break;
+      }
+      case Transition::requeue: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+        post.planned[r] = static_cast<std::int8_t>(0);
+        post.computed[r] = static_cast<std::int8_t>(0);
+        post.pruned[r] = static_cast<std::int8_t>(0);
+        break;
+      }
+      case Transition::close: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
+        break;
+      }
+      case Transition::recycle: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
+        post.arrival[r] = static_cast<std::int8_t>(0);
+        post.prompt[r] = static_cast<std::int8_t>(0);
+        post.limit[r] = static_cast<std::int8_t>(0);
+        post.known[r] = static_cast<std::int8_t>(0);
+        post.planned[r] = static_cast<std::int8_t>(0);
+        post.computed[r] = static_cast<std::int8_t>(0);
+        post.pruned[r] = static_cast<std::int8_t>(0);
+        post.last_step[r] = static_cast<std::int8_t>(0);
+        break;
+      }
+      case Transition::open_step: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
+        post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
+        post.opened = static_cast<std::int8_t>(pre.opened + 1);
+        break;
+      }
+      case Transition::add_row: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        (void)s;
+        (void)r;
         post.in_step[s][r] = static_cast<std::int8_t>(true);
         post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
         post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
@@ -1081,149 +2685,122 @@ struct Model {
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
-        found(post, Transition::add_row, std::array<int, 4>{s, r, 0, 0});
+        break;
       }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[141] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[142] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-          if (!k.dropped[143] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[144] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[145] && !((pre.planned[r] + n) < pre.known[r])) continue;
-          if (!k.dropped[146] && !(1 <= n)) continue;
-          State post = pre;
-          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-          }
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-          }
-          found(post, Transition::prefill, std::array<int, 4>{s, r, n - (0), 0});
+      case Transition::prefill: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int n = arguments[2];
+        (void)s;
+        (void)r;
+        (void)n;
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[147] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[148] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-          if (!k.dropped[149] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[150] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[151] && !((pre.planned[r] + n) == pre.known[r])) continue;
-          if (!k.dropped[152] && !(1 <= n)) continue;
-          State post = pre;
-          post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
-          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-          }
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-          }
-          post.row_outputs[s][r] = static_cast<std::int8_t>(1);
-          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
-          found(post, Transition::prefill_last, std::array<int, 4>{s, r, n - (0), 0});
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
         }
+        break;
       }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.width + 1; ++n) {
-          if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-          if (!k.dropped[154] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-          if (!k.dropped[155] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[156] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[157] && !(pre.row_tokens[s][r] == 0)) continue;
-          if (!k.dropped[158] && !((pre.planned[r] + n) < pre.limit[r])) continue;
-          if (!k.dropped[159] && !(1 <= n)) continue;
-          if (!k.dropped[160] && !(n <= k.width)) continue;
-          State post = pre;
-          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-          }
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-          }
-          post.row_outputs[s][r] = static_cast<std::int8_t>(n);
-          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
-          found(post, Transition::decode, std::array<int, 4>{s, r, n - (0), 0});
+      case Transition::prefill_last: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int n = arguments[2];
+        (void)s;
+        (void)r;
+        (void)n;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[161] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[162] && !(1 <= pre.rows[s])) continue;
-      State post = pre;
-      post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
-      post.executing[s] = static_cast<std::int8_t>(true);
-      post.launched = static_cast<std::int8_t>(pre.number[s]);
-      found(post, Transition::launch, std::array<int, 4>{s, 0, 0, 0});
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[163] && !(pre.executing[s])) continue;
-      State post = pre;
-      post.executing[s] = static_cast<std::int8_t>(false);
-      found(post, Transition::device_done, std::array<int, 4>{s, 0, 0, 0});
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[164] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[165] && !(!pre.executing[s])) continue;
-      if (!k.dropped[166] && !(pre.number[s] == (pre.landed + 1))) continue;
-      State post = pre;
-      post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
-      found(post, Transition::observe, std::array<int, 4>{s, 0, 0, 0});
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
-          if (!k.dropped[167] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-          if (!k.dropped[168] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-          if (!k.dropped[169] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[170] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[171] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[172] && !(0 <= accepted)) continue;
-          State post = pre;
-          post.in_step[s][r] = static_cast<std::int8_t>(false);
-          post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-          post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-          post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-          post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
-          }
-          post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
-          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
-          post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
-          for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-            post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
-          }
-          for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-            for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
-              post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
-            }
-          }
-          found(post, Transition::land_row, std::array<int, 4>{s, r, accepted - (0), 0});
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
         }
+        post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+        break;
       }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[173] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[174] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-        if (!k.dropped[175] && !(pre.in_step[s][r])) continue;
-        State post = pre;
+      case Transition::decode: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int n = arguments[2];
+        (void)s;
+        (void)r;
+        (void)n;
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        }
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+        }
+        post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+        break;
+      }
+      case Transition::launch: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
+        post.executing[s] = static_cast<std::int8_t>(true);
+        post.launched = static_cast<std::int8_t>(pre.number[s]);
+        break;
+      }
+      case Transition::device_done: {
+        const int s = arguments[0];
+        (void)s;
+        post.executing[s] = static_cast<std::int8_t>(false);
+        break;
+      }
+      case Transition::observe: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+        break;
+      }
+      case Transition::land_row: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int accepted = arguments[2];
+        (void)s;
+        (void)r;
+        (void)accepted;
+        post.in_step[s][r] = static_cast<std::int8_t>(false);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+        }
+        post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+        post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+          post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+        }
+        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+          for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
+            post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+          }
+        }
+        break;
+      }
+      case Transition::drop_row: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        (void)s;
+        (void)r;
         post.in_step[s][r] = static_cast<std::int8_t>(false);
         post.row_tokens[s][r] = static_cast<std::int8_t>(0);
         post.row_outputs[s][r] = static_cast<std::int8_t>(0);
@@ -1238,22 +2815,21 @@ struct Model {
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
         }
-        found(post, Transition::drop_row, std::array<int, 4>{s, r, 0, 0});
+        break;
       }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[176] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[177] && !(pre.rows[s] == 0)) continue;
-      State post = pre;
-      post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
-      post.landed = static_cast<std::int8_t>(pre.number[s]);
-      post.number[s] = static_cast<std::int8_t>(0);
-      found(post, Transition::retire, std::array<int, 4>{s, 0, 0, 0});
+      case Transition::retire: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
+        post.landed = static_cast<std::int8_t>(pre.number[s]);
+        post.number[s] = static_cast<std::int8_t>(0);
+        break;
+      }
     }
   }
 
   static int false_invariant(const State& pre, const Instance& k, bool all) {
-    if (all || kIsProperty[0]) {
+    if (all || k.checked[0]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1262,43 +2838,43 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[1]) {
+    if (all || k.checked[1]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!pre.executing[s] || (StepState(pre.step_state[s]) == StepState::Inflight))) return 1;
       }
     }
-    if (all || kIsProperty[2]) {
+    if (all || k.checked[2]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!pre.in_step[s][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 2;
         }
       }
     }
-    if (all || kIsProperty[3]) {
+    if (all || k.checked[3]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle) && (StepState(pre.step_state[z]) == StepState::Done)) || (pre.number[z] <= pre.number[s]))) return 3;
         }
       }
     }
-    if (all || kIsProperty[4]) {
+    if (all || k.checked[4]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.rows[s] == 0))) return 4;
       }
     }
-    if (all || kIsProperty[5]) {
+    if (all || k.checked[5]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (((((pre.arrival[r] == 0) && (pre.prompt[r] == 0)) && (pre.limit[r] == 0)) && (pre.known[r] == 0)) && ((((pre.planned[r] == 0) && (pre.computed[r] == 0)) && (pre.pruned[r] == 0)) && (pre.last_step[r] == 0))))) return 5;
       }
     }
-    if (all || kIsProperty[6]) {
+    if (all || k.checked[6]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(pre.in_step[s][r] || (((pre.row_start[s][r] == 0) && (pre.row_tokens[s][r] == 0)) && (pre.row_outputs[s][r] == 0)))) return 6;
         }
       }
     }
-    if (all || kIsProperty[7]) {
+    if (all || k.checked[7]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1307,7 +2883,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[8]) {
+    if (all || k.checked[8]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1316,54 +2892,54 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[9]) {
+    if (all || k.checked[9]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
           if (!(!((!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent)) && (pre.arrival[r] == pre.arrival[q])) || (r == q))) return 9;
         }
       }
     }
-    if (all || kIsProperty[10]) {
+    if (all || k.checked[10]) {
       if (!(((pre.landed <= pre.launched) && (pre.launched <= pre.opened)) && (pre.opened <= (pre.launched + 1)))) return 10;
     }
-    if (all || kIsProperty[11]) {
+    if (all || k.checked[11]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Planned) || (pre.number[s] == (pre.launched + 1)))) return 11;
       }
     }
-    if (all || kIsProperty[12]) {
+    if (all || k.checked[12]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle)) || ((pre.landed < pre.number[s]) && (pre.number[s] <= pre.opened)))) return 12;
       }
     }
-    if (all || kIsProperty[13]) {
+    if (all || k.checked[13]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           if (!(!((!(StepState(pre.step_state[s]) == StepState::Idle) && !(StepState(pre.step_state[z]) == StepState::Idle)) && (pre.number[s] == pre.number[z])) || (s == z))) return 13;
         }
       }
     }
-    if (all || kIsProperty[14]) {
+    if (all || k.checked[14]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!((StepState(pre.step_state[s]) == StepState::Inflight) || (StepState(pre.step_state[s]) == StepState::Done)) || (pre.number[s] <= pre.launched))) return 14;
       }
     }
-    if (all || kIsProperty[15]) {
+    if (all || k.checked[15]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!((0 <= pre.arrival[r]) && (pre.arrival[r] <= pre.newest_arrival))) return 15;
       }
     }
-    if (all || kIsProperty[16]) {
+    if (all || k.checked[16]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!((0 <= pre.last_step[r]) && (pre.last_step[r] <= pre.opened))) return 16;
       }
     }
-    if (all || kIsProperty[17]) {
+    if (all || k.checked[17]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.number[s] == 0))) return 17;
       }
     }
-    if (all || kIsProperty[18]) {
+    if (all || k.checked[18]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int h = 0; h <= NH - 1; ++h) {
@@ -1372,60 +2948,60 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[19]) {
+    if (all || k.checked[19]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           if (!(!pre.host_of[c][h] || ((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || (HostState(pre.host_state[h]) == HostState::Filling)) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (HostState(pre.host_state[h]) == HostState::Valid))))) return 19;
         }
       }
     }
-    if (all || kIsProperty[20]) {
+    if (all || k.checked[20]) {
       for (int h = 0; h <= NH - 1; ++h) {
         if (!((!(HostState(pre.host_state[h]) == HostState::Empty) || (((pre.host_fill[h] == 0) && (pre.host_position[h] == 0)) && (pre.host_copies[h] == 0))) && (!(!(HostState(pre.host_state[h]) == HostState::Empty)) || ((1 <= pre.host_fill[h]) && (pre.host_fill[h] <= k.page))))) return 20;
       }
     }
-    if (all || kIsProperty[21]) {
+    if (all || k.checked[21]) {
       for (int h = 0; h <= NH - 1; ++h) {
         if (!(!(HostState(pre.host_state[h]) == HostState::Filling) || (pre.host_copies[h] == 1))) return 21;
       }
     }
-    if (all || kIsProperty[22]) {
+    if (all || k.checked[22]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.copies[b] == 1))) return 22;
       }
     }
-    if (all || kIsProperty[23]) {
+    if (all || k.checked[23]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(BlockState(pre.block_state[b]) == BlockState::Free) || (pre.copies[b] == 0))) return 23;
       }
     }
-    if (all || kIsProperty[24]) {
+    if (all || k.checked[24]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!(!pre.block_of[c][b] || ((((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || ((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) && (!(CopyState(pre.copy_state[c]) == CopyState::Receiving) || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) && (!(CopyState(pre.copy_state[c]) == CopyState::Sending) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))))) return 24;
         }
       }
     }
-    if (all || kIsProperty[25]) {
+    if (all || k.checked[25]) {
       for (int c = 0; c <= NC - 1; ++c) {
         if (!(!pre.copying[c] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 25;
       }
     }
-    if (all || kIsProperty[26]) {
+    if (all || k.checked[26]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(pre.row_outputs[s][r] <= k.width)) return 26;
         }
       }
     }
-    if (all || kIsProperty[27]) {
+    if (all || k.checked[27]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= (pre.pruned[r] + pre.capacity[r])))) return 27;
         }
       }
     }
-    if (all || kIsProperty[28]) {
+    if (all || k.checked[28]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1434,24 +3010,24 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[29]) {
+    if (all || k.checked[29]) {
       for (int c = 0; c <= NC - 1; ++c) {
         if (!((!(CopyState(pre.copy_state[c]) == CopyState::Idle) || (pre.copy_blocks[c] == 0)) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Idle)) || (pre.copy_blocks[c] == 1)))) return 29;
       }
     }
-    if (all || kIsProperty[30]) {
+    if (all || k.checked[30]) {
       for (int c = 0; c <= NC - 1; ++c) {
         if (!((!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (1 <= pre.copy_tokens[c])) && (!(!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) || ((pre.copy_tokens[c] == 0) && (pre.copy_start[c] == 0))))) return 30;
       }
     }
-    if (all || kIsProperty[31]) {
+    if (all || k.checked[31]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!(!(((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) && pre.block_of[c][b]) || ((pre.position[b] <= pre.copy_start[c]) && ((pre.copy_start[c] + pre.copy_tokens[c]) <= (pre.position[b] + k.page))))) return 31;
         }
       }
     }
-    if (all || kIsProperty[32]) {
+    if (all || k.checked[32]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1460,14 +3036,14 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[33]) {
+    if (all || k.checked[33]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!pre.request_of[c][r] || (((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) && (CopyState(pre.copy_state[c]) == CopyState::Receiving)))) return 33;
         }
       }
     }
-    if (all || kIsProperty[34]) {
+    if (all || k.checked[34]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int d = 0; d <= NC - 1; ++d) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1476,7 +3052,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[35]) {
+    if (all || k.checked[35]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int d = 0; d <= NB - 1; ++d) {
@@ -1485,7 +3061,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[36]) {
+    if (all || k.checked[36]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           for (int i = 0; i <= NH - 1; ++i) {
@@ -1494,7 +3070,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[37]) {
+    if (all || k.checked[37]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
@@ -1503,17 +3079,17 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[38]) {
+    if (all || k.checked[38]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 38;
       }
     }
-    if (all || kIsProperty[39]) {
+    if (all || k.checked[39]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 39;
       }
     }
-    if (all || kIsProperty[40]) {
+    if (all || k.checked[40]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1522,7 +3098,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[41]) {
+    if (all || k.checked[41]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1531,70 +3107,70 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[42]) {
+    if (all || k.checked[42]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Waiting)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.inbound[r] == 0))) return 42;
       }
     }
-    if (all || kIsProperty[43]) {
+    if (all || k.checked[43]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!((0 <= pre.row_outputs[s][r]) && (pre.row_outputs[s][r] <= pre.row_tokens[s][r]))) return 43;
         }
       }
     }
-    if (all || kIsProperty[44]) {
+    if (all || k.checked[44]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(0 <= pre.row_tokens[s][r])) return 44;
         }
       }
     }
-    if (all || kIsProperty[45]) {
+    if (all || k.checked[45]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 45;
       }
     }
-    if (all || kIsProperty[46]) {
+    if (all || k.checked[46]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!(!pre.block_of[c][b] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 46;
         }
       }
     }
-    if (all || kIsProperty[47]) {
+    if (all || k.checked[47]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)))) return 47;
         }
       }
     }
-    if (all || kIsProperty[48]) {
+    if (all || k.checked[48]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!((0 <= pre.computed[r]) && (0 <= pre.pruned[r]))) return 48;
       }
     }
-    if (all || kIsProperty[49]) {
+    if (all || k.checked[49]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 49;
       }
     }
-    if (all || kIsProperty[50]) {
+    if (all || k.checked[50]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 50;
       }
     }
-    if (all || kIsProperty[51]) {
+    if (all || k.checked[51]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(pre.stamp[b] <= pre.opened)) return 51;
       }
     }
-    if (all || kIsProperty[52]) {
+    if (all || k.checked[52]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 52;
       }
     }
-    if (all || kIsProperty[53]) {
+    if (all || k.checked[53]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1603,7 +3179,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[54]) {
+    if (all || k.checked[54]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int c = 0; c <= NB - 1; ++c) {
@@ -1612,7 +3188,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[55]) {
+    if (all || k.checked[55]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1621,7 +3197,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[56]) {
+    if (all || k.checked[56]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
@@ -1632,7 +3208,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[57]) {
+    if (all || k.checked[57]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1641,14 +3217,14 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[58]) {
+    if (all || k.checked[58]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 58;
         }
       }
     }
-    if (all || kIsProperty[59]) {
+    if (all || k.checked[59]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1657,102 +3233,102 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[60]) {
+    if (all || k.checked[60]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 60;
       }
     }
-    if (all || kIsProperty[61]) {
+    if (all || k.checked[61]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 61;
       }
     }
-    if (all || kIsProperty[62]) {
+    if (all || k.checked[62]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 62;
         }
       }
     }
-    if (all || kIsProperty[63]) {
+    if (all || k.checked[63]) {
       if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 63;
     }
-    if (all || kIsProperty[64]) {
+    if (all || k.checked[64]) {
       if (!((pre.held_room + pre.idle_room) == k.room)) return 64;
     }
-    if (all || kIsProperty[65]) {
+    if (all || k.checked[65]) {
       if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 65;
     }
-    if (all || kIsProperty[66]) {
+    if (all || k.checked[66]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 66;
       }
     }
-    if (all || kIsProperty[67]) {
+    if (all || k.checked[67]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 67;
       }
     }
-    if (all || kIsProperty[68]) {
+    if (all || k.checked[68]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 68;
         }
       }
     }
-    if (all || kIsProperty[69]) {
+    if (all || k.checked[69]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 69;
       }
     }
-    if (all || kIsProperty[70]) {
+    if (all || k.checked[70]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 70;
       }
     }
-    if (all || kIsProperty[71]) {
+    if (all || k.checked[71]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 71;
       }
     }
-    if (all || kIsProperty[72]) {
+    if (all || k.checked[72]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 72;
       }
     }
-    if (all || kIsProperty[73]) {
+    if (all || k.checked[73]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 73;
       }
     }
-    if (all || kIsProperty[74]) {
+    if (all || k.checked[74]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 74;
       }
     }
-    if (all || kIsProperty[75]) {
+    if (all || k.checked[75]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 75;
       }
     }
-    if (all || kIsProperty[76]) {
+    if (all || k.checked[76]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 76;
       }
     }
-    if (all || kIsProperty[77]) {
+    if (all || k.checked[77]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 77;
       }
     }
-    if (all || kIsProperty[78]) {
+    if (all || k.checked[78]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 78;
         }
       }
     }
-    if (all || kIsProperty[79]) {
+    if (all || k.checked[79]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           for (int r = 0; r <= NR - 1; ++r) {
@@ -1761,19 +3337,19 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[80]) {
+    if (all || k.checked[80]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 80;
         }
       }
     }
-    if (all || kIsProperty[81]) {
+    if (all || k.checked[81]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 81;
       }
     }
-    if (all || kIsProperty[82]) {
+    if (all || k.checked[82]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1782,7 +3358,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[83]) {
+    if (all || k.checked[83]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1791,24 +3367,24 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[84]) {
+    if (all || k.checked[84]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 84;
         }
       }
     }
-    if (all || kIsProperty[85]) {
+    if (all || k.checked[85]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 85;
       }
     }
-    if (all || kIsProperty[86]) {
+    if (all || k.checked[86]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 86;
       }
     }
-    if (all) {
+    if (all || k.checked[87]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
@@ -1817,7 +3393,7 @@ struct Model {
         if (total != pre.refs[b]) return 87;
       }
     }
-    if (all) {
+    if (all || k.checked[88]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
@@ -1826,7 +3402,7 @@ struct Model {
         if (total != pre.blocks[r]) return 88;
       }
     }
-    if (all) {
+    if (all || k.checked[89]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
@@ -1835,7 +3411,7 @@ struct Model {
         if (total != pre.capacity[r]) return 89;
       }
     }
-    if (all) {
+    if (all || k.checked[90]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
@@ -1844,7 +3420,7 @@ struct Model {
         if (total != pre.pending[r]) return 90;
       }
     }
-    if (all) {
+    if (all || k.checked[91]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
@@ -1853,7 +3429,7 @@ struct Model {
         if (total != pre.sampling[r]) return 91;
       }
     }
-    if (all) {
+    if (all || k.checked[92]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
@@ -1862,7 +3438,7 @@ struct Model {
         if (total != pre.flying[r]) return 92;
       }
     }
-    if (all) {
+    if (all || k.checked[93]) {
       for (int s = 0; s <= NS - 1; ++s) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
@@ -1871,7 +3447,7 @@ struct Model {
         if (total != pre.rows[s]) return 93;
       }
     }
-    if (all) {
+    if (all || k.checked[94]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
@@ -1880,7 +3456,7 @@ struct Model {
         if (total != pre.copies[b]) return 94;
       }
     }
-    if (all) {
+    if (all || k.checked[95]) {
       for (int h = 0; h <= NH - 1; ++h) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
@@ -1889,7 +3465,7 @@ struct Model {
         if (total != pre.host_copies[h]) return 95;
       }
     }
-    if (all) {
+    if (all || k.checked[96]) {
       for (int c = 0; c <= NC - 1; ++c) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
@@ -1898,7 +3474,7 @@ struct Model {
         if (total != pre.copy_blocks[c]) return 96;
       }
     }
-    if (all) {
+    if (all || k.checked[97]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
@@ -1907,7 +3483,7 @@ struct Model {
         if (total != pre.inbound[r]) return 97;
       }
     }
-    if (all) {
+    if (all || k.checked[98]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
@@ -1916,56 +3492,56 @@ struct Model {
         if (total != pre.arriving[r]) return 98;
       }
     }
-    if (all) {
+    if (all || k.checked[99]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
       if (total != pre.free) return 99;
     }
-    if (all) {
+    if (all || k.checked[100]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
       }
       if (total != pre.held) return 100;
     }
-    if (all) {
+    if (all || k.checked[101]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
       }
       if (total != pre.cached) return 101;
     }
-    if (all) {
+    if (all || k.checked[102]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
       }
       if (total != pre.fetching) return 102;
     }
-    if (all) {
+    if (all || k.checked[103]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
       }
       if (total != pre.spare_pages) return 103;
     }
-    if (all) {
+    if (all || k.checked[104]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
       }
       if (total != pre.used_pages) return 104;
     }
-    if (all) {
+    if (all || k.checked[105]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
       }
       if (total != pre.held_room) return 105;
     }
-    if (all) {
+    if (all || k.checked[106]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
@@ -1977,98 +3553,146 @@ struct Model {
 
   static int false_action(const State& pre, const State& post, Transition taken, const Instance& k) {
     (void)k;
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!(!(pre.executing[s] && !(post.executing[s])) || (taken == Transition::device_done))) return 0;
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!(!(!(StepState(pre.step_state[s]) == StepState::Inflight) && (StepState(post.step_state[s]) == StepState::Inflight)) || (post.executing[s] && (1 <= pre.rows[s])))) return 1;
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!((!(!pre.in_step[s][r] && post.in_step[s][r]) || (StepState(pre.step_state[s]) == StepState::Planned)) && (!(pre.in_step[s][r] && !(post.in_step[s][r])) || (StepState(pre.step_state[s]) == StepState::Done)))) return 2;
+    if (k.kept[0]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!(pre.executing[s] && !(post.executing[s])) || (taken == Transition::device_done))) return 0;
       }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) && !(taken == Transition::recycle)) || (post.blocks[r] <= pre.blocks[r]))) return 3;
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Finished)))) return 4;
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || ((taken == Transition::land_row) && (pre.known[r] < post.known[r])))) return 5;
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || ((taken == Transition::land_row) || (taken == Transition::receive_done)))) return 6;
-    }
-    if (!(((!(taken == Transition::open_step) || (post.opened == (pre.opened + 1))) && (!(taken == Transition::launch) || (post.launched == (pre.launched + 1)))) && (!(taken == Transition::retire) || (post.landed == (pre.landed + 1))))) return 7;
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!(!((taken == Transition::open_step) && !(post.number[s] == pre.number[s])) || (StepState(post.step_state[s]) == StepState::Planned))) return 8;
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!((!((RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(post.request_state[r]) == RequestState::Absent)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == post.newest_arrival))) && (!(((RequestState(pre.request_state[r]) == RequestState::Retracting) && !(RequestState(post.request_state[r]) == RequestState::Retracting)) && !(taken == Transition::abort)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == pre.arrival[r]))))) return 9;
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || ((((taken == Transition::finish) || (taken == Transition::abort)) && (RequestState(post.request_state[r]) == RequestState::Releasing)) || ((RequestState(post.request_state[r]) == RequestState::Retracting) && ((taken == Transition::retract) || (taken == Transition::receive_failed)))))) return 10;
-    }
-    for (int h = 0; h <= NH - 1; ++h) {
-      if (!(!(HostState(pre.host_state[h]) == HostState::Valid) || (((post.host_fill[h] == pre.host_fill[h]) && (post.host_position[h] == pre.host_position[h])) || (taken == Transition::drop_page)))) return 11;
-    }
-    for (int b = 0; b <= NB - 1; ++b) {
-      if (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((((post.fill[b] == pre.fill[b]) && (post.position[b] == pre.position[b])) || (taken == Transition::evict)) || (taken == Transition::match_tail)))) return 12;
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!((pre.holds[r][b] && (taken == Transition::keep_tail)) && !(post.holds[r][b])) || ((pre.position[b] + post.fill[b]) == pre.computed[r])) && (!(((taken == Transition::match_tail) && post.holds[r][b]) && !pre.holds[r][b]) || (post.computed[r] == (pre.position[b] + pre.fill[b]))))) return 13;
+    if (k.kept[1]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!(!(StepState(pre.step_state[s]) == StepState::Inflight) && (StepState(post.step_state[s]) == StepState::Inflight)) || (post.executing[s] && (1 <= pre.rows[s])))) return 1;
       }
     }
-    for (int c = 0; c <= NC - 1; ++c) {
-      if (!(!(pre.copying[c] && !(post.copying[c])) || (taken == Transition::copy_done))) return 14;
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      if (!(!((CopyState(pre.copy_state[c]) == CopyState::Idle) && !(CopyState(post.copy_state[c]) == CopyState::Idle)) || post.copying[c])) return 15;
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || (((pre.known[r] <= post.known[r]) && (pre.computed[r] <= post.computed[r])) && (post.computed[r] <= post.planned[r])))) return 16;
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((taken == Transition::land_row) && pre.in_step[s][r]) && !(post.in_step[s][r])) || ((!(1 <= pre.row_outputs[s][r]) || (1 <= (post.known[r] - pre.known[r]))) && ((post.known[r] - pre.known[r]) <= pre.row_outputs[s][r])))) return 17;
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((!(CopyState(pre.copy_state[c]) == CopyState::Sending) && (CopyState(post.copy_state[c]) == CopyState::Sending)) && post.block_of[c][b]) && ((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b])) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((post.copy_start[c] + post.copy_tokens[c]) <= pre.computed[r])) && (pre.inbound[r] == 0)))) return 18;
+    if (k.kept[2]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!((!(!pre.in_step[s][r] && post.in_step[s][r]) || (StepState(pre.step_state[s]) == StepState::Planned)) && (!(pre.in_step[s][r] && !(post.in_step[s][r])) || (StepState(pre.step_state[s]) == StepState::Done)))) return 2;
         }
       }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 19;
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
+    if (k.kept[3]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 20;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) && !(taken == Transition::recycle)) || (post.blocks[r] <= pre.blocks[r]))) return 3;
       }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      bool given = true;
-      for (int every_r = 0; every_r <= NR - 1; ++every_r) {
-        if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
-      }
-      if (given) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 21;
+    if (k.kept[4]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Finished)))) return 4;
       }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 22;
+    if (k.kept[5]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || ((taken == Transition::land_row) && (pre.known[r] < post.known[r])))) return 5;
+      }
     }
-    for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 23;
+    if (k.kept[6]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || ((taken == Transition::land_row) || (taken == Transition::receive_done)))) return 6;
+      }
+    }
+    if (k.kept[7]) {
+      if (!(((!(taken == Transition::open_step) || (post.opened == (pre.opened + 1))) && (!(taken == Transition::launch) || (post.launched == (pre.launched + 1)))) && (!(taken == Transition::retire) || (post.landed == (pre.landed + 1))))) return 7;
+    }
+    if (k.kept[8]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!((taken == Transition::open_step) && !(post.number[s] == pre.number[s])) || (StepState(post.step_state[s]) == StepState::Planned))) return 8;
+      }
+    }
+    if (k.kept[9]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!((!((RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(post.request_state[r]) == RequestState::Absent)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == post.newest_arrival))) && (!(((RequestState(pre.request_state[r]) == RequestState::Retracting) && !(RequestState(post.request_state[r]) == RequestState::Retracting)) && !(taken == Transition::abort)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == pre.arrival[r]))))) return 9;
+      }
+    }
+    if (k.kept[10]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || ((((taken == Transition::finish) || (taken == Transition::abort)) && (RequestState(post.request_state[r]) == RequestState::Releasing)) || ((RequestState(post.request_state[r]) == RequestState::Retracting) && ((taken == Transition::retract) || (taken == Transition::receive_failed)))))) return 10;
+      }
+    }
+    if (k.kept[11]) {
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!(!(HostState(pre.host_state[h]) == HostState::Valid) || (((post.host_fill[h] == pre.host_fill[h]) && (post.host_position[h] == pre.host_position[h])) || (taken == Transition::drop_page)))) return 11;
+      }
+    }
+    if (k.kept[12]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((((post.fill[b] == pre.fill[b]) && (post.position[b] == pre.position[b])) || (taken == Transition::evict)) || (taken == Transition::match_tail)))) return 12;
+      }
+    }
+    if (k.kept[13]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!((!((pre.holds[r][b] && (taken == Transition::keep_tail)) && !(post.holds[r][b])) || ((pre.position[b] + post.fill[b]) == pre.computed[r])) && (!(((taken == Transition::match_tail) && post.holds[r][b]) && !pre.holds[r][b]) || (post.computed[r] == (pre.position[b] + pre.fill[b]))))) return 13;
+        }
+      }
+    }
+    if (k.kept[14]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(!(pre.copying[c] && !(post.copying[c])) || (taken == Transition::copy_done))) return 14;
+      }
+    }
+    if (k.kept[15]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(!((CopyState(pre.copy_state[c]) == CopyState::Idle) && !(CopyState(post.copy_state[c]) == CopyState::Idle)) || post.copying[c])) return 15;
+      }
+    }
+    if (k.kept[16]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || (((pre.known[r] <= post.known[r]) && (pre.computed[r] <= post.computed[r])) && (post.computed[r] <= post.planned[r])))) return 16;
+      }
+    }
+    if (k.kept[17]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(((taken == Transition::land_row) && pre.in_step[s][r]) && !(post.in_step[s][r])) || ((!(1 <= pre.row_outputs[s][r]) || (1 <= (post.known[r] - pre.known[r]))) && ((post.known[r] - pre.known[r]) <= pre.row_outputs[s][r])))) return 17;
+        }
+      }
+    }
+    if (k.kept[18]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((!(CopyState(pre.copy_state[c]) == CopyState::Sending) && (CopyState(post.copy_state[c]) == CopyState::Sending)) && post.block_of[c][b]) && ((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b])) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((post.copy_start[c] + post.copy_tokens[c]) <= pre.computed[r])) && (pre.inbound[r] == 0)))) return 18;
+          }
+        }
+      }
+    }
+    if (k.kept[19]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 19;
+      }
+    }
+    if (k.kept[20]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 20;
+        }
+      }
+    }
+    if (k.kept[21]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        bool given = true;
+        for (int every_r = 0; every_r <= NR - 1; ++every_r) {
+          if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
+        }
+        if (given) {
+          if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 21;
+        }
+      }
+    }
+    if (k.kept[22]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 22;
+      }
+    }
+    if (k.kept[23]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 23;
+      }
     }
     return -1;
   }
 
-  // States that behave alike get the same normal form.
+  // States that behave alike get the same numbers.
   static void normalise(State& s) {
     const int origin = s.landed;
     for (int i0 = 0; i0 <= NR - 1; ++i0) {
@@ -2097,6 +3721,739 @@ struct Model {
     }
     s.newest_arrival = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, s.newest_arrival) - values.begin()));
   }
+
+  // The same state later: all step numbers are higher (normalise undoes it).
+  static void shift(State& s, int by) {
+    (void)s;
+    (void)by;
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.last_step[i0] = static_cast<std::int8_t>(s.last_step[i0] + by);
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      s.stamp[i0] = static_cast<std::int8_t>(s.stamp[i0] + by);
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      s.number[i0] = static_cast<std::int8_t>(s.number[i0] + by);
+    }
+    s.opened = static_cast<std::int8_t>(s.opened + by);
+    s.launched = static_cast<std::int8_t>(s.launched + by);
+    s.landed = static_cast<std::int8_t>(s.landed + by);
+  }
+
+  // For each individual of the new state, who it is in the old one.
+  struct Order {
+    std::array<std::int8_t, NR> r{};
+    std::array<std::int8_t, NB> b{};
+    std::array<std::int8_t, NS> s{};
+    std::array<std::int8_t, NH> h{};
+    std::array<std::int8_t, NC> c{};
+
+    Order() {
+      for (int i = 0; i < NR; ++i) r[i] = static_cast<std::int8_t>(i);
+      for (int i = 0; i < NB; ++i) b[i] = static_cast<std::int8_t>(i);
+      for (int i = 0; i < NS; ++i) s[i] = static_cast<std::int8_t>(i);
+      for (int i = 0; i < NH; ++i) h[i] = static_cast<std::int8_t>(i);
+      for (int i = 0; i < NC; ++i) c[i] = static_cast<std::int8_t>(i);
+    }
+    // The arguments under the old names.
+    Arguments old_names(Transition transition, Arguments arguments) const {
+      switch (transition) {
+        case Transition::match_shared:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::match_cached:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::match_tail:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::allocate:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::publish:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::release_owned:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::release_to_limbo:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::release_shared:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::release_to_cache:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::keep_tail:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::reap:
+          arguments[0] = b[arguments[0]];
+          break;
+        case Transition::evict:
+          arguments[0] = b[arguments[0]];
+          break;
+        case Transition::spill:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          arguments[2] = h[arguments[2]];
+          break;
+        case Transition::spill_done:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          arguments[2] = h[arguments[2]];
+          break;
+        case Transition::fetch:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          arguments[2] = h[arguments[2]];
+          break;
+        case Transition::fetch_done:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          arguments[2] = h[arguments[2]];
+          break;
+        case Transition::drop_page:
+          arguments[0] = h[arguments[0]];
+          break;
+        case Transition::send:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          arguments[2] = b[arguments[2]];
+          break;
+        case Transition::send_done:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          break;
+        case Transition::receive:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          arguments[2] = b[arguments[2]];
+          break;
+        case Transition::receive_done:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          arguments[2] = b[arguments[2]];
+          break;
+        case Transition::receive_failed:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          arguments[2] = b[arguments[2]];
+          break;
+        case Transition::receive_dropped:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          arguments[2] = b[arguments[2]];
+          break;
+        case Transition::copy_done:
+          arguments[0] = c[arguments[0]];
+          break;
+        case Transition::submit:
+          arguments[0] = r[arguments[0]];
+          break;
+        case Transition::admit:
+          arguments[0] = r[arguments[0]];
+          break;
+        case Transition::finish:
+          arguments[0] = r[arguments[0]];
+          break;
+        case Transition::abort:
+          arguments[0] = r[arguments[0]];
+          break;
+        case Transition::retract:
+          arguments[0] = r[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          break;
+        case Transition::requeue:
+          arguments[0] = r[arguments[0]];
+          break;
+        case Transition::close:
+          arguments[0] = r[arguments[0]];
+          break;
+        case Transition::recycle:
+          arguments[0] = r[arguments[0]];
+          break;
+        case Transition::open_step:
+          arguments[0] = s[arguments[0]];
+          break;
+        case Transition::add_row:
+          arguments[0] = s[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          break;
+        case Transition::prefill:
+          arguments[0] = s[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          break;
+        case Transition::prefill_last:
+          arguments[0] = s[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          break;
+        case Transition::decode:
+          arguments[0] = s[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          break;
+        case Transition::launch:
+          arguments[0] = s[arguments[0]];
+          break;
+        case Transition::device_done:
+          arguments[0] = s[arguments[0]];
+          break;
+        case Transition::observe:
+          arguments[0] = s[arguments[0]];
+          break;
+        case Transition::land_row:
+          arguments[0] = s[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          break;
+        case Transition::drop_row:
+          arguments[0] = s[arguments[0]];
+          arguments[1] = r[arguments[1]];
+          break;
+        case Transition::retire:
+          arguments[0] = s[arguments[0]];
+          break;
+      }
+      return arguments;
+    }
+    // From one list for each sort.
+    void assign(const std::vector<std::vector<int>>& of) {
+      for (std::size_t i = 0; i < r.size(); ++i) r[i] = static_cast<std::int8_t>(of.at(0).at(i));
+      for (std::size_t i = 0; i < b.size(); ++i) b[i] = static_cast<std::int8_t>(of.at(1).at(i));
+      for (std::size_t i = 0; i < s.size(); ++i) s[i] = static_cast<std::int8_t>(of.at(2).at(i));
+      for (std::size_t i = 0; i < h.size(); ++i) h[i] = static_cast<std::int8_t>(of.at(3).at(i));
+      for (std::size_t i = 0; i < c.size(); ++i) c[i] = static_cast<std::int8_t>(of.at(4).at(i));
+    }
+    // Through this one and then through an older one.
+    Order behind(const Order& older) const {
+      Order result;
+      for (std::size_t i = 0; i < r.size(); ++i) result.r[i] = older.r[r[i]];
+      for (std::size_t i = 0; i < b.size(); ++i) result.b[i] = older.b[b[i]];
+      for (std::size_t i = 0; i < s.size(); ++i) result.s[i] = older.s[s[i]];
+      for (std::size_t i = 0; i < h.size(); ++i) result.h[i] = older.h[h[i]];
+      for (std::size_t i = 0; i < c.size(); ++i) result.c[i] = older.c[c[i]];
+      return result;
+    }
+  };
+
+  // Gives individuals other names.
+  static void rename(State& s, const Order& order) {
+    const State old = s;
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.request_state[i0] = old.request_state[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.arrival[i0] = old.arrival[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.prompt[i0] = old.prompt[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.limit[i0] = old.limit[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.known[i0] = old.known[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.planned[i0] = old.planned[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.computed[i0] = old.computed[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.pruned[i0] = old.pruned[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.last_step[i0] = old.last_step[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      s.block_state[i0] = old.block_state[order.b[i0]];
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      s.position[i0] = old.position[order.b[i0]];
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      s.fill[i0] = old.fill[order.b[i0]];
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      s.stamp[i0] = old.stamp[order.b[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      for (int i1 = 0; i1 <= NB - 1; ++i1) {
+        s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      s.step_state[i0] = old.step_state[order.s[i0]];
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      s.number[i0] = old.number[order.s[i0]];
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
+      }
+    }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      s.host_state[i0] = old.host_state[order.h[i0]];
+    }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      s.host_position[i0] = old.host_position[order.h[i0]];
+    }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      s.host_fill[i0] = old.host_fill[order.h[i0]];
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      s.copy_state[i0] = old.copy_state[order.c[i0]];
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      for (int i1 = 0; i1 <= NB - 1; ++i1) {
+        s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
+      }
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      for (int i1 = 0; i1 <= NH - 1; ++i1) {
+        s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
+      }
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      s.executing[i0] = old.executing[order.s[i0]];
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      s.copying[i0] = old.copying[order.c[i0]];
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      s.copy_start[i0] = old.copy_start[order.c[i0]];
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        for (int i2 = 0; i2 <= NB - 1; ++i2) {
+          s.reads[i0][i1][i2] = old.reads[order.s[i0]][order.r[i1]][order.b[i2]];
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        for (int i2 = 0; i2 <= NB - 1; ++i2) {
+          s.writes[i0][i1][i2] = old.writes[order.s[i0]][order.r[i1]][order.b[i2]];
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      s.refs[i0] = old.refs[order.b[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.blocks[i0] = old.blocks[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.capacity[i0] = old.capacity[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.pending[i0] = old.pending[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.sampling[i0] = old.sampling[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.flying[i0] = old.flying[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      s.rows[i0] = old.rows[order.s[i0]];
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      s.copies[i0] = old.copies[order.b[i0]];
+    }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      s.host_copies[i0] = old.host_copies[order.h[i0]];
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.inbound[i0] = old.inbound[order.r[i0]];
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      s.arriving[i0] = old.arriving[order.r[i0]];
+    }
+  }
+
+  struct Signatures {
+    std::array<std::uint64_t, NR> r{};
+    std::array<std::uint64_t, NB> b{};
+    std::array<std::uint64_t, NS> s{};
+    std::array<std::uint64_t, NH> h{};
+    std::array<std::uint64_t, NC> c{};
+  };
+  static std::uint64_t mix(std::uint64_t x) {
+    x = (x ^ (x >> 32)) * 0xd6e8feb86659fd93ULL;
+    return x ^ (x >> 32);
+  }
+  // What the state says about each individual alone.
+  static void own(const State& s, Signatures& of) {
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.request_state[i0]) * 0xb9c9fd8836464c89ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.arrival[i0]) * 0x2ba137ba3df58ba7ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.prompt[i0]) * 0xcf07194ee232eb53ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.limit[i0]) * 0x55ea09e5715d0a8dULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.known[i0]) * 0x7117fff2d0fd2945ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.planned[i0]) * 0x9b0f1b10aff55229ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.computed[i0]) * 0x5aa562409c66b3b3ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.pruned[i0]) * 0x0fedead8d392392fULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.last_step[i0]) * 0x0e09ea66641e0949ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.blocks[i0]) * 0x2a12da17d27cd05bULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.capacity[i0]) * 0xec21b3b973a3a0e7ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.pending[i0]) * 0x62a2fed3d6e08c45ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.sampling[i0]) * 0x52630e4131f9862fULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.flying[i0]) * 0xa1f95e4f6e5e4d17ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.inbound[i0]) * 0xd62c9039203ee5a3ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.arriving[i0]) * 0xe1c15c39e693e3ddULL;
+    }
+    for (auto& x : of.r) x = mix(x);
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.block_state[i0]) * 0xba86add16ff41f2dULL;
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.position[i0]) * 0x5a452459503be70dULL;
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.fill[i0]) * 0xdcd32479a72e55b3ULL;
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.stamp[i0]) * 0xe0afcdbf6ad4adf5ULL;
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.refs[i0]) * 0xe812cd2db8f94909ULL;
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.copies[i0]) * 0xc62d18434681f20fULL;
+    }
+    for (auto& x : of.b) x = mix(x);
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      of.s[i0] += static_cast<std::uint8_t>(s.step_state[i0]) * 0x36586c0ab7bf5e07ULL;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      of.s[i0] += static_cast<std::uint8_t>(s.number[i0]) * 0x12886f9d00055adfULL;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      of.s[i0] += static_cast<std::uint8_t>(s.executing[i0]) * 0x4d27f25c0e9ca9bdULL;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      of.s[i0] += static_cast<std::uint8_t>(s.rows[i0]) * 0xbc51e9e65d79e1c9ULL;
+    }
+    for (auto& x : of.s) x = mix(x);
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      of.h[i0] += static_cast<std::uint8_t>(s.host_state[i0]) * 0x3124f9edeb1d8117ULL;
+    }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      of.h[i0] += static_cast<std::uint8_t>(s.host_position[i0]) * 0xaedbbcf5adde6557ULL;
+    }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      of.h[i0] += static_cast<std::uint8_t>(s.host_fill[i0]) * 0x9214259e7687b581ULL;
+    }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      of.h[i0] += static_cast<std::uint8_t>(s.host_copies[i0]) * 0x3963ba94b033a3b3ULL;
+    }
+    for (auto& x : of.h) x = mix(x);
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.copy_state[i0]) * 0x65c1de681718d331ULL;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.copy_tokens[i0]) * 0xcfec592a01d49aa3ULL;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.copying[i0]) * 0x20a184a438e20d13ULL;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.copy_start[i0]) * 0x219adf2005c65bfbULL;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.copy_blocks[i0]) * 0xb1ec06bd9741d88dULL;
+    }
+    for (auto& x : of.c) x = mix(x);
+  }
+
+  // What it says about each together with others; 0 where there are none.
+  static void related(const State& s, const Signatures& of, Signatures& add) {
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      for (int i1 = 0; i1 <= NB - 1; ++i1) {
+        if (s.holds[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.holds[i0][i1]) * 0x3b97260d76d3d7dfULL + of.r[i0] * 0x10e85b23cfb41053ULL + of.b[i1] * 0x0a7c44112837785bULL;
+          add.r[i0] += mix(term + 1);
+          add.b[i1] += mix(term + 2);
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        if (s.in_step[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.in_step[i0][i1]) * 0xfd5999fdfe25e6c3ULL + of.s[i0] * 0x40587bf630575c07ULL + of.r[i1] * 0xe8b22f49ec80cba7ULL;
+          add.s[i0] += mix(term + 1);
+          add.r[i1] += mix(term + 2);
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        if (s.row_tokens[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.row_tokens[i0][i1]) * 0x093ea0e2f50779e1ULL + of.s[i0] * 0x580b5ce4220bbc41ULL + of.r[i1] * 0x8265cccc176c2803ULL;
+          add.s[i0] += mix(term + 1);
+          add.r[i1] += mix(term + 2);
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        if (s.row_outputs[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.row_outputs[i0][i1]) * 0x17090b475b5596b1ULL + of.s[i0] * 0x2b2b3d1152969c77ULL + of.r[i1] * 0x562ae09111cb3bc9ULL;
+          add.s[i0] += mix(term + 1);
+          add.r[i1] += mix(term + 2);
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      for (int i1 = 0; i1 <= NB - 1; ++i1) {
+        if (s.block_of[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.block_of[i0][i1]) * 0x1390507cbf6568e5ULL + of.c[i0] * 0x64317e5dd3cc9961ULL + of.b[i1] * 0xafa8ff2ea21153e7ULL;
+          add.c[i0] += mix(term + 1);
+          add.b[i1] += mix(term + 2);
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      for (int i1 = 0; i1 <= NH - 1; ++i1) {
+        if (s.host_of[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.host_of[i0][i1]) * 0xb069e2c2ac9cbe0bULL + of.c[i0] * 0xf0d968e7c62f9257ULL + of.h[i1] * 0xbc93b41c27187211ULL;
+          add.c[i0] += mix(term + 1);
+          add.h[i1] += mix(term + 2);
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        if (s.request_of[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.request_of[i0][i1]) * 0x17c10c7d56871703ULL + of.c[i0] * 0x8c92bf8401da44f3ULL + of.r[i1] * 0xeb75918c44af6321ULL;
+          add.c[i0] += mix(term + 1);
+          add.r[i1] += mix(term + 2);
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        if (s.row_start[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.row_start[i0][i1]) * 0x6b6660d240325c1fULL + of.s[i0] * 0xefbe925c4e08e9b5ULL + of.r[i1] * 0xbbbb658ee8eb5ca3ULL;
+          add.s[i0] += mix(term + 1);
+          add.r[i1] += mix(term + 2);
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        for (int i2 = 0; i2 <= NB - 1; ++i2) {
+          if (s.reads[i0][i1][i2] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.reads[i0][i1][i2]) * 0x3566cf23ecb6f833ULL + of.s[i0] * 0xd404680723d6da87ULL + of.r[i1] * 0x270a95c77c765e25ULL + of.b[i2] * 0xb169d3be1104d5c9ULL;
+            add.s[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+            add.b[i2] += mix(term + 3);
+          }
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        for (int i2 = 0; i2 <= NB - 1; ++i2) {
+          if (s.writes[i0][i1][i2] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.writes[i0][i1][i2]) * 0x531995e8b52db463ULL + of.s[i0] * 0x75544a195d8d0ce7ULL + of.r[i1] * 0x625a9c1b66500d57ULL + of.b[i2] * 0x9c7a7f1425365d43ULL;
+            add.s[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+            add.b[i2] += mix(term + 3);
+          }
+        }
+      }
+    }
+  }
+
+  template <std::size_t N>
+  static bool alike(const std::array<std::uint64_t, N>& of) {
+    for (std::size_t i = 0; i < N; ++i) {
+      for (std::size_t j = i + 1; j < N; ++j) {
+        if (of[i] == of[j]) return true;
+      }
+    }
+    return false;
+  }
+  // Whether two that have something to do with others are alike.
+  template <std::size_t N>
+  static bool alike(const std::array<std::uint64_t, N>& of, const std::array<std::uint64_t, N>& add) {
+    for (std::size_t i = 0; i < N; ++i) {
+      for (std::size_t j = i + 1; j < N; ++j) {
+        if (of[i] == of[j] && add[i] != 0) return true;
+      }
+    }
+    return false;
+  }
+  template <std::size_t N>
+  static bool sort_by(const std::array<std::uint64_t, N>& of, std::array<std::int8_t, N>& order) {
+    bool changed = false;
+    for (std::size_t i = 1; i < N; ++i) {
+      for (std::size_t j = i; j > 0 && of[order[j - 1]] > of[order[j]]; --j) {
+        std::swap(order[j - 1], order[j]);
+        changed = true;
+      }
+    }
+    return changed;
+  }
+  // Tells individuals apart by whom they have to do with.
+  static Signatures refine(const State& s, Signatures& of) {
+    Signatures add;
+    related(s, of, add);
+    for (std::size_t i = 0; i < of.r.size(); ++i) of.r[i] = mix(of.r[i] + add.r[i]);
+    for (std::size_t i = 0; i < of.b.size(); ++i) of.b[i] = mix(of.b[i] + add.b[i]);
+    for (std::size_t i = 0; i < of.s.size(); ++i) of.s[i] = mix(of.s[i] + add.s[i]);
+    for (std::size_t i = 0; i < of.h.size(); ++i) of.h[i] = mix(of.h[i] + add.h[i]);
+    for (std::size_t i = 0; i < of.c.size(); ++i) of.c[i] = mix(of.c[i] + add.c[i]);
+    return add;
+  }
+  // Renames individuals so that states that differ in names only become the same, and says how.
+  static Order canonicalise(State& s) {
+    Signatures of;
+    own(s, of);
+    if (alike(of.r) || alike(of.b) || alike(of.s) || alike(of.h) || alike(of.c)) {
+      Signatures add = refine(s, of);
+      if (alike(of.r, add.r) || alike(of.b, add.b) || alike(of.s, add.s) || alike(of.h, add.h) || alike(of.c, add.c)) {
+        add = refine(s, of);
+        if (alike(of.r, add.r) || alike(of.b, add.b) || alike(of.s, add.s) || alike(of.h, add.h) || alike(of.c, add.c)) {
+          if (alike(of.r)) {
+            for (std::size_t i = 0; i < of.r.size(); ++i) {
+              for (std::size_t j = 0; j < i; ++j) {
+                if (of.r[i] == of.r[j]) {
+                  of.r[i] = mix(of.r[i] + 1);
+                  j = 0;
+                }
+              }
+            }
+            refine(s, of);
+          }
+          if (alike(of.b)) {
+            for (std::size_t i = 0; i < of.b.size(); ++i) {
+              for (std::size_t j = 0; j < i; ++j) {
+                if (of.b[i] == of.b[j]) {
+                  of.b[i] = mix(of.b[i] + 1);
+                  j = 0;
+                }
+              }
+            }
+            refine(s, of);
+          }
+          if (alike(of.s)) {
+            for (std::size_t i = 0; i < of.s.size(); ++i) {
+              for (std::size_t j = 0; j < i; ++j) {
+                if (of.s[i] == of.s[j]) {
+                  of.s[i] = mix(of.s[i] + 1);
+                  j = 0;
+                }
+              }
+            }
+            refine(s, of);
+          }
+          if (alike(of.h)) {
+            for (std::size_t i = 0; i < of.h.size(); ++i) {
+              for (std::size_t j = 0; j < i; ++j) {
+                if (of.h[i] == of.h[j]) {
+                  of.h[i] = mix(of.h[i] + 1);
+                  j = 0;
+                }
+              }
+            }
+            refine(s, of);
+          }
+          if (alike(of.c)) {
+            for (std::size_t i = 0; i < of.c.size(); ++i) {
+              for (std::size_t j = 0; j < i; ++j) {
+                if (of.c[i] == of.c[j]) {
+                  of.c[i] = mix(of.c[i] + 1);
+                  j = 0;
+                }
+              }
+            }
+            refine(s, of);
+          }
+        }
+      }
+    }
+    Order order;
+    bool changed = false;
+    changed = sort_by(of.r, order.r) || changed;
+    changed = sort_by(of.b, order.b) || changed;
+    changed = sort_by(of.s, order.s) || changed;
+    changed = sort_by(of.h, order.h) || changed;
+    changed = sort_by(of.c, order.c) || changed;
+    if (changed) rename(s, order);
+    return order;
+  }
+
 };
 
 }  // namespace tokenspeed::explorer

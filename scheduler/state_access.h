@@ -1,0 +1,42 @@
+// How `tokenspeed verify --lockstep` reaches the state of the machine that serves: a table of functions, since the
+// explorer is another extension module. Nothing else may use it: `restore` writes any state, reachable or not.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+namespace tokenspeed {
+
+// One transition with arguments, and what the specification answers: the number of the first false guard, 0 for none.
+struct Proposal {
+    std::uint8_t transition;
+    std::array<std::int8_t, 4> arguments;
+    bool explored;  // whether the state that it leads to belongs to the instance (the machine does not look at it)
+    std::uint16_t guard;
+};
+
+// States are given as one byte for each value, in the order of spec/layout.py.
+struct StateAccess {
+    const char* spec_hash;
+    std::uint16_t bad_index;  // the number of the answer that an argument names nobody
+
+    // A machine in its initial state; constants and population are in the order of the specification.
+    void* (*create)(const std::int64_t* constants, const std::int32_t* population);
+    void (*destroy)(void* machine);
+    void (*restore)(void* machine, const std::int8_t* state);
+    // The first value that differs from the state, or -1; `slots` if the tables hold something else besides.
+    std::int32_t (*difference)(const void* machine, const std::int8_t* state);
+    // Makes proposals until one is accepted or answered otherwise than it says; returns its number (count if there is
+    // none) and stores what was answered.
+    std::size_t (*propose)(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer);
+};
+
+// The name under which `_core.STATE_ACCESS` holds the table.
+inline constexpr const char* kStateAccessName = "tokenspeed.state_access";
+
+#if !TOKENSPEED_CHECKED
+extern const StateAccess kStateAccess;
+#endif
+
+}  // namespace tokenspeed

@@ -1,0 +1,97 @@
+"""`tokenspeed verify --lockstep`: the compiled scheduler against the specification, in every state of small instances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from .cpp import guard_labels
+from .explore import available_cores
+from .instances import LOCK_STEP, Instance
+from .lockstep import LockStep, LockStepReport
+from .machines import SPEC
+
+SHOWN = 5
+"""How many disagreements are printed for each instance."""
+
+
+def run_lockstep(
+    machine: object, states: int, json_output: bool, console: Console, instances: Sequence[Instance] = LOCK_STEP
+) -> int:
+    """Compare `states` states of each instance (all, where there are fewer). Returns the exit status.
+
+    `machine`: `scheduler.STATE_ACCESS` of the scheduler that is held to the specification.
+    """
+    reports = [LockStep(SPEC, instance, machine).run(states, available_cores()) for instance in instances]
+    agrees = all(r.agrees for r in reports)
+    if json_output:
+        print(json.dumps(as_json(reports), indent=2))
+    else:
+        _print(reports, console)
+    return 0 if agrees else 1
+
+
+def as_json(reports: Sequence[LockStepReport]) -> dict[str, Any]:
+    """The reports as JSON values, with what none of them saw."""
+    return {
+        "spec": SPEC.digest(), "cores": available_cores(), "agrees": all(r.agrees for r in reports),
+        "states": sum(r.states for r in reports), "untaken": untaken(reports), "never_refusing": never_refusing(reports),
+        "instances": [
+            {
+                "instance": str(r.instance), "population": r.instance.population, "constants": r.instance.constants,
+                "states": r.states, "complete": r.complete, "depth": r.depth, "accepted": r.accepted,
+                "refused": r.refused, "violated": r.violated, "seconds": round(r.seconds, 2),
+                "states_per_second": round(r.states / r.seconds), "sampled_with_interpreter": r.sampled,
+                "disagreements": [str(d) for d in r.disagreements],
+            }
+            for r in reports
+        ],
+    }  # fmt: skip
+
+
+def untaken(reports: Sequence[LockStepReport]) -> list[str]:
+    """Transitions that were accepted in no state that was compared."""
+    return [name for name in SPEC.transitions if not any(name in r.taken for r in reports)]
+
+
+def never_refusing(reports: Sequence[LockStepReport]) -> list[str]:
+    """Guards that were not seen to be the first false one (those over ghosts cannot be)."""
+    return [label for label in guard_labels(SPEC) if not any(label in r.refusing for r in reports)]
+
+
+def _print(reports: Sequence[LockStepReport], console: Console) -> None:
+    title = "The compiled scheduler, held to the specification state by state"
+    table = Table(title=title, title_justify="left")
+    table.add_column("instance")
+    for column in ("states", "accepted", "refused", "states/s", "interpreter", "divergences"):
+        table.add_column(column, justify="right")
+    for r in reports:
+        rate = f"{r.states / r.seconds:,.0f}"
+        wrong = f"[red]{len(r.disagreements)}[/red]" if r.disagreements else "0"
+        name = f"{r.instance}\n[dim]{'complete' if r.complete else 'the nearest to the start'}, depth {r.depth}[/dim]"
+        table.add_row(name, f"{r.states:,}", f"{r.accepted:,}", f"{r.refused:,}", rate, f"{r.sampled}", wrong)
+    console.print(table)
+    for r in reports:
+        if r.violated:
+            console.print(f"[red]VIOLATED[/red] {r.violated} in an instance of {r.instance}")
+        for d in r.disagreements[:SHOWN]:
+            console.print(f"[red]DIVERGES[/red] {d}")
+    console.print(
+        f"{sum(r.states for r in reports):,} states, {sum(r.accepted for r in reports):,} transitions with equal results, "
+        f"{sum(r.refused for r in reports):,} refusals for the same reason; {available_cores()} cores."
+    )
+    taken = len(SPEC.transitions) - len(untaken(reports))
+    refusing = len(guard_labels(SPEC)) - len(never_refusing(reports))
+    console.print(
+        f"{taken} of {len(SPEC.transitions)} transitions were accepted somewhere, {refusing} of "
+        f"{len(guard_labels(SPEC))} guards were seen to refuse."
+    )
+    verdict = "[green]No divergence.[/green]" if all(r.agrees for r in reports) else "[red]Not the same.[/red]"
+    console.print(verdict)
+
+
+__all__ = ["as_json", "run_lockstep"]
