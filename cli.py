@@ -78,14 +78,28 @@ def version() -> None:
 )
 @click.option("--solver", type=click.Choice(["z3", "cvc5"]), default="z3", help="Who decides the obligations.")
 @click.option("--mutants", is_flag=True, help="Change every guard and effect a little and count what is noticed.")
+@click.option(
+    "--binary",
+    is_flag=False,
+    flag_value="installed",
+    metavar="[PATH]",
+    help="Check that the compiled scheduler (or the one at PATH) is what the specification says.",
+)
 def verify(
-    json_output: bool, drop: str | None, diagram: Path | None, smtlib: Path | None, solver: str, mutants: bool
+    json_output: bool,
+    drop: str | None,
+    diagram: Path | None,
+    smtlib: Path | None,
+    solver: str,
+    mutants: bool,
+    binary: str | None,
 ) -> None:
     """Prove the scheduler's specification for any number of requests, blocks and steps.
 
     The exit status is 0 only if every property holds.
     """
     others: dict[str, object] = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--mutants": mutants or None}
+    others["--binary"] = binary
     others["--solver"] = None if solver == "z3" else solver
     given = [name for name, value in others.items() if value is not None]
     if len(given) > 1:
@@ -93,7 +107,7 @@ def verify(
     with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):
         from .spec.command import run_verify
 
-        status = run_verify(json_output, drop, diagram, smtlib, solver, mutants)
+        status = run_verify(json_output, drop, diagram, smtlib, solver, mutants, binary)
     sys.exit(status)
 
 
