@@ -84,13 +84,17 @@ def ask_binary(path: Path) -> dict[str, Any]:
     """What the binary says about itself, asked in a process of its own. Raises BinaryError."""
     if not path.is_file():
         raise BinaryError(f"{path} is no file; give the extension module _core*.so, or nothing for the installed one")
-    probe = subprocess.run([sys.executable, "-c", _PROBE, str(path.resolve())], capture_output=True, text=True, check=False)
+    probe = subprocess.run(
+        [sys.executable, "-c", _PROBE, str(path.resolve())], capture_output=True, text=True, check=False
+    )
     if probe.returncode != 0:
         last = (probe.stderr.strip().splitlines() or [f"exit status {probe.returncode}"])[-1]
         raise BinaryError(f"{path} cannot be loaded by {sys.executable}: {last}; build it with: make setup")
     answer: dict[str, Any] = json.loads(probe.stdout)
     if not isinstance(answer["SPEC_HASH"], str):
-        raise BinaryError(f"{path} carries no SPEC_HASH, so it is no scheduler of this project; build one with: make setup")
+        raise BinaryError(
+            f"{path} carries no SPEC_HASH, so it is no scheduler of this project; build one with: make setup"
+        )
     return answer
 
 
@@ -106,11 +110,18 @@ def check_binary(spec: Spec, answer: dict[str, Any], folder: Path = SCHEDULER) -
         what = f"{missing.filename} is not beside the binary; run this in a clone of the repository"
         return [*checks, Check("generated sources", None, f"not checked: {what}")]
     if answer["SOURCE_HASH"] is None:
-        found = "the binary does not say which sources it was compiled from; rebuild it with: make setup"
-        checks.append(Check("generated sources", False, found))
+        unknown = "the binary does not say which sources it was compiled from; rebuild it with: make setup"
+        checks.append(Check("generated sources", False, unknown))
     else:
-        found = _same("generated sources", answer["SOURCE_HASH"], source_hash(folder), "the binary", f"{folder.name}/generated")
-        checks.append(found)
+        checks.append(
+            _same(
+                "generated sources",
+                answer["SOURCE_HASH"],
+                source_hash(folder),
+                "the binary",
+                f"{folder.name}/generated",
+            )
+        )
     return [*checks, _translation(spec, sources), _bounds(spec), _writers(spec, sources, folder)]
 
 
@@ -175,12 +186,18 @@ def run_binary(path: str, json_output: bool, console: Console) -> int:
     good = all(c.good is not False for c in checks)
     if json_output:
         shown = [{"what": c.what, "good": c.good, "found": c.found, "details": c.details} for c in checks]
-        print(json.dumps({"binary": str(binary), "checked_build": answer["CHECKED"], "good": good, "checks": shown}, indent=2))
+        print(
+            json.dumps(
+                {"binary": str(binary), "checked_build": answer["CHECKED"], "good": good, "checks": shown}, indent=2
+            )
+        )
         return 0 if good else 1
     build = "checked" if answer["CHECKED"] else "release"
     console.print(f"{binary} ({build} build)", highlight=False, soft_wrap=True)
     for check in checks:
-        verdict = {True: "[green]ok    [/green]", False: "[red]FAILED[/red]", None: "[yellow]-     [/yellow]"}[check.good]
+        verdict = {True: "[green]ok    [/green]", False: "[red]FAILED[/red]", None: "[yellow]-     [/yellow]"}[
+            check.good
+        ]
         console.print(f"{verdict} [bold]{check.what}[/bold]: {check.found}", highlight=False)
         for detail in check.details:
             console.print(f"         {detail}", markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ that a transition makes the newest number greater by at most one, so that 2^62 o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import z3
@@ -16,7 +16,7 @@ import z3
 from .expressions import INT, TICK
 from .language import Spec, Transition, Variable
 from .machines.bounds import bounds_of, constant_bounds, counts_individuals, input_limit, is_clock
-from .prover import Individuals, Prover, Reader
+from .prover import Individuals, Prover
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,13 @@ def _transition(prover: Prover, transition: Transition) -> list[Kept]:
     for v in variables:
         kind = "clock" if is_clock(v) else "number of individuals" if counts_individuals(spec, v) else "bounded"
         low, high = bounds_of(spec, v)
-        limit = newest + 1 if kind == "clock" else high
-        top: Callable[[z3.ExprRef], z3.BoolRef] = (lambda x: x >= low) if kind == "number of individuals" else (lambda x, limit=limit: z3.And(x >= low, x <= limit))
-        claim = z3.And([top(read(v, at)) for at in _places(prover, v, individuals)])
+        claims = []
+        for at in _places(prover, v, individuals):
+            value = read(v, at)
+            claims.append(value >= low)
+            if kind != "number of individuals":
+                claims.append(value <= (newest + 1 if kind == "clock" else high))
+        claim = z3.And(claims)
         results.append(Kept(transition.name, v.name, kind, solver.check(z3.Not(claim)) == z3.unsat))
     return results
 
@@ -96,6 +100,3 @@ def is_limit_of_a_clock(transition: Transition, parameter: str) -> bool:
     """Whether the parameter becomes the value of a clock: the driver then gives the next number."""
     values = [(e.variable, e.value) for e in transition.effects]
     return any(is_clock(v) and x.op == "param" and x.args[0] == parameter for v, x in values)
-
-
-__all__ = ["Kept", "Reader", "prove_bounds"]

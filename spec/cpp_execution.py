@@ -172,7 +172,9 @@ def _loop(run: Execution, node: Node) -> None:
     met = len(state.obligations)
     key, index, value = _ghost_write(run, node.args[0])
     inside = z3.And([z3.And(x >= 0, x < world.counts[sort]) for x, sort in each])
-    state.obligations[met:] = [Obligation(o.line, o.what, z3.Implies(inside, o.condition)) for o in state.obligations[met:]]
+    state.obligations[met:] = [
+        Obligation(o.line, o.what, z3.Implies(inside, o.condition)) for o in state.obligations[met:]
+    ]
     for name in names:
         del state.locals[name]
     positions = [[i for i, term in enumerate(index) if term.eq(x)] for x, _ in each]

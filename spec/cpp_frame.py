@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .cpp_declarations import Function, Unit
-from .cpp_layout import Finding, Layout, kept_as_id
+from .cpp_layout import Finding, Layout
 from .cpp_parser import Node
 from .language import Variable
 
@@ -73,7 +73,9 @@ class _Frame:
                     self.report(function.line, f"{name} is declared and not defined", self.layout.unit.file)
             elif name not in known and not function.const:
                 self.report(function.line, f"{name} may change the state and is no transition", self.layout.unit.file)
-            elif function.body is not None and function.returns.endswith(("&", "*")) and function.returns[:6] != "const ":
+            elif (
+                function.body is not None and function.returns.endswith(("&", "*")) and function.returns[:6] != "const "
+            ):
                 self.report(function.line, f"{name} lets others write what it returns", self.layout.unit.file)
         recheck = defined.get("recheck")
         if recheck is not None and str(recheck.body) != "(block )":
@@ -83,13 +85,13 @@ class _Frame:
     def members(self) -> None:
         """The state is private; the readers of whole members return those."""
         state = {p.member for p in self.layout.places.values()} | {"limits_", "ghost_", "taken_", "trace_"}
-        state |= {f"{c.lower()}_" for c in self.spec.constants}
         for name, found in self.machine.fields.items():
             if name not in state:
                 self.report(found.line, f"nothing is known about the member {name}", self.layout.unit.file)
             elif not found.private:
                 self.report(found.line, f"{name} is not private", self.layout.unit.file)
         kept = {"taken_": "std::array<std::uint64_t, kTransitions>", "trace_": "std::vector<TraceEvent>*"}
+        kept["limits_"] = "Limits"
         for name, type_ in kept.items():
             if name not in self.machine.fields or self.machine.fields[name].type != type_:
                 self.report(self.machine.line, f"there is no member {name} of type {type_}", self.layout.unit.file)
@@ -107,7 +109,7 @@ class _Frame:
         seen = set()
         for name, place in self.layout.places.items():
             variable = self.spec.variables[name]
-            sorts = [s.name for s in (variable.sorts[:1] if kept_as_id(variable) else variable.sorts)]
+            sorts = [s.name for s in (variable.sorts[:1] if variable.one else variable.sorts)]
             if sorts and place.at is None and place.member not in seen:
                 seen.add(place.member)
                 yield place.member, sorts
@@ -125,28 +127,19 @@ class _Frame:
             self.report(1, "there is no constructor")
             return
         starts = dict(made.starts)
-        sizes: dict[str, str] = {}
         for member, sorts in self.containers():
             if sorts[0] in self.grown:
                 continue
             given = starts.pop(member, ())
             size = str(given[0]) if len(given) == 1 else ""
-            if not size.startswith("(cast std::size_t ") or sizes.setdefault(sorts[0], size) != size:
-                self.report(made.line, f"{member} is not given the number of {sorts[0]} records")
-        for sort, size in sizes.items():
-            if list(sizes.values()).count(size) > 1:
-                self.report(made.line, f"the number of {sort} records is also that of another sort")
-            counting = getattr(self.spec, "size", lambda _: None)(sort)
-            if counting is not None and size != f"(cast std::size_t (member (name limits) {counting.lower()}))":
-                self.report(made.line, f"the number of {sort} records is not {counting}")
+            counting = (self.spec.size(sorts[0]) or f"{sorts[0]}_records").lower()
+            if size != f"(cast std::size_t (member (name limits) {counting}))":
+                self.report(made.line, f"{member} is not given {counting}, the number of {sorts[0]} records")
         for member, _ in self.tables():
-            if [str(x) for x in starts.pop(member, ())] not in (["(name page)"], ["(member (name limits) page)"]):
+            if [str(x) for x in starts.pop(member, ())] != ["(member (name limits) page)"]:
                 self.report(made.line, f"{member} is not given the page size")
-        names = {f"{c.lower()}_": c.lower() for c in self.spec.constants}
-        names = {n: c for n, c in names.items() if n in self.machine.fields} or {"limits_": "limits"}
-        for member, source in names.items():
-            if [str(x) for x in starts.pop(member, ())] != [f"(name {source})"]:
-                self.report(made.line, f"{member} does not start as {source}")
+        if [str(x) for x in starts.pop("limits_", ())] != ["(name limits)"]:
+            self.report(made.line, "limits_ does not start as limits")
         for member in starts:
             self.report(made.line, f"{member} starts as something that is not known")
         self.starting_constants(made)
@@ -156,9 +149,7 @@ class _Frame:
         for name, variable in self.spec.variables.items():
             if variable.init.op != "const":
                 continue
-            constant = variable.init.args[0].lower()
-            old = f"{constant}_" in self.machine.fields
-            value = f"(name {constant}_)" if old else f"(member (name limits_) {constant})"
+            value = f"(member (name limits_) {variable.init.args[0].lower()})"
             if not variable.ghost:
                 wanted[f"(do (binary = (member (name globals_) {name}) {value}))"] = name
             elif self.checked:
@@ -215,7 +206,9 @@ class _Frame:
             arguments = []
             for i, p in enumerate(t.parameters):
                 taken = f"(index (name arguments) (number {i}))"
-                arguments.append(f"(cast {self.layout.id_type(p.type)} {taken})" if p.type in self.spec.sorts else taken)
+                arguments.append(
+                    f"(cast {self.layout.id_type(p.type)} {taken})" if p.type in self.spec.sorts else taken
+                )
             wanted.append(f"(return (call (name apply_{t.name}) [{' '.join(arguments)}]))")
         body = apply.body.args
         if len(body) != 2 or body[0].kind != "switch" or str(body[0].args[0]) != "(name transition)":
@@ -245,10 +238,10 @@ class _Frame:
         if place is not None and place.at is not None:
             value = f"(call (name {variable.name}) [{' '.join(f'(name {x})' for x in letters)}])"
         elif place is not None:
-            for letter in letters[:1] if kept_as_id(variable) else letters:
+            for letter in letters[:1] if variable.one else letters:
                 value = f"(index {value} (name {letter}))"
             value = f"(member {value} {place.field})"
-            if kept_as_id(variable):
+            if variable.one:
                 value = f"(binary == {value} (name {letters[1]}))"
         index = " ".join(f"(cast int (name {x}))" for x in letters)
         call = f'(do (call (name visit) [(string "{variable.name}") (braces std::vector<int> [{index}]) '
@@ -256,7 +249,9 @@ class _Frame:
         for sort in reversed(variable.sorts):
             count = f"(call (name {sort.name.lower()}_count) [])"
             head = f"{self.layout.id_type(sort.name)} {sort.letter} (number 0)"
-            text = f"(for {head} (binary < (name {sort.letter}) {count}) (unary ++ (name {sort.letter})) (block {text}))"
+            text = (
+                f"(for {head} (binary < (name {sort.letter}) {count}) (unary ++ (name {sort.letter})) (block {text}))"
+            )
         return text
 
 

@@ -69,12 +69,12 @@ class Layout:
 
     def kept_type(self, variable: Variable) -> str:
         """The C++ type of the field that keeps a variable."""
-        return self.id_type(variable.sorts[1].name) if kept_as_id(variable) else self.value_type(variable.type)
+        return self.id_type(variable.sorts[1].name) if variable.one else self.value_type(variable.type)
 
     def is_relation(self, variable: Variable) -> bool:
         """Kept as a table or an id, and in the checked build as a ghost too."""
         place = self.places.get(variable.name)
-        return kept_as_id(variable) or (place is not None and place.at is not None)
+        return variable.one or (place is not None and place.at is not None)
 
     def enumerator(self, enum: str, name: str) -> int | None:
         """The number of `BlockState::Free`, or None if there is none."""
@@ -90,11 +90,6 @@ class Layout:
         """The relation that a table holds."""
         found = [(self.spec.variables[n], p) for n, p in self.places.items() if p.member == member and p.at is not None]
         return found[0] if found else None
-
-
-def kept_as_id(variable: Variable) -> bool:
-    """Whether a relation has at most one second individual and is kept as its id."""
-    return bool(getattr(variable, "one", False))
 
 
 def guard_enumerator(transition: str, guard: str) -> str:
@@ -115,6 +110,7 @@ def read_layout(spec: Spec, unit: Unit, ids: str) -> Layout:
     _check_tables(layout)
     _find_places(layout)
     _check_initial_values(layout)
+    _check_limits(layout)
     _check_transitions(layout)
     _check_counts(layout)
     return layout
@@ -128,7 +124,9 @@ def _check_ids(layout: Layout, text: str) -> None:
 
 
 def _check_enums(layout: Layout) -> None:
-    expected = {e.name: tuple("".join(w.title() for w in v.split("_")) for v in e.values) for e in layout.spec.enums.values()}
+    expected = {
+        e.name: tuple("".join(w.title() for w in v.split("_")) for v in e.values) for e in layout.spec.enums.values()
+    }
     expected["Transition"] = tuple(layout.spec.transitions)
     guards = [guard_enumerator(t.name, g.name) for t in layout.spec.transitions.values() for g in t.guards]
     expected["Guard"] = ("none", *guards, "bad_index")
@@ -191,7 +189,7 @@ def _find_places(layout: Layout) -> None:
             continue
         place = _place_of(layout, accessor)
         types = tuple(t for t, _ in accessor.parameters)
-        wanted = tuple(layout.id_type(s.name) for s in (variable.sorts[:1] if kept_as_id(variable) else variable.sorts))
+        wanted = tuple(layout.id_type(s.name) for s in (variable.sorts[:1] if variable.one else variable.sorts))
         if types != wanted or not accessor.const or accessor.private:
             layout.report(accessor.line, f"{variable.name} is not a public constant function of {wanted}")
         elif accessor.returns != layout.kept_type(variable):
@@ -238,7 +236,7 @@ def _check_storage(layout: Layout, variable: Variable, place: Place) -> None:
             layout.report(member.line, f"{place.member} is a {member.type}, not BlockTables")
         return
     type_ = member.type
-    for _ in variable.sorts[:1] if kept_as_id(variable) else variable.sorts:
+    for _ in variable.sorts[:1] if variable.one else variable.sorts:
         inner = re.fullmatch(r"std::vector<(.*)>", type_)
         type_ = inner[1] if inner else "?"
     structure = layout.unit.structures.get(type_)
@@ -251,10 +249,7 @@ def _check_initial_values(layout: Layout) -> None:
     """Every field of a record is a variable of the specification and starts as it says (constants: see constructor)."""
     kept = {p.field for p in layout.places.values()}
     for structure in layout.unit.structures.values():
-        if structure is layout.machine:
-            continue
-        if structure.name == "Limits":
-            _check_limits(layout, structure)
+        if structure.name in ("Machine", "Limits"):
             continue
         for name, found in structure.fields.items():
             if name not in kept:
@@ -274,21 +269,27 @@ def _check_initial_values(layout: Layout) -> None:
             layout.report(found.line, f"ghost {name} starts as {variable.init}, but Ghost starts from zero")
 
 
-def _check_limits(layout: Layout, limits: Structure) -> None:
-    """The constants and the numbers of records; every one of them starts small enough to be possible."""
-    for name, (_, low, _) in layout.spec.constants.items():
-        found = limits.fields.get(name.lower())
-        if found is None or found.type != "std::int64_t" or str(found.value) != f"(number {low})":
-            layout.report(limits.line if found is None else found.line, f"Limits does not start {name} at {low}")
-    records = {f"{sort.lower()}_records": layout.id_type(sort) for sort in layout.spec.sorts}
-    for name, found in limits.fields.items():
-        if name.upper() not in layout.spec.constants and records.get(name) != found.type:
-            layout.report(found.line, f"Limits.{name} is no constant of the specification and no number of records")
+def _check_limits(layout: Layout) -> None:
+    """The constants start at their minimum; the other fields are numbers of records; `visit` shows all in order."""
+    limits = layout.unit.structures.get("Limits") or Structure("Limits", layout.machine.line)
+    wanted = {c.lower(): ("std::int64_t", f"(number {low})") for c, (_, low, _) in layout.spec.constants.items()}
+    counted = [s for s in layout.spec.sorts if layout.spec.size(s) is None]
+    grown = {s for s in counted if f"add_{s.lower()}" in layout.machine.functions}
+    wanted |= {f"{s.lower()}_records": (layout.id_type(s), "(number 0)") for s in counted if s not in grown}
+    for name in wanted.keys() | limits.fields.keys():
+        found = limits.fields.get(name)
+        if found is None or (found.type, str(found.value)) != wanted.get(name):
+            line = limits.line if found is None else found.line
+            layout.report(line, f"Limits.{name} is not what the specification's constants and sorts need")
+    visit = limits.functions.get("visit")
+    shown = [f'(do (call (name visit) [(string "{n}") (cast std::int64_t (name {n}))]))' for n in wanted]
+    if visit is None or visit.template != "class Visit" or str(visit.body) != f"(block {' '.join(shown)})":
+        layout.report(limits.line if visit is None else visit.line, "Limits.visit does not show every field once")
 
 
 def start_text(variable: Variable) -> str:
     """What a field starts as; the constructor sets those that start at a constant."""
-    if kept_as_id(variable):
+    if variable.one:
         return "(name kNone)"
     return "(number 0)" if variable.init.op == "const" else initial_text(variable.init)
 

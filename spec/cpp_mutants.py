@@ -87,7 +87,7 @@ def changes(layout: Layout, text: str) -> Iterator[Damage]:
 
 def _fields_of_one_type(layout: Layout) -> dict[str, str]:
     """Field -> the next field of the same record that has the same type."""
-    found = {}
+    found: dict[str, str] = {}
     for structure in layout.unit.structures.values():
         if structure is layout.machine:
             continue
@@ -228,7 +228,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     counts = table(results)
     left = [(d, v) for d, v in results if v not in NOTICED]
     if options.json:
-        print(json.dumps({"spec": SPEC.digest(), "counts": counts, "not noticed": [f"{v}: {d}" for d, v in left]}, indent=2))
+        print(
+            json.dumps(
+                {"spec": SPEC.digest(), "counts": counts, "not noticed": [f"{v}: {d}" for d, v in left]}, indent=2
+            )
+        )
     else:
         columns = [*NOTICED, SAME, MISSED]
         print(f"{'':26}" + "".join(f"{c:>{len(c) + 2}}" for c in columns))
@@ -238,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{verdict}: {damage}")
         caught = sum(v in NOTICED for _, v in results)
         same = sum(v == SAME for _, v in results)
-        print(f"{len(results)} damaged texts: {caught} noticed, {same} proved to do the same, {len(results) - caught - same} missed.")
+        missed = len(results) - caught - same
+        print(f"{len(results)} damaged texts: {caught} noticed, {same} proved to do the same, {missed} missed.")
     return int(any(v == MISSED for _, v in results))
 
 

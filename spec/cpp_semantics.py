@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import z3
 
-from .cpp_layout import Layout, kept_as_id
+from .cpp_layout import Layout
 from .cpp_parser import Node
 from .cpp_tokens import CppError
 from .expressions import BOOL, INT, TICK, Expr
@@ -54,6 +54,7 @@ class World:
     def __init__(self, layout: Layout) -> None:
         self.layout, self.spec = layout, layout.spec
         self.context = z3.Context()
+        self.true = z3.BoolVal(True, self.context)
         self.functions = {
             v.name: z3.Function(v.name, *[self.bits(32)] * len(stored_sorts(v)), self.stored(v))
             for v in self.spec.variables.values()
@@ -78,7 +79,7 @@ class World:
 
     def stored(self, variable: Variable) -> z3.SortRef:
         """The z3 sort of what is kept for a variable."""
-        return self.bits(32) if kept_as_id(variable) else self.sort(variable.type)
+        return self.bits(32) if variable.one else self.sort(variable.type)
 
     def within(self, term: z3.ExprRef, low: int, high: int) -> None:
         """Assume the bounds of a term (signed)."""
@@ -93,7 +94,7 @@ class World:
 
     def before(self, variable: Variable, index: Sequence[z3.ExprRef]) -> z3.ExprRef:
         """The variable in the state before; its declared bounds are assumed."""
-        if kept_as_id(variable):
+        if variable.one:
             return self.functions[variable.name](index[0]) == index[1]
         term = self.functions[variable.name](*index)
         if variable.type in (INT, TICK):
@@ -151,12 +152,12 @@ def exact(operation: str, a: z3.ExprRef, b: z3.ExprRef) -> z3.BoolRef:
 
 def stored_sorts(variable: Variable) -> tuple[Sort, ...]:
     """The individuals that index what is kept: of a relation with one second individual, the first."""
-    return variable.sorts[:1] if kept_as_id(variable) else variable.sorts
+    return variable.sorts[:1] if variable.one else variable.sorts
 
 
 def same_place(place: Sequence[z3.ExprRef]) -> Callable[[Sequence[z3.ExprRef]], z3.BoolRef]:
     """Whether an index is this one."""
-    return lambda index: z3.And(True, *[x == y for x, y in zip(place, index, strict=True)]) if place else True
+    return lambda index: z3.And([x == y for x, y in zip(place, index, strict=True)]) if place else True
 
 
 @dataclass
@@ -175,13 +176,13 @@ class State:
 
     def read(self, variable: Variable, index: Sequence[z3.ExprRef], key: str = "") -> z3.ExprRef:
         """The variable now: the last assignment to that place, or its value before. `key`: see `assign`."""
-        if kept_as_id(variable) and not key:
+        if variable.one and not key:
             return self.kept(variable, index[:1]) == index[1]
         return self.after(key or variable.name, index, self.world.before(variable, index))
 
     def kept(self, variable: Variable, index: Sequence[z3.ExprRef]) -> z3.ExprRef:
         """What is kept at a place now: the value, or for a relation with one second individual its id."""
-        if not kept_as_id(variable):
+        if not variable.one:
             return self.read(variable, index)
         return self.after(variable.name, index, self.world.functions[variable.name](*index))
 
@@ -223,7 +224,7 @@ class State:
 
     def type_of(self, variable: Variable) -> str:
         """The C++ type of what is kept for a variable."""
-        return ID if kept_as_id(variable) else self.value_type(variable)
+        return ID if variable.one else self.value_type(variable)
 
     def value_type(self, variable: Variable) -> str:
         """The C++ type of a variable's value."""
@@ -236,9 +237,6 @@ class State:
             return Value("bool", z3.BoolVal(name == "true", self.world.context))
         if name in self.locals:
             return self.locals[name]
-        for constant, term in self.world.constants.items():
-            if name == f"{constant.lower()}_" and name in self.world.layout.machine.fields:
-                return Value(LONG, term)
         if name == "kNone" and self.world.layout.none == -1:
             return Value(ID, z3.BitVecVal(-1, 32, self.world.context))
         enum, _, value = name.partition("::")
@@ -270,7 +268,9 @@ class State:
             if value.type != ID:
                 raise self.error(index, f"{index} is no id")
             inside = z3.And(value.term >= 0, value.term < self.world.counts[sort.name])
-            self.obligations.append(Obligation(node.line, f"{variable.name} is indexed within its {sort.name}s", inside))
+            self.obligations.append(
+                Obligation(node.line, f"{variable.name} is indexed within its {sort.name}s", inside)
+            )
             found.append(value.term)
         return found
 
@@ -282,12 +282,14 @@ class State:
                 if function.args[0] == f"{sort.lower()}_count" and not arguments:
                     return Value(ID, count)
             variable = self.world.spec.variables.get(function.args[0])
-            if variable is not None and variable.name in self.world.layout.places and not kept_as_id(variable):
+            if variable is not None and variable.name in self.world.layout.places and not variable.one:
                 index = self.ids(node, variable, arguments, variable.sorts)
                 return Value(self.type_of(variable), self.read(variable, index))
         if function.kind == "member" and function.args[1] == "get" and len(arguments) == 1:
             variable = self.ghost(function.args[0])
-            index = self.ids(node, variable, arguments[0].args[1] if arguments[0].kind == "braces" else (), variable.sorts)
+            index = self.ids(
+                node, variable, arguments[0].args[1] if arguments[0].kind == "braces" else (), variable.sorts
+            )
             return Value(self.value_type(variable), self.read(variable, index, f"ghost_.{variable.name}"))
         raise self.error(node, f"unknown call {function}")
 
@@ -369,4 +371,3 @@ class State:
         if value.type != type_:
             raise self.error(node, f"{node} is a {value.type} and is stored as a {type_}")
         return value.term
-

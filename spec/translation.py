@@ -22,13 +22,24 @@ from . import counting
 from .cpp_declarations import Unit, read_unit
 from .cpp_execution import Execution, execute
 from .cpp_frame import check_frame
-from .cpp_layout import Finding, Layout, guard_enumerator, kept_as_id, missing_ghosts, parameters_of, read_layout
-from .cpp_semantics import Obligation, World
+from .cpp_layout import Finding, Layout, guard_enumerator, missing_ghosts, parameters_of, read_layout
+from .cpp_semantics import ID, Obligation, Value, World
 from .cpp_tokens import CppError
 from .expressions import Expr, variables_read
 from .language import Effect, Parameter, Spec, Transition, Variable
 
 TIMEOUT_MS = 20_000
+CLAIMS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One thing to prove about a line; `failure` says what is wrong if it is false."""
+
+    line: int
+    kind: str
+    failure: str
+    holds: z3.BoolRef
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,7 @@ class _Comparison:
         self.result, self.line, self.spec = result, line, world.spec
         self.names = {p.name: world.parameter(p.name, p.type) for p in transition.parameters}
         self.obligations: list[Obligation] = []
-        self.claims: list[tuple[int, str, str, z3.BoolRef]] = []
+        self.claims: list[Claim] = []
 
     def report(self, line: int, what: str, by: str) -> None:
         self.result.findings.append(Finding(self.run.state.file, line, f"{self.transition.name}: {what}", by))
@@ -127,13 +138,14 @@ class _Comparison:
             return
         for refusal, guard in zip(self.refusals, self.guards, strict=True):
             wanted = self.world.evaluate(guard.condition, self.names, self.obligations)
-            self.claims.append((refusal.line, "guards", f"guard {guard.name!r} means something else", refusal.allowed == wanted))
+            what = f"guard {guard.name!r} means something else"
+            self.claims.append(Claim(refusal.line, "guards", what, refusal.allowed == wanted))
         self.effects()
         obligations = [*self.obligations, *self.run.state.obligations]
         kinds = {"is indexed within its": "indices in range"}
         for o in obligations:
             kind = next((k for words, k in kinds.items() if words in o.what), "operations that do not wrap")
-            self.claims.append((o.line or self.line, kind, f"not proved: {o.what}", o.condition))
+            self.claims.append(Claim(o.line or self.line, kind, f"not proved: {o.what}", o.condition))
         self.decide()
 
     # What is compared.
@@ -141,9 +153,7 @@ class _Comparison:
     def same_refusals(self) -> bool:
         """The same guards in the same order; the first refuses ids out of range."""
         ghost = {v.name for v in self.spec.variables.values() if v.ghost}
-        self.guards = [
-            g for g in self.transition.guards if self.checked or not variables_read(g.condition) & ghost
-        ]
+        self.guards = [g for g in self.transition.guards if self.checked or not variables_read(g.condition) & ghost]
         bounded = [p for p in self.transition.parameters if p.type in self.spec.sorts]
         expected = ["bad_index"] * bool(bounded) + [guard_enumerator(self.transition.name, g.name) for g in self.guards]
         found = [r.name for r in self.run.refusals]
@@ -155,18 +165,18 @@ class _Comparison:
                 return False
         self.refusals = self.run.refusals[bool(bounded) :]
         if bounded:
-            inside = self.inside()
             first = self.run.refusals[0]
-            self.claims.append((first.line, "id ranges", "refuses other ids than those out of range", first.allowed == inside))
+            what = "refuses other ids than those out of range"
+            self.claims.append(Claim(first.line, "id ranges", what, first.allowed == self.inside()))
         return True
 
     def inside(self) -> z3.BoolRef:
         """All ids among the parameters are those of records."""
-        return z3.And(
-            True,
-            z3.BoolVal(True, self.world.context),
-            *[self.in_range(self.names[p.name], p.type) for p in self.transition.parameters if p.type in self.spec.sorts],
-        )
+        ids = [p for p in self.transition.parameters if p.type in self.spec.sorts]
+        return z3.And([self.world.true, *[self.in_range(self.names[p.name], p.type) for p in ids]])
+
+    def implies(self, conditions: list[z3.BoolRef], conclusion: z3.BoolRef) -> z3.BoolRef:
+        return z3.Implies(z3.And(conditions), conclusion) if conditions else conclusion
 
     def in_range(self, term: z3.ExprRef, sort: str) -> z3.BoolRef:
         return z3.And(term >= 0, term < self.world.counts[sort])
@@ -192,8 +202,8 @@ class _Comparison:
                 what = f"{key} is not what the effects of {self.transition.name} give"
                 if key not in state.writes:
                     what = f"{key} is not written"
-                ids = self.one_individual(variable, index) if kept_as_id(variable) else []
-                self.claims.append((self.line, "effects", what, z3.Implies(z3.And(True, *ranges, *ids, z3.BoolVal(True, self.world.context)), found == wanted)))
+                ids = self.one_individual(variable, index) if variable.one and key == variable.name else []
+                self.claims.append(Claim(self.line, "effects", what, self.implies([*ranges, *ids], found == wanted)))
         for line, name, index, at in self.run.tables:
             self.table_position(line, name, index, at)
 
@@ -211,20 +221,22 @@ class _Comparison:
             met: list[Obligation] = []
             new = self.world.evaluate(effect.value, local, met)
             ranges = [self.in_range(x, s.name) for x, s in zip(index, variable.sorts, strict=True)]
-            self.obligations += [Obligation(o.line, o.what, z3.Implies(z3.And(True, *ranges, *here, z3.BoolVal(True, self.world.context)), o.condition)) for o in met]
-            value = z3.If(z3.And(True, *here), new, value) if here else new
+            relevant = [*ranges, *here]
+            self.obligations += [Obligation(o.line, o.what, self.implies(relevant, o.condition)) for o in met]
+            value = z3.If(z3.And(here), new, value) if here else new
         return value
 
     def table_position(self, line: int, name: str, index: list[z3.ExprRef], at: z3.ExprRef) -> None:
         """A table is written at the position where its readers look in the state after."""
         layout, state = self.world.layout, self.run.state
         node = layout.places[name].at
-        locals_ = state.locals
-        state.locals = {n: type(v)("id", x) for (_, n), x, v in zip(layout.accessors[name].parameters, index, [next(iter(locals_.values()))] * len(index), strict=True)}
+        names = [n for _, n in layout.accessors[name].parameters]
+        locals_, state.locals = state.locals, {n: Value(ID, x) for n, x in zip(names, index, strict=True)}
         reader = state.evaluate(node) if node is not None else None
         state.locals = locals_
         if reader is not None:
-            self.claims.append((line, "effects", f"{name} is written where its readers do not look", reader.term == at))
+            what = f"{name} is written where its readers do not look"
+            self.claims.append(Claim(line, "effects", what, reader.term == at))
 
     def one_individual(self, variable: Variable, index: list[z3.ExprRef]) -> list[z3.BoolRef]:
         """Invariants (proved) that say when a relation is empty: a relation kept as an id needs them."""
@@ -245,22 +257,30 @@ class _Comparison:
     # Deciding.
 
     def decide(self) -> None:
-        """One question for all claims; if it has a model, one for each claim."""
+        """A question for a few claims at once; where it has a model, one for each of them."""
+        if not self.claims:
+            return
+        inside = self.inside()
+        claims = [(c, c.holds if c.kind == "id ranges" else z3.Implies(inside, c.holds)) for c in self.claims]
+        for at in range(0, len(claims), CLAIMS_AT_ONCE):
+            some = claims[at : at + CLAIMS_AT_ONCE]
+            if self.refuted([holds for _, holds in some]) == z3.unsat:
+                for claim, _ in some:
+                    self.result.count(claim.kind)
+                continue
+            for claim, holds in some:
+                answer = self.refuted([holds])
+                if answer == z3.unsat:
+                    self.result.count(claim.kind)
+                else:
+                    self.report(claim.line, claim.failure + ("" if answer == z3.sat else " (z3 does not know)"), "z3")
+
+    def refuted(self, claims: list[z3.BoolRef]) -> z3.CheckSatResult:
+        """Whether some state within the bounds makes one of the claims false."""
         solver = z3.SolverFor("QF_UFBV", ctx=self.world.context)
         solver.set("timeout", TIMEOUT_MS)
-        inside = self.inside()
-        guarded = [(line, kind, what, claim if kind == "id ranges" else z3.Implies(inside, claim)) for line, kind, what, claim in self.claims]
         solver.add(*self.world.facts.values())
-        if solver.check(z3.Not(z3.And(True, *[claim for *_, claim in guarded]))) == z3.unsat:
-            for _, kind, _, _ in guarded:
-                self.result.count(kind)
-            return
-        for line, kind, what, claim in guarded:
-            answer = solver.check(z3.Not(claim))
-            if answer == z3.unsat:
-                self.result.count(kind)
-            else:
-                self.report(line, what + ("" if answer == z3.sat else " (z3 does not know)"), "z3")
+        return solver.check(z3.Not(z3.And(claims)))
 
 
 def _choices(parameters: Sequence[Parameter], individuals: dict[str, list[z3.ExprRef]]) -> list[dict[str, z3.ExprRef]]:
