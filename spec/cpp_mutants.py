@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from .cpp_declarations import Unit, read_unit
 from .cpp_frame import check_frame
-from .cpp_layout import Layout
+from .cpp_layout import Layout, read_layout
 from .cpp_parser import show
 from .cpp_tokens import TOKEN, CppError
 from .language import Spec
@@ -138,15 +138,15 @@ class Judge:
         self.spec, self.sources = spec, sources
         self.layouts: dict[bool, Layout] = {}
         self.bodies: dict[bool, dict[str, str]] = {}
+        self.codes: dict[bool, Unit] = {}
         for checked in (False, True):
             layout, code = read(spec, sources, checked)
-            self.layouts[checked], self.bodies[checked] = layout, _bodies(code)
+            self.layouts[checked], self.bodies[checked], self.codes[checked] = layout, _bodies(code), code
 
     def judge(self, damage: Damage) -> str:
         """One of NOTICED, SAME or MISSED."""
         if damage.file == "header":
-            result = validate(self.spec, replace(self.sources, header=damage.text))
-            return result.findings[0].by if result.findings else MISSED
+            return self.judge_header(damage)
         changed = False
         for checked, layout in self.layouts.items():
             try:
@@ -167,6 +167,20 @@ class Judge:
                     if problems:
                         return problems[0].by
         return SAME if changed else MISSED
+
+    def judge_header(self, damage: Damage) -> str:
+        """The same for a damaged machine.h; everything is proved again if its declarations seem right."""
+        for checked, code in self.codes.items():
+            try:
+                header = read_unit(damage.text, "machine.h", checked)
+            except CppError:
+                return "parser"
+            layout = read_layout(self.spec, header, self.sources.ids)
+            found = layout.findings or check_frame(layout, code, checked)
+            if found:
+                return found[0].by
+        result = validate(self.spec, replace(self.sources, header=damage.text))
+        return result.findings[0].by if result.findings else MISSED
 
 
 def _bodies(code: Unit) -> dict[str, str]:
