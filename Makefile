@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-serve demo test checked fuzz parity second-solver lint types imports generated fresh format clean
+.PHONY: help setup setup-serve demo test checked fuzz parity second-solver binary-mutants lint types imports generated fresh format clean
 
 help: ## Explain the targets
 	@echo "Usage: make TARGET"
@@ -102,6 +102,9 @@ parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone
 
 second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on every mutant without a guard or effect
 	@TOKENSPEED_ALL_MUTANTS=1 $(BIN)/python -m pytest tests/spec/test_second_solver.py $(PYTEST_ARGS)
+
+binary-mutants: $(STAMPS)/core ## Leave out every line of the generated C++ and damage every token: who notices?
+	@$(BIN)/python -m tokenspeed.spec.cpp_mutants $(ARGS)
 
 lint: $(STAMPS)/dev ## Check style: ruff and clang-format
 	@$(BIN)/ruff check .

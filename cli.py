@@ -86,16 +86,30 @@ def version() -> None:
     help="How many states of each instance --lockstep compares.",
 )
 @click.option("--mutants", is_flag=True, help="Change every guard and effect a little and count what is noticed.")
+@click.option(
+    "--binary",
+    is_flag=False,
+    flag_value="installed",
+    metavar="[PATH]",
+    help="Check that the compiled scheduler (or the one at PATH) is what the specification says.",
+)
 def verify(
-    json_output: bool, drop: str | None, diagram: Path | None, smtlib: Path | None, solver: str, mutants: bool,
-    lockstep: bool, states: int,
+    json_output: bool,
+    drop: str | None,
+    diagram: Path | None,
+    smtlib: Path | None,
+    solver: str,
+    mutants: bool,
+    lockstep: bool,
+    states: int,
+    binary: str | None,
 ) -> None:
     """Prove the scheduler's specification for any number of requests, blocks and steps.
 
     The exit status is 0 only if every property holds.
     """
     others: dict[str, object] = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--mutants": mutants or None}
-    others["--lockstep"] = lockstep or None
+    others |= {"--lockstep": lockstep or None, "--binary": binary}
     others["--solver"] = None if solver == "z3" else solver
     given = [name for name, value in others.items() if value is not None]
     if len(given) > 1:
@@ -108,7 +122,10 @@ def verify(
             from .spec.lockstep_command import run_lockstep
 
             sys.exit(run_lockstep(STATE_ACCESS, states, json_output, make_console()))
-        status = run_verify(json_output, drop, diagram, smtlib, solver, mutants)
+        status = run_verify(
+            json_output=json_output, drop=drop, diagram=diagram, smtlib=smtlib, solver=solver, mutants=mutants,
+            binary=binary,
+        )  # fmt: skip
     sys.exit(status)
 
 

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 SPEC_HASH: Final[str]
 """SHA-256 (hex) of the canonical specification that this binary was generated from."""
 
+SOURCE_HASH: Final[str]
+"""SHA-256 (hex) of the generated C++ that this binary was compiled from; `tokenspeed verify --binary` compares it."""
+
 CHECKED: Final[bool]
 """True in the checked build, which carries ghost state and recounts every invariant after every transition."""
 

@@ -321,6 +321,7 @@ void bind_machine(py::module_& m) {
 PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
     m.doc() = "The compiled scheduler; see _core.pyi.";
     m.attr("SPEC_HASH") = std::string(ts::kSpecHash);
+    m.attr("SOURCE_HASH") = TOKENSPEED_SOURCE_HASH;
     m.attr("CHECKED") = kChecked;
     py::list names;
     for (const auto& name : ts::kTransitionNames) names.append(std::string(name));

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from .binary import run_binary
 from .cpp import guard_labels
 from .diagram import diagrams
 from .drop import Diagnosis, diagnose
@@ -29,10 +30,13 @@ def run_verify(
     smtlib: Path | None = None,
     solver: str = SOLVERS[0],
     mutants: bool = False,
+    binary: str | None = None,
 ) -> int:
     """Verify the specification with a solver, or do the one other thing that is asked for. Returns the exit status."""
     if mutants:
         return run_mutants(json_output, make_console())
+    if binary is not None:
+        return run_binary(binary, json_output, make_console())
     try:
         if smtlib is not None:
             return _write_smtlib(smtlib)

@@ -35,9 +35,7 @@ def normal_form(state: State) -> tuple[Any, ...]:
 
 def reachable_states(instance: Instance, limit: int) -> int:
     """Breadth first with the interpreter: the number of normal forms."""
-    interpreter = Interpreter(
-        SPEC, instance.constants
-    )
+    interpreter = Interpreter(SPEC, instance.constants)
     start = interpreter.start()
     seen, queue = {normal_form(start)}, deque([start])
     while queue:

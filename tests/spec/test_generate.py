@@ -32,9 +32,7 @@ def test_generated_functions_are_the_only_writers_of_the_state() -> None:
 def test_interpreter_names_the_false_guard() -> None:
     interpreter = Interpreter(SPEC, dict.fromkeys(SPEC.constants, 2))
     with pytest.raises(GuardFalse, match=r"evict\(b=0\): guard 'block CACHED' is false: block_state\(b\) = CACHED"):
-        interpreter.apply(
-            interpreter.start(), SPEC.transitions["evict"], {"b": 0}, dict.fromkeys(SPEC.sorts, 2)
-        )
+        interpreter.apply(interpreter.start(), SPEC.transitions["evict"], {"b": 0}, dict.fromkeys(SPEC.sorts, 2))
 
 
 def test_monitor_finds_a_wrong_state_and_a_wrong_transition() -> None:

@@ -1,0 +1,8 @@
+// reason: no member named 'abort'
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(Machine& machine, RequestHandle<RequestState::Releasing> request) {
+    (void)std::move(request).abort(machine);  // WRONG
+}

@@ -1,0 +1,8 @@
+// reason: use of deleted function|overload resolution selected deleted operator|implicitly deleted
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(BlockHandle<BlockState::Owned>& one, const BlockHandle<BlockState::Owned>& other) {
+    one = other;  // WRONG
+}

@@ -1,0 +1,8 @@
+// reason: use of deleted function|deleted (copy )?constructor
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(const BlockHandle<BlockState::Owned>& block) {
+    BlockHandle<BlockState::Owned> second = block;  // WRONG
+}

@@ -1,0 +1,8 @@
+// reason: BlockHandle<.*Owned.*has no member named 'evict'|no member named 'evict'
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(Machine& machine, BlockHandle<BlockState::Owned> block) {
+    (void)std::move(block).evict(machine);  // WRONG
+}

@@ -1,0 +1,8 @@
+// reason: is private within this context|calling a private constructor
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(BlockId id) {
+    BlockHandle<BlockState::Owned> forged(id);  // WRONG
+}

@@ -1,0 +1,8 @@
+// reason: discards qualifiers|is not marked const|marked 'const'|passing 'const
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(Machine& machine) {
+    machine.tables().add_request();  // WRONG
+}

@@ -1,0 +1,8 @@
+// reason: nodiscard
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(BlockHandle<BlockState::Owned> block) {
+    std::move(block).leave();  // WRONG
+}

@@ -1,0 +1,8 @@
+// reason: no member named 'launch'
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(Machine& machine, StepHandle<StepState::Idle> step) {
+    (void)std::move(step).launch(machine);  // WRONG
+}

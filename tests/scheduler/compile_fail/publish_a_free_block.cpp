@@ -1,0 +1,8 @@
+// reason: no member named 'publish'
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(Machine& machine, BlockHandle<BlockState::Free> block, RequestId request) {
+    (void)std::move(block).publish(machine, request);  // WRONG
+}

@@ -1,0 +1,8 @@
+// reason: no member named 'recycle'
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(Machine& machine, RequestHandle<RequestState::Releasing> request) {
+    (void)std::move(request).recycle(machine);  // WRONG
+}

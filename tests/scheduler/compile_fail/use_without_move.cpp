@@ -1,0 +1,8 @@
+// reason: discards qualifiers|is not an rvalue|expects an rvalue
+#include "generated/handles.h"
+
+using namespace tokenspeed;
+
+void wrong(Machine& machine, BlockHandle<BlockState::Cached> block) {
+    (void)block.evict(machine);  // WRONG
+}
