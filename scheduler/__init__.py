@@ -28,6 +28,7 @@ from ._core import (
     Stats,
     StepPlan,
     SubmitResult,
+    TraceOverflow,
     UnknownRequest,
     UnknownStep,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Stats",
     "StepPlan",
     "SubmitResult",
+    "TraceOverflow",
     "UnknownRequest",
     "UnknownStep",
 ]

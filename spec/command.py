@@ -19,6 +19,7 @@ from .machines import SPEC
 from .mutants_command import run_mutants
 from .smtlib import export
 from .timeline import Timeline
+from .trace_command import run_trace
 from .verify import SOLVERS, Report, Row, verify
 
 
@@ -29,10 +30,13 @@ def run_verify(
     smtlib: Path | None = None,
     solver: str = SOLVERS[0],
     mutants: bool = False,
+    trace: Path | None = None,
 ) -> int:
     """Verify the specification with a solver, or do the one other thing that is asked for. Returns the exit status."""
     if mutants:
         return run_mutants(json_output, _console())
+    if trace is not None:
+        return run_trace(trace, json_output, _console())
     try:
         if smtlib is not None:
             return _write_smtlib(smtlib)

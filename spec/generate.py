@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .diagram import diagrams
 from .generate_explorer import ExplorerGenerator
+from .generate_replay import ReplayGenerator
 from .generate_scheduler import SchedulerGenerator
 from .machines import SPEC
 from .reference_page import reference_page
@@ -19,6 +20,7 @@ def generated_files() -> dict[str, str]:
     """Path within the repository -> content."""
     files = {f"scheduler/generated/{name}": text for name, text in SchedulerGenerator(SPEC).files().items()}
     files["spec/explorer/generated/model.h"] = ExplorerGenerator(SPEC).model_h()
+    files["spec/replay/generated/monitor.h"] = ReplayGenerator(SPEC).monitor_h()
     files["docs/spec/reference.md"] = reference_page(SPEC)
     files |= {f"docs/spec/{machine}.mmd": text for machine, text in diagrams(SPEC).items()}
     files["docs/spec/canonical.txt"] = SPEC.canonical()

@@ -85,7 +85,8 @@ class SchedulerGenerator:
         spec = self.spec
         out = [header(spec, "The state and the transitions of requests, KV blocks and steps."), "#pragma once\n"]
         out.append("#include <array>\n#include <cstdint>\n#include <string_view>\n#include <vector>\n")
-        out.append('#include "../block_tables.h"\n#include "../ghost.h"\n#include "../ids.h"\n')
+        ours = ("block_tables", "ghost", "ids", "trace_buffer")
+        out.append("\n".join(f'#include "../{name}.h"' for name in ours) + "\n")
         out.append("namespace tokenspeed {\n")
         out.append(f'inline constexpr std::string_view kSpecHash = "{spec.digest()}";\n')
         for enum in spec.enums.values():
@@ -169,8 +170,17 @@ class SchedulerGenerator:
         out.append("\n  // How often each transition was taken.")
         out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")
         out.append("  // Log every transition from now on into `sink` (nullptr: stop).")
-        out.append("  void record_to(std::vector<TraceEvent>* sink) { trace_ = sink; }")
-        out.append("  // Calls visit(name, index, value) for every concrete variable of every individual.")
+        out.append("  void record_to(TraceBuffer* sink) { trace_ = sink; }")
+        out.append("  // Calls visit(name, value) for every constant.")
+        calls = " ".join(f'visit("{c}", {c.lower()}_);' for c in spec.constants)
+        out.append(f"  template <class Visit>\n  void visit_constants(Visit&& visit) const {{ {calls} }}")
+        out.append("  // Calls visit(sort, individuals) for every sort; -1: as many as add_request has made.")
+        calls = " ".join(f'visit("{s}", {"-1" if s == "Request" else f"{s.lower()}_count()"});' for s in self.sorts)
+        out.append(f"  template <class Visit>\n  void visit_sorts(Visit&& visit) const {{ {calls} }}")
+        out.append(
+            "  // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept in"
+        )
+        out.append("  // tables only for those that hold.")
         out.append("  template <class Visit>\n  void visit(Visit&& visit) const;")
         out.append(
             "  // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing."
@@ -184,7 +194,7 @@ class SchedulerGenerator:
         for name in RELATION_TABLES:
             out.append(f"  BlockTables {name}_;")
         out.append("  std::array<std::uint64_t, kTransitions> taken_{};")
-        out.append("  std::vector<TraceEvent>* trace_ = nullptr;")
+        out.append("  TraceBuffer* trace_ = nullptr;")
         out.append("#if TOKENSPEED_CHECKED\n  struct Ghosts {")
         for v in [v for v in spec.variables.values() if v.ghost or self._is_relation(v)]:
             out.append(f"    Ghost<{len(v.sorts)}, {self._cpp_type(v.type)}> {v.name};")
@@ -220,7 +230,13 @@ class SchedulerGenerator:
             index = ", ".join(f"static_cast<int>({s.letter})" for s in v.sorts)
             value = self._read(v, [s.letter for s in v.sorts])
             value = f"static_cast<std::int64_t>({value})"
-            body.append(self._loops(loop, f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'))
+            call = f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'
+            if v.name in RELATION_TABLES:
+                first, second = (s.letter for s in v.sorts)
+                inner = f"for (const {self.ids[v.sorts[1].name]} {second} : {v.name}_.of({first})) {{"
+                call = f"{inner}\n  if ({second} >= 0) {call}\n}}"
+                loop = loop[:1]
+            body.append(self._loops(loop, call))
         lines = indent("\n".join(body), "  ")
         return f"template <class Visit>\nvoid Machine::visit(Visit&& visit) const {{\n{lines}\n}}"
 
@@ -279,7 +295,7 @@ class SchedulerGenerator:
             "}\n\n"
             "void Machine::record(Transition transition, std::initializer_list<std::int64_t> arguments) {\n"
             "  ++taken_[static_cast<std::size_t>(transition)];\n"
-            "  if (trace_ != nullptr) trace_->emplace_back(static_cast<std::int32_t>(transition), arguments);\n"
+            "  if (trace_ != nullptr) [[unlikely]] trace_->push(static_cast<std::uint64_t>(transition), arguments);\n"
             "}\n"
         )
 

@@ -31,7 +31,7 @@ RequestId Machine::add_request() {
 
 void Machine::record(Transition transition, std::initializer_list<std::int64_t> arguments) {
   ++taken_[static_cast<std::size_t>(transition)];
-  if (trace_ != nullptr) trace_->emplace_back(static_cast<std::int32_t>(transition), arguments);
+  if (trace_ != nullptr) [[unlikely]] trace_->push(static_cast<std::uint64_t>(transition), arguments);
 }
 
 Guard Machine::apply_match_shared(RequestId r, BlockId b) {

@@ -11,6 +11,7 @@
 #include "../block_tables.h"
 #include "../ghost.h"
 #include "../ids.h"
+#include "../trace_buffer.h"
 
 namespace tokenspeed {
 
@@ -540,8 +541,15 @@ class Machine {
   // How often each transition was taken.
   const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }
   // Log every transition from now on into `sink` (nullptr: stop).
-  void record_to(std::vector<TraceEvent>* sink) { trace_ = sink; }
-  // Calls visit(name, index, value) for every concrete variable of every individual.
+  void record_to(TraceBuffer* sink) { trace_ = sink; }
+  // Calls visit(name, value) for every constant.
+  template <class Visit>
+  void visit_constants(Visit&& visit) const { visit("PAGE", page_); visit("BLOCKS", blocks_); }
+  // Calls visit(sort, individuals) for every sort; -1: as many as add_request has made.
+  template <class Visit>
+  void visit_sorts(Visit&& visit) const { visit("Request", -1); visit("Block", block_count()); visit("Step", step_count()); }
+  // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept in
+  // tables only for those that hold.
   template <class Visit>
   void visit(Visit&& visit) const;
   // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing.
@@ -559,7 +567,7 @@ class Machine {
   std::vector<CopyFields> copy_;
   BlockTables holds_;
   std::array<std::uint64_t, kTransitions> taken_{};
-  std::vector<TraceEvent>* trace_ = nullptr;
+  TraceBuffer* trace_ = nullptr;
 #if TOKENSPEED_CHECKED
   struct Ghosts {
     Ghost<2, bool> holds;
@@ -623,8 +631,8 @@ void Machine::visit(Visit&& visit) const {
     visit("stamp", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].stamp));
   }
   for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      visit("holds", std::vector<int>{static_cast<int>(r), static_cast<int>(b)}, static_cast<std::int64_t>(holds(r, b)));
+    for (const BlockId b : holds_.of(r)) {
+      if (b >= 0) visit("holds", std::vector<int>{static_cast<int>(r), static_cast<int>(b)}, static_cast<std::int64_t>(holds(r, b)));
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
