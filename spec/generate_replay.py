@@ -133,7 +133,7 @@ class ReplayGenerator:
             cases.append(self._case(t, number, first))
             first += len(t.guards)
         return (
-            "// Takes a transition whose individuals exist. Returns 0, or the number of the first false guard, and then\n"
+            "// Takes a transition whose individuals exist. Returns 0, or the number of the first false guard; then\n"
             "// nothing has changed. `log(variable, index, before, after)` is called for every write.\n"
             "template <class Log>\nint take(std::size_t transition, const std::int64_t* a, Log&& log) {\n"
             "  switch (transition) {\n" + indent("\n".join(cases), "    ") + "\n  }\n  return 0;\n}"

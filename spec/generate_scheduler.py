@@ -177,10 +177,8 @@ class SchedulerGenerator:
         out.append("  // Calls visit(sort, individuals) for every sort; -1: as many as add_request has made.")
         calls = " ".join(f'visit("{s}", {"-1" if s == "Request" else f"{s.lower()}_count()"});' for s in self.sorts)
         out.append(f"  template <class Visit>\n  void visit_sorts(Visit&& visit) const {{ {calls} }}")
-        out.append(
-            "  // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept in"
-        )
-        out.append("  // tables only for those that hold.")
+        out.append("  // Calls visit(name, index, value) for every concrete variable of every individual; of relations")
+        out.append("  // kept in tables only for those that hold.")
         out.append("  template <class Visit>\n  void visit(Visit&& visit) const;")
         out.append(
             "  // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing."

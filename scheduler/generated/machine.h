@@ -548,8 +548,8 @@ class Machine {
   // Calls visit(sort, individuals) for every sort; -1: as many as add_request has made.
   template <class Visit>
   void visit_sorts(Visit&& visit) const { visit("Request", -1); visit("Block", block_count()); visit("Step", step_count()); }
-  // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept in
-  // tables only for those that hold.
+  // Calls visit(name, index, value) for every concrete variable of every individual; of relations
+  // kept in tables only for those that hold.
   template <class Visit>
   void visit(Visit&& visit) const;
   // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing.

@@ -115,7 +115,7 @@ struct Monitor {
     held.value = held.initial;
     cached.value = cached.initial;
   }
-  // Takes a transition whose individuals exist. Returns 0, or the number of the first false guard, and then
+  // Takes a transition whose individuals exist. Returns 0, or the number of the first false guard; then
   // nothing has changed. `log(variable, index, before, after)` is called for every write.
   template <class Log>
   int take(std::size_t transition, const std::int64_t* a, Log&& log) {
