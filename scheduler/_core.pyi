@@ -264,8 +264,7 @@ class Scheduler:
     def drain_trace_records(self) -> bytes:
         """The same as the records of a trace file (16 bytes each, docs/trace-format.md); a record says what is lost."""
     def trace_header(self) -> dict[str, Any]:
-        """What a trace file says first: "spec" (SHA-256), "constants" (name: value) and "sorts" (name: individuals;
-        None where the trace adds them)."""
+        """What a trace file says first: "spec" (SHA-256) and "limits" (as the property of that name)."""
     def trace_footer(self) -> dict[str, Any]:
         """What it says last: "events" and "lost" (events since the start), "state" (variable: digest of its values
         now)."""

@@ -103,14 +103,9 @@ py::bytes drain_trace_records(ts::Scheduler& scheduler) {
 
 // What a trace file says of the machine before the first event.
 py::dict trace_header(const ts::Scheduler& scheduler) {
-    py::dict constants, sorts, header;
-    scheduler.machine().visit_constants([&](const char* name, std::int64_t value) { constants[name] = value; });
-    scheduler.machine().visit_sorts([&](const char* name, std::int64_t count) {
-        sorts[name] = count < 0 ? py::object(py::none()) : py::int_(count);
-    });
+    py::dict header;
     header["spec"] = std::string(ts::kSpecHash);
-    header["constants"] = constants;
-    header["sorts"] = sorts;
+    header["limits"] = limits(scheduler.machine());
     return header;
 }
 

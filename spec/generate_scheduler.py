@@ -171,14 +171,8 @@ class SchedulerGenerator:
         out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")
         out.append("  // Log every transition from now on into `sink` (nullptr: stop).")
         out.append("  void record_to(TraceBuffer* sink) { trace_ = sink; }")
-        out.append("  // Calls visit(name, value) for every constant.")
-        calls = " ".join(f'visit("{c}", {c.lower()}_);' for c in spec.constants)
-        out.append(f"  template <class Visit>\n  void visit_constants(Visit&& visit) const {{ {calls} }}")
-        out.append("  // Calls visit(sort, individuals) for every sort; -1: as many as add_request has made.")
-        calls = " ".join(f'visit("{s}", {"-1" if s == "Request" else f"{s.lower()}_count()"});' for s in self.sorts)
-        out.append(f"  template <class Visit>\n  void visit_sorts(Visit&& visit) const {{ {calls} }}")
-        out.append("  // Calls visit(name, index, value) for every concrete variable of every individual; of relations")
-        out.append("  // kept in tables only for those that hold.")
+        out.append("  // Calls visit(name, index, value) for every concrete variable of every individual; of relations that")
+        out.append("  // are kept in another form only for those that hold.")
         out.append("  template <class Visit>\n  void visit(Visit&& visit) const;")
         out.append(
             "  // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing."
@@ -229,11 +223,11 @@ class SchedulerGenerator:
             value = self._read(v, [s.letter for s in v.sorts])
             value = f"static_cast<std::int64_t>({value})"
             call = f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'
-            if v.name in RELATION_TABLES:
-                first, second = (s.letter for s in v.sorts)
-                inner = f"for (const {self.ids[v.sorts[1].name]} {second} : {v.name}_.of({first})) {{"
-                call = f"{inner}\n  if ({second} >= 0) {call}\n}}"
-                loop = loop[:1]
+            if self._is_relation(v):
+                (first, second), loop = (s.letter for s in v.sorts), loop[:1]
+                others = f"{v.name}_.of({first})" if v.name in RELATION_TABLES else f"{{{self._place(v, [first])}}}"
+                head = f"for (const {self.ids[v.sorts[1].name]} {second} : {others})"
+                call = f"{head} {{\n  if ({second} != kNone) {call}\n}}"
             body.append(self._loops(loop, call))
         lines = indent("\n".join(body), "  ")
         return f"template <class Visit>\nvoid Machine::visit(Visit&& visit) const {{\n{lines}\n}}"

@@ -24,6 +24,8 @@ MAGIC = b"TSTRACE\n"
 VERSION = 1
 RECORD = 16
 EVERYTHING = 2**62
+MOST_INDIVIDUALS = 2**24
+"""Of a sort of which all exist from the start."""
 CONTEXT = 20
 """Events that are shown up to the bad one, which is the last."""
 
@@ -78,17 +80,25 @@ def read_header(data: mmap.mmap | bytes, spec: Spec) -> Header:
             f"offset 16: the scheduler followed specification {str(recorded)[:16]}, this program checks "
             f"{spec.digest()[:16]}; use the version of tokenspeed that recorded the file"
         )
-    constants = _whole_numbers(fields.get("constants"), set(spec.constants), "constants")
-    sorts = _whole_numbers(fields.get("sorts"), set(spec.sorts), "sorts", or_none=True)
-    return Header(16 + length, {k: v for k, v in constants.items() if v is not None}, sorts)
+    limits = fields.get("limits")
+    if not isinstance(limits, dict) or not all(type(x) is int and 0 <= x < 2**48 for x in limits.values()):
+        raise TraceFileError(f"offset 16: the header's limits are {limits}, which are not numbers from 0 to 2^48")
+    missing = sorted({c.lower() for c in spec.constants} - set(limits))
+    if missing:
+        raise TraceFileError(f"offset 16: the header's limits lack {', '.join(missing)}")
+    return Header(16 + length, {c: limits[c.lower()] for c in spec.constants}, _individuals(spec, limits))
 
 
-def _whole_numbers(value: object, names: set[str], what: str, or_none: bool = False) -> dict[str, int | None]:
-    if isinstance(value, dict) and set(value) == names:
-        fine = all((type(x) is int and 0 <= x < 2**31) or (or_none and x is None) for x in value.values())
-        if fine:
-            return value
-    raise TraceFileError(f"offset 16: the header's {what} are {value}; it must give {', '.join(sorted(names))}")
+def _individuals(spec: Spec, limits: dict[str, int]) -> dict[str, int | None]:
+    """How many individuals each sort has; None where the trace brings new ones up."""
+    sizes = {sort: spec.size(sort) for sort in spec.sorts}
+    found = {
+        s: limits.get(f"{s.lower()}_records") if size is None else limits[size.lower()] for s, size in sizes.items()
+    }
+    for sort, count in found.items():
+        if count is not None and count > MOST_INDIVIDUALS:
+            raise TraceFileError(f"offset 16: the header has {count} individuals of {sort}, a trace at most 2^24")
+    return found
 
 
 def _json(data: mmap.mmap | bytes, at: int, length: int, what: str) -> dict[str, Any]:

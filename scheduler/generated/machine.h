@@ -542,14 +542,8 @@ class Machine {
   const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }
   // Log every transition from now on into `sink` (nullptr: stop).
   void record_to(TraceBuffer* sink) { trace_ = sink; }
-  // Calls visit(name, value) for every constant.
-  template <class Visit>
-  void visit_constants(Visit&& visit) const { visit("PAGE", page_); visit("BLOCKS", blocks_); }
-  // Calls visit(sort, individuals) for every sort; -1: as many as add_request has made.
-  template <class Visit>
-  void visit_sorts(Visit&& visit) const { visit("Request", -1); visit("Block", block_count()); visit("Step", step_count()); }
-  // Calls visit(name, index, value) for every concrete variable of every individual; of relations
-  // kept in tables only for those that hold.
+  // Calls visit(name, index, value) for every concrete variable of every individual; of relations that
+  // are kept in another form only for those that hold.
   template <class Visit>
   void visit(Visit&& visit) const;
   // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing.
@@ -632,7 +626,7 @@ void Machine::visit(Visit&& visit) const {
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     for (const BlockId b : holds_.of(r)) {
-      if (b >= 0) visit("holds", std::vector<int>{static_cast<int>(r), static_cast<int>(b)}, static_cast<std::int64_t>(holds(r, b)));
+      if (b != kNone) visit("holds", std::vector<int>{static_cast<int>(r), static_cast<int>(b)}, static_cast<std::int64_t>(holds(r, b)));
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
@@ -676,18 +670,18 @@ void Machine::visit(Visit&& visit) const {
     visit("copy_tokens", std::vector<int>{static_cast<int>(c)}, static_cast<std::int64_t>(copy_[c].copy_tokens));
   }
   for (CopyId c = 0; c < copy_count(); ++c) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      visit("block_of", std::vector<int>{static_cast<int>(c), static_cast<int>(b)}, static_cast<std::int64_t>((copy_[c].block_of == b)));
+    for (const BlockId b : {copy_[c].block_of}) {
+      if (b != kNone) visit("block_of", std::vector<int>{static_cast<int>(c), static_cast<int>(b)}, static_cast<std::int64_t>((copy_[c].block_of == b)));
     }
   }
   for (CopyId c = 0; c < copy_count(); ++c) {
-    for (HostId h = 0; h < host_count(); ++h) {
-      visit("host_of", std::vector<int>{static_cast<int>(c), static_cast<int>(h)}, static_cast<std::int64_t>((copy_[c].host_of == h)));
+    for (const HostId h : {copy_[c].host_of}) {
+      if (h != kNone) visit("host_of", std::vector<int>{static_cast<int>(c), static_cast<int>(h)}, static_cast<std::int64_t>((copy_[c].host_of == h)));
     }
   }
   for (CopyId c = 0; c < copy_count(); ++c) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      visit("request_of", std::vector<int>{static_cast<int>(c), static_cast<int>(r)}, static_cast<std::int64_t>((copy_[c].request_of == r)));
+    for (const RequestId r : {copy_[c].request_of}) {
+      if (r != kNone) visit("request_of", std::vector<int>{static_cast<int>(c), static_cast<int>(r)}, static_cast<std::int64_t>((copy_[c].request_of == r)));
     }
   }
   for (BlockId b = 0; b < block_count(); ++b) {

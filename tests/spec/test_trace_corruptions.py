@@ -73,7 +73,7 @@ def recorded() -> Recorded:
     events = drive(scheduler, random.Random(1), 900)
     taken = {TRANSITIONS[number].name for number, _ in events}
     assert {"retract", "release_to_limbo", "match_cached", "match_shared", "evict", "drop_row"} <= taken
-    monitor = Monitor(SPEC, scheduler.trace_header()["constants"], steps=CONFIG.overlap_depth + 1)
+    monitor = Monitor(SPEC, scheduler.limits)
     states, populations = [], []
     for event in events:
         states.append(monitor.state)

@@ -118,6 +118,12 @@ def test_events_that_were_lost_are_told(tmp_path: Path) -> None:
     assert "events were lost here, from event 10 on; the 10 events before are allowed" in result.stderr
 
 
+def with_limits(data: bytes, start: int, **changes: int) -> bytes:
+    header = json.loads(data[16:start])
+    text = json.dumps(header | {"limits": header["limits"] | changes}).encode()
+    return data[:12] + struct.pack("<I", len(text)) + text + data[start:]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -130,8 +136,10 @@ def test_events_that_were_lost_are_told(tmp_path: Path) -> None:
             lambda d, start: d.replace(SPEC.digest().encode(), b"0" * 64),
             "the scheduler followed specification 00000000",
         ),
-        (lambda d, start: d.replace(b'"PAGE": 4', b'"PAGE":-4'), "the header's constants are"),
-        (lambda d, start: d.replace(b'"Step": 2', b'"Stop": 2'), "the header's sorts are"),
+        (lambda d, start: d.replace(b'"page": 4', b'"page":-4'), "the header's limits are {'page': -4"),
+        (lambda d, start: d.replace(b'"page": 4', b'"pace": 4'), "the header's limits lack page"),
+        (lambda d, start: d.replace(b'"blocks": 16', b'"blocks":9e9'), "the header's limits are"),
+        (lambda d, start: with_limits(d, start, step_records=2**24 + 1), "16777217 individuals of Step, a trace at"),
         (lambda d, start: d[: start + 16 * 7], "the file ends without its closing record; the 7 events before are"),
         (lambda d, start: d[: start + 16 * 7 + 5], "the file ends in the middle of a record (5 bytes)"),
         (lambda d, start: d[:-1], "the closing text has"),
