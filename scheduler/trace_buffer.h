@@ -5,7 +5,6 @@
 #include <bit>
 #include <cstdint>
 #include <cstring>
-#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -52,28 +51,26 @@ class TraceBuffer {
     explicit TraceBuffer(std::size_t capacity)
         : size_(capacity), records_(std::make_unique_for_overwrite<TraceRecord[]>(capacity)) {}
 
-    // Appends one event. If it does not fit, it and all later ones are counted as lost until the next drain.
-    void push(std::uint64_t transition, std::initializer_list<std::int64_t> given) {
-        std::uint64_t arguments[TraceRecord::kMaxArguments] = {};
-        std::uint64_t any = 0;
-        int count = 0;
-        bool fits = lost_ == 0;
-        for (const std::int64_t value : given) {
-            fits &= value == value << 16 >> 16;
-            any |= arguments[count++] = static_cast<std::uint64_t>(value);
-        }
-        const bool wide = any >> 24 != 0;
+    // Appends one event with up to four arguments. If it does not fit, it and all later ones are counted as lost until
+    // the next drain. Arguments come in registers: transitions need no stack frame while nothing is recorded.
+    [[gnu::noinline]] void push(std::uint64_t transition, std::uint64_t count, std::int64_t a = 0, std::int64_t b = 0,
+                                std::int64_t c = 0, std::int64_t d = 0) {
+        const std::uint64_t arguments[TraceRecord::kMaxArguments] = {
+            static_cast<std::uint64_t>(a), static_cast<std::uint64_t>(b), static_cast<std::uint64_t>(c),
+            static_cast<std::uint64_t>(d)};
+        const auto fits = [](std::int64_t x) { return x == x << 16 >> 16; };
+        const bool wide = static_cast<std::uint64_t>(a | b | c | d) >> 24 != 0;
         const std::uint64_t sequence = sequence_++;
-        if (!fits || used_ + (wide ? 2 : 1) > size_) [[unlikely]] {
+        const bool representable = !wide || (fits(a) && fits(b) && fits(c) && fits(d));
+        if (lost_ > 0 || !representable || used_ + (wide ? 2 : 1) > size_) [[unlikely]] {
             ++lost_;
             return;
         }
-        std::uint64_t flags = given.size();
         if (wide) [[unlikely]] {
-            flags |= TraceRecord::kIsWide;
-            records_[used_++] = TraceRecord::make(TraceRecord::kWide, given.size(), sequence, arguments, 24);
+            records_[used_++] = TraceRecord::make(TraceRecord::kWide, count, sequence, arguments, 24);
+            count |= TraceRecord::kIsWide;
         }
-        records_[used_++] = TraceRecord::make(transition, flags, sequence, arguments, 0);
+        records_[used_++] = TraceRecord::make(transition, count, sequence, arguments, 0);
     }
 
     // Moves out what was recorded since the last call, oldest first; ends in a kLost record if events were lost.

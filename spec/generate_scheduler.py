@@ -171,15 +171,19 @@ class SchedulerGenerator:
         out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")
         out.append("  // Log every transition from now on into `sink` (nullptr: stop).")
         out.append("  void record_to(TraceBuffer* sink) { trace_ = sink; }")
-        out.append("  // Calls visit(name, index, value) for every concrete variable of every individual; of relations that")
-        out.append("  // are kept in another form only for those that hold.")
+        out.append(
+            "  // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept"
+        )
+        out.append("  // in another form only for those that hold.")
         out.append("  template <class Visit>\n  void visit(Visit&& visit) const;")
         out.append(
             "  // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing."
         )
         out.append("  void recheck() const;\n")
         out.append(" private:")
-        out.append("  void record(Transition transition, std::initializer_list<std::int64_t> arguments);")
+        out.append("  template <class... Argument>\n  void record(Transition transition, Argument... arguments) {")
+        out.append("    const auto at = static_cast<std::size_t>(transition);\n    ++taken_[at];")
+        out.append("    if (trace_ != nullptr) [[unlikely]] trace_->push(at, sizeof...(arguments), arguments...);\n  }")
         out.append("  Limits limits_;")
         for name, variables in self._groups(ghost=False).items():
             out.append(f"  {self._storage_type(name, variables)}")
@@ -236,7 +240,7 @@ class SchedulerGenerator:
 
     def _machine_cpp(self) -> str:
         out = [header(self.spec, "What each transition checks and does."), '#include "machine.h"\n']
-        out.append("#include <initializer_list>\n\nnamespace tokenspeed {\n")
+        out.append("namespace tokenspeed {\n")
         out.append(self._constructor())
         for t in self.spec.transitions.values():
             out.append(self._apply(t))
@@ -285,10 +289,6 @@ class SchedulerGenerator:
             "  holds_.add_request();\n"
             "  return request_count() - 1;\n"
             "}\n\n"
-            "void Machine::record(Transition transition, std::initializer_list<std::int64_t> arguments) {\n"
-            "  ++taken_[static_cast<std::size_t>(transition)];\n"
-            "  if (trace_ != nullptr) [[unlikely]] trace_->push(static_cast<std::uint64_t>(transition), arguments);\n"
-            "}\n"
         )
 
     def _apply(self, t: Transition) -> str:
@@ -321,8 +321,7 @@ class SchedulerGenerator:
             value = plain(self._expression(e.value, t.parameters)) if direct else f"value{i}"
             out.append(self._write(t, e, value))
         out += self._checked_only(["  commit_ghosts();"]) if ghost or copies else []
-        arguments = ", ".join(p.name for p in t.parameters)
-        out.append(f"  record(Transition::{t.name}, {{{arguments}}});")
+        out.append(f"  record({', '.join([f'Transition::{t.name}', *(p.name for p in t.parameters)])});")
         out += self._checked_only(["  recheck();"])
         out.append("  return Guard::none;\n}\n")
         return "\n".join(out).replace("  commit_ghosts();\n", "  ghost_writes.commit();\n")

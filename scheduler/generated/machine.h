@@ -542,15 +542,20 @@ class Machine {
   const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }
   // Log every transition from now on into `sink` (nullptr: stop).
   void record_to(TraceBuffer* sink) { trace_ = sink; }
-  // Calls visit(name, index, value) for every concrete variable of every individual; of relations that
-  // are kept in another form only for those that hold.
+  // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept
+  // in another form only for those that hold.
   template <class Visit>
   void visit(Visit&& visit) const;
   // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing.
   void recheck() const;
 
  private:
-  void record(Transition transition, std::initializer_list<std::int64_t> arguments);
+  template <class... Argument>
+  void record(Transition transition, Argument... arguments) {
+    const auto at = static_cast<std::size_t>(transition);
+    ++taken_[at];
+    if (trace_ != nullptr) [[unlikely]] trace_->push(at, sizeof...(arguments), arguments...);
+  }
   Limits limits_;
   std::vector<RequestFields> request_;
   std::vector<BlockFields> block_;

@@ -47,8 +47,8 @@ def trace(tmp_path: Path) -> Path:
     return path
 
 
-def size_of_header(data: bytes) -> int:
-    return read_header(data, SPEC).size
+def size_of_header(data: bytes | bytearray) -> int:
+    return read_header(bytes(data), SPEC).size
 
 
 def count(data: bytes) -> int:

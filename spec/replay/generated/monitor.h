@@ -12,18 +12,18 @@
 
 namespace tokenspeed::replay {
 
-inline constexpr std::string_view kSpec = "5df576b3b7e61a2bef3ae1991b0efd1c139ffcf7a755b1ab300a457a40c9aee3";
+inline constexpr std::string_view kSpec = "045e04348b29d0c3d7be84923ad37b66e0a70127632c4ff7c39b91c9f23edac4";
 inline constexpr std::array<std::string_view, 5> kSorts = {"Request", "Block", "Step", "Host", "Copy"};
 inline constexpr std::array<std::string_view, 6> kConstants = {"PAGE", "BLOCKS", "ROOM", "HOSTS", "WIDTH", "WINDOW"};
-inline constexpr std::array<std::string_view, 44> kTransitions = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "draft", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
-inline constexpr std::array<std::string_view, 52> kVariables = {"request_state", "arrival", "prompt", "limit", "known", "planned", "computed", "pruned", "last_step", "block_state", "position", "fill", "stamp", "holds", "step_state", "number", "in_step", "row_tokens", "row_outputs", "opened", "launched", "landed", "newest_arrival", "host_state", "host_position", "host_fill", "copy_state", "copy_tokens", "block_of", "host_of", "request_of", "executing", "copying", "refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room"};
-inline constexpr std::array<std::string_view, 190> kGuards = {"", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:quiet", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "reap:block LIMBO", "reap:not in flight", "evict:block CACHED", "evict:not in flight", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:has tokens", "send:nothing arriving", "send:copy IDLE", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:block OWNED", "prefill:has a row", "prefill:held", "prefill:starts in the block", "prefill:room in block", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:block OWNED", "prefill_last:has a row", "prefill_last:held", "prefill_last:starts in the block", "prefill_last:room in block", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:block OWNED", "decode:has a row", "decode:held", "decode:starts in the block", "decode:room in block", "decode:one token a step", "decode:output left", "draft:request DECODE", "draft:step PLANNED", "draft:block OWNED", "draft:has a row", "draft:held", "draft:starts in the block", "draft:room in block", "draft:follows a sample", "draft:within the width", "draft:output left", "draft:n large enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
+inline constexpr std::array<std::string_view, 43> kTransitions = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
+inline constexpr std::array<std::string_view, 54> kVariables = {"request_state", "arrival", "prompt", "limit", "known", "planned", "computed", "pruned", "last_step", "block_state", "position", "fill", "stamp", "holds", "step_state", "number", "in_step", "row_tokens", "row_outputs", "opened", "launched", "landed", "newest_arrival", "host_state", "host_position", "host_fill", "copy_state", "copy_tokens", "block_of", "host_of", "request_of", "executing", "copying", "copy_start", "refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room"};
+inline constexpr std::array<std::string_view, 179> kGuards = {"", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
 inline constexpr std::array<std::string_view, 0> kUnchecked = {};
-inline constexpr std::array<std::string_view, 19> kCounts = {"refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room"};
-inline constexpr std::array<bool, kVariables.size()> kConcrete = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0};
+inline constexpr std::array<std::string_view, 20> kCounts = {"refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room"};
+inline constexpr std::array<bool, kVariables.size()> kConcrete = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0};
 // For each parameter of each transition: its sort, or -1 for an integer, or -2 for none.
 using Parameters = std::array<int, 4>;
-inline constexpr Parameters kParameters[kTransitions.size()] = {{0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {1, -2, -2, -2}, {1, -2, -2, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {3, -2, -2, -2}, {4, 0, 1, -2}, {4, 1, -2, -2}, {4, 0, 1, -1}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, -2, -2, -2}, {0, -1, -1, -1}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, 0, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -2, -2}, {2, 0, 1, -1}, {2, 0, 1, -1}, {2, 0, 1, -2}, {2, 0, 1, -1}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -1, -2}, {2, 0, -2, -2}, {2, -2, -2, -2}};
+inline constexpr Parameters kParameters[kTransitions.size()] = {{0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {1, -2, -2, -2}, {1, -2, -2, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {3, -2, -2, -2}, {4, 0, 1, -1}, {4, 1, -2, -2}, {4, 0, 1, -1}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, -2, -2, -2}, {0, -1, -1, -1}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, 0, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -2, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -1, -2}, {2, 0, -2, -2}, {2, -2, -2, -2}};
 
 struct Monitor {
   std::array<std::int64_t, kConstants.size()> constants{};
@@ -61,6 +61,7 @@ struct Monitor {
   Relation<2> request_of;
   Column executing;
   Column copying;
+  Column copy_start;
   Column refs;
   Column blocks;
   Column capacity;
@@ -70,6 +71,7 @@ struct Monitor {
   Column rows;
   Column copies;
   Column host_copies;
+  Column copy_blocks;
   Column inbound;
   Column arriving;
   Scalar free;
@@ -87,7 +89,7 @@ struct Monitor {
     if (sort == 1) { block_state.grow(count); position.grow(count); fill.grow(count); stamp.grow(count); refs.grow(count); copies.grow(count); }
     if (sort == 2) { step_state.grow(count); number.grow(count); executing.grow(count); rows.grow(count); }
     if (sort == 3) { host_state.grow(count); host_position.grow(count); host_fill.grow(count); host_copies.grow(count); }
-    if (sort == 4) { copy_state.grow(count); copy_tokens.grow(count); copying.grow(count); }
+    if (sort == 4) { copy_state.grow(count); copy_tokens.grow(count); copying.grow(count); copy_start.grow(count); copy_blocks.grow(count); }
   }
   // Call once, when the constants are known and before any individual is.
   void start() {
@@ -124,6 +126,7 @@ struct Monitor {
     request_of.initial = 0;
     executing.initial = 0;
     copying.initial = 0;
+    copy_start.initial = 0;
     refs.initial = 0;
     blocks.initial = 0;
     capacity.initial = 0;
@@ -133,6 +136,7 @@ struct Monitor {
     rows.initial = 0;
     copies.initial = 0;
     host_copies.initial = 0;
+    copy_blocks.initial = 0;
     inbound.initial = 0;
     arriving.initial = 0;
     free.initial = constants[1];
@@ -178,11 +182,11 @@ struct Monitor {
         const std::int64_t new5 = (computed.get(r) + constants[0]);
         log(13, Index{r, b}, holds.get(r, b), new0);
         holds.set(r, b, new0);
-        log(33, Index{b}, refs.get(b), new1);
+        log(34, Index{b}, refs.get(b), new1);
         refs.set(b, new1);
-        log(34, Index{r}, blocks.get(r), new2);
+        log(35, Index{r}, blocks.get(r), new2);
         blocks.set(r, new2);
-        log(35, Index{r}, capacity.get(r), new3);
+        log(36, Index{r}, capacity.get(r), new3);
         capacity.set(r, new3);
         log(5, Index{r}, planned.get(r), new4);
         planned.set(r, new4);
@@ -215,23 +219,23 @@ struct Monitor {
         block_state.set(b, new0);
         log(13, Index{r, b}, holds.get(r, b), new1);
         holds.set(r, b, new1);
-        log(33, Index{b}, refs.get(b), new2);
+        log(34, Index{b}, refs.get(b), new2);
         refs.set(b, new2);
-        log(34, Index{r}, blocks.get(r), new3);
+        log(35, Index{r}, blocks.get(r), new3);
         blocks.set(r, new3);
-        log(35, Index{r}, capacity.get(r), new4);
+        log(36, Index{r}, capacity.get(r), new4);
         capacity.set(r, new4);
         log(5, Index{r}, planned.get(r), new5);
         planned.set(r, new5);
         log(6, Index{r}, computed.get(r), new6);
         computed.set(r, new6);
-        log(46, Index{}, cached.get(), new7);
+        log(48, Index{}, cached.get(), new7);
         cached.set(new7);
-        log(45, Index{}, held.get(), new8);
+        log(47, Index{}, held.get(), new8);
         held.set(new8);
-        log(50, Index{}, held_room.get(), new9);
+        log(52, Index{}, held_room.get(), new9);
         held_room.set(new9);
-        log(51, Index{}, idle_room.get(), new10);
+        log(53, Index{}, idle_room.get(), new10);
         idle_room.set(new10);
         return 0;
       }
@@ -244,7 +248,8 @@ struct Monitor {
         if (!((planned.get(r) == capacity.get(r)))) return 17;
         if (!((fill.get(b) < constants[0]))) return 18;
         if (!(((planned.get(r) + fill.get(b)) < known.get(r)))) return 19;
-        if (!(((stamp.get(b) <= landed.get()) && (copies.get(b) == 0)))) return 20;
+        if (!((stamp.get(b) <= landed.get()))) return 20;
+        if (!((copies.get(b) == 0))) return 21;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = (refs.get(b) + 1);
@@ -261,11 +266,11 @@ struct Monitor {
         block_state.set(b, new0);
         log(13, Index{r, b}, holds.get(r, b), new1);
         holds.set(r, b, new1);
-        log(33, Index{b}, refs.get(b), new2);
+        log(34, Index{b}, refs.get(b), new2);
         refs.set(b, new2);
-        log(34, Index{r}, blocks.get(r), new3);
+        log(35, Index{r}, blocks.get(r), new3);
         blocks.set(r, new3);
-        log(35, Index{r}, capacity.get(r), new4);
+        log(36, Index{r}, capacity.get(r), new4);
         capacity.set(r, new4);
         log(5, Index{r}, planned.get(r), new5);
         planned.set(r, new5);
@@ -273,22 +278,22 @@ struct Monitor {
         computed.set(r, new6);
         log(11, Index{b}, fill.get(b), new7);
         fill.set(b, new7);
-        log(46, Index{}, cached.get(), new8);
+        log(48, Index{}, cached.get(), new8);
         cached.set(new8);
-        log(45, Index{}, held.get(), new9);
+        log(47, Index{}, held.get(), new9);
         held.set(new9);
-        log(50, Index{}, held_room.get(), new10);
+        log(52, Index{}, held_room.get(), new10);
         held_room.set(new10);
-        log(51, Index{}, idle_room.get(), new11);
+        log(53, Index{}, idle_room.get(), new11);
         idle_room.set(new11);
         return 0;
       }
       case 3: {  // allocate
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 0))) return 21;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 22;
-        if (!((((pruned.get(r) + capacity.get(r)) + 1) < limit.get(r)))) return 23;
+        if (!((block_state.get(b) == 0))) return 22;
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 23;
+        if (!((((pruned.get(r) + capacity.get(r)) + 1) < limit.get(r)))) return 24;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = (pruned.get(r) + capacity.get(r));
         const std::int64_t new2 = 1;
@@ -305,30 +310,30 @@ struct Monitor {
         position.set(b, new1);
         log(13, Index{r, b}, holds.get(r, b), new2);
         holds.set(r, b, new2);
-        log(33, Index{b}, refs.get(b), new3);
+        log(34, Index{b}, refs.get(b), new3);
         refs.set(b, new3);
-        log(34, Index{r}, blocks.get(r), new4);
+        log(35, Index{r}, blocks.get(r), new4);
         blocks.set(r, new4);
-        log(35, Index{r}, capacity.get(r), new5);
+        log(36, Index{r}, capacity.get(r), new5);
         capacity.set(r, new5);
-        log(44, Index{}, free.get(), new6);
+        log(46, Index{}, free.get(), new6);
         free.set(new6);
-        log(45, Index{}, held.get(), new7);
+        log(47, Index{}, held.get(), new7);
         held.set(new7);
-        log(50, Index{}, held_room.get(), new8);
+        log(52, Index{}, held_room.get(), new8);
         held_room.set(new8);
-        log(51, Index{}, idle_room.get(), new9);
+        log(53, Index{}, idle_room.get(), new9);
         idle_room.set(new9);
         return 0;
       }
       case 4: {  // publish
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 24;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 25;
-        if (!(holds.get(r, b))) return 26;
-        if (!(((position.get(b) + constants[0]) <= computed.get(r)))) return 27;
-        if (!((inbound.get(r) == 0))) return 28;
+        if (!((block_state.get(b) == 1))) return 25;
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 26;
+        if (!(holds.get(r, b))) return 27;
+        if (!(((position.get(b) + constants[0]) <= computed.get(r)))) return 28;
+        if (!((inbound.get(r) == 0))) return 29;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = constants[0];
         log(9, Index{b}, block_state.get(b), new0);
@@ -340,10 +345,11 @@ struct Monitor {
       case 5: {  // release_owned
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 29;
-        if (!(holds.get(r, b))) return 30;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 31;
-        if (!(((last_step.get(r) <= landed.get()) && (copies.get(b) == 0)))) return 32;
+        if (!((block_state.get(b) == 1))) return 30;
+        if (!(holds.get(r, b))) return 31;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 32;
+        if (!((last_step.get(r) <= landed.get()))) return 33;
+        if (!((copies.get(b) == 0))) return 34;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
         const std::int64_t new2 = 0;
@@ -360,29 +366,29 @@ struct Monitor {
         pruned.set(r, new1);
         log(13, Index{r, b}, holds.get(r, b), new2);
         holds.set(r, b, new2);
-        log(33, Index{b}, refs.get(b), new3);
+        log(34, Index{b}, refs.get(b), new3);
         refs.set(b, new3);
-        log(34, Index{r}, blocks.get(r), new4);
+        log(35, Index{r}, blocks.get(r), new4);
         blocks.set(r, new4);
-        log(35, Index{r}, capacity.get(r), new5);
+        log(36, Index{r}, capacity.get(r), new5);
         capacity.set(r, new5);
-        log(44, Index{}, free.get(), new6);
+        log(46, Index{}, free.get(), new6);
         free.set(new6);
-        log(45, Index{}, held.get(), new7);
+        log(47, Index{}, held.get(), new7);
         held.set(new7);
-        log(50, Index{}, held_room.get(), new8);
+        log(52, Index{}, held_room.get(), new8);
         held_room.set(new8);
-        log(51, Index{}, idle_room.get(), new9);
+        log(53, Index{}, idle_room.get(), new9);
         idle_room.set(new9);
         return 0;
       }
       case 6: {  // release_to_limbo
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 33;
-        if (!(holds.get(r, b))) return 34;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 35;
-        if (!(((landed.get() < last_step.get(r)) || (1 <= copies.get(b))))) return 36;
+        if (!((block_state.get(b) == 1))) return 35;
+        if (!(holds.get(r, b))) return 36;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 37;
+        if (!(((landed.get() < last_step.get(r)) || (1 <= copies.get(b))))) return 38;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
         const std::int64_t new2 = 0;
@@ -398,27 +404,27 @@ struct Monitor {
         pruned.set(r, new1);
         log(13, Index{r, b}, holds.get(r, b), new2);
         holds.set(r, b, new2);
-        log(33, Index{b}, refs.get(b), new3);
+        log(34, Index{b}, refs.get(b), new3);
         refs.set(b, new3);
-        log(34, Index{r}, blocks.get(r), new4);
+        log(35, Index{r}, blocks.get(r), new4);
         blocks.set(r, new4);
-        log(35, Index{r}, capacity.get(r), new5);
+        log(36, Index{r}, capacity.get(r), new5);
         capacity.set(r, new5);
         log(12, Index{b}, stamp.get(b), new6);
         stamp.set(b, new6);
-        log(50, Index{}, held_room.get(), new7);
+        log(52, Index{}, held_room.get(), new7);
         held_room.set(new7);
-        log(51, Index{}, idle_room.get(), new8);
+        log(53, Index{}, idle_room.get(), new8);
         idle_room.set(new8);
         return 0;
       }
       case 7: {  // release_shared
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 2))) return 37;
-        if (!(holds.get(r, b))) return 38;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 39;
-        if (!((1 < refs.get(b)))) return 40;
+        if (!((block_state.get(b) == 2))) return 39;
+        if (!(holds.get(r, b))) return 40;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 41;
+        if (!((1 < refs.get(b)))) return 42;
         const std::int64_t new0 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
         const std::int64_t new1 = 0;
         const std::int64_t new2 = (refs.get(b) + -1);
@@ -429,11 +435,11 @@ struct Monitor {
         pruned.set(r, new0);
         log(13, Index{r, b}, holds.get(r, b), new1);
         holds.set(r, b, new1);
-        log(33, Index{b}, refs.get(b), new2);
+        log(34, Index{b}, refs.get(b), new2);
         refs.set(b, new2);
-        log(34, Index{r}, blocks.get(r), new3);
+        log(35, Index{r}, blocks.get(r), new3);
         blocks.set(r, new3);
-        log(35, Index{r}, capacity.get(r), new4);
+        log(36, Index{r}, capacity.get(r), new4);
         capacity.set(r, new4);
         log(12, Index{b}, stamp.get(b), new5);
         stamp.set(b, new5);
@@ -442,10 +448,10 @@ struct Monitor {
       case 8: {  // release_to_cache
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 2))) return 41;
-        if (!(holds.get(r, b))) return 42;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 43;
-        if (!((refs.get(b) == 1))) return 44;
+        if (!((block_state.get(b) == 2))) return 43;
+        if (!(holds.get(r, b))) return 44;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 45;
+        if (!((refs.get(b) == 1))) return 46;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
         const std::int64_t new2 = 0;
@@ -463,87 +469,87 @@ struct Monitor {
         pruned.set(r, new1);
         log(13, Index{r, b}, holds.get(r, b), new2);
         holds.set(r, b, new2);
-        log(33, Index{b}, refs.get(b), new3);
+        log(34, Index{b}, refs.get(b), new3);
         refs.set(b, new3);
-        log(34, Index{r}, blocks.get(r), new4);
+        log(35, Index{r}, blocks.get(r), new4);
         blocks.set(r, new4);
-        log(35, Index{r}, capacity.get(r), new5);
+        log(36, Index{r}, capacity.get(r), new5);
         capacity.set(r, new5);
         log(12, Index{b}, stamp.get(b), new6);
         stamp.set(b, new6);
-        log(46, Index{}, cached.get(), new7);
+        log(48, Index{}, cached.get(), new7);
         cached.set(new7);
-        log(45, Index{}, held.get(), new8);
+        log(47, Index{}, held.get(), new8);
         held.set(new8);
-        log(50, Index{}, held_room.get(), new9);
+        log(52, Index{}, held_room.get(), new9);
         held_room.set(new9);
-        log(51, Index{}, idle_room.get(), new10);
+        log(53, Index{}, idle_room.get(), new10);
         idle_room.set(new10);
         return 0;
       }
       case 9: {  // keep_tail
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 45;
-        if (!(((request_state.get(r) == 4) || (request_state.get(r) == 5)))) return 46;
-        if (!(holds.get(r, b))) return 47;
-        if (!((position.get(b) < computed.get(r)))) return 48;
-        if (!((computed.get(r) <= (position.get(b) + constants[0])))) return 49;
-        if (!(((last_step.get(r) <= landed.get()) && (inbound.get(r) == 0)))) return 50;
+        if (!((block_state.get(b) == 1))) return 47;
+        if (!(((request_state.get(r) == 4) || (request_state.get(r) == 5)))) return 48;
+        if (!(holds.get(r, b))) return 49;
+        if (!((position.get(b) < computed.get(r)))) return 50;
+        if (!((computed.get(r) <= (position.get(b) + constants[0])))) return 51;
+        if (!((last_step.get(r) <= landed.get()))) return 52;
+        if (!((inbound.get(r) == 0))) return 53;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = (refs.get(b) + -1);
         const std::int64_t new3 = (blocks.get(r) + -1);
         const std::int64_t new4 = (capacity.get(r) - constants[0]);
         const std::int64_t new5 = (computed.get(r) - position.get(b));
-        const std::int64_t new6 = last_step.get(r);
-        const std::int64_t new7 = (cached.get() + 1);
-        const std::int64_t new8 = (held.get() + -1);
-        const std::int64_t new9 = (held_room.get() - constants[0]);
-        const std::int64_t new10 = (idle_room.get() + constants[0]);
+        const std::int64_t new6 = (cached.get() + 1);
+        const std::int64_t new7 = (held.get() + -1);
+        const std::int64_t new8 = (held_room.get() - constants[0]);
+        const std::int64_t new9 = (idle_room.get() + constants[0]);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(13, Index{r, b}, holds.get(r, b), new1);
         holds.set(r, b, new1);
-        log(33, Index{b}, refs.get(b), new2);
+        log(34, Index{b}, refs.get(b), new2);
         refs.set(b, new2);
-        log(34, Index{r}, blocks.get(r), new3);
+        log(35, Index{r}, blocks.get(r), new3);
         blocks.set(r, new3);
-        log(35, Index{r}, capacity.get(r), new4);
+        log(36, Index{r}, capacity.get(r), new4);
         capacity.set(r, new4);
         log(11, Index{b}, fill.get(b), new5);
         fill.set(b, new5);
-        log(12, Index{b}, stamp.get(b), new6);
-        stamp.set(b, new6);
-        log(46, Index{}, cached.get(), new7);
-        cached.set(new7);
-        log(45, Index{}, held.get(), new8);
-        held.set(new8);
-        log(50, Index{}, held_room.get(), new9);
-        held_room.set(new9);
-        log(51, Index{}, idle_room.get(), new10);
-        idle_room.set(new10);
+        log(48, Index{}, cached.get(), new6);
+        cached.set(new6);
+        log(47, Index{}, held.get(), new7);
+        held.set(new7);
+        log(52, Index{}, held_room.get(), new8);
+        held_room.set(new8);
+        log(53, Index{}, idle_room.get(), new9);
+        idle_room.set(new9);
         return 0;
       }
       case 10: {  // reap
         const std::int64_t b = a[0];
-        if (!((block_state.get(b) == 4))) return 51;
-        if (!(((stamp.get(b) <= landed.get()) && (copies.get(b) == 0)))) return 52;
+        if (!((block_state.get(b) == 4))) return 54;
+        if (!((stamp.get(b) <= landed.get()))) return 55;
+        if (!((copies.get(b) == 0))) return 56;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = (free.get() + 1);
         const std::int64_t new2 = (held.get() + -1);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
-        log(44, Index{}, free.get(), new1);
+        log(46, Index{}, free.get(), new1);
         free.set(new1);
-        log(45, Index{}, held.get(), new2);
+        log(47, Index{}, held.get(), new2);
         held.set(new2);
         return 0;
       }
       case 11: {  // evict
         const std::int64_t b = a[0];
-        if (!((block_state.get(b) == 3))) return 53;
-        if (!(((stamp.get(b) <= landed.get()) && (copies.get(b) == 0)))) return 54;
+        if (!((block_state.get(b) == 3))) return 57;
+        if (!((stamp.get(b) <= landed.get()))) return 58;
+        if (!((copies.get(b) == 0))) return 59;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = (free.get() + 1);
@@ -552,9 +558,9 @@ struct Monitor {
         block_state.set(b, new0);
         log(11, Index{b}, fill.get(b), new1);
         fill.set(b, new1);
-        log(44, Index{}, free.get(), new2);
+        log(46, Index{}, free.get(), new2);
         free.set(new2);
-        log(46, Index{}, cached.get(), new3);
+        log(48, Index{}, cached.get(), new3);
         cached.set(new3);
         return 0;
       }
@@ -562,154 +568,166 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!(((block_state.get(b) == 2) || (block_state.get(b) == 3)))) return 55;
-        if (!((host_state.get(h) == 0))) return 56;
-        if (!((copy_state.get(c) == 0))) return 57;
+        if (!(((block_state.get(b) == 2) || (block_state.get(b) == 3)))) return 60;
+        if (!((host_state.get(h) == 0))) return 61;
+        if (!((copy_state.get(c) == 0))) return 62;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
-        const std::int64_t new3 = (copies.get(b) + 1);
-        const std::int64_t new4 = 1;
+        const std::int64_t new3 = (copy_blocks.get(c) + 1);
+        const std::int64_t new4 = (copies.get(b) + 1);
         const std::int64_t new5 = 1;
-        const std::int64_t new6 = (host_copies.get(h) + 1);
-        const std::int64_t new7 = position.get(b);
-        const std::int64_t new8 = fill.get(b);
-        const std::int64_t new9 = (spare_pages.get() + -1);
-        const std::int64_t new10 = (used_pages.get() + 1);
+        const std::int64_t new6 = 1;
+        const std::int64_t new7 = (host_copies.get(h) + 1);
+        const std::int64_t new8 = position.get(b);
+        const std::int64_t new9 = fill.get(b);
+        const std::int64_t new10 = (spare_pages.get() + -1);
+        const std::int64_t new11 = (used_pages.get() + 1);
         log(23, Index{h}, host_state.get(h), new0);
         host_state.set(h, new0);
         log(26, Index{c}, copy_state.get(c), new1);
         copy_state.set(c, new1);
         log(28, Index{c, b}, block_of.get(c, b), new2);
         block_of.set(c, b, new2);
-        log(40, Index{b}, copies.get(b), new3);
-        copies.set(b, new3);
-        log(32, Index{c}, copying.get(c), new4);
-        copying.set(c, new4);
-        log(29, Index{c, h}, host_of.get(c, h), new5);
-        host_of.set(c, h, new5);
-        log(41, Index{h}, host_copies.get(h), new6);
-        host_copies.set(h, new6);
-        log(24, Index{h}, host_position.get(h), new7);
-        host_position.set(h, new7);
-        log(25, Index{h}, host_fill.get(h), new8);
-        host_fill.set(h, new8);
-        log(48, Index{}, spare_pages.get(), new9);
-        spare_pages.set(new9);
-        log(49, Index{}, used_pages.get(), new10);
-        used_pages.set(new10);
+        log(43, Index{c}, copy_blocks.get(c), new3);
+        copy_blocks.set(c, new3);
+        log(41, Index{b}, copies.get(b), new4);
+        copies.set(b, new4);
+        log(32, Index{c}, copying.get(c), new5);
+        copying.set(c, new5);
+        log(29, Index{c, h}, host_of.get(c, h), new6);
+        host_of.set(c, h, new6);
+        log(42, Index{h}, host_copies.get(h), new7);
+        host_copies.set(h, new7);
+        log(24, Index{h}, host_position.get(h), new8);
+        host_position.set(h, new8);
+        log(25, Index{h}, host_fill.get(h), new9);
+        host_fill.set(h, new9);
+        log(50, Index{}, spare_pages.get(), new10);
+        spare_pages.set(new10);
+        log(51, Index{}, used_pages.get(), new11);
+        used_pages.set(new11);
         return 0;
       }
       case 13: {  // spill_done
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((copy_state.get(c) == 1))) return 58;
-        if (!(block_of.get(c, b))) return 59;
-        if (!(!(copying.get(c)))) return 60;
-        if (!(host_of.get(c, h))) return 61;
-        if (!((host_state.get(h) == 1))) return 62;
+        if (!((copy_state.get(c) == 1))) return 63;
+        if (!(block_of.get(c, b))) return 64;
+        if (!(!(copying.get(c)))) return 65;
+        if (!(host_of.get(c, h))) return 66;
+        if (!((host_state.get(h) == 1))) return 67;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
-        const std::int64_t new2 = (copies.get(b) + -1);
-        const std::int64_t new3 = 0;
-        const std::int64_t new4 = (host_copies.get(h) + -1);
-        const std::int64_t new5 = 2;
+        const std::int64_t new2 = (copy_blocks.get(c) + -1);
+        const std::int64_t new3 = (copies.get(b) + -1);
+        const std::int64_t new4 = 0;
+        const std::int64_t new5 = (host_copies.get(h) + -1);
+        const std::int64_t new6 = 2;
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
         block_of.set(c, b, new1);
-        log(40, Index{b}, copies.get(b), new2);
-        copies.set(b, new2);
-        log(29, Index{c, h}, host_of.get(c, h), new3);
-        host_of.set(c, h, new3);
-        log(41, Index{h}, host_copies.get(h), new4);
-        host_copies.set(h, new4);
-        log(23, Index{h}, host_state.get(h), new5);
-        host_state.set(h, new5);
+        log(43, Index{c}, copy_blocks.get(c), new2);
+        copy_blocks.set(c, new2);
+        log(41, Index{b}, copies.get(b), new3);
+        copies.set(b, new3);
+        log(29, Index{c, h}, host_of.get(c, h), new4);
+        host_of.set(c, h, new4);
+        log(42, Index{h}, host_copies.get(h), new5);
+        host_copies.set(h, new5);
+        log(23, Index{h}, host_state.get(h), new6);
+        host_state.set(h, new6);
         return 0;
       }
       case 14: {  // fetch
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((block_state.get(b) == 0))) return 63;
-        if (!((host_state.get(h) == 2))) return 64;
-        if (!((copy_state.get(c) == 0))) return 65;
+        if (!((block_state.get(b) == 0))) return 68;
+        if (!((host_state.get(h) == 2))) return 69;
+        if (!((copy_state.get(c) == 0))) return 70;
         const std::int64_t new0 = 5;
         const std::int64_t new1 = 2;
         const std::int64_t new2 = 1;
-        const std::int64_t new3 = (copies.get(b) + 1);
-        const std::int64_t new4 = 1;
+        const std::int64_t new3 = (copy_blocks.get(c) + 1);
+        const std::int64_t new4 = (copies.get(b) + 1);
         const std::int64_t new5 = 1;
-        const std::int64_t new6 = (host_copies.get(h) + 1);
-        const std::int64_t new7 = host_position.get(h);
-        const std::int64_t new8 = host_fill.get(h);
-        const std::int64_t new9 = (free.get() + -1);
-        const std::int64_t new10 = (fetching.get() + 1);
+        const std::int64_t new6 = 1;
+        const std::int64_t new7 = (host_copies.get(h) + 1);
+        const std::int64_t new8 = host_position.get(h);
+        const std::int64_t new9 = host_fill.get(h);
+        const std::int64_t new10 = (free.get() + -1);
+        const std::int64_t new11 = (fetching.get() + 1);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(26, Index{c}, copy_state.get(c), new1);
         copy_state.set(c, new1);
         log(28, Index{c, b}, block_of.get(c, b), new2);
         block_of.set(c, b, new2);
-        log(40, Index{b}, copies.get(b), new3);
-        copies.set(b, new3);
-        log(32, Index{c}, copying.get(c), new4);
-        copying.set(c, new4);
-        log(29, Index{c, h}, host_of.get(c, h), new5);
-        host_of.set(c, h, new5);
-        log(41, Index{h}, host_copies.get(h), new6);
-        host_copies.set(h, new6);
-        log(10, Index{b}, position.get(b), new7);
-        position.set(b, new7);
-        log(11, Index{b}, fill.get(b), new8);
-        fill.set(b, new8);
-        log(44, Index{}, free.get(), new9);
-        free.set(new9);
-        log(47, Index{}, fetching.get(), new10);
-        fetching.set(new10);
+        log(43, Index{c}, copy_blocks.get(c), new3);
+        copy_blocks.set(c, new3);
+        log(41, Index{b}, copies.get(b), new4);
+        copies.set(b, new4);
+        log(32, Index{c}, copying.get(c), new5);
+        copying.set(c, new5);
+        log(29, Index{c, h}, host_of.get(c, h), new6);
+        host_of.set(c, h, new6);
+        log(42, Index{h}, host_copies.get(h), new7);
+        host_copies.set(h, new7);
+        log(10, Index{b}, position.get(b), new8);
+        position.set(b, new8);
+        log(11, Index{b}, fill.get(b), new9);
+        fill.set(b, new9);
+        log(46, Index{}, free.get(), new10);
+        free.set(new10);
+        log(49, Index{}, fetching.get(), new11);
+        fetching.set(new11);
         return 0;
       }
       case 15: {  // fetch_done
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((copy_state.get(c) == 2))) return 66;
-        if (!(block_of.get(c, b))) return 67;
-        if (!(!(copying.get(c)))) return 68;
-        if (!(host_of.get(c, h))) return 69;
-        if (!((block_state.get(b) == 5))) return 70;
+        if (!((copy_state.get(c) == 2))) return 71;
+        if (!(block_of.get(c, b))) return 72;
+        if (!(!(copying.get(c)))) return 73;
+        if (!(host_of.get(c, h))) return 74;
+        if (!((block_state.get(b) == 5))) return 75;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
-        const std::int64_t new2 = (copies.get(b) + -1);
-        const std::int64_t new3 = 0;
-        const std::int64_t new4 = (host_copies.get(h) + -1);
-        const std::int64_t new5 = 3;
-        const std::int64_t new6 = (cached.get() + 1);
-        const std::int64_t new7 = (fetching.get() + -1);
+        const std::int64_t new2 = (copy_blocks.get(c) + -1);
+        const std::int64_t new3 = (copies.get(b) + -1);
+        const std::int64_t new4 = 0;
+        const std::int64_t new5 = (host_copies.get(h) + -1);
+        const std::int64_t new6 = 3;
+        const std::int64_t new7 = (cached.get() + 1);
+        const std::int64_t new8 = (fetching.get() + -1);
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
         block_of.set(c, b, new1);
-        log(40, Index{b}, copies.get(b), new2);
-        copies.set(b, new2);
-        log(29, Index{c, h}, host_of.get(c, h), new3);
-        host_of.set(c, h, new3);
-        log(41, Index{h}, host_copies.get(h), new4);
-        host_copies.set(h, new4);
-        log(9, Index{b}, block_state.get(b), new5);
-        block_state.set(b, new5);
-        log(46, Index{}, cached.get(), new6);
-        cached.set(new6);
-        log(47, Index{}, fetching.get(), new7);
-        fetching.set(new7);
+        log(43, Index{c}, copy_blocks.get(c), new2);
+        copy_blocks.set(c, new2);
+        log(41, Index{b}, copies.get(b), new3);
+        copies.set(b, new3);
+        log(29, Index{c, h}, host_of.get(c, h), new4);
+        host_of.set(c, h, new4);
+        log(42, Index{h}, host_copies.get(h), new5);
+        host_copies.set(h, new5);
+        log(9, Index{b}, block_state.get(b), new6);
+        block_state.set(b, new6);
+        log(48, Index{}, cached.get(), new7);
+        cached.set(new7);
+        log(49, Index{}, fetching.get(), new8);
+        fetching.set(new8);
         return 0;
       }
       case 16: {  // drop_page
         const std::int64_t h = a[0];
-        if (!((host_state.get(h) == 2))) return 71;
-        if (!((host_copies.get(h) == 0))) return 72;
+        if (!((host_state.get(h) == 2))) return 76;
+        if (!((host_copies.get(h) == 0))) return 77;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -721,9 +739,9 @@ struct Monitor {
         host_position.set(h, new1);
         log(25, Index{h}, host_fill.get(h), new2);
         host_fill.set(h, new2);
-        log(48, Index{}, spare_pages.get(), new3);
+        log(50, Index{}, spare_pages.get(), new3);
         spare_pages.set(new3);
-        log(49, Index{}, used_pages.get(), new4);
+        log(51, Index{}, used_pages.get(), new4);
         used_pages.set(new4);
         return 0;
       }
@@ -731,40 +749,61 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 73;
-        if (!(holds.get(r, b))) return 74;
-        if (!((position.get(b) < computed.get(r)))) return 75;
-        if (!((inbound.get(r) == 0))) return 76;
-        if (!((copy_state.get(c) == 0))) return 77;
+        const std::int64_t n = a[3];
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 78;
+        if (!(holds.get(r, b))) return 79;
+        if (!(((position.get(b) + n) <= computed.get(r)))) return 80;
+        if (!((inbound.get(r) == 0))) return 81;
+        if (!((copy_state.get(c) == 0))) return 82;
+        if (!((1 <= n))) return 83;
+        if (!((n <= constants[0]))) return 84;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 1;
-        const std::int64_t new2 = (copies.get(b) + 1);
-        const std::int64_t new3 = 1;
+        const std::int64_t new2 = (copy_blocks.get(c) + 1);
+        const std::int64_t new3 = (copies.get(b) + 1);
+        const std::int64_t new4 = 1;
+        const std::int64_t new5 = position.get(b);
+        const std::int64_t new6 = n;
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
         block_of.set(c, b, new1);
-        log(40, Index{b}, copies.get(b), new2);
-        copies.set(b, new2);
-        log(32, Index{c}, copying.get(c), new3);
-        copying.set(c, new3);
+        log(43, Index{c}, copy_blocks.get(c), new2);
+        copy_blocks.set(c, new2);
+        log(41, Index{b}, copies.get(b), new3);
+        copies.set(b, new3);
+        log(32, Index{c}, copying.get(c), new4);
+        copying.set(c, new4);
+        log(33, Index{c}, copy_start.get(c), new5);
+        copy_start.set(c, new5);
+        log(27, Index{c}, copy_tokens.get(c), new6);
+        copy_tokens.set(c, new6);
         return 0;
       }
       case 18: {  // send_done
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
-        if (!((copy_state.get(c) == 3))) return 78;
-        if (!(block_of.get(c, b))) return 79;
-        if (!(!(copying.get(c)))) return 80;
+        if (!((copy_state.get(c) == 3))) return 85;
+        if (!(block_of.get(c, b))) return 86;
+        if (!(!(copying.get(c)))) return 87;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
-        const std::int64_t new2 = (copies.get(b) + -1);
+        const std::int64_t new2 = (copy_blocks.get(c) + -1);
+        const std::int64_t new3 = (copies.get(b) + -1);
+        const std::int64_t new4 = 0;
+        const std::int64_t new5 = 0;
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
         block_of.set(c, b, new1);
-        log(40, Index{b}, copies.get(b), new2);
-        copies.set(b, new2);
+        log(43, Index{c}, copy_blocks.get(c), new2);
+        copy_blocks.set(c, new2);
+        log(41, Index{b}, copies.get(b), new3);
+        copies.set(b, new3);
+        log(33, Index{c}, copy_start.get(c), new4);
+        copy_start.set(c, new4);
+        log(27, Index{c}, copy_tokens.get(c), new5);
+        copy_tokens.set(c, new5);
         return 0;
       }
       case 19: {  // receive
@@ -772,149 +811,173 @@ struct Monitor {
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
         const std::int64_t n = a[3];
-        if (!((request_state.get(r) == 2))) return 81;
-        if (!((block_state.get(b) == 1))) return 82;
-        if (!(holds.get(r, b))) return 83;
-        if (!((pending.get(r) == 0))) return 84;
-        if (!((position.get(b) <= planned.get(r)))) return 85;
-        if (!(((planned.get(r) + n) <= (position.get(b) + constants[0])))) return 86;
-        if (!(((planned.get(r) + n) < known.get(r)))) return 87;
-        if (!((copy_state.get(c) == 0))) return 88;
-        if (!((1 <= n))) return 89;
+        if (!((request_state.get(r) == 2))) return 88;
+        if (!((block_state.get(b) == 1))) return 89;
+        if (!(holds.get(r, b))) return 90;
+        if (!((pending.get(r) == 0))) return 91;
+        if (!((position.get(b) <= planned.get(r)))) return 92;
+        if (!(((planned.get(r) + n) <= (position.get(b) + constants[0])))) return 93;
+        if (!(((planned.get(r) + n) < known.get(r)))) return 94;
+        if (!((copy_state.get(c) == 0))) return 95;
+        if (!((1 <= n))) return 96;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 1;
-        const std::int64_t new2 = (copies.get(b) + 1);
-        const std::int64_t new3 = 1;
+        const std::int64_t new2 = (copy_blocks.get(c) + 1);
+        const std::int64_t new3 = (copies.get(b) + 1);
         const std::int64_t new4 = 1;
-        const std::int64_t new5 = n;
-        const std::int64_t new6 = (inbound.get(r) + 1);
-        const std::int64_t new7 = (arriving.get(r) + n);
-        const std::int64_t new8 = (planned.get(r) + n);
+        const std::int64_t new5 = 1;
+        const std::int64_t new6 = planned.get(r);
+        const std::int64_t new7 = n;
+        const std::int64_t new8 = (inbound.get(r) + 1);
+        const std::int64_t new9 = (arriving.get(r) + n);
+        const std::int64_t new10 = (planned.get(r) + n);
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
         block_of.set(c, b, new1);
-        log(40, Index{b}, copies.get(b), new2);
-        copies.set(b, new2);
-        log(32, Index{c}, copying.get(c), new3);
-        copying.set(c, new3);
-        log(30, Index{c, r}, request_of.get(c, r), new4);
-        request_of.set(c, r, new4);
-        log(27, Index{c}, copy_tokens.get(c), new5);
-        copy_tokens.set(c, new5);
-        log(42, Index{r}, inbound.get(r), new6);
-        inbound.set(r, new6);
-        log(43, Index{r}, arriving.get(r), new7);
-        arriving.set(r, new7);
-        log(5, Index{r}, planned.get(r), new8);
-        planned.set(r, new8);
+        log(43, Index{c}, copy_blocks.get(c), new2);
+        copy_blocks.set(c, new2);
+        log(41, Index{b}, copies.get(b), new3);
+        copies.set(b, new3);
+        log(32, Index{c}, copying.get(c), new4);
+        copying.set(c, new4);
+        log(30, Index{c, r}, request_of.get(c, r), new5);
+        request_of.set(c, r, new5);
+        log(33, Index{c}, copy_start.get(c), new6);
+        copy_start.set(c, new6);
+        log(27, Index{c}, copy_tokens.get(c), new7);
+        copy_tokens.set(c, new7);
+        log(44, Index{r}, inbound.get(r), new8);
+        inbound.set(r, new8);
+        log(45, Index{r}, arriving.get(r), new9);
+        arriving.set(r, new9);
+        log(5, Index{r}, planned.get(r), new10);
+        planned.set(r, new10);
         return 0;
       }
       case 20: {  // receive_done
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((request_state.get(r) == 2))) return 90;
-        if (!((copy_state.get(c) == 4))) return 91;
-        if (!(block_of.get(c, b))) return 92;
-        if (!(!(copying.get(c)))) return 93;
-        if (!(request_of.get(c, r))) return 94;
+        if (!((request_state.get(r) == 2))) return 97;
+        if (!((copy_state.get(c) == 4))) return 98;
+        if (!(block_of.get(c, b))) return 99;
+        if (!(!(copying.get(c)))) return 100;
+        if (!(request_of.get(c, r))) return 101;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
-        const std::int64_t new2 = (copies.get(b) + -1);
-        const std::int64_t new3 = 0;
+        const std::int64_t new2 = (copy_blocks.get(c) + -1);
+        const std::int64_t new3 = (copies.get(b) + -1);
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = (inbound.get(r) + -1);
-        const std::int64_t new6 = (arriving.get(r) - copy_tokens.get(c));
-        const std::int64_t new7 = (computed.get(r) + copy_tokens.get(c));
+        const std::int64_t new5 = 0;
+        const std::int64_t new6 = 0;
+        const std::int64_t new7 = (inbound.get(r) + -1);
+        const std::int64_t new8 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new9 = (computed.get(r) + copy_tokens.get(c));
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
         block_of.set(c, b, new1);
-        log(40, Index{b}, copies.get(b), new2);
-        copies.set(b, new2);
-        log(30, Index{c, r}, request_of.get(c, r), new3);
-        request_of.set(c, r, new3);
-        log(27, Index{c}, copy_tokens.get(c), new4);
-        copy_tokens.set(c, new4);
-        log(42, Index{r}, inbound.get(r), new5);
-        inbound.set(r, new5);
-        log(43, Index{r}, arriving.get(r), new6);
-        arriving.set(r, new6);
-        log(6, Index{r}, computed.get(r), new7);
-        computed.set(r, new7);
+        log(43, Index{c}, copy_blocks.get(c), new2);
+        copy_blocks.set(c, new2);
+        log(41, Index{b}, copies.get(b), new3);
+        copies.set(b, new3);
+        log(30, Index{c, r}, request_of.get(c, r), new4);
+        request_of.set(c, r, new4);
+        log(33, Index{c}, copy_start.get(c), new5);
+        copy_start.set(c, new5);
+        log(27, Index{c}, copy_tokens.get(c), new6);
+        copy_tokens.set(c, new6);
+        log(44, Index{r}, inbound.get(r), new7);
+        inbound.set(r, new7);
+        log(45, Index{r}, arriving.get(r), new8);
+        arriving.set(r, new8);
+        log(6, Index{r}, computed.get(r), new9);
+        computed.set(r, new9);
         return 0;
       }
       case 21: {  // receive_failed
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((request_state.get(r) == 2))) return 95;
-        if (!((copy_state.get(c) == 4))) return 96;
-        if (!(block_of.get(c, b))) return 97;
-        if (!(!(copying.get(c)))) return 98;
-        if (!(request_of.get(c, r))) return 99;
+        if (!((request_state.get(r) == 2))) return 102;
+        if (!((copy_state.get(c) == 4))) return 103;
+        if (!(block_of.get(c, b))) return 104;
+        if (!(!(copying.get(c)))) return 105;
+        if (!(request_of.get(c, r))) return 106;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = (copies.get(b) + -1);
-        const std::int64_t new4 = 0;
+        const std::int64_t new3 = (copy_blocks.get(c) + -1);
+        const std::int64_t new4 = (copies.get(b) + -1);
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (inbound.get(r) + -1);
-        const std::int64_t new7 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new6 = 0;
+        const std::int64_t new7 = 0;
+        const std::int64_t new8 = (inbound.get(r) + -1);
+        const std::int64_t new9 = (arriving.get(r) - copy_tokens.get(c));
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
         log(26, Index{c}, copy_state.get(c), new1);
         copy_state.set(c, new1);
         log(28, Index{c, b}, block_of.get(c, b), new2);
         block_of.set(c, b, new2);
-        log(40, Index{b}, copies.get(b), new3);
-        copies.set(b, new3);
-        log(30, Index{c, r}, request_of.get(c, r), new4);
-        request_of.set(c, r, new4);
-        log(27, Index{c}, copy_tokens.get(c), new5);
-        copy_tokens.set(c, new5);
-        log(42, Index{r}, inbound.get(r), new6);
-        inbound.set(r, new6);
-        log(43, Index{r}, arriving.get(r), new7);
-        arriving.set(r, new7);
+        log(43, Index{c}, copy_blocks.get(c), new3);
+        copy_blocks.set(c, new3);
+        log(41, Index{b}, copies.get(b), new4);
+        copies.set(b, new4);
+        log(30, Index{c, r}, request_of.get(c, r), new5);
+        request_of.set(c, r, new5);
+        log(33, Index{c}, copy_start.get(c), new6);
+        copy_start.set(c, new6);
+        log(27, Index{c}, copy_tokens.get(c), new7);
+        copy_tokens.set(c, new7);
+        log(44, Index{r}, inbound.get(r), new8);
+        inbound.set(r, new8);
+        log(45, Index{r}, arriving.get(r), new9);
+        arriving.set(r, new9);
         return 0;
       }
       case 22: {  // receive_dropped
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || (request_state.get(r) == 6)))) return 100;
-        if (!((copy_state.get(c) == 4))) return 101;
-        if (!(block_of.get(c, b))) return 102;
-        if (!(!(copying.get(c)))) return 103;
-        if (!(request_of.get(c, r))) return 104;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || (request_state.get(r) == 6)))) return 107;
+        if (!((copy_state.get(c) == 4))) return 108;
+        if (!(block_of.get(c, b))) return 109;
+        if (!(!(copying.get(c)))) return 110;
+        if (!(request_of.get(c, r))) return 111;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
-        const std::int64_t new2 = (copies.get(b) + -1);
-        const std::int64_t new3 = 0;
+        const std::int64_t new2 = (copy_blocks.get(c) + -1);
+        const std::int64_t new3 = (copies.get(b) + -1);
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = (inbound.get(r) + -1);
-        const std::int64_t new6 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new5 = 0;
+        const std::int64_t new6 = 0;
+        const std::int64_t new7 = (inbound.get(r) + -1);
+        const std::int64_t new8 = (arriving.get(r) - copy_tokens.get(c));
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
         block_of.set(c, b, new1);
-        log(40, Index{b}, copies.get(b), new2);
-        copies.set(b, new2);
-        log(30, Index{c, r}, request_of.get(c, r), new3);
-        request_of.set(c, r, new3);
-        log(27, Index{c}, copy_tokens.get(c), new4);
-        copy_tokens.set(c, new4);
-        log(42, Index{r}, inbound.get(r), new5);
-        inbound.set(r, new5);
-        log(43, Index{r}, arriving.get(r), new6);
-        arriving.set(r, new6);
+        log(43, Index{c}, copy_blocks.get(c), new2);
+        copy_blocks.set(c, new2);
+        log(41, Index{b}, copies.get(b), new3);
+        copies.set(b, new3);
+        log(30, Index{c, r}, request_of.get(c, r), new4);
+        request_of.set(c, r, new4);
+        log(33, Index{c}, copy_start.get(c), new5);
+        copy_start.set(c, new5);
+        log(27, Index{c}, copy_tokens.get(c), new6);
+        copy_tokens.set(c, new6);
+        log(44, Index{r}, inbound.get(r), new7);
+        inbound.set(r, new7);
+        log(45, Index{r}, arriving.get(r), new8);
+        arriving.set(r, new8);
         return 0;
       }
       case 23: {  // copy_done
         const std::int64_t c = a[0];
-        if (!(copying.get(c))) return 105;
+        if (!(copying.get(c))) return 112;
         const std::int64_t new0 = 0;
         log(32, Index{c}, copying.get(c), new0);
         copying.set(c, new0);
@@ -925,11 +988,11 @@ struct Monitor {
         const std::int64_t tokens = a[1];
         const std::int64_t most = a[2];
         const std::int64_t turn = a[3];
-        if (!((request_state.get(r) == 0))) return 106;
-        if (!((tokens < most))) return 107;
-        if (!((most <= (constants[2] + 1)))) return 108;
-        if (!((newest_arrival.get() < turn))) return 109;
-        if (!((1 <= tokens))) return 110;
+        if (!((request_state.get(r) == 0))) return 113;
+        if (!((tokens < most))) return 114;
+        if (!((most <= (constants[2] + 1)))) return 115;
+        if (!((newest_arrival.get() < turn))) return 116;
+        if (!((1 <= tokens))) return 117;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = tokens;
         const std::int64_t new2 = tokens;
@@ -952,7 +1015,7 @@ struct Monitor {
       }
       case 25: {  // admit
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 1))) return 111;
+        if (!((request_state.get(r) == 1))) return 118;
         const std::int64_t new0 = 2;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -960,8 +1023,8 @@ struct Monitor {
       }
       case 26: {  // finish
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 3))) return 112;
-        if (!((prompt.get(r) < known.get(r)))) return 113;
+        if (!((request_state.get(r) == 3))) return 119;
+        if (!((prompt.get(r) < known.get(r)))) return 120;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -969,7 +1032,7 @@ struct Monitor {
       }
       case 27: {  // abort
         const std::int64_t r = a[0];
-        if (!(((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)) || (request_state.get(r) == 4)))) return 114;
+        if (!(((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)) || (request_state.get(r) == 4)))) return 121;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -978,12 +1041,12 @@ struct Monitor {
       case 28: {  // retract
         const std::int64_t r = a[0];
         const std::int64_t o = a[1];
-        if (!((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)))) return 115;
-        if (!((1 <= blocks.get(r)))) return 116;
-        if (!((pending.get(r) == 0))) return 117;
-        if (!((known.get(r) < limit.get(r)))) return 118;
-        if (!(((request_state.get(o) == 2) || (request_state.get(o) == 3)))) return 119;
-        if (!((arrival.get(o) < arrival.get(r)))) return 120;
+        if (!((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)))) return 122;
+        if (!((1 <= blocks.get(r)))) return 123;
+        if (!((pending.get(r) == 0))) return 124;
+        if (!((known.get(r) < limit.get(r)))) return 125;
+        if (!(((request_state.get(o) == 2) || (request_state.get(o) == 3)))) return 126;
+        if (!((arrival.get(o) < arrival.get(r)))) return 127;
         const std::int64_t new0 = 4;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -991,9 +1054,9 @@ struct Monitor {
       }
       case 29: {  // requeue
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 4))) return 121;
-        if (!((blocks.get(r) == 0))) return 122;
-        if (!((inbound.get(r) == 0))) return 123;
+        if (!((request_state.get(r) == 4))) return 128;
+        if (!((blocks.get(r) == 0))) return 129;
+        if (!((inbound.get(r) == 0))) return 130;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1010,8 +1073,8 @@ struct Monitor {
       }
       case 30: {  // close
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 5))) return 124;
-        if (!((blocks.get(r) == 0))) return 125;
+        if (!((request_state.get(r) == 5))) return 131;
+        if (!((blocks.get(r) == 0))) return 132;
         const std::int64_t new0 = 6;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1019,9 +1082,9 @@ struct Monitor {
       }
       case 31: {  // recycle
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 6))) return 126;
-        if (!((pending.get(r) == 0))) return 127;
-        if (!((inbound.get(r) == 0))) return 128;
+        if (!((request_state.get(r) == 6))) return 133;
+        if (!((pending.get(r) == 0))) return 134;
+        if (!((inbound.get(r) == 0))) return 135;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1053,8 +1116,8 @@ struct Monitor {
       }
       case 32: {  // open_step
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 0))) return 129;
-        if (!((opened.get() == launched.get()))) return 130;
+        if (!((step_state.get(s) == 0))) return 136;
+        if (!((opened.get() == launched.get()))) return 137;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = (opened.get() + 1);
         const std::int64_t new2 = (opened.get() + 1);
@@ -1069,19 +1132,19 @@ struct Monitor {
       case 33: {  // add_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (!((step_state.get(s) == 1))) return 131;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 132;
-        if (!(!(in_step.get(s, r)))) return 133;
-        if (!((inbound.get(r) == 0))) return 134;
+        if (!((step_state.get(s) == 1))) return 138;
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 139;
+        if (!(!(in_step.get(s, r)))) return 140;
+        if (!((inbound.get(r) == 0))) return 141;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = (pending.get(r) + 1);
         const std::int64_t new2 = (rows.get(s) + 1);
         const std::int64_t new3 = number.get(s);
         log(16, Index{s, r}, in_step.get(s, r), new0);
         in_step.set(s, r, new0);
-        log(36, Index{r}, pending.get(r), new1);
+        log(37, Index{r}, pending.get(r), new1);
         pending.set(r, new1);
-        log(39, Index{s}, rows.get(s), new2);
+        log(40, Index{s}, rows.get(s), new2);
         rows.set(s, new2);
         log(8, Index{r}, last_step.get(r), new3);
         last_step.set(r, new3);
@@ -1090,17 +1153,13 @@ struct Monitor {
       case 34: {  // prefill
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        const std::int64_t b = a[2];
-        const std::int64_t n = a[3];
-        if (!((request_state.get(r) == 2))) return 135;
-        if (!((step_state.get(s) == 1))) return 136;
-        if (!((block_state.get(b) == 1))) return 137;
-        if (!(in_step.get(s, r))) return 138;
-        if (!(holds.get(r, b))) return 139;
-        if (!((position.get(b) <= planned.get(r)))) return 140;
-        if (!(((planned.get(r) + n) <= (position.get(b) + constants[0])))) return 141;
-        if (!(((planned.get(r) + n) < known.get(r)))) return 142;
-        if (!((1 <= n))) return 143;
+        const std::int64_t n = a[2];
+        if (!((request_state.get(r) == 2))) return 142;
+        if (!((step_state.get(s) == 1))) return 143;
+        if (!(in_step.get(s, r))) return 144;
+        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 145;
+        if (!(((planned.get(r) + n) < known.get(r)))) return 146;
+        if (!((1 <= n))) return 147;
         const std::int64_t new0 = (planned.get(r) + n);
         const std::int64_t new1 = (row_tokens.get(s, r) + n);
         const std::int64_t new2 = (flying.get(r) + n);
@@ -1108,29 +1167,25 @@ struct Monitor {
         planned.set(r, new0);
         log(17, Index{s, r}, row_tokens.get(s, r), new1);
         row_tokens.set(s, r, new1);
-        log(38, Index{r}, flying.get(r), new2);
+        log(39, Index{r}, flying.get(r), new2);
         flying.set(r, new2);
         return 0;
       }
       case 35: {  // prefill_last
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        const std::int64_t b = a[2];
-        const std::int64_t n = a[3];
-        if (!((request_state.get(r) == 2))) return 144;
-        if (!((step_state.get(s) == 1))) return 145;
-        if (!((block_state.get(b) == 1))) return 146;
-        if (!(in_step.get(s, r))) return 147;
-        if (!(holds.get(r, b))) return 148;
-        if (!((position.get(b) <= planned.get(r)))) return 149;
-        if (!(((planned.get(r) + n) <= (position.get(b) + constants[0])))) return 150;
-        if (!(((planned.get(r) + n) == known.get(r)))) return 151;
-        if (!((1 <= n))) return 152;
+        const std::int64_t n = a[2];
+        if (!((request_state.get(r) == 2))) return 148;
+        if (!((step_state.get(s) == 1))) return 149;
+        if (!(in_step.get(s, r))) return 150;
+        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 151;
+        if (!(((planned.get(r) + n) == known.get(r)))) return 152;
+        if (!((1 <= n))) return 153;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = (planned.get(r) + n);
         const std::int64_t new2 = (row_tokens.get(s, r) + n);
         const std::int64_t new3 = (flying.get(r) + n);
-        const std::int64_t new4 = (row_outputs.get(s, r) + 1);
+        const std::int64_t new4 = 1;
         const std::int64_t new5 = (sampling.get(r) + 1);
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1138,81 +1193,47 @@ struct Monitor {
         planned.set(r, new1);
         log(17, Index{s, r}, row_tokens.get(s, r), new2);
         row_tokens.set(s, r, new2);
-        log(38, Index{r}, flying.get(r), new3);
+        log(39, Index{r}, flying.get(r), new3);
         flying.set(r, new3);
         log(18, Index{s, r}, row_outputs.get(s, r), new4);
         row_outputs.set(s, r, new4);
-        log(37, Index{r}, sampling.get(r), new5);
+        log(38, Index{r}, sampling.get(r), new5);
         sampling.set(r, new5);
         return 0;
       }
       case 36: {  // decode
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        const std::int64_t b = a[2];
-        if (!((request_state.get(r) == 3))) return 153;
-        if (!((step_state.get(s) == 1))) return 154;
-        if (!((block_state.get(b) == 1))) return 155;
+        const std::int64_t n = a[2];
+        if (!((request_state.get(r) == 3))) return 154;
+        if (!((step_state.get(s) == 1))) return 155;
         if (!(in_step.get(s, r))) return 156;
-        if (!(holds.get(r, b))) return 157;
-        if (!((position.get(b) <= planned.get(r)))) return 158;
-        if (!(((planned.get(r) + 1) <= (position.get(b) + constants[0])))) return 159;
-        if (!((row_tokens.get(s, r) == 0))) return 160;
-        if (!(((planned.get(r) + 1) < limit.get(r)))) return 161;
-        const std::int64_t new0 = (planned.get(r) + 1);
-        const std::int64_t new1 = (row_tokens.get(s, r) + 1);
-        const std::int64_t new2 = (flying.get(r) + 1);
-        const std::int64_t new3 = (row_outputs.get(s, r) + 1);
-        const std::int64_t new4 = (sampling.get(r) + 1);
-        log(5, Index{r}, planned.get(r), new0);
-        planned.set(r, new0);
-        log(17, Index{s, r}, row_tokens.get(s, r), new1);
-        row_tokens.set(s, r, new1);
-        log(38, Index{r}, flying.get(r), new2);
-        flying.set(r, new2);
-        log(18, Index{s, r}, row_outputs.get(s, r), new3);
-        row_outputs.set(s, r, new3);
-        log(37, Index{r}, sampling.get(r), new4);
-        sampling.set(r, new4);
-        return 0;
-      }
-      case 37: {  // draft
-        const std::int64_t s = a[0];
-        const std::int64_t r = a[1];
-        const std::int64_t b = a[2];
-        const std::int64_t n = a[3];
-        if (!((request_state.get(r) == 3))) return 162;
-        if (!((step_state.get(s) == 1))) return 163;
-        if (!((block_state.get(b) == 1))) return 164;
-        if (!(in_step.get(s, r))) return 165;
-        if (!(holds.get(r, b))) return 166;
-        if (!((position.get(b) <= planned.get(r)))) return 167;
-        if (!(((planned.get(r) + n) <= (position.get(b) + constants[0])))) return 168;
-        if (!((1 <= row_outputs.get(s, r)))) return 169;
-        if (!(((row_outputs.get(s, r) + n) <= constants[4]))) return 170;
-        if (!(((planned.get(r) + n) < limit.get(r)))) return 171;
-        if (!((1 <= n))) return 172;
+        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 157;
+        if (!((row_tokens.get(s, r) == 0))) return 158;
+        if (!(((planned.get(r) + n) < limit.get(r)))) return 159;
+        if (!((1 <= n))) return 160;
+        if (!((n <= constants[4]))) return 161;
         const std::int64_t new0 = (planned.get(r) + n);
         const std::int64_t new1 = (row_tokens.get(s, r) + n);
         const std::int64_t new2 = (flying.get(r) + n);
-        const std::int64_t new3 = (row_outputs.get(s, r) + n);
+        const std::int64_t new3 = n;
         const std::int64_t new4 = (sampling.get(r) + n);
         log(5, Index{r}, planned.get(r), new0);
         planned.set(r, new0);
         log(17, Index{s, r}, row_tokens.get(s, r), new1);
         row_tokens.set(s, r, new1);
-        log(38, Index{r}, flying.get(r), new2);
+        log(39, Index{r}, flying.get(r), new2);
         flying.set(r, new2);
         log(18, Index{s, r}, row_outputs.get(s, r), new3);
         row_outputs.set(s, r, new3);
-        log(37, Index{r}, sampling.get(r), new4);
+        log(38, Index{r}, sampling.get(r), new4);
         sampling.set(r, new4);
         return 0;
       }
-      case 38: {  // launch
+      case 37: {  // launch
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 1))) return 173;
-        if (!((1 <= rows.get(s)))) return 174;
+        if (!((step_state.get(s) == 1))) return 162;
+        if (!((1 <= rows.get(s)))) return 163;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = number.get(s);
@@ -1224,34 +1245,34 @@ struct Monitor {
         launched.set(new2);
         return 0;
       }
-      case 39: {  // device_done
+      case 38: {  // device_done
         const std::int64_t s = a[0];
-        if (!(executing.get(s))) return 175;
+        if (!(executing.get(s))) return 164;
         const std::int64_t new0 = 0;
         log(31, Index{s}, executing.get(s), new0);
         executing.set(s, new0);
         return 0;
       }
-      case 40: {  // observe
+      case 39: {  // observe
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 2))) return 176;
-        if (!(!(executing.get(s)))) return 177;
-        if (!((number.get(s) == (landed.get() + 1)))) return 178;
+        if (!((step_state.get(s) == 2))) return 165;
+        if (!(!(executing.get(s)))) return 166;
+        if (!((number.get(s) == (landed.get() + 1)))) return 167;
         const std::int64_t new0 = 3;
         log(14, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
         return 0;
       }
-      case 41: {  // land_row
+      case 40: {  // land_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t accepted = a[2];
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 179;
-        if (!((step_state.get(s) == 3))) return 180;
-        if (!(in_step.get(s, r))) return 181;
-        if (!((accepted <= row_outputs.get(s, r)))) return 182;
-        if (!(((((1 <= row_outputs.get(s, r))) ? (1) : (0)) <= accepted))) return 183;
-        if (!((0 <= accepted))) return 184;
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 168;
+        if (!((step_state.get(s) == 3))) return 169;
+        if (!(in_step.get(s, r))) return 170;
+        if (!((accepted <= row_outputs.get(s, r)))) return 171;
+        if (!(((((1 <= row_outputs.get(s, r))) ? (1) : (0)) <= accepted))) return 172;
+        if (!((0 <= accepted))) return 173;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1268,13 +1289,13 @@ struct Monitor {
         row_tokens.set(s, r, new1);
         log(18, Index{s, r}, row_outputs.get(s, r), new2);
         row_outputs.set(s, r, new2);
-        log(36, Index{r}, pending.get(r), new3);
+        log(37, Index{r}, pending.get(r), new3);
         pending.set(r, new3);
-        log(39, Index{s}, rows.get(s), new4);
+        log(40, Index{s}, rows.get(s), new4);
         rows.set(s, new4);
-        log(37, Index{r}, sampling.get(r), new5);
+        log(38, Index{r}, sampling.get(r), new5);
         sampling.set(r, new5);
-        log(38, Index{r}, flying.get(r), new6);
+        log(39, Index{r}, flying.get(r), new6);
         flying.set(r, new6);
         log(6, Index{r}, computed.get(r), new7);
         computed.set(r, new7);
@@ -1284,12 +1305,12 @@ struct Monitor {
         known.set(r, new9);
         return 0;
       }
-      case 42: {  // drop_row
+      case 41: {  // drop_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (!(((request_state.get(r) == 5) || (request_state.get(r) == 6)))) return 185;
-        if (!((step_state.get(s) == 3))) return 186;
-        if (!(in_step.get(s, r))) return 187;
+        if (!(((request_state.get(r) == 5) || (request_state.get(r) == 6)))) return 174;
+        if (!((step_state.get(s) == 3))) return 175;
+        if (!(in_step.get(s, r))) return 176;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1303,20 +1324,20 @@ struct Monitor {
         row_tokens.set(s, r, new1);
         log(18, Index{s, r}, row_outputs.get(s, r), new2);
         row_outputs.set(s, r, new2);
-        log(36, Index{r}, pending.get(r), new3);
+        log(37, Index{r}, pending.get(r), new3);
         pending.set(r, new3);
-        log(39, Index{s}, rows.get(s), new4);
+        log(40, Index{s}, rows.get(s), new4);
         rows.set(s, new4);
-        log(37, Index{r}, sampling.get(r), new5);
+        log(38, Index{r}, sampling.get(r), new5);
         sampling.set(r, new5);
-        log(38, Index{r}, flying.get(r), new6);
+        log(39, Index{r}, flying.get(r), new6);
         flying.set(r, new6);
         return 0;
       }
-      case 43: {  // retire
+      case 42: {  // retire
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 3))) return 188;
-        if (!((rows.get(s) == 0))) return 189;
+        if (!((step_state.get(s) == 3))) return 177;
+        if (!((rows.get(s) == 0))) return 178;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = number.get(s);
         const std::int64_t new2 = 0;
@@ -1367,25 +1388,27 @@ struct Monitor {
     request_of.visit([&](const Index& i, std::int64_t x) { see(30, i, x); });
     executing.visit([&](const Index& i, std::int64_t x) { see(31, i, x); });
     copying.visit([&](const Index& i, std::int64_t x) { see(32, i, x); });
-    refs.visit([&](const Index& i, std::int64_t x) { see(33, i, x); });
-    blocks.visit([&](const Index& i, std::int64_t x) { see(34, i, x); });
-    capacity.visit([&](const Index& i, std::int64_t x) { see(35, i, x); });
-    pending.visit([&](const Index& i, std::int64_t x) { see(36, i, x); });
-    sampling.visit([&](const Index& i, std::int64_t x) { see(37, i, x); });
-    flying.visit([&](const Index& i, std::int64_t x) { see(38, i, x); });
-    rows.visit([&](const Index& i, std::int64_t x) { see(39, i, x); });
-    copies.visit([&](const Index& i, std::int64_t x) { see(40, i, x); });
-    host_copies.visit([&](const Index& i, std::int64_t x) { see(41, i, x); });
-    inbound.visit([&](const Index& i, std::int64_t x) { see(42, i, x); });
-    arriving.visit([&](const Index& i, std::int64_t x) { see(43, i, x); });
-    free.visit([&](const Index& i, std::int64_t x) { see(44, i, x); });
-    held.visit([&](const Index& i, std::int64_t x) { see(45, i, x); });
-    cached.visit([&](const Index& i, std::int64_t x) { see(46, i, x); });
-    fetching.visit([&](const Index& i, std::int64_t x) { see(47, i, x); });
-    spare_pages.visit([&](const Index& i, std::int64_t x) { see(48, i, x); });
-    used_pages.visit([&](const Index& i, std::int64_t x) { see(49, i, x); });
-    held_room.visit([&](const Index& i, std::int64_t x) { see(50, i, x); });
-    idle_room.visit([&](const Index& i, std::int64_t x) { see(51, i, x); });
+    copy_start.visit([&](const Index& i, std::int64_t x) { see(33, i, x); });
+    refs.visit([&](const Index& i, std::int64_t x) { see(34, i, x); });
+    blocks.visit([&](const Index& i, std::int64_t x) { see(35, i, x); });
+    capacity.visit([&](const Index& i, std::int64_t x) { see(36, i, x); });
+    pending.visit([&](const Index& i, std::int64_t x) { see(37, i, x); });
+    sampling.visit([&](const Index& i, std::int64_t x) { see(38, i, x); });
+    flying.visit([&](const Index& i, std::int64_t x) { see(39, i, x); });
+    rows.visit([&](const Index& i, std::int64_t x) { see(40, i, x); });
+    copies.visit([&](const Index& i, std::int64_t x) { see(41, i, x); });
+    host_copies.visit([&](const Index& i, std::int64_t x) { see(42, i, x); });
+    copy_blocks.visit([&](const Index& i, std::int64_t x) { see(43, i, x); });
+    inbound.visit([&](const Index& i, std::int64_t x) { see(44, i, x); });
+    arriving.visit([&](const Index& i, std::int64_t x) { see(45, i, x); });
+    free.visit([&](const Index& i, std::int64_t x) { see(46, i, x); });
+    held.visit([&](const Index& i, std::int64_t x) { see(47, i, x); });
+    cached.visit([&](const Index& i, std::int64_t x) { see(48, i, x); });
+    fetching.visit([&](const Index& i, std::int64_t x) { see(49, i, x); });
+    spare_pages.visit([&](const Index& i, std::int64_t x) { see(50, i, x); });
+    used_pages.visit([&](const Index& i, std::int64_t x) { see(51, i, x); });
+    held_room.visit([&](const Index& i, std::int64_t x) { see(52, i, x); });
+    idle_room.visit([&](const Index& i, std::int64_t x) { see(53, i, x); });
   }
   // Recounts counters from what they count; returns the number of the first that is wrong, or -1.
   int wrong_count() const {
@@ -1463,11 +1486,19 @@ struct Monitor {
     }
     {
       Totals<1> totals;
+      block_of.visit([&](const Index& i, std::int64_t) {
+        const std::int64_t c = i[0]; const std::int64_t each_b = i[1];
+        if (block_of.get(c, each_b)) totals.add(c, 1);
+      });
+      if (!totals.same(copy_blocks)) return 9;
+    }
+    {
+      Totals<1> totals;
       request_of.visit([&](const Index& i, std::int64_t) {
         const std::int64_t each_c = i[0]; const std::int64_t r = i[1];
         if (request_of.get(each_c, r)) totals.add(r, 1);
       });
-      if (!totals.same(inbound)) return 9;
+      if (!totals.same(inbound)) return 10;
     }
     {
       Totals<1> totals;
@@ -1475,63 +1506,63 @@ struct Monitor {
         const std::int64_t each_c = i[0]; const std::int64_t r = i[1];
         if (request_of.get(each_c, r)) totals.add(r, copy_tokens.get(each_c));
       });
-      if (!totals.same(arriving)) return 10;
+      if (!totals.same(arriving)) return 11;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if ((block_state.get(each_b) == 0)) total += 1;
       }
-      if (total != free.get()) return 11;
+      if (total != free.get()) return 12;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if ((((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2)) || (block_state.get(each_b) == 4))) total += 1;
       }
-      if (total != held.get()) return 12;
+      if (total != held.get()) return 13;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if ((block_state.get(each_b) == 3)) total += 1;
       }
-      if (total != cached.get()) return 13;
+      if (total != cached.get()) return 14;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if ((block_state.get(each_b) == 5)) total += 1;
       }
-      if (total != fetching.get()) return 14;
+      if (total != fetching.get()) return 15;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_h = 0; each_h < population[3]; ++each_h) {
         if ((host_state.get(each_h) == 0)) total += 1;
       }
-      if (total != spare_pages.get()) return 15;
+      if (total != spare_pages.get()) return 16;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_h = 0; each_h < population[3]; ++each_h) {
         if (!((host_state.get(each_h) == 0))) total += 1;
       }
-      if (total != used_pages.get()) return 16;
+      if (total != used_pages.get()) return 17;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if (((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2))) total += constants[0];
       }
-      if (total != held_room.get()) return 17;
+      if (total != held_room.get()) return 18;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if (!(((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2)))) total += constants[0];
       }
-      if (total != idle_room.get()) return 18;
+      if (total != idle_room.get()) return 19;
     }
     return -1;
   }
