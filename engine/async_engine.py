@@ -23,6 +23,7 @@ from .metrics import RequestTimes, ServingMetrics
 from .request_state import RequestOutput
 from .sampling import SamplingParams
 from .tokenizer import Tokenizer
+from .trace_recorder import TraceRecorder
 
 
 class Overloaded(RuntimeError):
@@ -53,6 +54,7 @@ class AsyncEngine:
         metrics: what clients experience is recorded here.
         max_waiting: requests that may wait for admission; more are refused with Overloaded.
         on_failure: called on the event loop if the engine cannot go on; all requests have had their error by then.
+        trace: records the scheduler's transitions.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class AsyncEngine:
         *,
         max_waiting: int,
         on_failure: Callable[[], None] = lambda: None,
+        trace: TraceRecorder | None = None,
     ) -> None:
         self._events = asyncio.get_running_loop()
         self._metrics = metrics
@@ -81,6 +84,7 @@ class AsyncEngine:
             eos_token_ids=tokenizer.eos_token_ids,
             publish=lambda outputs: self._post(self._deliver, outputs),
             on_failure=lambda: self._post(on_failure),
+            trace=trace,
         )
         self._loop.start()
 

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -34,6 +35,7 @@ def run_serve(
     max_waiting: int = 1024,
     shutdown_timeout: float = 10.0,
     threads: int | None = None,
+    record_trace: Path | None = None,
 ) -> int:
     """Serve `model` on `host`:`port` until SIGTERM or SIGINT and return the exit status.
 
@@ -51,6 +53,7 @@ def run_serve(
         max_waiting: requests that may wait for a slot; more are answered with status 429.
         shutdown_timeout: seconds that running requests have after the first signal.
         threads: CPU threads of the model; None takes all that this process may use.
+        record_trace: file that every transition of the scheduler is written to, if any.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     console = Console(highlight=False)
@@ -80,6 +83,7 @@ def run_serve(
             overlap_depth=overlap_depth,
             prefix_cache=prefix_cache,
             threads=threads or len(os.sched_getaffinity(0)),
+            record_trace=record_trace,
         )
 
     serving = serve(

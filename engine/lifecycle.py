@@ -87,6 +87,7 @@ async def serve(
             service.metrics,
             max_waiting=max_waiting,
             on_failure=on_failure,
+            trace=replica.trace,
         )
         service.start(engine, replica.model)
         on_ready(replica)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from ..scheduler import EventKind, Scheduler, Stats, StepPlan
 from .request_state import RequestOutput, RequestState
 from .sampling import SamplingParams
+from .trace_recorder import TraceRecorder
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class ControlLoop:
         eos_token_ids: tokens that end a request unless it ignores them.
         publish: receives the outputs of all requests once per turn of the loop, on the loop's thread.
         on_failure: called once, on the loop's thread, if the loop cannot go on; all requests have been ended by then.
+        trace: records the scheduler's transitions; polled once per turn of the loop, and closed at its end.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class ControlLoop:
         eos_token_ids: Collection[int],
         publish: Callable[[list[RequestOutput]], None],
         on_failure: Callable[[], None] = lambda: None,
+        trace: TraceRecorder | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
@@ -104,6 +107,7 @@ class ControlLoop:
         self._eos_token_ids = frozenset(eos_token_ids)
         self._publish = publish
         self._on_failure = on_failure
+        self._trace = trace
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._requests: dict[int, RequestState] = {}
         self._in_flight = 0
@@ -167,11 +171,15 @@ class ControlLoop:
                 self._receive()
                 self._launch()
                 self._flush()
+                if self._trace is not None:
+                    self._trace.poll()
         except Exception:
             logger.exception("the control loop failed; all %d requests are ended", len(self._requests))
             self._give_up()
         finally:
             self._steps.put(None)
+            if self._trace is not None:
+                self._trace.close()
 
     def _receive(self) -> None:
         """Wait for a message, then handle all that are there."""

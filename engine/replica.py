@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -13,6 +14,7 @@ from .loader import load_checkpoint
 from .loop import Runner
 from .runner import ModelRunner
 from .serving import ServedModel
+from .trace_recorder import TraceRecorder
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Replica:
     scheduler: Scheduler
     runner: Runner
     model: ServedModel
+    trace: TraceRecorder | None = None
+    """Records the scheduler's transitions, if anything does."""
 
 
 def load_replica(
@@ -35,10 +39,12 @@ def load_replica(
     overlap_depth: int,
     prefix_cache: bool,
     threads: int | None,
+    record_trace: Path | None = None,
 ) -> Replica:
     """Load `model` onto the first GPU (bfloat16) or the CPU (float32) and size its KV pool; see `run_serve`.
 
-    Raises ValueError, with what to change, if the model or one of the limits cannot work.
+    Raises ValueError, with what to change, if the model or one of the limits cannot work, and OSError if the file
+    `record_trace` cannot be made.
     """
     checkpoint = load_checkpoint(model)
     config = checkpoint.config
@@ -56,6 +62,7 @@ def load_replica(
         max_step_tokens=max_step_tokens,
         overlap_depth=overlap_depth,
         prefix_cache=prefix_cache,
+        record_trace=record_trace is not None,
     )
     runner = ModelRunner(
         LlamaModel(config, checkpoint.tensors, dtype=dtype, device=device),
@@ -70,4 +77,6 @@ def load_replica(
         chat_template=checkpoint.chat_template,
         max_model_len=min(config.max_position_embeddings, num_blocks * block_size),
     )
-    return Replica(Scheduler(limits), runner, served)
+    scheduler = Scheduler(limits)
+    trace = None if record_trace is None else TraceRecorder(record_trace, scheduler)
+    return Replica(scheduler, runner, served, trace)

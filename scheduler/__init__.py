@@ -29,6 +29,7 @@ from ._core import (
     Stats,
     StepPlan,
     SubmitResult,
+    TraceOverflow,
     UnknownRequest,
     UnknownStep,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Stats",
     "StepPlan",
     "SubmitResult",
+    "TraceOverflow",
     "UnknownRequest",
     "UnknownStep",
 ]

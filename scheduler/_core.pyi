@@ -7,7 +7,7 @@ until the
 step lands, never write to them.
 """
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,9 @@ class GuardRefused(SchedulerError):
 class InvariantViolated(SchedulerError):
     """Checked build only: an invariant of the specification is false after a transition."""
 
+class TraceOverflow(SchedulerError):
+    """More was recorded between two calls of `drain_trace` than the trace buffer holds; the rest is lost."""
+
 class SchedulerConfig:
     """Capacities and limits of one replica. Raises ValueError naming the field if a value cannot work."""
 
@@ -65,6 +68,7 @@ class SchedulerConfig:
         overlap_depth: int = 1,
         prefix_cache: bool = True,
         record_trace: bool = False,
+        trace_capacity: int = 262144,
     ) -> None: ...
     @property
     def num_blocks(self) -> int:
@@ -87,7 +91,10 @@ class SchedulerConfig:
         """Whether full blocks are published for reuse."""
     @property
     def record_trace(self) -> bool:
-        """Whether every transition is logged for `drain_trace`."""
+        """Whether every transition is logged for `drain_trace` or `drain_trace_records`."""
+    @property
+    def trace_capacity(self) -> int:
+        """Records of 16 bytes in the trace buffer, at least 2; allocated only with `record_trace`."""
 
 class SubmitResult:
     """Answer to `submit`: truthy if the request was accepted."""
@@ -254,11 +261,19 @@ class Scheduler:
     def stats(self) -> Stats: ...
     def transition_counts(self) -> dict[str, int]:
         """How often each transition of the specification was taken."""
-    def drain_trace(self) -> NDArray[np.int32]:
+    def drain_trace(self) -> NDArray[np.int64]:
         """[n, 6]: transition number, number of arguments, up to 4 arguments (request, block, step indices or integers).
 
-        The transitions taken since the last call, in order; empty unless `record_trace`.
+        The transitions taken since the last call, in order; empty unless `record_trace`. Raises TraceOverflow if some
+        of them are lost.
         """
+    def drain_trace_records(self) -> bytes:
+        """The same as the records of a trace file (16 bytes each, docs/trace-format.md); a record says what is lost."""
+    def trace_header(self) -> dict[str, Any]:
+        """What a trace file says first: "spec" (SHA-256) and "limits" (as the property of that name)."""
+    def trace_footer(self) -> dict[str, Any]:
+        """What it says last: "events" and "lost" (events since the start), "state" (variable: digest of its values
+        now)."""
     def snapshot(self) -> dict[str, dict[tuple[int, ...], int]]:
         """Concrete variables of the specification with their values (those that differ from the initial value),
         for tests."""

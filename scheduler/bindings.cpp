@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -81,18 +83,59 @@ py::dict limits(const ts::Machine& machine) {
     return result;
 }
 
-py::array_t<std::int32_t> drain_trace(ts::Scheduler& scheduler) {
-    const std::vector<ts::TraceEvent> trace = scheduler.take_trace();
-    py::array_t<std::int32_t> rows(
-        {static_cast<py::ssize_t>(trace.size()), static_cast<py::ssize_t>(2 + ts::TraceEvent::kMaxArguments)});
-    auto out = rows.mutable_unchecked<2>();
-    for (std::size_t i = 0; i < trace.size(); ++i) {
-        const auto at = static_cast<py::ssize_t>(i);
-        out(at, 0) = trace[i].transition;
-        out(at, 1) = trace[i].count;
-        for (int k = 0; k < ts::TraceEvent::kMaxArguments; ++k) out(at, 2 + k) = trace[i].arguments[k];
+py::array_t<std::int64_t> drain_trace(ts::Scheduler& scheduler) {
+    const std::vector<ts::TraceRecord> records = scheduler.take_trace();
+    if (!records.empty() && records.back().kind() == ts::TraceRecord::kLost) {
+        throw ts::TraceOverflow("the trace lacks " + std::to_string(scheduler.events_lost()) +
+                                " events in all; drain it more often, or raise trace_capacity (now " +
+                                std::to_string(scheduler.config().trace_capacity) + " records)");
     }
+    const std::vector<ts::TraceEvent> trace = ts::decode(records);
+    py::array_t<std::int64_t> rows(
+        {static_cast<py::ssize_t>(trace.size()), static_cast<py::ssize_t>(sizeof(ts::TraceEvent) / 8)});
+    if (!trace.empty()) std::memcpy(rows.mutable_data(), trace.data(), trace.size() * sizeof(ts::TraceEvent));
     return rows;
+}
+
+py::bytes drain_trace_records(ts::Scheduler& scheduler) {
+    const std::vector<ts::TraceRecord> records = scheduler.take_trace();
+    return {reinterpret_cast<const char*>(records.data()), records.size() * sizeof(ts::TraceRecord)};
+}
+
+// What a trace file says of the machine before the first event.
+py::dict trace_header(const ts::Scheduler& scheduler) {
+    py::dict header;
+    header["spec"] = std::string(ts::kSpecHash);
+    header["limits"] = limits(scheduler.machine());
+    return header;
+}
+
+// Mixes one value of one variable into 64 bits; the sum over all values that are not 0 is the variable's digest.
+std::uint64_t mixed(std::uint64_t h) {
+    h = (h ^ h >> 30) * 0xbf58476d1ce4e5b9ULL;
+    h = (h ^ h >> 27) * 0x94d049bb133111ebULL;
+    return h ^ h >> 31;
+}
+
+py::dict state_digests(const ts::Machine& machine) {
+    std::map<std::string, std::uint64_t> digests;
+    machine.visit([&](const char* name, const std::vector<int>& index, std::int64_t value) {
+        std::uint64_t& digest = digests[name];
+        if (value == 0) return;
+        std::uint64_t h = mixed(static_cast<std::uint64_t>(value));
+        for (const int i : index) h = mixed(h + static_cast<std::uint64_t>(i) + 1);
+        digest += h;
+    });
+    return py::cast(digests);
+}
+
+// What a trace file says of the machine after the last event.
+py::dict trace_footer(const ts::Scheduler& scheduler) {
+    py::dict footer;
+    footer["events"] = scheduler.events_recorded();
+    footer["lost"] = scheduler.events_lost();
+    footer["state"] = state_digests(scheduler.machine());
+    return footer;
 }
 
 void land(ts::Scheduler& scheduler, std::int64_t step, const Input<std::int32_t>& tokens, const py::object& stop) {
@@ -118,6 +161,7 @@ void bind_errors(py::module_& m) {
     py::register_exception<ts::BadResults>(m, "BadResults", base);
     py::register_exception<ts::SpecMismatch>(m, "SpecMismatch", base);
     py::register_exception<ts::GuardRefused>(m, "GuardRefused", base);
+    py::register_exception<ts::TraceOverflow>(m, "TraceOverflow", base);
     const auto violated = py::register_exception<ts::InvariantViolated>(m, "InvariantViolated", base);
 #if TOKENSPEED_CHECKED
     static py::handle violated_type = violated;
@@ -137,23 +181,24 @@ void bind_config(py::module_& m) {
     using Config = ts::SchedulerConfig;
     py::class_<Config>(m, "SchedulerConfig")
         .def(py::init([](std::int32_t num_blocks, std::int32_t block_size, std::int32_t max_running,
-                         std::int32_t max_step_tokens, std::int32_t overlap_depth, bool prefix_cache,
-                         bool record_trace) {
-                 Config config{num_blocks,    block_size,   max_running, max_step_tokens,
-                               overlap_depth, prefix_cache, record_trace};
+                         std::int32_t max_step_tokens, std::int32_t overlap_depth, bool prefix_cache, bool record_trace,
+                         std::int32_t trace_capacity) {
+                 Config config{num_blocks,    block_size,   max_running,  max_step_tokens,
+                               overlap_depth, prefix_cache, record_trace, trace_capacity};
                  config.validate();
                  return config;
              }),
              py::kw_only(), py::arg("num_blocks"), py::arg("block_size") = 64, py::arg("max_running") = 256,
              py::arg("max_step_tokens") = 8192, py::arg("overlap_depth") = 1, py::arg("prefix_cache") = true,
-             py::arg("record_trace") = false)
+             py::arg("record_trace") = false, py::arg("trace_capacity") = Config{}.trace_capacity)
         .def_readonly("num_blocks", &Config::num_blocks)
         .def_readonly("block_size", &Config::block_size)
         .def_readonly("max_running", &Config::max_running)
         .def_readonly("max_step_tokens", &Config::max_step_tokens)
         .def_readonly("overlap_depth", &Config::overlap_depth)
         .def_readonly("prefix_cache", &Config::prefix_cache)
-        .def_readonly("record_trace", &Config::record_trace);
+        .def_readonly("record_trace", &Config::record_trace)
+        .def_readonly("trace_capacity", &Config::trace_capacity);
 }
 
 void bind_results(py::module_& m) {
@@ -275,6 +320,9 @@ void bind_scheduler(py::module_& m) {
                  return counts;
              })
         .def("drain_trace", &drain_trace)
+        .def("drain_trace_records", &drain_trace_records)
+        .def("trace_header", &trace_header)
+        .def("trace_footer", &trace_footer)
         .def("snapshot", [](const Scheduler& self) { return snapshot(self.machine()); })
         .def("check", &Scheduler::check);
 }

@@ -15,6 +15,7 @@ struct SchedulerConfig {
     std::int32_t overlap_depth = 1;
     bool prefix_cache = true;
     bool record_trace = false;
+    std::int32_t trace_capacity = 1 << 18;  // records of 16 bytes
 
     // Throws std::invalid_argument that names the field, its value and what would work.
     void validate() const {
@@ -22,6 +23,7 @@ struct SchedulerConfig {
         at_least("block_size", block_size, 1);
         at_least("max_running", max_running, 1);
         at_least("overlap_depth", overlap_depth, 0);
+        at_least("trace_capacity", trace_capacity, 2);
         if (overlap_depth > kMaxOverlapDepth) {
             throw std::invalid_argument("overlap_depth is " + std::to_string(overlap_depth) + "; it must be at most " +
                                         std::to_string(kMaxOverlapDepth));

@@ -43,6 +43,11 @@ class InvariantViolated : public SchedulerError {
     using SchedulerError::SchedulerError;
 };
 
+class TraceOverflow : public SchedulerError {
+  public:
+    using SchedulerError::SchedulerError;
+};
+
 // A policy proposed a transition that the specification forbids. The transition was refused and changed nothing.
 class GuardRefused : public SchedulerError {
   public:

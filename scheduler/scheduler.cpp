@@ -31,7 +31,11 @@ Scheduler::Scheduler(const SchedulerConfig& config)
       pool_(machine_, config.num_blocks) {
     for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
     for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
-    if (config.record_trace) machine_.record_to(&trace_);
+    static_assert(kTransitions <= TraceRecord::kFirstKind);
+    if (config.record_trace) {
+        trace_ = std::make_unique<TraceBuffer>(static_cast<std::size_t>(config.trace_capacity));
+        machine_.record_to(trace_.get());
+    }
 }
 
 namespace {
@@ -286,8 +290,8 @@ std::vector<Event> Scheduler::take_events() {
     return std::exchange(events_, {});
 }
 
-std::vector<TraceEvent> Scheduler::take_trace() {
-    return std::exchange(trace_, {});
+std::vector<TraceRecord> Scheduler::take_trace() {
+    return trace_ == nullptr ? std::vector<TraceRecord>{} : trace_->drain();
 }
 
 Stats Scheduler::stats() const {

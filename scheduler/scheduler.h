@@ -59,7 +59,10 @@ class Scheduler {
     std::vector<Event> take_events();
     Stats stats() const;
     const Machine& machine() const { return machine_; }
-    std::vector<TraceEvent> take_trace();
+    // What was recorded since the last call; empty unless the configuration says record_trace.
+    std::vector<TraceRecord> take_trace();
+    std::uint64_t events_recorded() const { return trace_ == nullptr ? 0 : trace_->events(); }
+    std::uint64_t events_lost() const { return trace_ == nullptr ? 0 : trace_->lost(); }
     // Recounts lists and tables; throws InvariantViolated with the difference.
     void check() const;
 
@@ -120,7 +123,7 @@ class Scheduler {
     std::deque<std::shared_ptr<StepPlan>> in_flight_;
     std::vector<std::shared_ptr<StepPlan>> spare_plans_;
     std::vector<Event> events_;
-    std::vector<TraceEvent> trace_;
+    std::unique_ptr<TraceBuffer> trace_;
     Stats totals_;
     std::int64_t arrivals_ = 0;
 

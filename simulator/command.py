@@ -20,11 +20,13 @@ class _OnProgress(Protocol):
     def __call__(self, ended: int, /) -> None: ...
 
 
-def run_simulate(settings: StudySettings, out: Path | None) -> int:
+def run_simulate(settings: StudySettings, out: Path | None, record_trace: Path | None = None) -> int:
     """Run one study; returns the exit status: 0, or 2 after printing an error about the input.
 
     Prints the metrics to stdout and progress to stderr. With `out`, writes requests.csv, steps.csv, summary.json,
     report.html and trace.json.gz into that folder, which is created first: a long study must not end without a place.
+    With `record_trace`, the transitions of each replica's scheduler are written into that file, or into one for each
+    replica.
     """
     try:
         if out is not None:
@@ -32,7 +34,7 @@ def run_simulate(settings: StudySettings, out: Path | None) -> int:
         with Console(stderr=True).status(f"reading {settings.workload}"):
             workload = load_workload(settings)
         with _progress_bar(len(workload.calls)) as progress:
-            study = run_study(settings, workload, progress)
+            study = run_study(settings, workload, progress, record_trace)
         console = Console(highlight=False)
         console.print(metrics_table(study))
         if study.recording.rejected:

@@ -8,6 +8,7 @@ import numpy as np
 import simpy
 
 from ..scheduler import EventKind, Scheduler, SchedulerConfig
+from ..scheduler.trace_file import TraceFile
 from .cost_model import CostModel
 from .recorder import Recorder
 from .workload import Call
@@ -34,6 +35,8 @@ class Replica:
         self.index = index
         self.live_calls = 0
         self.scheduler = Scheduler(config)
+        self.trace: TraceFile | None = None
+        """Where the scheduler's transitions are written, if anywhere."""
         self._environment = environment
         self._cost = cost
         self._host_step_ns = host_step_ns
@@ -119,6 +122,8 @@ class Replica:
             )
         for kind, call, value in scheduler.events():
             self._note(kind, call, value, now)
+        if self.trace is not None:
+            self.trace.append()
 
     def _note(self, kind: int, call: int, value: int, now: int) -> None:
         recorder = self._recorder

@@ -1,11 +1,13 @@
 """One simulation: clients, replicas and the clock between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import simpy
 
 from ..scheduler import SchedulerConfig
+from ..scheduler.trace_file import TraceFile
 from .clients import Clients
 from .cost_model import HOST_STEP_S, CostModel
 from .errors import ConfigurationError, SimulationStalled
@@ -28,7 +30,7 @@ class Cluster:
     overlap_depth: int
     host_step_ns: int = seconds_to_ns(HOST_STEP_S)
 
-    def scheduler_config(self, block_size: int) -> SchedulerConfig:
+    def scheduler_config(self, block_size: int, record_trace: bool = False) -> SchedulerConfig:
         """The scheduler's view. Raises ConfigurationError naming the setting that cannot work."""
         try:
             return SchedulerConfig(
@@ -37,20 +39,27 @@ class Cluster:
                 max_running=self.max_running,
                 max_step_tokens=self.max_step_tokens,
                 overlap_depth=self.overlap_depth,
+                record_trace=record_trace,
             )
         except ValueError as error:
             raise ConfigurationError(f"the scheduler cannot work with these settings: {error}") from error
 
 
-def simulate(workload: Workload, cluster: Cluster, progress: Callable[[int], None] | None = None) -> Recording:
+def simulate(
+    workload: Workload,
+    cluster: Cluster,
+    progress: Callable[[int], None] | None = None,
+    trace_paths: Sequence[Path] = (),
+) -> Recording:
     """Run `workload` on `cluster` until every call has ended. The same arguments give the same recording.
 
-    progress: called with the number of calls ended so far, for each call. Raises SimulationStalled if calls are left
-    but no event is.
+    progress: called with the number of calls ended so far, for each call. trace_paths: one file for each replica, or
+    none; the schedulers' transitions are written there. Raises SimulationStalled if calls are left but no event is, and
+    ConfigurationError if a trace cannot be written.
     """
     environment = simpy.Environment()
     recorder = Recorder(len(workload.calls))
-    config = cluster.scheduler_config(workload.block_size)
+    config = cluster.scheduler_config(workload.block_size, record_trace=bool(trace_paths))
     ended = 0
 
     def on_end(_: int) -> None:
@@ -73,7 +82,15 @@ def simulate(workload: Workload, cluster: Cluster, progress: Callable[[int], Non
     ]
     router = Router(replicas)
     clients = Clients(environment, workload, lambda call, now: router.choose(call).submit(call, now), on_end)
-    environment.run()
+    try:
+        for replica, path in zip(replicas, trace_paths, strict=False):
+            replica.trace = TraceFile(path, replica.scheduler)
+        environment.run()
+        for replica in replicas:
+            if replica.trace is not None:
+                replica.trace.close()
+    except OSError as error:
+        raise ConfigurationError(f"the trace {error.filename or ''} cannot be written: {error.strerror}") from error
     left = len(workload.calls) - ended
     if left:
         states = ", ".join(_state(replica) for replica in replicas)

@@ -107,8 +107,16 @@ def place_model(settings: StudySettings) -> Deployment:
     return placed
 
 
-def run_study(settings: StudySettings, workload: Workload, progress: Callable[[int], None] | None = None) -> Study:
-    """Simulate `workload` under `settings`. `progress` is called with the number of calls ended so far."""
+def run_study(
+    settings: StudySettings,
+    workload: Workload,
+    progress: Callable[[int], None] | None = None,
+    record_trace: Path | None = None,
+) -> Study:
+    """Simulate `workload` under `settings`. `progress` is called with the number of calls ended so far.
+
+    `record_trace`: where the schedulers' transitions are written, see `trace_paths`.
+    """
     placed = place_model(settings)
     if settings.replicas < 1:
         raise ConfigurationError(f"replicas is {settings.replicas}; it must be at least 1")
@@ -125,7 +133,7 @@ def run_study(settings: StudySettings, workload: Workload, progress: Callable[[i
         settings.max_step_tokens,
         settings.overlap_depth,
     )
-    recording = simulate(workload, cluster, progress)
+    recording = simulate(workload, cluster, progress, trace_paths(record_trace, settings.replicas))
     times = call_times(workload, recording)
     return Study(
         workload=workload,
@@ -136,6 +144,13 @@ def run_study(settings: StudySettings, workload: Workload, progress: Callable[[i
         parameters=_parameters(settings, placed, blocks),
         scheduler={"Scheduler specification": SPEC_HASH, "Checked build": "yes" if CHECKED else "no"},
     )
+
+
+def trace_paths(path: Path | None, replicas: int) -> list[Path]:
+    """Where each replica records: `path` itself, or run-0.tstrace, run-1.tstrace, ... for run.tstrace; none if None."""
+    if path is None or replicas == 1:
+        return [] if path is None else [path]
+    return [path.with_stem(f"{path.stem}-{index}") for index in range(replicas)]
 
 
 def _parameters(settings: StudySettings, placed: Deployment, blocks: int) -> dict[str, str]:

@@ -20,6 +20,7 @@ from .machines import SPEC
 from .mutants_command import run_mutants
 from .smtlib import export
 from .timeline import Timeline
+from .trace_command import run_trace
 from .verify import SOLVERS, Report, Row, verify
 
 
@@ -31,12 +32,15 @@ def run_verify(
     solver: str = SOLVERS[0],
     mutants: bool = False,
     binary: str | None = None,
+    trace: Path | None = None,
 ) -> int:
     """Verify the specification with a solver, or do the one other thing that is asked for. Returns the exit status."""
     if mutants:
         return run_mutants(json_output, make_console())
     if binary is not None:
         return run_binary(binary, json_output, make_console())
+    if trace is not None:
+        return run_trace(trace, json_output, make_console())
     try:
         if smtlib is not None:
             return _write_smtlib(smtlib)

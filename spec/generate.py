@@ -12,6 +12,7 @@ from .diagram import diagrams
 from .generate_access import machine_access
 from .generate_explorer import ExplorerGenerator
 from .generate_handles import HandleGenerator
+from .generate_replay import ReplayGenerator
 from .generate_scheduler import SchedulerGenerator
 from .machines import SPEC
 from .reference_page import reference_page
@@ -23,6 +24,7 @@ def generated_files() -> dict[str, str]:
     files |= {f"spec/explorer/generated/{name}": text for name, text in ExplorerGenerator(SPEC).files().items()}
     files["scheduler/generated/machine_access.cpp"] = machine_access(SPEC)
     files["scheduler/generated/handles.h"] = HandleGenerator(SPEC).handles_h()
+    files["spec/replay/generated/monitor.h"] = ReplayGenerator(SPEC).monitor_h()
     files["docs/spec/reference.md"] = reference_page(SPEC)
     files |= {f"docs/spec/{machine}.mmd": text for machine, text in diagrams(SPEC).items()}
     files["docs/spec/canonical.txt"] = SPEC.canonical()

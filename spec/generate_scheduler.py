@@ -85,7 +85,8 @@ class SchedulerGenerator:
         spec = self.spec
         out = [header(spec, "The state and the transitions of requests, KV blocks and steps."), "#pragma once\n"]
         out.append("#include <array>\n#include <cstdint>\n#include <string_view>\n#include <vector>\n")
-        out.append('#include "../block_tables.h"\n#include "../ghost.h"\n#include "../ids.h"\n')
+        ours = ("block_tables", "ghost", "ids", "trace_buffer")
+        out.append("\n".join(f'#include "../{name}.h"' for name in ours) + "\n")
         out.append("namespace tokenspeed {\n")
         out.append(f'inline constexpr std::string_view kSpecHash = "{spec.digest()}";\n')
         for enum in spec.enums.values():
@@ -169,8 +170,11 @@ class SchedulerGenerator:
         out.append("\n  // How often each transition was taken.")
         out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")
         out.append("  // Log every transition from now on into `sink` (nullptr: stop).")
-        out.append("  void record_to(std::vector<TraceEvent>* sink) { trace_ = sink; }")
-        out.append("  // Calls visit(name, index, value) for every concrete variable of every individual.")
+        out.append("  void record_to(TraceBuffer* sink) { trace_ = sink; }")
+        out.append(
+            "  // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept"
+        )
+        out.append("  // in another form only for those that hold.")
         out.append("  template <class Visit>\n  void visit(Visit&& visit) const;")
         out.append(
             "  // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing."
@@ -178,14 +182,16 @@ class SchedulerGenerator:
         out.append("  void recheck() const;\n")
         out.append(" private:")
         out.append("  friend struct MachineAccess;  // restores states for verification only")
-        out.append("  void record(Transition transition, std::initializer_list<std::int64_t> arguments);")
+        out.append("  template <class... Argument>\n  void record(Transition transition, Argument... arguments) {")
+        out.append("    const auto at = static_cast<std::size_t>(transition);\n    ++taken_[at];")
+        out.append("    if (trace_ != nullptr) [[unlikely]] trace_->push(at, sizeof...(arguments), arguments...);\n  }")
         out.append("  Limits limits_;")
         for name, variables in self._groups(ghost=False).items():
             out.append(f"  {self._storage_type(name, variables)}")
         for name in RELATION_TABLES:
             out.append(f"  BlockTables {name}_;")
         out.append("  std::array<std::uint64_t, kTransitions> taken_{};")
-        out.append("  std::vector<TraceEvent>* trace_ = nullptr;")
+        out.append("  TraceBuffer* trace_ = nullptr;")
         out.append("#if TOKENSPEED_CHECKED\n  struct Ghosts {")
         for v in [v for v in spec.variables.values() if v.ghost or self._is_relation(v)]:
             out.append(f"    Ghost<{len(v.sorts)}, {self._cpp_type(v.type)}> {v.name};")
@@ -221,7 +227,13 @@ class SchedulerGenerator:
             index = ", ".join(f"static_cast<int>({s.letter})" for s in v.sorts)
             value = self.read(v, [s.letter for s in v.sorts])
             value = f"static_cast<std::int64_t>({value})"
-            body.append(self._loops(loop, f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'))
+            call = f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'
+            if self._is_relation(v):
+                (first, second), loop = (s.letter for s in v.sorts), loop[:1]
+                others = f"{v.name}_.of({first})" if v.name in RELATION_TABLES else f"{{{self.place(v, [first])}}}"
+                head = f"for (const {self.ids[v.sorts[1].name]} {second} : {others})"
+                call = f"{head} {{\n  if ({second} != kNone) {call}\n}}"
+            body.append(self._loops(loop, call))
         lines = indent("\n".join(body), "  ")
         return f"template <class Visit>\nvoid Machine::visit(Visit&& visit) const {{\n{lines}\n}}"
 
@@ -229,7 +241,7 @@ class SchedulerGenerator:
 
     def _machine_cpp(self) -> str:
         out = [header(self.spec, "What each transition checks and does."), '#include "machine.h"\n']
-        out.append("#include <initializer_list>\n\nnamespace tokenspeed {\n")
+        out.append("namespace tokenspeed {\n")
         out.append(self._constructor())
         for t in self.spec.transitions.values():
             out.append(self._apply(t))
@@ -278,10 +290,6 @@ class SchedulerGenerator:
             "  holds_.add_request();\n"
             "  return request_count() - 1;\n"
             "}\n\n"
-            "void Machine::record(Transition transition, std::initializer_list<std::int64_t> arguments) {\n"
-            "  ++taken_[static_cast<std::size_t>(transition)];\n"
-            "  if (trace_ != nullptr) trace_->emplace_back(static_cast<std::int32_t>(transition), arguments);\n"
-            "}\n"
         )
 
     def _apply(self, t: Transition) -> str:
@@ -314,8 +322,7 @@ class SchedulerGenerator:
             value = plain(self._expression(e.value, t.parameters)) if direct else f"value{i}"
             out.append(self._write(t, e, value))
         out += self._checked_only(["  commit_ghosts();"]) if ghost or copies else []
-        arguments = ", ".join(p.name for p in t.parameters)
-        out.append(f"  record(Transition::{t.name}, {{{arguments}}});")
+        out.append(f"  record({', '.join([f'Transition::{t.name}', *(p.name for p in t.parameters)])});")
         out += self._checked_only(["  recheck();"])
         out.append("  return Guard::none;\n}\n")
         return "\n".join(out).replace("  commit_ghosts();\n", "  ghost_writes.commit();\n")

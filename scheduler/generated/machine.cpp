@@ -3,8 +3,6 @@
 
 #include "machine.h"
 
-#include <initializer_list>
-
 namespace tokenspeed {
 
 Machine::Machine(const Limits& limits)
@@ -29,10 +27,6 @@ RequestId Machine::add_request() {
   return request_count() - 1;
 }
 
-void Machine::record(Transition transition, std::initializer_list<std::int64_t> arguments) {
-  ++taken_[static_cast<std::size_t>(transition)];
-  if (trace_ != nullptr) trace_->emplace_back(static_cast<std::int32_t>(transition), arguments);
-}
 
 Guard Machine::apply_match_shared(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
@@ -55,7 +49,7 @@ Guard Machine::apply_match_shared(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::match_shared, {r, b});
+  record(Transition::match_shared, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -89,7 +83,7 @@ Guard Machine::apply_match_cached(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::match_cached, {r, b});
+  record(Transition::match_cached, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -125,7 +119,7 @@ Guard Machine::apply_match_tail(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::match_tail, {r, b});
+  record(Transition::match_tail, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -154,7 +148,7 @@ Guard Machine::apply_allocate(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::allocate, {r, b});
+  record(Transition::allocate, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -170,7 +164,7 @@ Guard Machine::apply_publish(RequestId r, BlockId b) {
   if (!(request_[r].inbound == 0)) return Guard::publish__nothing_arriving;
   block_[b].block_state = BlockState::Shared;
   block_[b].fill = limits_.page;
-  record(Transition::publish, {r, b});
+  record(Transition::publish, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -201,7 +195,7 @@ Guard Machine::apply_release_owned(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::release_owned, {r, b});
+  record(Transition::release_owned, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -230,7 +224,7 @@ Guard Machine::apply_release_to_limbo(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::release_to_limbo, {r, b});
+  record(Transition::release_to_limbo, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -256,7 +250,7 @@ Guard Machine::apply_release_shared(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::release_shared, {r, b});
+  record(Transition::release_shared, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -287,7 +281,7 @@ Guard Machine::apply_release_to_cache(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::release_to_cache, {r, b});
+  record(Transition::release_to_cache, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -320,7 +314,7 @@ Guard Machine::apply_keep_tail(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::keep_tail, {r, b});
+  record(Transition::keep_tail, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -335,7 +329,7 @@ Guard Machine::apply_reap(BlockId b) {
   block_[b].block_state = BlockState::Free;
   globals_.free = globals_.free + 1;
   globals_.held = globals_.held + -1;
-  record(Transition::reap, {b});
+  record(Transition::reap, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -351,7 +345,7 @@ Guard Machine::apply_evict(BlockId b) {
   block_[b].fill = 0;
   globals_.free = globals_.free + 1;
   globals_.cached = globals_.cached + -1;
-  record(Transition::evict, {b});
+  record(Transition::evict, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -383,7 +377,7 @@ Guard Machine::apply_spill(CopyId c, BlockId b, HostId h) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::spill, {c, b, h});
+  record(Transition::spill, c, b, h);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -414,7 +408,7 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::spill_done, {c, b, h});
+  record(Transition::spill_done, c, b, h);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -446,7 +440,7 @@ Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::fetch, {c, b, h});
+  record(Transition::fetch, c, b, h);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -479,7 +473,7 @@ Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::fetch_done, {c, b, h});
+  record(Transition::fetch_done, c, b, h);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -495,7 +489,7 @@ Guard Machine::apply_drop_page(HostId h) {
   host_[h].host_fill = 0;
   globals_.spare_pages = globals_.spare_pages + 1;
   globals_.used_pages = globals_.used_pages + -1;
-  record(Transition::drop_page, {h});
+  record(Transition::drop_page, h);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -525,7 +519,7 @@ Guard Machine::apply_send(CopyId c, RequestId r, BlockId b, std::int64_t n) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::send, {c, r, b, n});
+  record(Transition::send, c, r, b, n);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -552,7 +546,7 @@ Guard Machine::apply_send_done(CopyId c, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::send_done, {c, b});
+  record(Transition::send_done, c, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -589,7 +583,7 @@ Guard Machine::apply_receive(CopyId c, RequestId r, BlockId b, std::int64_t n) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::receive, {c, r, b, n});
+  record(Transition::receive, c, r, b, n);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -626,7 +620,7 @@ Guard Machine::apply_receive_done(CopyId c, RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::receive_done, {c, r, b});
+  record(Transition::receive_done, c, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -660,7 +654,7 @@ Guard Machine::apply_receive_failed(CopyId c, RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::receive_failed, {c, r, b});
+  record(Transition::receive_failed, c, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -693,7 +687,7 @@ Guard Machine::apply_receive_dropped(CopyId c, RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::receive_dropped, {c, r, b});
+  record(Transition::receive_dropped, c, r, b);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -712,7 +706,7 @@ Guard Machine::apply_copy_done(CopyId c) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::copy_done, {c});
+  record(Transition::copy_done, c);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -732,7 +726,7 @@ Guard Machine::apply_submit(RequestId r, std::int64_t tokens, std::int64_t most,
   request_[r].limit = most;
   request_[r].arrival = turn;
   globals_.newest_arrival = turn;
-  record(Transition::submit, {r, tokens, most, turn});
+  record(Transition::submit, r, tokens, most, turn);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -743,7 +737,7 @@ Guard Machine::apply_admit(RequestId r) {
   if (r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Waiting)) return Guard::admit__request_WAITING;
   request_[r].request_state = RequestState::Prefill;
-  record(Transition::admit, {r});
+  record(Transition::admit, r);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -755,7 +749,7 @@ Guard Machine::apply_finish(RequestId r) {
   if (!(request_[r].request_state == RequestState::Decode)) return Guard::finish__request_DECODE;
   if (!(request_[r].prompt < request_[r].known)) return Guard::finish__has_output;
   request_[r].request_state = RequestState::Releasing;
-  record(Transition::finish, {r});
+  record(Transition::finish, r);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -766,7 +760,7 @@ Guard Machine::apply_abort(RequestId r) {
   if (r < 0 || r >= request_count()) return Guard::bad_index;
   if (!((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].request_state == RequestState::Retracting))) return Guard::abort__request_WAITING_PREFILL_DECODE_RETRACTING;
   request_[r].request_state = RequestState::Releasing;
-  record(Transition::abort, {r});
+  record(Transition::abort, r);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -782,7 +776,7 @@ Guard Machine::apply_retract(RequestId r, RequestId o) {
   if (!((request_[o].request_state == RequestState::Prefill) || (request_[o].request_state == RequestState::Decode))) return Guard::retract__older_one_runs;
   if (!(request_[o].arrival < request_[r].arrival)) return Guard::retract__strictly_older;
   request_[r].request_state = RequestState::Retracting;
-  record(Transition::retract, {r, o});
+  record(Transition::retract, r, o);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -798,7 +792,7 @@ Guard Machine::apply_requeue(RequestId r) {
   request_[r].planned = 0;
   request_[r].computed = 0;
   request_[r].pruned = 0;
-  record(Transition::requeue, {r});
+  record(Transition::requeue, r);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -810,7 +804,7 @@ Guard Machine::apply_close(RequestId r) {
   if (!(request_[r].request_state == RequestState::Releasing)) return Guard::close__request_RELEASING;
   if (!(request_[r].blocks == 0)) return Guard::close__no_blocks;
   request_[r].request_state = RequestState::Finished;
-  record(Transition::close, {r});
+  record(Transition::close, r);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -831,7 +825,7 @@ Guard Machine::apply_recycle(RequestId r) {
   request_[r].computed = 0;
   request_[r].pruned = 0;
   request_[r].last_step = 0;
-  record(Transition::recycle, {r});
+  record(Transition::recycle, r);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -845,7 +839,7 @@ Guard Machine::apply_open_step(StepId s) {
   step_[s].step_state = StepState::Planned;
   step_[s].number = globals_.opened + 1;
   globals_.opened = globals_.opened + 1;
-  record(Transition::open_step, {s});
+  record(Transition::open_step, s);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -872,7 +866,7 @@ Guard Machine::apply_add_row(StepId s, RequestId r) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::add_row, {s, r});
+  record(Transition::add_row, s, r);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -902,7 +896,7 @@ Guard Machine::apply_prefill(StepId s, RequestId r, std::int64_t n) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::prefill, {s, r, n});
+  record(Transition::prefill, s, r, n);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -935,7 +929,7 @@ Guard Machine::apply_prefill_last(StepId s, RequestId r, std::int64_t n) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::prefill_last, {s, r, n});
+  record(Transition::prefill_last, s, r, n);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -969,7 +963,7 @@ Guard Machine::apply_decode(StepId s, RequestId r, std::int64_t n) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::decode, {s, r, n});
+  record(Transition::decode, s, r, n);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -989,7 +983,7 @@ Guard Machine::apply_launch(StepId s) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::launch, {s});
+  record(Transition::launch, s);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -1008,7 +1002,7 @@ Guard Machine::apply_device_done(StepId s) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::device_done, {s});
+  record(Transition::device_done, s);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -1023,7 +1017,7 @@ Guard Machine::apply_observe(StepId s) {
 #endif
   if (!(step_[s].number == (globals_.landed + 1))) return Guard::observe__oldest_in_flight;
   step_[s].step_state = StepState::Done;
-  record(Transition::observe, {s});
+  record(Transition::observe, s);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -1071,7 +1065,7 @@ Guard Machine::apply_land_row(StepId s, RequestId r, std::int64_t accepted) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::land_row, {s, r, accepted});
+  record(Transition::land_row, s, r, accepted);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -1106,7 +1100,7 @@ Guard Machine::apply_drop_row(StepId s, RequestId r) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::drop_row, {s, r});
+  record(Transition::drop_row, s, r);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -1120,7 +1114,7 @@ Guard Machine::apply_retire(StepId s) {
   step_[s].step_state = StepState::Idle;
   globals_.landed = step_[s].number;
   step_[s].number = 0;
-  record(Transition::retire, {s});
+  record(Transition::retire, s);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif

@@ -11,6 +11,7 @@
 #include "../block_tables.h"
 #include "../ghost.h"
 #include "../ids.h"
+#include "../trace_buffer.h"
 
 namespace tokenspeed {
 
@@ -540,8 +541,9 @@ class Machine {
   // How often each transition was taken.
   const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }
   // Log every transition from now on into `sink` (nullptr: stop).
-  void record_to(std::vector<TraceEvent>* sink) { trace_ = sink; }
-  // Calls visit(name, index, value) for every concrete variable of every individual.
+  void record_to(TraceBuffer* sink) { trace_ = sink; }
+  // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept
+  // in another form only for those that hold.
   template <class Visit>
   void visit(Visit&& visit) const;
   // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing.
@@ -549,7 +551,12 @@ class Machine {
 
  private:
   friend struct MachineAccess;  // restores states for verification only
-  void record(Transition transition, std::initializer_list<std::int64_t> arguments);
+  template <class... Argument>
+  void record(Transition transition, Argument... arguments) {
+    const auto at = static_cast<std::size_t>(transition);
+    ++taken_[at];
+    if (trace_ != nullptr) [[unlikely]] trace_->push(at, sizeof...(arguments), arguments...);
+  }
   Limits limits_;
   std::vector<RequestFields> request_;
   std::vector<BlockFields> block_;
@@ -560,7 +567,7 @@ class Machine {
   std::vector<CopyFields> copy_;
   BlockTables holds_;
   std::array<std::uint64_t, kTransitions> taken_{};
-  std::vector<TraceEvent>* trace_ = nullptr;
+  TraceBuffer* trace_ = nullptr;
 #if TOKENSPEED_CHECKED
   struct Ghosts {
     Ghost<2, bool> holds;
@@ -624,8 +631,8 @@ void Machine::visit(Visit&& visit) const {
     visit("stamp", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].stamp));
   }
   for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      visit("holds", std::vector<int>{static_cast<int>(r), static_cast<int>(b)}, static_cast<std::int64_t>(holds(r, b)));
+    for (const BlockId b : holds_.of(r)) {
+      if (b != kNone) visit("holds", std::vector<int>{static_cast<int>(r), static_cast<int>(b)}, static_cast<std::int64_t>(holds(r, b)));
     }
   }
   for (StepId s = 0; s < step_count(); ++s) {
@@ -669,18 +676,18 @@ void Machine::visit(Visit&& visit) const {
     visit("copy_tokens", std::vector<int>{static_cast<int>(c)}, static_cast<std::int64_t>(copy_[c].copy_tokens));
   }
   for (CopyId c = 0; c < copy_count(); ++c) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      visit("block_of", std::vector<int>{static_cast<int>(c), static_cast<int>(b)}, static_cast<std::int64_t>((copy_[c].block_of == b)));
+    for (const BlockId b : {copy_[c].block_of}) {
+      if (b != kNone) visit("block_of", std::vector<int>{static_cast<int>(c), static_cast<int>(b)}, static_cast<std::int64_t>((copy_[c].block_of == b)));
     }
   }
   for (CopyId c = 0; c < copy_count(); ++c) {
-    for (HostId h = 0; h < host_count(); ++h) {
-      visit("host_of", std::vector<int>{static_cast<int>(c), static_cast<int>(h)}, static_cast<std::int64_t>((copy_[c].host_of == h)));
+    for (const HostId h : {copy_[c].host_of}) {
+      if (h != kNone) visit("host_of", std::vector<int>{static_cast<int>(c), static_cast<int>(h)}, static_cast<std::int64_t>((copy_[c].host_of == h)));
     }
   }
   for (CopyId c = 0; c < copy_count(); ++c) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      visit("request_of", std::vector<int>{static_cast<int>(c), static_cast<int>(r)}, static_cast<std::int64_t>((copy_[c].request_of == r)));
+    for (const RequestId r : {copy_[c].request_of}) {
+      if (r != kNone) visit("request_of", std::vector<int>{static_cast<int>(c), static_cast<int>(r)}, static_cast<std::int64_t>((copy_[c].request_of == r)));
     }
   }
   for (BlockId b = 0; b < block_count(); ++b) {

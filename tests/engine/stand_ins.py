@@ -31,6 +31,7 @@ from tokenspeed.engine.sampling import SamplingParams
 from tokenspeed.engine.server import create_app
 from tokenspeed.engine.serving import Phase, ServedModel, Service
 from tokenspeed.engine.tokenizer import Tokenizer
+from tokenspeed.engine.trace_recorder import TraceRecorder
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 Rule = Callable[[NDArray[np.int32]], int]
@@ -144,6 +145,7 @@ class LoopHarness:
         rule: Rule = scripted,
         scheduler: Any = None,
         decode: Callable[[Sequence[int]], str] | None = None,
+        trace: Callable[[Scheduler], TraceRecorder] | None = None,
     ) -> None:
         config = config or small_config()
         self.scheduler = Scheduler(config) if scheduler is None else scheduler
@@ -161,6 +163,7 @@ class LoopHarness:
             eos_token_ids=tokenizer.eos_token_ids,
             publish=self._publish,
             on_failure=self.failed.set,
+            trace=None if trace is None else trace(self.scheduler),
         )
         self.loop.start()
 

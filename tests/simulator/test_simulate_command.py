@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,37 @@ def test_prints_a_table_and_names_the_files(tmp_path: Path) -> None:
 
 def test_prints_the_same_each_time() -> None:
     assert simulate("--sessions", "2").stdout == simulate("--sessions", "2").stdout
+
+
+def verdict(trace: Path) -> str:
+    result = CliRunner().invoke(main, ["verify", "--trace", str(trace)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_a_recorded_simulation_follows_the_specification(tmp_path: Path) -> None:
+    """Tens of thousands of events, by one replica."""
+    trace = tmp_path / "run.tstrace"
+    result = simulate("--sessions", "2", "--record-trace", str(trace))
+    assert result.exit_code == 0, result.output
+    events = re.search(r"all ([0-9,]+) events", verdict(trace))
+    assert events is not None and int(events[1].replace(",", "")) > 30_000
+    assert simulate("--sessions", "2").stdout == result.stdout
+
+
+def test_every_replica_records_a_trace_of_its_own(tmp_path: Path) -> None:
+    azure = str(DATA / "azure_tiny.csv")
+    result = simulate("--workload", azure, "--replicas", "2", "--record-trace", str(tmp_path / "run.tstrace"))
+    assert result.exit_code == 0, result.output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run-0.tstrace", "run-1.tstrace"]
+    for trace in tmp_path.iterdir():
+        assert "Allowed: all" in verdict(trace)
+
+
+def test_a_trace_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    result = simulate("--sessions", "1", "--record-trace", str(tmp_path / "none" / "run.tstrace"))
+    assert result.exit_code == 2
+    assert "run.tstrace cannot be written: No such file or directory" in result.stderr
 
 
 @pytest.mark.parametrize(
