@@ -29,6 +29,12 @@ SCHEDULER = Path(__file__).resolve().parent.parent / "scheduler"
 INSTALLED = "installed"
 """What `--binary` without a path means."""
 
+PLURALS = {
+    "bounded": "bounded integers",
+    "number of individuals": "numbers of individuals",
+    "clock": "step and arrival numbers",
+}
+
 _PROBE = """
 import importlib.machinery, importlib.util, json, pathlib, sys
 path = sys.argv[1]
@@ -155,10 +161,10 @@ def _bounds(spec: Spec) -> Check:
     kept = prove_bounds(spec)
     failed = [f"{k.transition} may lead {k.variable} out of its bounds" for k in kept if not k.proved]
     counts = Counter(k.kind for k in kept)
-    found = ", ".join(f"{number} of {kind} integers" for kind, number in counts.items())
+    found = ", ".join(f"{number} of {PLURALS[kind]}" for kind, number in counts.items())
     if failed:
         return Check("integer bounds", False, f"{len(failed)} integers may leave them", failed)
-    return Check("integer bounds", True, f"kept by every transition that writes an integer: {found}")
+    return Check("integer bounds", True, f"kept by every write of an integer: {found}")
 
 
 def _writers(spec: Spec, sources: Sources, folder: Path) -> Check:
