@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,14 @@ def errors_of(text: str, header: Path) -> list[str]:
     return errors
 
 
+@pytest.fixture(scope="module")
+def errors(header: Path) -> dict[str, list[str]]:
+    """The errors of every case, compiled on all cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda path: errors_of(path.read_text(), header), [*FAIL, *PASS])
+        return {path.stem: lines for path, lines in zip([*FAIL, *PASS], found, strict=True)}
+
+
 def without_wrong_line(path: Path) -> str:
     """The case in a namespace of its own, without the line that must not compile."""
     lines = path.read_text().split("\n")
@@ -64,20 +74,20 @@ def test_but_for_the_wrong_line_every_case_compiles(header: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FAIL, ids=lambda p: p.stem)
-def test_wrong_line_does_not_compile_for_its_reason(path: Path, header: Path) -> None:
+def test_wrong_line_does_not_compile_for_its_reason(path: Path, errors: dict[str, list[str]]) -> None:
     text = path.read_text()
     reason = text.split("\n", 1)[0].removeprefix("// reason: ")
     wrong = [i for i, line in enumerate(text.split("\n"), 1) if line.endswith("// WRONG")]
     assert len(wrong) == 1
-    errors = errors_of(text, header)
-    assert errors, "this compiles"
-    assert re.search(reason, errors[0]), errors[0]
-    assert f"<stdin>:{wrong[0]}:" in errors[0], errors[0]
+    found = errors[path.stem]
+    assert found, "this compiles"
+    assert re.search(reason, found[0]), found[0]
+    assert f"<stdin>:{wrong[0]}:" in found[0], found[0]
 
 
 @pytest.mark.parametrize("path", PASS, ids=lambda p: p.stem)
-def test_legal_lives_compile(path: Path, header: Path) -> None:
-    assert errors_of(path.read_text(), header) == []
+def test_legal_lives_compile(path: Path, errors: dict[str, list[str]]) -> None:
+    assert errors[path.stem] == []
 
 
 def machines() -> dict[str, Variable]:
