@@ -58,6 +58,7 @@ class Structure:
     fields: dict[str, Field] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
     nested: dict[str, Structure] = field(default_factory=dict)
+    friends: list[tuple[str, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -154,6 +155,10 @@ class _Reader(Parser):
         line = self.token.line
         if self.accept("public", ":") or self.accept("private", ":"):
             return
+        if self.accept("friend", "struct"):
+            into.friends.append((self.take("name"), line))
+            self.expect(";")
+            return
         if self.peek("struct"):
             nested = self.structure()
             self.new(nested.name, {**into.nested}, line)
@@ -183,7 +188,7 @@ class _Reader(Parser):
     def function(self, private: bool) -> Function:
         line, template = self.token.line, ""
         if self.accept("template", "<"):
-            template = " ".join((self.take("name"), self.take("name")))
+            template = self.take("name") + ("..." if self.accept("...") else "") + f" {self.take('name')}"
             self.expect(">")
         self.accept("explicit")
         nodiscard = self.accept("[", "[", "nodiscard", "]", "]")
@@ -208,5 +213,5 @@ class _Reader(Parser):
         while not self.accept(")"):
             if found:
                 self.expect(",")
-            found.append((self.type(), self.take("name")))
+            found.append((self.type() + ("..." if self.accept("...") else ""), self.take("name")))
         return found

@@ -107,7 +107,7 @@ def _call(run: Execution, node: Node, transition: Transition) -> None:
     state, (function, arguments) = run.state, node.args
     if str(function) == "(name record)":
         names = " ".join(f"(name {p.name})" for p in transition.parameters)
-        wanted = f"[(name Transition::{transition.name}) (braces  [{names}])]"
+        wanted = f"[{f'(name Transition::{transition.name}) {names}'.strip()}]"
         if f"[{' '.join(map(str, arguments))}]" != wanted:
             raise state.error(node, f"records something else than {transition.name} with its parameters")
         run.recorded = True

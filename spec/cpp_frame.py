@@ -12,11 +12,15 @@ from .cpp_layout import Finding, Layout
 from .cpp_parser import Node
 from .language import Variable
 
+ACCESS = "MachineAccess"
+"""The one friend, generated too: it restores states, so that lock-step verification can start from any of them."""
+
 LOG = {
     "record": (
-        "(block (do (unary ++ (index (name taken_) (cast std::size_t (name transition))))) "
-        "(if (binary != (name trace_) (name nullptr)) (do (call (member (unary * (name trace_)) emplace_back) "
-        "[(cast std::int32_t (name transition)) (name arguments)]))))"
+        "(block (declare const auto at (cast std::size_t (name transition))) "
+        "(do (unary ++ (index (name taken_) (name at)))) "
+        "(if (binary != (name trace_) (name nullptr)) (do (call (member (unary * (name trace_)) push) "
+        "[(name at) (pack size arguments) (pack (name arguments))]))))"
     ),
     "record_to": "(block (do (binary = (name trace_) (name sink))))",
 }
@@ -47,9 +51,9 @@ class _Frame:
         self.findings.append(Finding(file or self.code.file, line, what, "structure"))
 
     def includes(self) -> None:
-        needed = {self.code.file: ['"machine.h"', "<initializer_list>"]}
+        needed = {self.code.file: ['"machine.h"']}
         needed[self.layout.unit.file] = ["<array>", "<cstdint>", "<string_view>", "<vector>"]
-        needed[self.layout.unit.file] += [f'"../{name}.h"' for name in ("block_tables", "ghost", "ids")]
+        needed[self.layout.unit.file] += [f'"../{name}.h"' for name in ("block_tables", "ghost", "ids", "trace_buffer")]
         for unit in (self.code, self.layout.unit):
             for name in needed[unit.file]:
                 if name not in unit.source.includes:
@@ -90,11 +94,14 @@ class _Frame:
                 self.report(found.line, f"nothing is known about the member {name}", self.layout.unit.file)
             elif not found.private:
                 self.report(found.line, f"{name} is not private", self.layout.unit.file)
-        kept = {"taken_": "std::array<std::uint64_t, kTransitions>", "trace_": "std::vector<TraceEvent>*"}
+        kept = {"taken_": "std::array<std::uint64_t, kTransitions>", "trace_": "TraceBuffer*"}
         kept["limits_"] = "Limits"
         for name, type_ in kept.items():
             if name not in self.machine.fields or self.machine.fields[name].type != type_:
                 self.report(self.machine.line, f"there is no member {name} of type {type_}", self.layout.unit.file)
+        for friend, line in self.machine.friends:
+            if friend != ACCESS:
+                self.report(line, f"{friend} could write the state", self.layout.unit.file)
         for name, member in {"tables": "holds_", "taken": "taken_", "limits": "limits_"}.items():
             reader = self.machine.functions.get(name)
             if reader is not None and str(reader.body) != f"(block (return (name {member})))":
@@ -246,7 +253,15 @@ class _Frame:
         index = " ".join(f"(cast int (name {x}))" for x in letters)
         call = f'(do (call (name visit) [(string "{variable.name}") (braces std::vector<int> [{index}]) '
         text = f"{call}(cast std::int64_t {value})]))"
-        for sort in reversed(variable.sorts):
+        sorts = variable.sorts
+        if place is not None and self.layout.is_relation(variable):  # only those that hold
+            *sorts, last = sorts
+            table = f"(call (member (name {place.member}) of) [(name {letters[0]})])"
+            held = f"(member (index (name {place.member}) (name {letters[0]})) {place.field})"
+            each = table if place.at is not None else f"(braces  [{held}])"
+            shown = f"(block (if (binary != (name {last.letter}) (name kNone)) {text}))"
+            text = f"(each const {self.layout.id_type(last.name)} {last.letter} {each} {shown})"
+        for sort in reversed(sorts):
             count = f"(call (name {sort.name.lower()}_count) [])"
             head = f"{self.layout.id_type(sort.name)} {sort.letter} (number 0)"
             text = (

@@ -199,7 +199,7 @@ _state: list[tuple[Judge, list[Damage]]] = []
 
 
 def every_damage(spec: Spec, sources: Sources) -> list[Damage]:
-    """All of them, in a fixed order."""
+    """All of them, in a fixed order: lines left out first."""
     layout, _ = read(spec, sources, False)
     return [*deletions(sources.code, "code"), *deletions(sources.header, "header"), *changes(layout, sources.code)]
 
@@ -211,12 +211,12 @@ def _judge(number: int, sources: Sources) -> str:
     return judge.judge(damages[number])
 
 
-def judge_all(sources: Sources, every: int = 1, workers: int | None = None) -> list[tuple[Damage, str]]:
+def judge_all(sources: Sources, every: int = 1, lines_only: bool = False) -> list[tuple[Damage, str]]:
     """The verdict about each (or each `every`-th) damaged text, with one process for each core."""
     damages = every_damage(SPEC, sources)
-    chosen = range(0, len(damages), every)
+    chosen = [i for i in range(0, len(damages), every) if damages[i].operator == "delete" or not lines_only]
     context = multiprocessing.get_context("spawn")  # z3 does not survive a fork
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
         verdicts = list(pool.map(_judge, chosen, [sources] * len(chosen), chunksize=16))
     return [(damages[i], verdict) for i, verdict in zip(chosen, verdicts, strict=True)]
 
@@ -236,9 +236,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--every", type=int, default=1, metavar="N", help="judge each N-th only")
+    parser.add_argument("--lines", action="store_true", help="leave out lines only, change no tokens")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
-    results = judge_all(generated_sources(), options.every)
+    results = judge_all(generated_sources(), options.every, options.lines)
     counts = table(results)
     left = [(d, v) for d, v in results if v not in NOTICED]
     if options.json:

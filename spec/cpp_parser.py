@@ -17,10 +17,10 @@ class Node:
     """A piece of syntax; `args` are nodes, tuples of nodes, texts or None.
 
     Expressions: number(text), string(text), name(qualified text), member(of, field), index(of, at), call(function,
-    arguments), cast(type, of), braces(type or "", items), unary(sign, of), binary(sign, left, right), ternary(if,
-    then, else), lambda-free. Statements: block(statements), if(condition, then), for(type, name, start, condition,
-    step, body), each(type, name, range, body), switch(of, statements), case(value), return(value or None),
-    declare(type, name, value or None), do(expression).
+    arguments), pack(arguments), pack size(name), cast(type, of), braces(type or "", items), unary(sign, of),
+    binary(sign, left, right), ternary(if, then, else). Statements: block(statements), if(condition, then), for(type,
+    name, start, condition, step, body), each(type, name, range, body), switch(of, statements), case(value),
+    return(value or None), declare(type, name, value or None), do(expression).
     """
 
     kind: str
@@ -193,6 +193,10 @@ class Parser:
             return inside
         if self.accept("{"):
             return Node("braces", ("", self.arguments("}")), line)
+        if self.accept("sizeof", "...", "("):
+            pack = Node("pack size", (self.take("name"),), line)
+            self.expect(")")
+            return pack
         name = self.qualified()
         if name in TEMPLATES and self.peek("<"):
             arguments = self.template_arguments()
@@ -213,6 +217,8 @@ class Parser:
             if found:
                 self.expect(",")
             found.append(self.expression())
+            if self.accept("..."):
+                found[-1] = Node("pack", (found[-1],), found[-1].line)
         return tuple(found)
 
     # Statements.
@@ -234,6 +240,7 @@ class Parser:
         if self.accept("if", "("):
             condition = self.expression()
             self.expect(")")
+            self.accept("[", "[", "unlikely", "]", "]")
             then = self.statement()
             if self.peek("else"):
                 raise self.error("generated code has no else")
