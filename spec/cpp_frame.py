@@ -253,9 +253,9 @@ class _Frame:
         index = " ".join(f"(cast int (name {x}))" for x in letters)
         call = f'(do (call (name visit) [(string "{variable.name}") (braces std::vector<int> [{index}]) '
         text = f"{call}(cast std::int64_t {value})]))"
-        sorts = variable.sorts
+        sorts = list(variable.sorts)
         if place is not None and self.layout.is_relation(variable):  # only those that hold
-            *sorts, last = sorts
+            last = sorts.pop()
             table = f"(call (member (name {place.member}) of) [(name {letters[0]})])"
             held = f"(member (index (name {place.member}) (name {letters[0]})) {place.field})"
             each = table if place.at is not None else f"(braces  [{held}])"
