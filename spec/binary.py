@@ -8,12 +8,12 @@ compiler is trusted.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +75,15 @@ def source_hash(folder: Path = SCHEDULER) -> str:
 
 
 def find_binary() -> Path:
-    """The extension module that `import tokenspeed.scheduler` loads. Raises BinaryError."""
-    package = __name__.rpartition(".spec.")[0]
-    try:
-        found = importlib.util.find_spec(f"{package}.scheduler._core")
-    except ImportError as error:
-        raise BinaryError(f"the compiled scheduler cannot be imported ({error}); run: make setup") from None
-    if found is None or found.origin is None:
-        raise BinaryError("the compiled scheduler is not installed; run: make setup")
-    return Path(found.origin)
+    """The extension module that `import tokenspeed.scheduler` loads, found without loading it. Raises BinaryError."""
+    package = __name__.partition(".")[0]
+    folders = [Path(p) for p in sys.modules[package].__path__] + [Path(p or ".") / package for p in sys.path]
+    for folder in folders:
+        for suffix in EXTENSION_SUFFIXES:
+            path = folder / "scheduler" / f"_core{suffix}"
+            if path.is_file():
+                return path
+    raise BinaryError("the compiled scheduler is not installed; run: make setup")
 
 
 def ask_binary(path: Path) -> dict[str, Any]:
