@@ -97,9 +97,9 @@ def ask_binary(path: Path) -> dict[str, Any]:
         last = (probe.stderr.strip().splitlines() or [f"exit status {probe.returncode}"])[-1]
         raise BinaryError(f"{path} cannot be loaded by {sys.executable}: {last}; build it with: make setup")
     answer: dict[str, Any] = json.loads(probe.stdout)
-    if not isinstance(answer["SPEC_HASH"], str):
+    if not isinstance(answer["SPEC_HASH"], str) or answer["TRANSITIONS"] is None:
         raise BinaryError(
-            f"{path} carries no SPEC_HASH, so it is no scheduler of this project; build one with: make setup"
+            f"{path} does not name its specification and transitions, so it is no scheduler of this project; build one with: make setup"
         )
     return answer
 
@@ -108,7 +108,7 @@ def check_binary(spec: Spec, answer: dict[str, Any], folder: Path = SCHEDULER) -
     """All links, in order. A link that cannot be looked at has `good` None."""
     checks = [
         _same("specification", answer["SPEC_HASH"], spec.digest(), "the binary", "this specification"),
-        _same_transitions(spec, answer["TRANSITIONS"] or []),
+        _same_transitions(spec, answer["TRANSITIONS"]),
     ]
     try:
         sources = generated_sources(folder)

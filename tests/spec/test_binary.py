@@ -120,7 +120,7 @@ def test_what_is_no_scheduler_is_explained(tmp_path: Path) -> None:
     with pytest.raises(BinaryError, match="cannot be loaded"):
         ask_binary(tmp_path / "_core.so")
     other = next(p for p in find_binary().parent.parent.glob("spec/_explorer*"))
-    with pytest.raises(BinaryError, match="carries no SPEC_HASH"):
+    with pytest.raises(BinaryError, match="it is no scheduler of this project"):
         ask_binary(other)
     result = CliRunner().invoke(main, ["verify", "--binary", str(tmp_path / "missing.so")])
     assert result.exit_code == 2
