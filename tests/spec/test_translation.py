@@ -101,7 +101,7 @@ def test_an_equal_formula_is_proved_equal() -> None:
         ("reap", "b >= block_count()", "b > block_count()", "refuses other ids than those out of range [z3]"),
         ("reap", "b < 0 || ", "", "refuses other ids than those out of range [z3]"),
         ("reap", "Guard::reap__not_in_flight", "Guard::evict__not_in_flight", "guard 3 must be reap__not_in_flight"),
-        ("reap", "record(Transition::reap, {b})", "record(Transition::evict, {b})", "records something else"),
+        ("reap", "record(Transition::reap, b)", "record(Transition::evict, b)", "records something else"),
         ("reap", "  return Guard::none;", "  return Guard::bad_index;", "does not end with `return Guard::none;`"),
         ("reap", "free = globals_.free + 1", "free += 1", "generated code has no such statement"),
         ("reap", "globals_.free + 1", "globals_.free * 1", "operator * is not used"),
