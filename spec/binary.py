@@ -98,9 +98,8 @@ def ask_binary(path: Path) -> dict[str, Any]:
         raise BinaryError(f"{path} cannot be loaded by {sys.executable}: {last}; build it with: make setup")
     answer: dict[str, Any] = json.loads(probe.stdout)
     if not isinstance(answer["SPEC_HASH"], str) or answer["TRANSITIONS"] is None:
-        raise BinaryError(
-            f"{path} does not name its specification and transitions, so it is no scheduler of this project; build one with: make setup"
-        )
+        what = f"{path} does not name its specification and transitions, so it is no scheduler of this project"
+        raise BinaryError(f"{what}; build one with: make setup")
     return answer
 
 
