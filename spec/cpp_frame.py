@@ -99,6 +99,10 @@ class _Frame:
         for name, type_ in kept.items():
             if name not in self.machine.fields or self.machine.fields[name].type != type_:
                 self.report(self.machine.line, f"there is no member {name} of type {type_}", self.layout.unit.file)
+        if ACCESS not in [name for name, _ in self.machine.friends]:
+            self.report(
+                self.machine.line, f"{ACCESS} is no friend, so states cannot be restored", self.layout.unit.file
+            )
         for friend, line in self.machine.friends:
             if friend != ACCESS:
                 self.report(line, f"{friend} could write the state", self.layout.unit.file)
@@ -198,7 +202,8 @@ class _Frame:
         for name, wanted in LOG.items():
             found = self.machine.functions.get(name)
             function = self.code.functions.get(f"Machine::{name}", found)
-            if function is None or str(function.body) != wanted:
+            template = "class... Argument" if name == "record" else ""
+            if function is None or str(function.body) != wanted or function.template != template:
                 self.report(1 if function is None else function.line, f"{name} is not the function that is known")
 
     def dispatch(self) -> None:
