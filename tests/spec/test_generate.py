@@ -22,9 +22,7 @@ def test_committed_file_is_fresh(name: str) -> None:
 
 
 def test_generated_functions_are_the_only_writers_of_the_state() -> None:
-    """The machine's fields are private; its one friend is generated, and no hand-written C++ names it or casts constness
-    away.
-    """
+    """The machine's fields are private; its one friend is generated, and no other C++ names it or casts constness away."""
     header = (ROOT / "scheduler/generated/machine.h").read_text()
     assert re.findall(r"friend ([^;]*);", header) == ["struct MachineAccess"]
     for path in (ROOT / "scheduler").glob("*"):
