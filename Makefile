@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-serve demo test checked fuzz parity second-solver binary-mutants lint types imports generated fresh format clean
+.PHONY: help setup setup-serve demo test checked fuzz parity second-solver lockstep binary-mutants lint types imports generated fresh format clean
 
 help: ## Explain the targets
 	@echo "Usage: make TARGET"
@@ -99,6 +99,9 @@ fuzz: $(STAMPS)/test ## 10,000 random programs of each overlap depth against the
 
 parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone in every setting
 	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py $(PYTEST_ARGS)
+
+lockstep: $(STAMPS)/core ## Compare the compiled scheduler with the specification in 10 million states of each instance
+	@$(BIN)/tokenspeed verify --lockstep --states 10000000 $(ARGS)
 
 second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on every mutant without a guard or effect
 	@TOKENSPEED_ALL_MUTANTS=1 $(BIN)/python -m pytest tests/spec/test_second_solver.py $(PYTEST_ARGS)

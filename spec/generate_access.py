@@ -50,7 +50,7 @@ def _loop(g: SchedulerGenerator, sort: Sort, body: str) -> str:
 
 
 def _locals(g: SchedulerGenerator, const: str) -> list[str]:
-    """Counts and arrays in local variables: a write of a byte might change any member, for all that a compiler knows."""
+    """Counts and arrays in local variables: for all that a compiler knows, a write of a byte may change any member."""
     lines = [f"{const}Machine& m = *static_cast<{const}Machine*>(machine);"]
     for sort in g.spec.sorts.values():
         lines.append(f"const {g.ids[sort.name]} {sort.name.lower()}s = m.{sort.name.lower()}_count();")
@@ -126,7 +126,12 @@ def _difference(g: SchedulerGenerator) -> str:
         )
         quick.append(_loop(g, first, body))
     lines = [*_locals(g, "const "), "const std::int8_t* const start = state;", "std::int64_t differs = 0;", *quick]
-    lines += ["if (differs == 0) return -1;", "state = start;", *slow, "return static_cast<std::int32_t>(state - start);"]
+    lines += [
+        "if (differs == 0) return -1;",
+        "state = start;",
+        *slow,
+        "return static_cast<std::int32_t>(state - start);",
+    ]
     body = indent("\n".join(lines), "  ")
     return f"static std::int32_t difference(const void* machine, const std::int8_t* state) {{\n{body}\n}}\n"
 

@@ -52,6 +52,7 @@ class ExplorerGenerator:
         return self._read(variable, index, "post")
 
     def expression(self, e: Expr, parameters: tuple[Parameter, ...]) -> str:
+        """The expression as C++ over `pre` (and `post`), the instance `k` and the parameters."""
         constants = {c: f"k.{c.lower()}" for c in (*self.spec.constants, *SEARCH_CONSTANTS)}
         return plain(cpp_expression(e, {p.name: p.name for p in parameters} | constants, self._read, self._read_next))
 
@@ -72,7 +73,7 @@ class ExplorerGenerator:
         out = [header(spec, "Small instances of the specification, for exhaustive search."), "#pragma once\n"]
         out.append(
             "#include <algorithm>\n#include <array>\n#include <cstdint>\n#include <cstring>\n#include <stdexcept>\n"
-            "#include <string>\n#include <string_view>\n#include <vector>\n\n#include \"scheduler/state_access.h\"\n"
+            '#include <string>\n#include <string_view>\n#include <vector>\n\n#include "scheduler/state_access.h"\n'
         )
         out.append("namespace tokenspeed::explorer {\n")
         for enum in spec.enums.values():
@@ -85,7 +86,9 @@ class ExplorerGenerator:
         out.append("  std::array<bool, kGuards.size()> dropped{};\n  std::array<bool, kEffects.size()> omitted{};\n")
         out.append("  std::array<bool, kTransitions.size()> disabled{};")
         out.append("  std::array<bool, kInvariants.size()> checked = kIsProperty;  // of single states")
-        out.append("  std::array<bool, kActions.size()> kept;  // of successive states\n\n  Instance() { kept.fill(true); }\n")
+        out.append(
+            "  std::array<bool, kActions.size()> kept;  // of successive states\n\n  Instance() { kept.fill(true); }\n"
+        )
         out.append("  // Throws std::invalid_argument for a constant that there is not.")
         out.append("  void set(std::string_view name, int value) {")
         for c in (*spec.constants, *SEARCH_CONSTANTS):
@@ -97,7 +100,9 @@ class ExplorerGenerator:
         out.append(f"  {array} spec_constants() const {{\n    return {{{names}}};\n  }}\n}};\n")
         out.append(f"// Arguments of a transition, at most.\ninline constexpr int kArguments = {self.arguments};")
         out.append("using Arguments = std::array<std::int8_t, kArguments>;")
-        out.append("// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n")
+        out.append(
+            "// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n"
+        )
         out.append(PROPOSALS)
         sizes = ", ".join(f"int {n}" for n in self.size.values())
         out.append(f"template <{sizes}>\nstruct Model {{")
@@ -121,8 +126,11 @@ class ExplorerGenerator:
             dimensions = "".join(f"[{self.size[s.name]}]" for s in v.sorts)
             lines.append(f"  std::int8_t {v.name}{dimensions};")
         shared = " + ".join(self.cells(v) for v in shared_order(self.spec))
-        lines += ["};", f"static constexpr std::array<int, {len(self.size)}> kPopulation = {{{', '.join(self.size.values())}}};"]
-        lines.append(f"// Bytes that the scheduler has too, bytes in front of the relations, bytes of the relations.")
+        lines += [
+            "};",
+            f"static constexpr std::array<int, {len(self.size)}> kPopulation = {{{', '.join(self.size.values())}}};",
+        ]
+        lines.append("// Bytes that the scheduler has too, bytes in front of the relations, bytes of the relations.")
         lines.append(f"static constexpr std::size_t kShared = {shared};")
         lines.append(f"static constexpr std::size_t kFlagsAt = {' + '.join(first)};")
         lines.append(f"static constexpr std::size_t kFlags = {' + '.join(flags)};\n")
@@ -236,7 +244,6 @@ class ExplorerGenerator:
         kept = self._read(count.variable, [i.name for i in count.index])
         body = f"int total = 0;\n{inner}\nif (total != {kept}) return {number};"
         return f"if (all || k.checked[{number}]) {{\n{indent(self.loops(count.index, body), '  ')}\n}}"
-
 
     def files(self) -> dict[str, str]:
         """File name -> content: the model, a table of the sizes that are compiled, and one file for each of them."""

@@ -28,12 +28,15 @@ def _proposals(g: ExplorerGenerator) -> str:
     return (
         "// Every transition with arguments of which one names nobody.\n"
         f"static void outside(Proposals& refused) {{\n{outside}\n}}\n\n"
-        "// Every transition with all arguments, and the first guard that refuses it (numbered as in kGuards, from 1; 0 is\n"
-        "// none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers go so far\n"
+        "// Every transition with all arguments, and the first guard that refuses it (numbered as in kGuards, "
+        "from 1; 0 is\n"
+        "// none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: "
+        "integers go so far\n"
         "// beyond the ranges that are explored.\n"
         "template <int kBeyond>\n"
         "static void proposals(const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {\n"
-        "  const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {\n"
+        "  const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, "
+        "bool explored) {\n"
         "    (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);\n"
         f"  }};\n{body}\n}}\n"
     )

@@ -59,6 +59,7 @@ class SchedulerGenerator:
         return f"{field}{''.join(f'[{at}]' for at in index)}.{variable.name}"
 
     def read(self, variable: Variable, index: list[str]) -> str:
+        """The variable's value as C++."""
         if variable.name in RELATION_TABLES:
             return f"{variable.name}({', '.join(index)})"
         if variable.one:

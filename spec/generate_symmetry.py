@@ -93,12 +93,16 @@ def _order(g: ExplorerGenerator) -> str:
     lines.append("  // The arguments under the old names.")
     lines.append(f"  Arguments old_names(Transition transition, Arguments arguments) const {{\n{body}\n  }}")
     assigns = "\n".join(
-        f"    for (std::size_t i = 0; i < {s.letter}.size(); ++i) {s.letter}[i] = static_cast<std::int8_t>(of.at({n}).at(i));"
+        f"    for (std::size_t i = 0; i < {s.letter}.size(); ++i) "
+        f"{s.letter}[i] = static_cast<std::int8_t>(of.at({n}).at(i));"
         for n, s in enumerate(g.spec.sorts.values())
     )
-    lines.append(f"  // From one list for each sort.\n  void assign(const std::vector<std::vector<int>>& of) {{\n{assigns}\n  }}")
+    lines.append(
+        f"  // From one list for each sort.\n  void assign(const std::vector<std::vector<int>>& of) {{\n{assigns}\n  }}"
+    )
     behind = "\n".join(
-        f"    for (std::size_t i = 0; i < {s.letter}.size(); ++i) result.{s.letter}[i] = older.{s.letter}[{s.letter}[i]];"
+        f"    for (std::size_t i = 0; i < {s.letter}.size(); ++i) "
+        f"result.{s.letter}[i] = older.{s.letter}[{s.letter}[i]];"
         for s in g.spec.sorts.values()
     )
     lines.append("  // Through this one and then through an older one.")
@@ -131,7 +135,9 @@ def _signatures(g: ExplorerGenerator) -> str:
             term = f"of.{sort.letter}[i0] += static_cast<std::uint8_t>({{0}}) * {_odd(v.name)};"
             own.append(_each(g, v, term))
         own.append(f"for (auto& x : of.{sort.letter}) x = mix(x);")
-    lines.append(_method("What the state says about each individual alone.", "void own(const State& s, Signatures& of)", own))
+    lines.append(
+        _method("What the state says about each individual alone.", "void own(const State& s, Signatures& of)", own)
+    )
     related = []
     for v in (v for v in g.spec.variables.values() if len(v.sorts) > 1):
         parameters = tuple(Parameter(f"i{n}", x.name) for n, x in enumerate(v.sorts))
@@ -153,12 +159,15 @@ def _canonicalise(g: ExplorerGenerator) -> str:
     sorts = list(g.spec.sorts.values())
     letters = [s.letter for s in sorts]
     tied = " || ".join(f"alike(of.{x})" for x in letters)
-    refine = "\n".join(f"for (std::size_t i = 0; i < of.{x}.size(); ++i) of.{x}[i] = mix(of.{x}[i] + add.{x}[i]);" for x in letters)
+    refine = "\n".join(
+        f"for (std::size_t i = 0; i < of.{x}.size(); ++i) of.{x}[i] = mix(of.{x}[i] + add.{x}[i]);" for x in letters
+    )
     hard = " || ".join(f"alike(of.{x}, add.{x})" for x in letters)
     breaks = "\n".join(
         f"if (alike(of.{x})) {{\n  for (std::size_t i = 0; i < of.{x}.size(); ++i) {{\n"
         f"    for (std::size_t j = 0; j < i; ++j) {{\n"
-        f"      if (of.{x}[i] == of.{x}[j]) {{\n        of.{x}[i] = mix(of.{x}[i] + 1);\n        j = 0;\n      }}\n    }}\n  }}\n"
+        f"      if (of.{x}[i] == of.{x}[j]) {{\n        of.{x}[i] = mix(of.{x}[i] + 1);\n"
+        f"        j = 0;\n      }}\n    }}\n  }}\n"
         f"  refine(s, of);\n}}"
         for x in letters
     )
@@ -201,7 +210,8 @@ static bool sort_by(const std::array<std::uint64_t, N>& of, std::array<std::int8
     )
     body = [
         "Signatures of;", "own(s, of);", f"if ({tied}) {{", "  Signatures add = refine(s, of);",
-        f"  if ({hard}) {{", "    add = refine(s, of);", f"    if ({hard}) {{", indent(breaks, "      "), "    }", "  }", "}",
+        f"  if ({hard}) {{", "    add = refine(s, of);", f"    if ({hard}) {{",
+        indent(breaks, "      "), "    }", "  }", "}",
         "Order order;", "bool changed = false;", sorted_, "if (changed) rename(s, order);", "return order;",
     ]  # fmt: skip
     comment = "Renames individuals so that states that differ in names only become the same, and says how."

@@ -31,7 +31,9 @@ class Disagreement:
     answered: str
 
     def __str__(self) -> str:
-        return f"{self.proposal}: the specification {self.expected}, {self.who} {self.answered}; in the state {self.state}"
+        return (
+            f"{self.proposal}: the specification {self.expected}, {self.who} {self.answered}; in the state {self.state}"
+        )
 
 
 @dataclass
@@ -77,7 +79,9 @@ class LockStep:
         found = self.explorer.explore(
             constants=self.instance.constants, max_states=states, threads=threads, machine=self.machine
         )
-        report = LockStepReport(self.instance, found.compared, found.depth, found.complete, found.accepted, found.refused)
+        report = LockStepReport(
+            self.instance, found.compared, found.depth, found.complete, found.accepted, found.refused
+        )
         report.violated = found.violated
         report.taken = {name for name, times in found.taken.items() if times}
         report.refusing = found.refusing

@@ -1,4 +1,4 @@
-"""`tokenspeed verify --lockstep`: the compiled scheduler against the specification, in every state of small instances."""
+"""`tokenspeed verify --lockstep`: the compiled scheduler against the specification, state by state."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def as_json(reports: Sequence[LockStepReport]) -> dict[str, Any]:
     """The reports as JSON values, with what none of them saw."""
     return {
         "spec": SPEC.digest(), "cores": available_cores(), "agrees": all(r.agrees for r in reports),
-        "states": sum(r.states for r in reports), "untaken": untaken(reports), "never_refusing": never_refusing(reports),
+        "states": sum(r.states for r in reports), "untaken": untaken(reports),
+        "never_refusing": never_refusing(reports),
         "instances": [
             {
                 "instance": str(r.instance), "population": r.instance.population, "constants": r.instance.constants,
@@ -81,7 +82,8 @@ def _print(reports: Sequence[LockStepReport], console: Console) -> None:
         for d in r.disagreements[:SHOWN]:
             console.print(f"[red]DIVERGES[/red] {d}")
     console.print(
-        f"{sum(r.states for r in reports):,} states, {sum(r.accepted for r in reports):,} transitions with equal results, "
+        f"{sum(r.states for r in reports):,} states, "
+        f"{sum(r.accepted for r in reports):,} transitions with equal results, "
         f"{sum(r.refused for r in reports):,} refusals for the same reason; {available_cores()} cores."
     )
     taken = len(SPEC.transitions) - len(untaken(reports))

@@ -89,7 +89,8 @@ Result explore(Engine& engine, const std::map<std::string, int>& constants, cons
 
 py::dict taken_by_name(const Result& result) {
     py::dict taken;
-    for (std::size_t i = 0; i < kTransitions.size(); ++i) taken[py::str(std::string(kTransitions[i]))] = result.taken[i];
+    for (std::size_t i = 0; i < kTransitions.size(); ++i)
+        taken[py::str(std::string(kTransitions[i]))] = result.taken[i];
     return taken;
 }
 
@@ -137,8 +138,8 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
         .def_property_readonly("packed_bytes", &ex::Engine::packed_bytes)
         .def("explore", &ex::explore, py::kw_only(), py::arg("constants"),
              py::arg("dropped") = std::vector<std::string>{}, py::arg("max_states") = std::size_t{2'000'000},
-             py::arg("check_lemmas") = false, py::arg("only") = std::string{}, py::arg("reduce") = true, py::arg("threads") = 1,
-             py::arg("machine") = py::none())
+             py::arg("check_lemmas") = false, py::arg("only") = std::string{}, py::arg("reduce") = true,
+             py::arg("threads") = 1, py::arg("machine") = py::none())
         .def(
             "sample",
             [](const ex::Engine& self, std::size_t first, std::size_t stride) {

@@ -34,7 +34,8 @@ class LockStep {
     // Whether a machine that was just made is in the initial state.
     bool starts_as(const State& initial) const { return access_.difference(machine_, bytes(initial)) < 0; }
 
-    // Calls found(next state, transition, arguments) for what belongs to the instance, and wrong(divergence) at most once.
+    // Calls found(next state, transition, arguments) for what belongs to the instance, and wrong(divergence) at most
+    // once.
     template <class Found, class Wrong>
     void compare(const State& pre, const Instance& k, Found&& found, Wrong&& wrong) {
         refusals_.clear();

@@ -1,8 +1,8 @@
 // Breadth-first search of one instance: every reachable state is visited and checked, so a counterexample is shortest.
 //
-// A level is worked off in rounds of a fixed number of states. In a round threads first find the successors of different
-// states, then add them to different shards of the store; what was found first in the order of the round counts. So the
-// result does not depend on the threads.
+// A level is worked off in rounds of a fixed number of states. In a round threads first find the successors of
+// different states, then add them to different shards of the store; what was found first in the order of the round
+// counts. So the result does not depend on the threads.
 #pragma once
 
 #include <algorithm>
@@ -66,7 +66,8 @@ class Search final : public Engine {
         M::template proposals<1>(pre, instance, refused, accepted);
         std::vector<Answer> result;
         const auto add = [&](const Proposal& p) {
-            result.push_back({std::string(kTransitions[p.transition]), {p.arguments.begin(), p.arguments.end()}, p.guard, {}});
+            result.push_back(
+                {std::string(kTransitions[p.transition]), {p.arguments.begin(), p.arguments.end()}, p.guard, {}});
         };
         for (const Proposal& p : refused) add(p);
         for (const Proposal& p : accepted) {
@@ -257,7 +258,8 @@ class Search final : public Engine {
                 }
             }
         }
-        std::sort(divergences.begin(), divergences.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+        std::sort(divergences.begin(), divergences.end(),
+                  [](const auto& a, const auto& b) { return a.first < b.first; });
         for (auto& [order, divergence] : divergences) result.divergences.push_back(std::move(divergence));
         if (first) {
             result.violated = first->property;
@@ -280,11 +282,12 @@ class Search final : public Engine {
                                 std::vector<int>(shown.begin(), shown.end()));
             if (!settings_.reduce || settings_.machine != nullptr) continue;
             const State state = store_.state(step.parent).state();
-            M::successors(state, settings_.instance, [&](State& next, Transition transition, const Arguments& arguments) {
-                if (transition != step.transition || arguments != step.arguments) return;
-                M::normalise(next);
-                names = M::canonicalise(next).behind(names);
-            });
+            M::successors(state, settings_.instance,
+                          [&](State& next, Transition transition, const Arguments& arguments) {
+                              if (transition != step.transition || arguments != step.arguments) return;
+                              M::normalise(next);
+                              names = M::canonicalise(next).behind(names);
+                          });
         }
         return events;
     }
