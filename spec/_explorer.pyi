@@ -44,7 +44,7 @@ class Result:
         """The property that is false at the end of `trace`; empty if none is."""
     @property
     def trace(self) -> list[tuple[str, list[int]]]:
-        """Transition names with four arguments each (unused ones are 0), from the start; individuals keep their names."""
+        """Transition names with four arguments each (unused ones are 0), from the start; names are stable."""
     @property
     def taken(self) -> dict[str, int]:
         """How often each transition was taken."""

@@ -148,7 +148,11 @@ def tiling_premises(spec: Spec, tiling: Tiling) -> list[Claim]:
     disjoint = (a + w <= b) | (b + v <= a)
     inside = (tiling.start <= a) & (a + w <= tiling.start + _total(count))
     return [
-        Claim(f"{tiling.counter} tiles without overlap", (*count.index, x, y), (tiling.when & p & q & (x.expr != y.expr)) >> disjoint),
+        Claim(
+            f"{tiling.counter} tiles without overlap",
+            (*count.index, x, y),
+            (tiling.when & p & q & (x.expr != y.expr)) >> disjoint,
+        ),
         Claim(f"{tiling.counter} tiles its range", (*count.index, x), (tiling.when & p) >> inside),
     ]
 

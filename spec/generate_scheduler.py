@@ -155,9 +155,9 @@ class SchedulerGenerator:
         for name, where in RELATION_TABLES.items():
             v = spec.variables[name]
             parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
-            first, second = (s.letter for s in v.sorts)
-            at = self.place(spec.variables[where], [second])
-            out.append(f"  bool {name}({parameters}) const {{ return {name}_.contains({first}, {second}, {at}); }}")
+            one, other = (s.letter for s in v.sorts)
+            at = self.place(spec.variables[where], [other])
+            out.append(f"  bool {name}({parameters}) const {{ return {name}_.contains({one}, {other}, {at}); }}")
         out.append("  // The request's blocks in order of position.")
         out.append("  const BlockTables& tables() const { return holds_; }\n")
         out.append(

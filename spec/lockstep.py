@@ -106,7 +106,8 @@ class LockStep:
         for v in state_order(self.spec):
             sizes = [self.instance.population[s.name] for s in v.sorts]
             for i in range(cells(v, self.instance.population)):
-                index, rest = [], i
+                index: list[int] = []
+                rest = i
                 for size in reversed(sizes):
                     rest, digit = divmod(rest, size)
                     index.insert(0, digit)
@@ -169,11 +170,11 @@ class LockStep:
         for v in state_order(self.spec):
             count = cells(v, self.instance.population)
             if at < count:
-                index = []
+                names: list[str] = []
                 for sort in reversed(v.sorts):
                     at, digit = divmod(at, self.instance.population[sort.name])
-                    index.insert(0, f"{sort.letter}{digit}")
-                return " ".join([v.name, *index])
+                    names.insert(0, f"{sort.letter}{digit}")
+                return " ".join([v.name, *names])
             at -= count
         return "the block tables"
 

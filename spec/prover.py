@@ -20,8 +20,8 @@ import z3
 
 from . import counting
 from .expressions import BOOL, INT, TICK, Expr, variables_read
-from .progress import Progress
 from .language import Choice, Parameter, Property, Spec, Transition, Variable
+from .progress import Progress
 
 Reader = Callable[[Variable, Sequence[z3.ExprRef]], z3.ExprRef]
 Individuals = dict[str, list[z3.ExprRef]]
@@ -256,7 +256,9 @@ class Prover:
                 formula = self.evaluate(p.formula, chosen, self.before, read)
                 if p.given is not None:
                     every, fact = p.given
-                    facts = [self.evaluate(fact, chosen | {every.name: x}, self.before) for x in individuals[every.type]]
+                    facts = [
+                        self.evaluate(fact, chosen | {every.name: x}, self.before) for x in individuals[every.type]
+                    ]
                     formula = z3.Implies(z3.And(*facts), formula)
             else:
                 formula = self.evaluate(p.formula, chosen, read)
@@ -328,7 +330,9 @@ class Prover:
         names, individuals = self.individuals((*claim.parameters, *[w for w, _ in claim.witnesses]), 0)
         solver = self.solver()
         solver.add(*self.assumptions(individuals))
-        solver.add(*[self.evaluate(e, names, self.before) for e in (*claim.conditions, *[f for _, f in claim.witnesses])])
+        solver.add(
+            *[self.evaluate(e, names, self.before) for e in (*claim.conditions, *[f for _, f in claim.witnesses])]
+        )
         for every, fact in claim.given:
             solver.add(*[self.evaluate(fact, names | {every.name: x}, self.before) for x in individuals[every.type]])
         options = [self.evaluate(e, names, self.before) for e in claim.outcomes()]

@@ -22,8 +22,8 @@ from pathlib import Path
 from . import counting
 from .counting import Claim
 from .expressions import BOOL, INT, TICK, Expr, variables_read
-from .progress import Progress
 from .language import Choice, Effect, Parameter, Property, Spec, Transition, Variable
+from .progress import Progress
 
 NUMBERS = {BOOL: "Bool", INT: "Int", TICK: "Int"}
 

@@ -16,17 +16,20 @@ from operator import and_, or_
 
 from .counting import substituted
 from .expressions import INT, Expr, if_else, lift
-from .language import Choice, Effect, Guard, Property, Spec, Transition
+from .language import Choice, Guard, Property, Spec, Transition
 from .mutants import mutants
 
 MUTANT = Expr("const", "MUTANT", type=INT)
 """The number of the mutant, from 1 in the order of `mutants`; 0 is the specification itself."""
 
+Switches = dict[tuple[str, int], list[tuple[int, Expr]]]
+"""For the n-th guard or effect of a transition: the mutants that change it, and to what."""
+
 
 def switchable(spec: Spec) -> Spec:
     """The specification with its mutants; the original is not changed."""
-    guards: dict[tuple[str, int], list[tuple[int, Expr]]] = {}
-    effects: dict[tuple[str, int], list[tuple[int, Expr]]] = {}
+    guards: Switches = {}
+    effects: Switches = {}
     for number, mutant in enumerate(mutants(spec), start=1):
         original = spec.transitions[mutant.transition.name]
         if (at := _difference(original.guards, mutant.transition.guards)) is not None:
@@ -49,7 +52,7 @@ def switchable(spec: Spec) -> Spec:
     return result
 
 
-def _difference(original: Sequence[Guard] | Sequence[Effect], mutated: Sequence[Guard] | Sequence[Effect]) -> int | None:
+def _difference(original: Sequence[object], mutated: Sequence[object]) -> int | None:
     """Where the first part differs; None if all are the same."""
     for at, part in enumerate(original):
         if at >= len(mutated) or mutated[at] is not part:
@@ -58,20 +61,23 @@ def _difference(original: Sequence[Guard] | Sequence[Effect], mutated: Sequence[
 
 
 def _with_switches(
-    t: Transition, guards: dict[tuple[str, int], list[tuple[int, Expr]]], effects: dict[tuple[str, int], list[tuple[int, Expr]]]
+    t: Transition,
+    guards: dict[tuple[str, int], list[tuple[int, Expr]]],
+    effects: dict[tuple[str, int], list[tuple[int, Expr]]],
 ) -> Transition:
     return dataclasses.replace(
         t,
         guards=[Guard(g.name, _switch(g.condition, guards.get((t.name, i), []))) for i, g in enumerate(t.guards)],
         effects=[
-            dataclasses.replace(e, value=_switch(e.value, effects.get((t.name, i), []))) for i, e in enumerate(t.effects)
+            dataclasses.replace(e, value=_switch(e.value, effects.get((t.name, i), [])))
+            for i, e in enumerate(t.effects)
         ],
     )
 
 
 def _switch(original: Expr, changed: list[tuple[int, Expr]]) -> Expr:
     for number, expression in changed:
-        original = if_else(MUTANT == number, expression, original)
+        original = if_else(number == MUTANT, expression, original)
     return original
 
 

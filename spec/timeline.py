@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .explore import Instance
 from .expressions import Expr, conjuncts, to_text
+from .instances import Instance
 from .interpreter import Interpreter, State
 from .language import Property, Spec, Transition, Variable
 

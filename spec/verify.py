@@ -10,7 +10,7 @@ from typing import Protocol
 
 from .explore import Exploration, survey
 from .language import Choice, Spec, Transition
-from .progress import Progress
+from .progress import Progress as ProgressClaim
 from .prover import Obligation, Prover
 
 SOLVERS = ("z3", "cvc5")
@@ -34,7 +34,7 @@ class Decider(Protocol):
     def prove_choice(self, choice: Choice) -> list[Obligation]:
         """Exactly one transition of the choice is possible."""
 
-    def prove_progress(self, claim: Progress) -> Obligation:
+    def prove_progress(self, claim: ProgressClaim) -> Obligation:
         """In the situation of the claim, some option may be taken."""
 
     def prove_parts(self) -> list[Obligation]:

@@ -165,9 +165,7 @@ def writes_are_reads(s: Expr, r: Expr, b: Expr) -> Expr:
 # P14: determinism.
 
 
-@spec.choice(
-    "P14", "land_row", "drop_row", s=Step, r=Request, arguments=lambda s, r: {"accepted": row_outputs(s, r)}
-)
+@spec.choice("P14", "land_row", "drop_row", s=Step, r=Request, arguments=lambda s, r: {"accepted": row_outputs(s, r)})
 def a_done_row_is_landed_or_dropped(s: Expr, r: Expr) -> Expr:
     """Every row of a done step is landed if its request runs and dropped if it left: never both, never neither."""
     return (step_state(s) == S.DONE) & in_step(s, r)

@@ -128,7 +128,7 @@ def release_to_limbo(t: Transition, r: Expr, b: Expr) -> None:
     """A step in flight or a copy may touch the private block: it waits in limbo."""
     t.move(block_state[b], B.OWNED, B.LIMBO)
     give_back(t, r, b)
-    t.guard("in flight", (landed() < last_step(r)) | (1 <= copies(b)))
+    t.guard("in flight", (landed() < last_step(r)) | (copies(b) >= 1))
     t.set(stamp[b], last_step(r))
     count_as(t, room=-1)
 

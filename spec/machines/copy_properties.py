@@ -24,7 +24,7 @@ def a_host_page_is_dropped_only_when_quiet(c: Expr, h: Expr) -> Expr:
 @spec.safety("P8", h=Host)
 def a_host_page_has_tokens(h: Expr) -> Expr:
     """A host page in use has between one token and a page of them, an empty one has none."""
-    some = (1 <= host_fill(h)) & (host_fill(h) <= PAGE)
+    some = (host_fill(h) >= 1) & (host_fill(h) <= PAGE)
     empty = (host_state(h) == H.EMPTY) >> ((host_fill(h) == 0) & (host_position(h) == 0) & (host_copies(h) == 0))
     return empty & ((host_state(h) != H.EMPTY) >> some)
 
@@ -58,12 +58,8 @@ def a_cached_block_keeps_its_tokens(b: Expr) -> Expr:
 @spec.action("P8", r=Request, b=Block)
 def a_kept_tail_has_what_was_computed(r: Expr, b: Expr) -> Expr:
     """A partial block is kept with the computed tokens, and found again with all of them."""
-    kept = (holds(r, b) & taken("keep_tail") & ~after(holds(r, b))) >> (
-        position(b) + after(fill(b)) == computed(r)
-    )
-    found = (taken("match_tail") & after(holds(r, b)) & ~holds(r, b)) >> (
-        after(computed(r)) == position(b) + fill(b)
-    )
+    kept = (holds(r, b) & taken("keep_tail") & ~after(holds(r, b))) >> (position(b) + after(fill(b)) == computed(r))
+    found = (taken("match_tail") & after(holds(r, b)) & ~holds(r, b)) >> (after(computed(r)) == position(b) + fill(b))
     return kept & found
 
 
@@ -131,7 +127,7 @@ def a_landed_row_yields_what_was_accepted(s: Expr, r: Expr) -> Expr:
     """A row that samples yields at least one output token and at most those reserved; other rows yield none."""
     lands = taken("land_row") & in_step(s, r) & ~after(in_step(s, r))
     gained = after(known(r)) - known(r)
-    some = (1 <= row_outputs(s, r)) >> (1 <= gained)
+    some = (row_outputs(s, r) >= 1) >> (gained >= 1)
     return lands >> (some & (gained <= row_outputs(s, r)))
 
 
@@ -155,7 +151,7 @@ def only_peers_transfer_tokens(c: Expr) -> Expr:
     """A copy from or to a peer has tokens; a copy record that is used for nothing else carries none over."""
     peers = copy_state(c).isin(C.SENDING, C.RECEIVING)
     none = (copy_tokens(c) == 0) & (copy_start(c) == 0)
-    return (peers >> (1 <= copy_tokens(c))) & (~peers >> none)
+    return (peers >> (copy_tokens(c) >= 1)) & (~peers >> none)
 
 
 @spec.safety("P13", c=Copy, b=Block)
@@ -247,12 +243,10 @@ def a_prefix_that_is_found_is_used(r: Expr, b: Expr) -> Expr:
     return (request_state(r) == R.WAITING) & block_state(b).isin(B.SHARED, B.CACHED) & next_one & usable & ~holds(r, b)
 
 
-@spec.choice(
-    "P13", "send", c=Copy, r=Request, b=Block, arguments=lambda c, r, b: {"n": computed(r) - position(b)}
-)
+@spec.choice("P13", "send", c=Copy, r=Request, b=Block, arguments=lambda c, r, b: {"n": computed(r) - position(b)})
 def a_written_block_can_be_sent(c: Expr, r: Expr, b: Expr) -> Expr:
     """Whatever a running request has computed of a block can be sent to a peer."""
-    tokens = (1 <= computed(r) - position(b)) & (computed(r) - position(b) <= PAGE)
+    tokens = (computed(r) - position(b) >= 1) & (computed(r) - position(b) <= PAGE)
     return (copy_state(c) == C.IDLE) & running(r) & holds(r, b) & tokens & (inbound(r) == 0)
 
 
@@ -267,8 +261,12 @@ def a_prompt_can_be_received(c: Expr, r: Expr, b: Expr) -> Expr:
 @spec.choice("P13", "receive_failed", c=Copy, r=Request, b=Block)
 def a_lost_peer_sets_the_request_back(c: Expr, r: Expr, b: Expr) -> Expr:
     """A running request whose peer is gone starts again."""
-    return (request_state(r) == R.PREFILL) & (copy_state(c) == C.RECEIVING) & block_of(c, b) & request_of(c, r) & (
-        ~copying(c)
+    return (
+        (request_state(r) == R.PREFILL)
+        & (copy_state(c) == C.RECEIVING)
+        & block_of(c, b)
+        & request_of(c, r)
+        & (~copying(c))
     )
 
 

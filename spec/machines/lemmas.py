@@ -38,7 +38,7 @@ def peers_write_before_decode_only(r: Expr) -> Expr:
 @spec.lemma(s=Step, r=Request)
 def a_row_yields_at_most_its_tokens(s: Expr, r: Expr) -> Expr:
     """A row yields no more output tokens than it computes tokens."""
-    return (0 <= row_outputs(s, r)) & (row_outputs(s, r) <= row_tokens(s, r))
+    return (row_outputs(s, r) >= 0) & (row_outputs(s, r) <= row_tokens(s, r))
 
 
 @spec.lemma(s=Step, r=Request)
@@ -68,4 +68,4 @@ def only_host_copies_have_a_host_page(c: Expr, h: Expr) -> Expr:
 @spec.lemma(r=Request)
 def computed_and_pruned_are_not_negative(r: Expr) -> Expr:
     """Nothing less than nothing was computed or pruned."""
-    return (0 <= computed(r)) & (0 <= pruned(r))
+    return (computed(r) >= 0) & (pruned(r) >= 0)

@@ -92,7 +92,7 @@ def shared_block_is_full(b: Expr) -> Expr:
 @spec.safety("P4", b=Block)
 def cached_block_has_tokens(b: Expr) -> Expr:
     """A block that others may match has at least one token and at most a page of them."""
-    return block_state(b).isin(B.CACHED, B.FETCHING) >> ((1 <= fill(b)) & (fill(b) <= PAGE))
+    return block_state(b).isin(B.CACHED, B.FETCHING) >> ((fill(b) >= 1) & (fill(b) <= PAGE))
 
 
 @spec.safety("P4", r=Request, b=Block)
@@ -204,7 +204,7 @@ def prefill_has_tokens_left(r: Expr) -> Expr:
 @spec.safety("P6", r=Request)
 def received_before_computed(r: Expr) -> Expr:
     """A request is in no step while peers write its tokens."""
-    return (1 <= inbound(r)) >> (pending(r) == 0)
+    return (inbound(r) >= 1) >> (pending(r) == 0)
 
 
 @spec.safety("P6", s=Step, r=Request)

@@ -18,7 +18,7 @@ spec.tiling(capacity, position=position, start=pruned, when=live)
 @spec.choice("L1", "launch", s=Step)
 def a_planned_step_can_be_launched(s: Expr) -> Expr:
     """A step with rows can be handed to the device, however many are in flight."""
-    return (step_state(s) == S.PLANNED) & (1 <= rows(s))
+    return (step_state(s) == S.PLANNED) & (rows(s) >= 1)
 
 
 @spec.choice("L1", "device_done", s=Step)
@@ -95,7 +95,7 @@ def every_token_has_its_private_block(p: Progress, r: Expr, at: Expr) -> None:
 )
 def the_smallest_request_is_accepted(r: Expr) -> Expr:
     """One prompt token and one output token: accepted if the pool has any room."""
-    return absent(r) & (1 <= ROOM)
+    return absent(r) & (ROOM >= 1)
 
 
 @spec.choice(
@@ -103,7 +103,7 @@ def the_smallest_request_is_accepted(r: Expr) -> Expr:
 )
 def the_largest_request_is_accepted(r: Expr) -> Expr:
     """A request whose KV fills the whole pool is accepted."""
-    return absent(r) & (1 <= ROOM)
+    return absent(r) & (ROOM >= 1)
 
 
 @progress(spec, "L1", r=Request)
@@ -140,7 +140,7 @@ def a_request_with_all_its_output_finishes(p: Progress, r: Expr) -> None:
 @progress(spec, "L2", r=Request)
 def a_leaving_request_gives_a_block_back(p: Progress, r: Expr) -> None:
     """A leaving request that still holds blocks can give one back at once."""
-    p.when(leaving(r) & (1 <= blocks(r)))
+    p.when(leaving(r) & (blocks(r) >= 1))
     b = p.one_of(blocks, r)
     for release in ("release_owned", "release_to_limbo", "release_shared", "release_to_cache"):
         p.then(release, r, b)
@@ -149,7 +149,7 @@ def a_leaving_request_gives_a_block_back(p: Progress, r: Expr) -> None:
 @progress(spec, "L2", b=Block)
 def a_block_that_waits_for_a_copy_has_one(p: Progress, b: Expr) -> None:
     """A block that cannot be freed because of a copy waits for one that can end."""
-    p.when(1 <= copies(b))
+    p.when(copies(b) >= 1)
     c = p.one_of(copies, b)
     p.when(copying(c))
     p.then("copy_done", c)
@@ -185,4 +185,4 @@ def a_request_keeps_its_place(r: Expr) -> Expr:
 def a_retraction_frees_something(r: Expr) -> Expr:
     """Who is retracted has blocks to give and no step in flight, so the room comes at once and not in a cascade."""
     retracted = taken("retract") & (after(request_state(r)) != request_state(r))
-    return retracted >> ((1 <= blocks(r)) & (pending(r) == 0))
+    return retracted >> ((blocks(r) >= 1) & (pending(r) == 0))

@@ -42,7 +42,7 @@ def abort(t: Transition, r: Expr) -> None:
 def retract(t: Transition, r: Expr, o: Expr) -> None:
     """Memory is short: a younger request makes room for an older one and will be recomputed."""
     t.move(request_state[r], (R.WAITING, R.PREFILL, R.DECODE), R.RETRACTING)
-    t.guard("has blocks", 1 <= blocks(r))
+    t.guard("has blocks", blocks(r) >= 1)
     t.guard("drained", pending(r) == 0)
     t.guard("output left", known(r) < limit(r))
     t.guard("older one runs", running(o))

@@ -119,13 +119,16 @@ def land_row(t: Transition, s: Expr, r: Expr, accepted: Expr) -> None:
     t.stay(request_state[r], R.PREFILL, R.DECODE)
     leave_step(t, s, r)
     t.guard("accepted what was drafted", accepted <= row_outputs(s, r))
-    t.guard("at least one token", one_if(1 <= row_outputs(s, r)) <= accepted)
+    t.guard("at least one token", one_if(row_outputs(s, r) >= 1) <= accepted)
     rejected = row_outputs(s, r) - accepted
     t.set(computed[r], computed(r) + row_tokens(s, r) - rejected)
     t.set(planned[r], planned(r) - rejected)
     t.add(known[r], accepted)
+
     # Later rows in flight start where the accepted tokens end, so they write nothing below what is now computed.
-    later = lambda z: (z != s) & in_step(z, r)  # noqa: E731
+    def later(z: Expr) -> Expr:
+        return (z != s) & in_step(z, r)
+
     t.set(row_start[ANY, r], lambda z: if_else(later(z), row_start(z, r) - rejected, 0))
     computed_now = computed(r) + row_tokens(s, r) - rejected
     t.set(writes[ANY, r, ANY], lambda z, x: later(z) & writes(z, r, x) & (computed_now < position(x) + PAGE))

@@ -8,7 +8,6 @@ from . import (
     lemmas,
     memory_properties,
     progress_properties,
-
     request,
     scope,
     step,

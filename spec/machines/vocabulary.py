@@ -107,7 +107,9 @@ request_of = spec.variable("request_of", Copy, Request, of=BOOL, init=False, one
 executing = spec.variable("executing", Step, of=BOOL, init=False, ghost=True, doc="the device is working on the step")
 copying = spec.variable("copying", Copy, of=BOOL, init=False, ghost=True, doc="the copy engine or the peer is at work")
 copy_start = spec.variable("copy_start", Copy, of=INT, init=0, ghost=True, doc="position of the first of these tokens")
-row_start = spec.variable("row_start", Step, Request, of=INT, init=0, ghost=True, doc="position of the row's first token")
+row_start = spec.variable(
+    "row_start", Step, Request, of=INT, init=0, ghost=True, doc="position of the row's first token"
+)
 reads = spec.variable(
     "reads", Step, Request, Block, of=BOOL, init=False, ghost=True, doc="the step may read the block for this request"
 )

@@ -52,7 +52,13 @@ class LockStep:
     def proposal(self, transition: Transition) -> dict[str, int]:
         """Arguments, most of them sensible."""
         newest = self.monitor.state.get("newest_arrival", ())
-        integers = {"tokens": (0, 4), "most": (0, 8), "turn": (newest, newest + 1), "n": (0, PAGE + 1), "accepted": (0, 4)}
+        integers = {
+            "tokens": (0, 4),
+            "most": (0, 8),
+            "turn": (newest, newest + 1),
+            "n": (0, PAGE + 1),
+            "accepted": (0, 4),
+        }
         return {
             p.name: self.rng.randrange(POPULATION[p.type])
             if p.type in POPULATION
@@ -81,7 +87,13 @@ class LockStep:
     def sweep(self) -> None:
         """Propose everything that is impossible now, with all arguments; nothing of it may change the state."""
         newest = self.monitor.state.get("newest_arrival", ())
-        integers = {"tokens": range(3), "most": range(4), "turn": (newest, newest + 1), "n": range(PAGE + 2), "accepted": range(5)}
+        integers = {
+            "tokens": range(3),
+            "most": range(4),
+            "turn": (newest, newest + 1),
+            "n": range(PAGE + 2),
+            "accepted": range(5),
+        }
         for number, transition in enumerate(SPEC.transitions.values()):
             choices = [
                 range(POPULATION[p.type]) if p.type in POPULATION else integers[p.name] for p in transition.parameters

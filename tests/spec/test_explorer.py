@@ -10,8 +10,9 @@ import pytest
 
 from tokenspeed.spec.cpp import guard_labels
 from tokenspeed.spec.drop import diagnose
-from tokenspeed.spec.explore import Instance, counterexample, search, survey
+from tokenspeed.spec.explore import counterexample, search, survey
 from tokenspeed.spec.expressions import TICK
+from tokenspeed.spec.instances import Instance
 from tokenspeed.spec.interpreter import Interpreter, State
 from tokenspeed.spec.machines import SPEC
 from tokenspeed.spec.timeline import Replay

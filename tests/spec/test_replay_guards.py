@@ -44,7 +44,7 @@ class Walk:
         arguments = [self.argument(p.type) for p in transition.parameters]
         bindings = {p.name: x for p, x in zip(transition.parameters, arguments, strict=True)}
         guard = self.monitor.interpreter.false_guard(self.monitor.state, transition, bindings)
-        stop = self.replay.run(self.buffer + record(number, arguments, self.replay.events), 1)
+        stop = self.replay.run(bytes(self.buffer + record(number, arguments, self.replay.events)), 1)
         if guard is not None:
             assert (stop.reason, stop.detail) == ("guard", f"{transition.name}:{guard.name}")
             self.refused[stop.detail] += 1
