@@ -15,7 +15,7 @@ from itertools import combinations
 from operator import and_, or_
 
 from .counting import substituted
-from .expressions import INT, Expr, if_else, lift
+from .expressions import BOOL, INT, Expr, if_else, lift
 from .language import Choice, Guard, Property, Spec, Transition
 from .mutants import mutants
 
@@ -77,7 +77,7 @@ def _with_switches(
 
 def _switch(original: Expr, changed: list[tuple[int, Expr]]) -> Expr:
     for number, expression in changed:
-        original = if_else(number == MUTANT, expression, original)
+        original = if_else(Expr("eq", MUTANT, lift(number), type=BOOL), expression, original)
     return original
 
 
