@@ -78,14 +78,38 @@ def version() -> None:
 )
 @click.option("--solver", type=click.Choice(["z3", "cvc5"]), default="z3", help="Who decides the obligations.")
 @click.option("--mutants", is_flag=True, help="Change every guard and effect a little and count what is noticed.")
+@click.option(
+    "--tla",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the specification into DIR as a TLA+ module with a small instance, for TLC or Apalache.",
+)
+@click.option("--bugs", is_flag=True, help="List historic bugs of LLM schedulers as changes of the specification.")
+@click.option("--bug", metavar="NAME", help="Put one of them back in and show what happens, as a timeline.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write the timeline of a violation as a page to step through.",
+)
 def verify(
-    json_output: bool, drop: str | None, diagram: Path | None, smtlib: Path | None, solver: str, mutants: bool
+    json_output: bool,
+    drop: str | None,
+    diagram: Path | None,
+    smtlib: Path | None,
+    solver: str,
+    mutants: bool,
+    tla: Path | None,
+    bugs: bool,
+    bug: str | None,
+    html: Path | None,
 ) -> None:
     """Prove the scheduler's specification for any number of requests, blocks and steps.
 
     The exit status is 0 only if every property holds.
     """
     others: dict[str, object] = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--mutants": mutants or None}
+    others |= {"--tla": tla, "--bugs": bugs or None, "--bug": bug}
     others["--solver"] = None if solver == "z3" else solver
     given = [name for name, value in others.items() if value is not None]
     if len(given) > 1:
@@ -93,7 +117,7 @@ def verify(
     with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):
         from .spec.command import run_verify
 
-        status = run_verify(json_output, drop, diagram, smtlib, solver, mutants)
+        status = run_verify(json_output, drop, diagram, smtlib, solver, mutants, html, bugs, bug, tla)
     sys.exit(status)
 
 

@@ -5,6 +5,9 @@ from typing import Final
 SIZES: Final[tuple[tuple[int, int, int], ...]]
 """(requests, blocks, steps) that are compiled in."""
 
+SPEC_HASH: Final[str]
+"""SHA-256 (hex) of the specification that was compiled in."""
+
 class Result:
     """What a search found."""
 
@@ -37,5 +40,10 @@ def explore(
     dropped: list[str] = ...,
     max_states: int = ...,
     check_lemmas: bool = ...,
+    only: str = ...,
 ) -> Result:
-    """Search one instance breadth first. Raises ValueError for an unknown guard or a size that is not compiled in."""
+    """Search one instance breadth first.
+
+    `dropped`: guards, effects and whole transitions that are switched off. `only`: the one property or counter that is
+    checked. Raises ValueError for a name that does not exist or a size that is not compiled in.
+    """

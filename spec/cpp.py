@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from .expressions import BOOL, Expr
-from .language import Spec, Transition, Variable
+from .language import Effect, Spec, Transition, Variable
 
 ReadVariable = Callable[[Variable, list[str]], str]
 
@@ -62,6 +62,16 @@ def guard_labels(spec: Spec) -> list[str]:
     return [f"{t.name}:{g.name}" for t in spec.transitions.values() for g in t.guards]
 
 
+def effect_label(transition: Transition, effect: Effect) -> str:
+    """The name under which the explorer can leave an effect out: evict:effect block_state."""
+    return f"{transition.name}:effect {effect.variable.name}"
+
+
+def effect_labels(spec: Spec) -> list[str]:
+    """The label of every effect, without repetition: those of a transition on the same variable go together."""
+    return list(dict.fromkeys(effect_label(t, e) for t in spec.transitions.values() for e in t.effects))
+
+
 def header(spec: Spec, what: str) -> str:
     """First lines of a generated C++ file."""
     return (
@@ -70,4 +80,6 @@ def header(spec: Spec, what: str) -> str:
     )
 
 
-__all__ = ["camel", "cpp_expression", "guard_identifier", "guard_labels", "header", "plain"]
+__all__ = [
+    "camel", "cpp_expression", "effect_label", "effect_labels", "guard_identifier", "guard_labels", "header", "plain",
+]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from ._explorer import explore
+from ._explorer import SPEC_HASH, explore
 from .language import Spec
 
 
@@ -67,10 +67,11 @@ class Explored:
 
 @dataclass
 class Exploration:
-    """The survey of all small instances."""
+    """The survey of all small instances; `stale`: in Python, since the compiled explorer is of another specification."""
 
     spec: Spec
     explored: list[Explored] = field(default_factory=list)
+    stale: bool = False
 
     @property
     def states(self) -> int:
@@ -108,21 +109,32 @@ class Exploration:
 
     @property
     def sound(self) -> bool:
-        """No violation, and every transition and state was reached."""
-        return not self.violations and not self.untaken and not self.unreached
+        """No violation, every transition and state reached, and no part left to a compiled explorer that is stale."""
+        return not self.stale and not self.violations and not self.untaken and not self.unreached
+
+
+def compiled_from(spec: Spec) -> bool:
+    """Whether the compiled explorer is of this specification, rather than of what it was before an edit."""
+    return SPEC_HASH == spec.digest()
 
 
 def search(
-    instance: Instance, dropped: tuple[str, ...] = (), max_states: int = 300_000, check_lemmas: bool = False
+    instance: Instance,
+    dropped: tuple[str, ...] = (),
+    max_states: int = 300_000,
+    check_lemmas: bool = False,
+    only: str = "",
 ) -> Explored:
-    """Breadth first through one instance, with some guards (`transition:guard`) switched off.
+    """Breadth first through one instance of the specification that was compiled in.
 
-    Raises ValueError if no guard has that name or the size is not compiled in.
+    `dropped`: guards (`transition:guard`), effects (`transition:effect variable`) and transitions that are switched
+    off. `only`: the one property or counter that counts as a violation. Raises ValueError if nothing has such a name or
+    the size is not compiled in.
     """
     start = time.perf_counter()
     result = explore(
         requests=instance.requests, blocks=instance.blocks, steps=instance.steps, constants=instance.constants,
-        dropped=list(dropped), max_states=max_states, check_lemmas=check_lemmas,
+        dropped=list(dropped), max_states=max_states, check_lemmas=check_lemmas, only=only,
     )  # fmt: skip
     trace = tuple((name, tuple(arguments)) for name, arguments in result.trace)
     seconds = time.perf_counter() - start
@@ -138,12 +150,3 @@ def survey(spec: Spec, max_states: int = 400_000) -> Exploration:
     for instance in INSTANCES[:9]:
         exploration.explored.append(search(instance, max_states=max_states, check_lemmas=True))
     return exploration
-
-
-def counterexample(dropped: tuple[str, ...]) -> Explored | None:
-    """The shortest violation in the first instance that has one, or None."""
-    for instance in INSTANCES:
-        found = search(instance, dropped)
-        if found.violated:
-            return found
-    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import indent
 
-from .cpp import camel, cpp_expression, header, plain
+from .cpp import camel, cpp_expression, effect_label, effect_labels, guard_labels, header, plain
 from .expressions import TICK, Expr
 from .language import Parameter, Spec, Transition, Variable
 
@@ -50,10 +50,13 @@ class ExplorerGenerator:
         for enum in spec.enums.values():
             out.append(f"enum class {enum.name} : std::int8_t {{ {', '.join(map(camel, enum.values))} }};")
         out.append(f"enum class Transition : std::int8_t {{ {', '.join(spec.transitions)} }};\n")
+        out.append(f'inline constexpr std::string_view kSpecHash = "{spec.digest()}";\n')
         out += self._name_tables()
-        out.append("// The constants of an instance, and the guards that are switched off.\nstruct Instance {")
+        out.append("// The constants of an instance, and what is switched off or checked.\nstruct Instance {")
         out += [f"  int {c.lower()} = 1;" for c in (*spec.constants, *SEARCH_CONSTANTS)]
-        out.append("  std::array<bool, kGuards.size()> dropped{};\n")
+        out.append("  std::array<bool, kGuards.size()> dropped{};\n  std::array<bool, kEffects.size()> omitted{};\n")
+        out.append("  std::array<bool, kTransitions.size()> disabled{};")
+        out.append("  std::array<bool, kInvariants.size()> checked = kIsProperty;\n")
         out.append("  // Throws std::invalid_argument for a constant that there is not.")
         out.append("  void set(std::string_view name, int value) {")
         for c in (*spec.constants, *SEARCH_CONSTANTS):
@@ -75,10 +78,10 @@ class ExplorerGenerator:
 
     def _name_tables(self) -> list[str]:
         spec = self.spec
-        guards = [f"{t.name}:{g.name}" for t in spec.transitions.values() for g in t.guards]
         tables = {
             "kTransitions": list(spec.transitions),
-            "kGuards": guards,
+            "kGuards": guard_labels(spec),
+            "kEffects": effect_labels(spec),
             "kInvariants": [p.name for p in spec.invariants()] + [f"count {c}" for c in spec.counts],
             "kActions": [p.name for p in spec.properties.values() if p.kind == "action"],
         }
@@ -121,11 +124,14 @@ class ExplorerGenerator:
             for i, g in enumerate(t.guards)
         ]
         lines.append("State post = pre;")
+        labels = effect_labels(self.spec)
         for e in t.effects:
+            omitted = labels.index(effect_label(t, e))
             names = (*t.parameters, *e.binders)
             index = "".join(f"[{self._expression(i, names)}]" for i in e.index)
             value = f"static_cast<std::int8_t>({self._expression(e.value, names)})"
-            lines.append(self._loops(e.binders, f"post.{e.variable.name}{index} = {value};"))
+            write = self._loops(e.binders, f"post.{e.variable.name}{index} = {value};")
+            lines.append(f"if (!k.omitted[{omitted}]) {{\n{indent(write, '  ')}\n}}")
         arguments = [self._argument(t, p) for p in t.parameters] + ["0"] * (4 - len(t.parameters))
         lines.append(f"found(post, Transition::{t.name}, std::array<int, 4>{{{', '.join(arguments)}}});")
         return self._loops(t.parameters, "\n".join(lines), t.name)
@@ -147,7 +153,7 @@ class ExplorerGenerator:
                 falsified = f"if (!({self._expression(fact, (*p.parameters, every))})) given = false;"
                 test = f"bool given = true;\n{self._loops((every,), falsified)}\nif (given) {{\n{indent(test, '  ')}\n}}"
             block = self._loops(p.parameters, test)
-            lines.append(block if action else f"if (all || kIsProperty[{i}]) {{\n{indent(block, '  ')}\n}}")
+            lines.append(block if action else f"if (all || k.checked[{i}]) {{\n{indent(block, '  ')}\n}}")
         if not action:
             lines += [self._recount(i + len(chosen), c) for i, c in enumerate(self.spec.counts)]
         body = indent("\n".join([*lines, "return -1;"]), "  ")
@@ -163,7 +169,7 @@ class ExplorerGenerator:
         inner = self._loops((count.over,), f"if ({self._expression(count.condition, parameters)}) total += {weight};")
         kept = self._read(count.variable, [i.name for i in count.index])
         body = f"int total = 0;\n{inner}\nif (total != {kept}) return {number};"
-        return f"if (all) {{\n{indent(self._loops(count.index, body), '  ')}\n}}"
+        return f"if (all || k.checked[{number}]) {{\n{indent(self._loops(count.index, body), '  ')}\n}}"
 
     def _normalise(self) -> str:
         """Shift ticks so that the origin is 0, and replace numbers of which only the order matters by their ranks."""

@@ -92,7 +92,7 @@ class Visited {
 };
 
 template <class M>
-Result search(const Instance& instance, std::size_t max_states, bool check_lemmas) {
+Result search(const Instance& instance, std::size_t max_states, bool check_lemmas, const std::string& only) {
     using State = typename M::State;
     using Seen = Visited<State>;
     Result result;
@@ -122,10 +122,11 @@ Result search(const Instance& instance, std::size_t max_states, bool check_lemma
         }
         const State state = seen.state(at);
         M::successors(state, instance, [&](State& next, Transition transition, const std::array<int, 4>& arguments) {
-            if (!result.violated.empty()) return;
+            if (!result.violated.empty() || instance.disabled[static_cast<std::size_t>(transition)]) return;
             ++result.transitions;
             ++result.taken[static_cast<std::size_t>(transition)];
-            if (const int action = M::false_action(state, next, transition, instance); action >= 0) {
+            const int action = M::false_action(state, next, transition, instance);
+            if (action >= 0 && (only.empty() || kActions[static_cast<std::size_t>(action)] == only)) {
                 fail(kActions[static_cast<std::size_t>(action)], at, transition, arguments);
                 return;
             }
@@ -143,28 +144,44 @@ Result search(const Instance& instance, std::size_t max_states, bool check_lemma
 }
 
 Result explore(int requests, int blocks, int steps, const std::map<std::string, int>& constants,
-               const std::vector<std::string>& dropped, std::size_t max_states, bool check_lemmas) {
+               const std::vector<std::string>& dropped, std::size_t max_states, bool check_lemmas,
+               const std::string& only) {
     Instance instance;
     for (const auto& [name, value] : constants) instance.set(name, value);
     for (const std::string& label : dropped) {
-        const auto* at = std::find(kGuards.begin(), kGuards.end(), label);
-        if (at == kGuards.end()) throw std::invalid_argument("no guard is called " + label);
-        instance.dropped[static_cast<std::size_t>(at - kGuards.begin())] = true;
+        const auto* guard = std::find(kGuards.begin(), kGuards.end(), label);
+        const auto* effect = std::find(kEffects.begin(), kEffects.end(), label);
+        if (guard != kGuards.end()) {
+            instance.dropped[static_cast<std::size_t>(guard - kGuards.begin())] = true;
+        } else if (effect != kEffects.end()) {
+            instance.omitted[static_cast<std::size_t>(effect - kEffects.begin())] = true;
+        } else if (const auto* t = std::find(kTransitions.begin(), kTransitions.end(), label); t != kTransitions.end()) {
+            instance.disabled[static_cast<std::size_t>(t - kTransitions.begin())] = true;
+        } else {
+            throw std::invalid_argument("no guard is called " + label);
+        }
+    }
+    if (!only.empty()) {
+        const auto* at = std::find(kInvariants.begin(), kInvariants.end(), only);
+        if (at == kInvariants.end() && std::find(kActions.begin(), kActions.end(), only) == kActions.end())
+            throw std::invalid_argument("no property or counter is called " + only);
+        instance.checked.fill(false);
+        if (at != kInvariants.end()) instance.checked[static_cast<std::size_t>(at - kInvariants.begin())] = true;
     }
     py::gil_scoped_release release;
     switch (requests * 100 + blocks * 10 + steps) {
         case 121:
-            return search<Model<1, 2, 1, 1, 1>>(instance, max_states, check_lemmas);
+            return search<Model<1, 2, 1, 1, 1>>(instance, max_states, check_lemmas, only);
         case 122:
-            return search<Model<1, 2, 2, 1, 1>>(instance, max_states, check_lemmas);
+            return search<Model<1, 2, 2, 1, 1>>(instance, max_states, check_lemmas, only);
         case 221:
-            return search<Model<2, 2, 1, 1, 1>>(instance, max_states, check_lemmas);
+            return search<Model<2, 2, 1, 1, 1>>(instance, max_states, check_lemmas, only);
         case 222:
-            return search<Model<2, 2, 2, 1, 1>>(instance, max_states, check_lemmas);
+            return search<Model<2, 2, 2, 1, 1>>(instance, max_states, check_lemmas, only);
         case 232:
-            return search<Model<2, 3, 2, 1, 1>>(instance, max_states, check_lemmas);
+            return search<Model<2, 3, 2, 1, 1>>(instance, max_states, check_lemmas, only);
         case 332:
-            return search<Model<3, 3, 2, 1, 1>>(instance, max_states, check_lemmas);
+            return search<Model<3, 3, 2, 1, 1>>(instance, max_states, check_lemmas, only);
         default:
             throw std::invalid_argument("no instance of this size is compiled in");
     }
@@ -189,10 +206,11 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
                 taken[py::str(std::string(ex::kTransitions[i]))] = self.taken[i];
             return taken;
         });
+    m.attr("SPEC_HASH") = std::string(ex::kSpecHash);
     m.attr("SIZES") = py::make_tuple(py::make_tuple(1, 2, 1), py::make_tuple(1, 2, 2), py::make_tuple(2, 2, 1),
                                      py::make_tuple(2, 2, 2), py::make_tuple(2, 3, 2), py::make_tuple(3, 3, 2));
     m.def("explore", &ex::explore, py::kw_only(), py::arg("requests"), py::arg("blocks"), py::arg("steps"),
           py::arg("constants"),
           py::arg("dropped") = std::vector<std::string>{}, py::arg("max_states") = std::size_t{2'000'000},
-          py::arg("check_lemmas") = false);
+          py::arg("check_lemmas") = false, py::arg("only") = std::string{});
 }

@@ -18,9 +18,11 @@ enum class BlockState : std::int8_t { Free, Owned, Shared, Cached, Limbo, Fetchi
 enum class StepState : std::int8_t { Idle, Planned, Inflight, Done };
 enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
-enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
+enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, draft, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::array<std::string_view, 43> kTransitions = {
+inline constexpr std::string_view kSpecHash = "f940c48e46a0145f56a6c1b3a8be27c27667ca92a4cc8f568a3b60fbcaa97136";
+
+inline constexpr std::array<std::string_view, 44> kTransitions = {
     "match_shared",
     "match_cached",
     "match_tail",
@@ -58,6 +60,7 @@ inline constexpr std::array<std::string_view, 43> kTransitions = {
     "prefill",
     "prefill_last",
     "decode",
+    "draft",
     "launch",
     "device_done",
     "observe",
@@ -65,7 +68,7 @@ inline constexpr std::array<std::string_view, 43> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 178> kGuards = {
+inline constexpr std::array<std::string_view, 189> kGuards = {
     "match_shared:block SHARED",
     "match_shared:request WAITING",
     "match_shared:next in sequence",
@@ -85,8 +88,7 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "match_tail:behind whole blocks",
     "match_tail:partial",
     "match_tail:last token recomputed",
-    "match_tail:not in flight",
-    "match_tail:not being copied",
+    "match_tail:quiet",
     "allocate:block FREE",
     "allocate:request PREFILL/DECODE",
     "allocate:needs room",
@@ -99,7 +101,6 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "release_owned:held",
     "release_owned:leaves, or behind the window",
     "release_owned:not in flight",
-    "release_owned:not being copied",
     "release_to_limbo:block OWNED",
     "release_to_limbo:held",
     "release_to_limbo:leaves, or behind the window",
@@ -118,13 +119,10 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "keep_tail:has tokens",
     "keep_tail:is the tail",
     "keep_tail:not in flight",
-    "keep_tail:nothing arriving",
     "reap:block LIMBO",
     "reap:not in flight",
-    "reap:not being copied",
     "evict:block CACHED",
     "evict:not in flight",
-    "evict:not being copied",
     "spill:block SHARED/CACHED",
     "spill:host EMPTY",
     "spill:copy IDLE",
@@ -145,11 +143,9 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "drop_page:not being copied",
     "send:request PREFILL/DECODE",
     "send:held",
-    "send:written",
+    "send:has tokens",
     "send:nothing arriving",
     "send:copy IDLE",
-    "send:n large enough",
-    "send:n small enough",
     "send_done:copy SENDING",
     "send_done:its block",
     "send_done:engine idle",
@@ -209,24 +205,42 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "add_row:nothing arriving",
     "prefill:request PREFILL",
     "prefill:step PLANNED",
+    "prefill:block OWNED",
     "prefill:has a row",
-    "prefill:room",
+    "prefill:held",
+    "prefill:starts in the block",
+    "prefill:room in block",
     "prefill:more remains",
     "prefill:n large enough",
     "prefill_last:request PREFILL",
     "prefill_last:step PLANNED",
+    "prefill_last:block OWNED",
     "prefill_last:has a row",
-    "prefill_last:room",
+    "prefill_last:held",
+    "prefill_last:starts in the block",
+    "prefill_last:room in block",
     "prefill_last:nothing remains",
     "prefill_last:n large enough",
     "decode:request DECODE",
     "decode:step PLANNED",
+    "decode:block OWNED",
     "decode:has a row",
-    "decode:room",
-    "decode:once a step",
+    "decode:held",
+    "decode:starts in the block",
+    "decode:room in block",
+    "decode:one token a step",
     "decode:output left",
-    "decode:n large enough",
-    "decode:n small enough",
+    "draft:request DECODE",
+    "draft:step PLANNED",
+    "draft:block OWNED",
+    "draft:has a row",
+    "draft:held",
+    "draft:starts in the block",
+    "draft:room in block",
+    "draft:follows a sample",
+    "draft:within the width",
+    "draft:output left",
+    "draft:n large enough",
     "launch:step PLANNED",
     "launch:not empty",
     "device_done:executing",
@@ -245,7 +259,276 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "retire:step DONE",
     "retire:no rows left"};
 
-inline constexpr std::array<std::string_view, 107> kInvariants = {
+inline constexpr std::array<std::string_view, 267> kEffects = {
+    "match_shared:effect holds",
+    "match_shared:effect refs",
+    "match_shared:effect blocks",
+    "match_shared:effect capacity",
+    "match_shared:effect planned",
+    "match_shared:effect computed",
+    "match_cached:effect block_state",
+    "match_cached:effect holds",
+    "match_cached:effect refs",
+    "match_cached:effect blocks",
+    "match_cached:effect capacity",
+    "match_cached:effect planned",
+    "match_cached:effect computed",
+    "match_cached:effect cached",
+    "match_cached:effect held",
+    "match_cached:effect held_room",
+    "match_cached:effect idle_room",
+    "match_tail:effect block_state",
+    "match_tail:effect holds",
+    "match_tail:effect refs",
+    "match_tail:effect blocks",
+    "match_tail:effect capacity",
+    "match_tail:effect planned",
+    "match_tail:effect computed",
+    "match_tail:effect fill",
+    "match_tail:effect cached",
+    "match_tail:effect held",
+    "match_tail:effect held_room",
+    "match_tail:effect idle_room",
+    "allocate:effect block_state",
+    "allocate:effect position",
+    "allocate:effect holds",
+    "allocate:effect refs",
+    "allocate:effect blocks",
+    "allocate:effect capacity",
+    "allocate:effect free",
+    "allocate:effect held",
+    "allocate:effect held_room",
+    "allocate:effect idle_room",
+    "publish:effect block_state",
+    "publish:effect fill",
+    "release_owned:effect block_state",
+    "release_owned:effect pruned",
+    "release_owned:effect holds",
+    "release_owned:effect refs",
+    "release_owned:effect blocks",
+    "release_owned:effect capacity",
+    "release_owned:effect free",
+    "release_owned:effect held",
+    "release_owned:effect held_room",
+    "release_owned:effect idle_room",
+    "release_to_limbo:effect block_state",
+    "release_to_limbo:effect pruned",
+    "release_to_limbo:effect holds",
+    "release_to_limbo:effect refs",
+    "release_to_limbo:effect blocks",
+    "release_to_limbo:effect capacity",
+    "release_to_limbo:effect stamp",
+    "release_to_limbo:effect held_room",
+    "release_to_limbo:effect idle_room",
+    "release_shared:effect pruned",
+    "release_shared:effect holds",
+    "release_shared:effect refs",
+    "release_shared:effect blocks",
+    "release_shared:effect capacity",
+    "release_shared:effect stamp",
+    "release_to_cache:effect block_state",
+    "release_to_cache:effect pruned",
+    "release_to_cache:effect holds",
+    "release_to_cache:effect refs",
+    "release_to_cache:effect blocks",
+    "release_to_cache:effect capacity",
+    "release_to_cache:effect stamp",
+    "release_to_cache:effect cached",
+    "release_to_cache:effect held",
+    "release_to_cache:effect held_room",
+    "release_to_cache:effect idle_room",
+    "keep_tail:effect block_state",
+    "keep_tail:effect holds",
+    "keep_tail:effect refs",
+    "keep_tail:effect blocks",
+    "keep_tail:effect capacity",
+    "keep_tail:effect fill",
+    "keep_tail:effect stamp",
+    "keep_tail:effect cached",
+    "keep_tail:effect held",
+    "keep_tail:effect held_room",
+    "keep_tail:effect idle_room",
+    "reap:effect block_state",
+    "reap:effect free",
+    "reap:effect held",
+    "evict:effect block_state",
+    "evict:effect fill",
+    "evict:effect free",
+    "evict:effect cached",
+    "spill:effect host_state",
+    "spill:effect copy_state",
+    "spill:effect block_of",
+    "spill:effect copies",
+    "spill:effect copying",
+    "spill:effect host_of",
+    "spill:effect host_copies",
+    "spill:effect host_position",
+    "spill:effect host_fill",
+    "spill:effect spare_pages",
+    "spill:effect used_pages",
+    "spill_done:effect copy_state",
+    "spill_done:effect block_of",
+    "spill_done:effect copies",
+    "spill_done:effect host_of",
+    "spill_done:effect host_copies",
+    "spill_done:effect host_state",
+    "fetch:effect block_state",
+    "fetch:effect copy_state",
+    "fetch:effect block_of",
+    "fetch:effect copies",
+    "fetch:effect copying",
+    "fetch:effect host_of",
+    "fetch:effect host_copies",
+    "fetch:effect position",
+    "fetch:effect fill",
+    "fetch:effect free",
+    "fetch:effect fetching",
+    "fetch_done:effect copy_state",
+    "fetch_done:effect block_of",
+    "fetch_done:effect copies",
+    "fetch_done:effect host_of",
+    "fetch_done:effect host_copies",
+    "fetch_done:effect block_state",
+    "fetch_done:effect cached",
+    "fetch_done:effect fetching",
+    "drop_page:effect host_state",
+    "drop_page:effect host_position",
+    "drop_page:effect host_fill",
+    "drop_page:effect spare_pages",
+    "drop_page:effect used_pages",
+    "send:effect copy_state",
+    "send:effect block_of",
+    "send:effect copies",
+    "send:effect copying",
+    "send_done:effect copy_state",
+    "send_done:effect block_of",
+    "send_done:effect copies",
+    "receive:effect copy_state",
+    "receive:effect block_of",
+    "receive:effect copies",
+    "receive:effect copying",
+    "receive:effect request_of",
+    "receive:effect copy_tokens",
+    "receive:effect inbound",
+    "receive:effect arriving",
+    "receive:effect planned",
+    "receive_done:effect copy_state",
+    "receive_done:effect block_of",
+    "receive_done:effect copies",
+    "receive_done:effect request_of",
+    "receive_done:effect copy_tokens",
+    "receive_done:effect inbound",
+    "receive_done:effect arriving",
+    "receive_done:effect computed",
+    "receive_failed:effect request_state",
+    "receive_failed:effect copy_state",
+    "receive_failed:effect block_of",
+    "receive_failed:effect copies",
+    "receive_failed:effect request_of",
+    "receive_failed:effect copy_tokens",
+    "receive_failed:effect inbound",
+    "receive_failed:effect arriving",
+    "receive_dropped:effect copy_state",
+    "receive_dropped:effect block_of",
+    "receive_dropped:effect copies",
+    "receive_dropped:effect request_of",
+    "receive_dropped:effect copy_tokens",
+    "receive_dropped:effect inbound",
+    "receive_dropped:effect arriving",
+    "copy_done:effect copying",
+    "submit:effect request_state",
+    "submit:effect prompt",
+    "submit:effect known",
+    "submit:effect limit",
+    "submit:effect arrival",
+    "submit:effect newest_arrival",
+    "admit:effect request_state",
+    "finish:effect request_state",
+    "abort:effect request_state",
+    "retract:effect request_state",
+    "requeue:effect request_state",
+    "requeue:effect planned",
+    "requeue:effect computed",
+    "requeue:effect pruned",
+    "close:effect request_state",
+    "recycle:effect request_state",
+    "recycle:effect arrival",
+    "recycle:effect prompt",
+    "recycle:effect limit",
+    "recycle:effect known",
+    "recycle:effect planned",
+    "recycle:effect computed",
+    "recycle:effect pruned",
+    "recycle:effect last_step",
+    "open_step:effect step_state",
+    "open_step:effect number",
+    "open_step:effect opened",
+    "add_row:effect in_step",
+    "add_row:effect row_start",
+    "add_row:effect pending",
+    "add_row:effect rows",
+    "add_row:effect last_step",
+    "add_row:effect reads",
+    "prefill:effect planned",
+    "prefill:effect row_tokens",
+    "prefill:effect flying",
+    "prefill:effect reads",
+    "prefill:effect writes",
+    "prefill_last:effect request_state",
+    "prefill_last:effect planned",
+    "prefill_last:effect row_tokens",
+    "prefill_last:effect flying",
+    "prefill_last:effect reads",
+    "prefill_last:effect writes",
+    "prefill_last:effect row_outputs",
+    "prefill_last:effect sampling",
+    "decode:effect planned",
+    "decode:effect row_tokens",
+    "decode:effect flying",
+    "decode:effect reads",
+    "decode:effect writes",
+    "decode:effect row_outputs",
+    "decode:effect sampling",
+    "draft:effect planned",
+    "draft:effect row_tokens",
+    "draft:effect flying",
+    "draft:effect reads",
+    "draft:effect writes",
+    "draft:effect row_outputs",
+    "draft:effect sampling",
+    "launch:effect step_state",
+    "launch:effect executing",
+    "launch:effect launched",
+    "device_done:effect executing",
+    "observe:effect step_state",
+    "land_row:effect in_step",
+    "land_row:effect row_tokens",
+    "land_row:effect row_outputs",
+    "land_row:effect pending",
+    "land_row:effect rows",
+    "land_row:effect sampling",
+    "land_row:effect flying",
+    "land_row:effect reads",
+    "land_row:effect computed",
+    "land_row:effect planned",
+    "land_row:effect known",
+    "land_row:effect row_start",
+    "land_row:effect writes",
+    "drop_row:effect in_step",
+    "drop_row:effect row_tokens",
+    "drop_row:effect row_outputs",
+    "drop_row:effect pending",
+    "drop_row:effect rows",
+    "drop_row:effect sampling",
+    "drop_row:effect flying",
+    "drop_row:effect reads",
+    "drop_row:effect row_start",
+    "drop_row:effect writes",
+    "retire:effect step_state",
+    "retire:effect landed",
+    "retire:effect number"};
+
+inline constexpr std::array<std::string_view, 103> kInvariants = {
     "device reads no free block",
     "device works on launched steps",
     "no stale row",
@@ -275,10 +558,6 @@ inline constexpr std::array<std::string_view, 107> kInvariants = {
     "drafts stay within the width",
     "drafts in flight have room",
     "a received block is nobody elses",
-    "a copy under way has a block",
-    "only peers transfer tokens",
-    "transferred tokens lie in the block",
-    "a peer writes what nobody reads",
     "a receiving request starts or leaves",
     "one peer writes a block",
     "a copy has one block",
@@ -293,6 +572,7 @@ inline constexpr std::array<std::string_view, 107> kInvariants = {
     "row tokens are not negative",
     "retracting request is in no step",
     "unused copy has no block",
+    "only a receiving copy has tokens",
     "only host copies have a host page",
     "computed and pruned are not negative",
     "owned block has its owner",
@@ -342,7 +622,6 @@ inline constexpr std::array<std::string_view, 107> kInvariants = {
     "count rows",
     "count copies",
     "count host_copies",
-    "count copy_blocks",
     "count inbound",
     "count arriving",
     "count free",
@@ -354,7 +633,7 @@ inline constexpr std::array<std::string_view, 107> kInvariants = {
     "count held_room",
     "count idle_room"};
 
-inline constexpr std::array<std::string_view, 24> kActions = {
+inline constexpr std::array<std::string_view, 23> kActions = {
     "only the device ends a step",
     "a launched step is executed",
     "rows join planned steps and leave done ones",
@@ -373,7 +652,6 @@ inline constexpr std::array<std::string_view, 24> kActions = {
     "a copy that begins is at work",
     "what is committed is never rolled back",
     "a landed row yields what was accepted",
-    "only written tokens are sent",
     "a finished request has output",
     "only running requests get tokens",
     "the oldest running request is never retracted",
@@ -381,9 +659,9 @@ inline constexpr std::array<std::string_view, 24> kActions = {
     "a retraction frees something"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
-// The constants of an instance, and the guards that are switched off.
+// The constants of an instance, and what is switched off or checked.
 struct Instance {
   int page = 1;
   int blocks = 1;
@@ -394,6 +672,10 @@ struct Instance {
   int max_prompt = 1;
   int max_output = 1;
   std::array<bool, kGuards.size()> dropped{};
+  std::array<bool, kEffects.size()> omitted{};
+
+  std::array<bool, kTransitions.size()> disabled{};
+  std::array<bool, kInvariants.size()> checked = kIsProperty;
 
   // Throws std::invalid_argument for a constant that there is not.
   void set(std::string_view name, int value) {
@@ -469,7 +751,6 @@ struct Model {
     std::int8_t request_of[NC][NR];
     std::int8_t executing[NS];
     std::int8_t copying[NC];
-    std::int8_t copy_start[NC];
     std::int8_t row_start[NS][NR];
     std::int8_t reads[NS][NR][NB];
     std::int8_t writes[NS][NR][NB];
@@ -482,7 +763,6 @@ struct Model {
     std::int8_t rows[NS];
     std::int8_t copies[NB];
     std::int8_t host_copies[NH];
-    std::int8_t copy_blocks[NC];
     std::int8_t inbound[NR];
     std::int8_t arriving[NR];
     std::int8_t free;
@@ -516,12 +796,24 @@ struct Model {
         if (!k.dropped[4] && !(!pre.holds[r][b])) continue;
         if (!k.dropped[5] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
         State post = pre;
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        if (!k.omitted[0]) {
+          post.holds[r][b] = static_cast<std::int8_t>(true);
+        }
+        if (!k.omitted[1]) {
+          post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        }
+        if (!k.omitted[2]) {
+          post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        }
+        if (!k.omitted[3]) {
+          post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        }
+        if (!k.omitted[4]) {
+          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+        }
+        if (!k.omitted[5]) {
+          post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        }
         found(post, Transition::match_shared, std::array<int, 4>{r, b, 0, 0});
       }
     }
@@ -535,17 +827,39 @@ struct Model {
         if (!k.dropped[11] && !(!pre.holds[r][b])) continue;
         if (!k.dropped[12] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
         State post = pre;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        post.held = static_cast<std::int8_t>(pre.held + 1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        if (!k.omitted[6]) {
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+        }
+        if (!k.omitted[7]) {
+          post.holds[r][b] = static_cast<std::int8_t>(true);
+        }
+        if (!k.omitted[8]) {
+          post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        }
+        if (!k.omitted[9]) {
+          post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        }
+        if (!k.omitted[10]) {
+          post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        }
+        if (!k.omitted[11]) {
+          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+        }
+        if (!k.omitted[12]) {
+          post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        }
+        if (!k.omitted[13]) {
+          post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        }
+        if (!k.omitted[14]) {
+          post.held = static_cast<std::int8_t>(pre.held + 1);
+        }
+        if (!k.omitted[15]) {
+          post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        }
+        if (!k.omitted[16]) {
+          post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        }
         found(post, Transition::match_cached, std::array<int, 4>{r, b, 0, 0});
       }
     }
@@ -557,196 +871,369 @@ struct Model {
         if (!k.dropped[16] && !(pre.planned[r] == pre.capacity[r])) continue;
         if (!k.dropped[17] && !(pre.fill[b] < k.page)) continue;
         if (!k.dropped[18] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
-        if (!k.dropped[19] && !(pre.stamp[b] <= pre.landed)) continue;
-        if (!k.dropped[20] && !(pre.copies[b] == 0)) continue;
+        if (!k.dropped[19] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
         State post = pre;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
-        post.fill[b] = static_cast<std::int8_t>(0);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        post.held = static_cast<std::int8_t>(pre.held + 1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        if (!k.omitted[17]) {
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        }
+        if (!k.omitted[18]) {
+          post.holds[r][b] = static_cast<std::int8_t>(true);
+        }
+        if (!k.omitted[19]) {
+          post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        }
+        if (!k.omitted[20]) {
+          post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        }
+        if (!k.omitted[21]) {
+          post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        }
+        if (!k.omitted[22]) {
+          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+        }
+        if (!k.omitted[23]) {
+          post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+        }
+        if (!k.omitted[24]) {
+          post.fill[b] = static_cast<std::int8_t>(0);
+        }
+        if (!k.omitted[25]) {
+          post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        }
+        if (!k.omitted[26]) {
+          post.held = static_cast<std::int8_t>(pre.held + 1);
+        }
+        if (!k.omitted[27]) {
+          post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        }
+        if (!k.omitted[28]) {
+          post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        }
         found(post, Transition::match_tail, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[21] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
-        if (!k.dropped[22] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[23] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
+        if (!k.dropped[20] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[21] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[22] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
         State post = pre;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.free = static_cast<std::int8_t>(pre.free + -1);
-        post.held = static_cast<std::int8_t>(pre.held + 1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        if (!k.omitted[29]) {
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        }
+        if (!k.omitted[30]) {
+          post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
+        }
+        if (!k.omitted[31]) {
+          post.holds[r][b] = static_cast<std::int8_t>(true);
+        }
+        if (!k.omitted[32]) {
+          post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        }
+        if (!k.omitted[33]) {
+          post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        }
+        if (!k.omitted[34]) {
+          post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        }
+        if (!k.omitted[35]) {
+          post.free = static_cast<std::int8_t>(pre.free + -1);
+        }
+        if (!k.omitted[36]) {
+          post.held = static_cast<std::int8_t>(pre.held + 1);
+        }
+        if (!k.omitted[37]) {
+          post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        }
+        if (!k.omitted[38]) {
+          post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        }
         found(post, Transition::allocate, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[24] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[25] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[26] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[27] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
-        if (!k.dropped[28] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[23] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[24] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[25] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[26] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
+        if (!k.dropped[27] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-        post.fill[b] = static_cast<std::int8_t>(k.page);
+        if (!k.omitted[39]) {
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+        }
+        if (!k.omitted[40]) {
+          post.fill[b] = static_cast<std::int8_t>(k.page);
+        }
         found(post, Transition::publish, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[29] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[30] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[31] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[32] && !(pre.last_step[r] <= pre.landed)) continue;
-        if (!k.dropped[33] && !(pre.copies[b] == 0)) continue;
+        if (!k.dropped[28] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[29] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[30] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[31] && !((pre.last_step[r] <= pre.landed) && (pre.copies[b] == 0))) continue;
         State post = pre;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[41]) {
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        }
+        if (!k.omitted[42]) {
+          post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        }
+        if (!k.omitted[43]) {
+          post.holds[r][b] = static_cast<std::int8_t>(false);
+        }
+        if (!k.omitted[44]) {
+          post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        }
+        if (!k.omitted[45]) {
+          post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        }
+        if (!k.omitted[46]) {
+          post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        }
+        if (!k.omitted[47]) {
+          post.free = static_cast<std::int8_t>(pre.free + 1);
+        }
+        if (!k.omitted[48]) {
+          post.held = static_cast<std::int8_t>(pre.held + -1);
+        }
+        if (!k.omitted[49]) {
+          post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        }
+        if (!k.omitted[50]) {
+          post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        }
         found(post, Transition::release_owned, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[34] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[35] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[36] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[37] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
+        if (!k.dropped[32] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[33] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[34] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[35] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
         State post = pre;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[51]) {
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
+        }
+        if (!k.omitted[52]) {
+          post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        }
+        if (!k.omitted[53]) {
+          post.holds[r][b] = static_cast<std::int8_t>(false);
+        }
+        if (!k.omitted[54]) {
+          post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        }
+        if (!k.omitted[55]) {
+          post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        }
+        if (!k.omitted[56]) {
+          post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        }
+        if (!k.omitted[57]) {
+          post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
+        }
+        if (!k.omitted[58]) {
+          post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        }
+        if (!k.omitted[59]) {
+          post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        }
         found(post, Transition::release_to_limbo, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[38] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[39] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[40] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[41] && !(1 < pre.refs[b])) continue;
+        if (!k.dropped[36] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[37] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[38] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[39] && !(1 < pre.refs[b])) continue;
         State post = pre;
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[60]) {
+          post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        }
+        if (!k.omitted[61]) {
+          post.holds[r][b] = static_cast<std::int8_t>(false);
+        }
+        if (!k.omitted[62]) {
+          post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        }
+        if (!k.omitted[63]) {
+          post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        }
+        if (!k.omitted[64]) {
+          post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        }
+        if (!k.omitted[65]) {
+          post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        }
         found(post, Transition::release_shared, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[42] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[43] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[44] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[45] && !(pre.refs[b] == 1)) continue;
+        if (!k.dropped[40] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[41] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[42] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
+        if (!k.dropped[43] && !(pre.refs[b] == 1)) continue;
         State post = pre;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
-        post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[66]) {
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        }
+        if (!k.omitted[67]) {
+          post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        }
+        if (!k.omitted[68]) {
+          post.holds[r][b] = static_cast<std::int8_t>(false);
+        }
+        if (!k.omitted[69]) {
+          post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        }
+        if (!k.omitted[70]) {
+          post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        }
+        if (!k.omitted[71]) {
+          post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        }
+        if (!k.omitted[72]) {
+          post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        }
+        if (!k.omitted[73]) {
+          post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        }
+        if (!k.omitted[74]) {
+          post.held = static_cast<std::int8_t>(pre.held + -1);
+        }
+        if (!k.omitted[75]) {
+          post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        }
+        if (!k.omitted[76]) {
+          post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        }
         found(post, Transition::release_to_cache, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[46] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[47] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-        if (!k.dropped[48] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[49] && !(pre.position[b] < pre.computed[r])) continue;
-        if (!k.dropped[50] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
-        if (!k.dropped[51] && !(pre.last_step[r] <= pre.landed)) continue;
-        if (!k.dropped[52] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[44] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[45] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
+        if (!k.dropped[46] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[47] && !(pre.position[b] < pre.computed[r])) continue;
+        if (!k.dropped[48] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
+        if (!k.dropped[49] && !((pre.last_step[r] <= pre.landed) && (pre.inbound[r] == 0))) continue;
         State post = pre;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
-        post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[77]) {
+          post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        }
+        if (!k.omitted[78]) {
+          post.holds[r][b] = static_cast<std::int8_t>(false);
+        }
+        if (!k.omitted[79]) {
+          post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        }
+        if (!k.omitted[80]) {
+          post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        }
+        if (!k.omitted[81]) {
+          post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        }
+        if (!k.omitted[82]) {
+          post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
+        }
+        if (!k.omitted[83]) {
+          post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
+        }
+        if (!k.omitted[84]) {
+          post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        }
+        if (!k.omitted[85]) {
+          post.held = static_cast<std::int8_t>(pre.held + -1);
+        }
+        if (!k.omitted[86]) {
+          post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        }
+        if (!k.omitted[87]) {
+          post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        }
         found(post, Transition::keep_tail, std::array<int, 4>{r, b, 0, 0});
       }
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
-      if (!k.dropped[54] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[55] && !(pre.copies[b] == 0)) continue;
+      if (!k.dropped[50] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
+      if (!k.dropped[51] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
       State post = pre;
-      post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-      post.free = static_cast<std::int8_t>(pre.free + 1);
-      post.held = static_cast<std::int8_t>(pre.held + -1);
+      if (!k.omitted[88]) {
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+      }
+      if (!k.omitted[89]) {
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+      }
+      if (!k.omitted[90]) {
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+      }
       found(post, Transition::reap, std::array<int, 4>{b, 0, 0, 0});
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[56] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-      if (!k.dropped[57] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[58] && !(pre.copies[b] == 0)) continue;
+      if (!k.dropped[52] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+      if (!k.dropped[53] && !((pre.stamp[b] <= pre.landed) && (pre.copies[b] == 0))) continue;
       State post = pre;
-      post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-      post.fill[b] = static_cast<std::int8_t>(0);
-      post.free = static_cast<std::int8_t>(pre.free + 1);
-      post.cached = static_cast<std::int8_t>(pre.cached + -1);
+      if (!k.omitted[91]) {
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+      }
+      if (!k.omitted[92]) {
+        post.fill[b] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[93]) {
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+      }
+      if (!k.omitted[94]) {
+        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+      }
       found(post, Transition::evict, std::array<int, 4>{b, 0, 0, 0});
     }
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[59] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
-          if (!k.dropped[60] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
-          if (!k.dropped[61] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+          if (!k.dropped[54] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
+          if (!k.dropped[55] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
+          if (!k.dropped[56] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
           State post = pre;
-          post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
-          post.block_of[c][b] = static_cast<std::int8_t>(true);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-          post.copying[c] = static_cast<std::int8_t>(true);
-          post.host_of[c][h] = static_cast<std::int8_t>(true);
-          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-          post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
-          post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
-          post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
-          post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
+          if (!k.omitted[95]) {
+            post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
+          }
+          if (!k.omitted[96]) {
+            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
+          }
+          if (!k.omitted[97]) {
+            post.block_of[c][b] = static_cast<std::int8_t>(true);
+          }
+          if (!k.omitted[98]) {
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          }
+          if (!k.omitted[99]) {
+            post.copying[c] = static_cast<std::int8_t>(true);
+          }
+          if (!k.omitted[100]) {
+            post.host_of[c][h] = static_cast<std::int8_t>(true);
+          }
+          if (!k.omitted[101]) {
+            post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+          }
+          if (!k.omitted[102]) {
+            post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
+          }
+          if (!k.omitted[103]) {
+            post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
+          }
+          if (!k.omitted[104]) {
+            post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+          }
+          if (!k.omitted[105]) {
+            post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
+          }
           found(post, Transition::spill, std::array<int, 4>{c, b, h, 0});
         }
       }
@@ -754,19 +1241,30 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[62] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
-          if (!k.dropped[63] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[64] && !(!pre.copying[c])) continue;
-          if (!k.dropped[65] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[66] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          if (!k.dropped[57] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+          if (!k.dropped[58] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[59] && !(!pre.copying[c])) continue;
+          if (!k.dropped[60] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[61] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
           State post = pre;
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.host_of[c][h] = static_cast<std::int8_t>(false);
-          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+          if (!k.omitted[106]) {
+            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          }
+          if (!k.omitted[107]) {
+            post.block_of[c][b] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[108]) {
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          }
+          if (!k.omitted[109]) {
+            post.host_of[c][h] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[110]) {
+            post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          }
+          if (!k.omitted[111]) {
+            post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+          }
           found(post, Transition::spill_done, std::array<int, 4>{c, b, h, 0});
         }
       }
@@ -774,22 +1272,43 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[67] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
-          if (!k.dropped[68] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-          if (!k.dropped[69] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+          if (!k.dropped[62] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+          if (!k.dropped[63] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+          if (!k.dropped[64] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
           State post = pre;
-          post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
-          post.block_of[c][b] = static_cast<std::int8_t>(true);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-          post.copying[c] = static_cast<std::int8_t>(true);
-          post.host_of[c][h] = static_cast<std::int8_t>(true);
-          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-          post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
-          post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
-          post.free = static_cast<std::int8_t>(pre.free + -1);
-          post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+          if (!k.omitted[112]) {
+            post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
+          }
+          if (!k.omitted[113]) {
+            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
+          }
+          if (!k.omitted[114]) {
+            post.block_of[c][b] = static_cast<std::int8_t>(true);
+          }
+          if (!k.omitted[115]) {
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          }
+          if (!k.omitted[116]) {
+            post.copying[c] = static_cast<std::int8_t>(true);
+          }
+          if (!k.omitted[117]) {
+            post.host_of[c][h] = static_cast<std::int8_t>(true);
+          }
+          if (!k.omitted[118]) {
+            post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+          }
+          if (!k.omitted[119]) {
+            post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+          }
+          if (!k.omitted[120]) {
+            post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+          }
+          if (!k.omitted[121]) {
+            post.free = static_cast<std::int8_t>(pre.free + -1);
+          }
+          if (!k.omitted[122]) {
+            post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+          }
           found(post, Transition::fetch, std::array<int, 4>{c, b, h, 0});
         }
       }
@@ -797,100 +1316,145 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[70] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
-          if (!k.dropped[71] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[72] && !(!pre.copying[c])) continue;
-          if (!k.dropped[73] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[74] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+          if (!k.dropped[65] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+          if (!k.dropped[66] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[67] && !(!pre.copying[c])) continue;
+          if (!k.dropped[68] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[69] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
           State post = pre;
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.host_of[c][h] = static_cast<std::int8_t>(false);
-          post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-          post.cached = static_cast<std::int8_t>(pre.cached + 1);
-          post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+          if (!k.omitted[123]) {
+            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          }
+          if (!k.omitted[124]) {
+            post.block_of[c][b] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[125]) {
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          }
+          if (!k.omitted[126]) {
+            post.host_of[c][h] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[127]) {
+            post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          }
+          if (!k.omitted[128]) {
+            post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+          }
+          if (!k.omitted[129]) {
+            post.cached = static_cast<std::int8_t>(pre.cached + 1);
+          }
+          if (!k.omitted[130]) {
+            post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+          }
           found(post, Transition::fetch_done, std::array<int, 4>{c, b, h, 0});
         }
       }
     }
     for (int h = 0; h <= NH - 1; ++h) {
-      if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-      if (!k.dropped[76] && !(pre.host_copies[h] == 0)) continue;
+      if (!k.dropped[70] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+      if (!k.dropped[71] && !(pre.host_copies[h] == 0)) continue;
       State post = pre;
-      post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
-      post.host_position[h] = static_cast<std::int8_t>(0);
-      post.host_fill[h] = static_cast<std::int8_t>(0);
-      post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
-      post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+      if (!k.omitted[131]) {
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+      }
+      if (!k.omitted[132]) {
+        post.host_position[h] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[133]) {
+        post.host_fill[h] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[134]) {
+        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+      }
+      if (!k.omitted[135]) {
+        post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+      }
       found(post, Transition::drop_page, std::array<int, 4>{h, 0, 0, 0});
     }
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[77] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-            if (!k.dropped[78] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[79] && !((pre.position[b] + n) <= pre.computed[r])) continue;
-            if (!k.dropped[80] && !(pre.inbound[r] == 0)) continue;
-            if (!k.dropped[81] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
-            if (!k.dropped[82] && !(1 <= n)) continue;
-            if (!k.dropped[83] && !(n <= k.page)) continue;
-            State post = pre;
+          if (!k.dropped[72] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+          if (!k.dropped[73] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[74] && !(pre.position[b] < pre.computed[r])) continue;
+          if (!k.dropped[75] && !(pre.inbound[r] == 0)) continue;
+          if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+          State post = pre;
+          if (!k.omitted[136]) {
             post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
-            post.block_of[c][b] = static_cast<std::int8_t>(true);
-            post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            post.copying[c] = static_cast<std::int8_t>(true);
-            post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
-            post.copy_tokens[c] = static_cast<std::int8_t>(n);
-            found(post, Transition::send, std::array<int, 4>{c, r, b, n - (0)});
           }
+          if (!k.omitted[137]) {
+            post.block_of[c][b] = static_cast<std::int8_t>(true);
+          }
+          if (!k.omitted[138]) {
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          }
+          if (!k.omitted[139]) {
+            post.copying[c] = static_cast<std::int8_t>(true);
+          }
+          found(post, Transition::send, std::array<int, 4>{c, r, b, 0});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[84] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
-        if (!k.dropped[85] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[86] && !(!pre.copying[c])) continue;
+        if (!k.dropped[77] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+        if (!k.dropped[78] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[79] && !(!pre.copying[c])) continue;
         State post = pre;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.copy_start[c] = static_cast<std::int8_t>(0);
-        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[140]) {
+          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        }
+        if (!k.omitted[141]) {
+          post.block_of[c][b] = static_cast<std::int8_t>(false);
+        }
+        if (!k.omitted[142]) {
+          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        }
         found(post, Transition::send_done, std::array<int, 4>{c, b, 0, 0});
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[87] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-            if (!k.dropped[88] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-            if (!k.dropped[89] && !(pre.holds[r][b])) continue;
-            if (!k.dropped[90] && !(pre.pending[r] == 0)) continue;
-            if (!k.dropped[91] && !(pre.position[b] <= pre.planned[r])) continue;
-            if (!k.dropped[92] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[93] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[94] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
-            if (!k.dropped[95] && !(1 <= n)) continue;
+          for (int n = 0; n <= k.page; ++n) {
+            if (!k.dropped[80] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[81] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[82] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[83] && !(pre.pending[r] == 0)) continue;
+            if (!k.dropped[84] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[85] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[86] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[87] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+            if (!k.dropped[88] && !(1 <= n)) continue;
             State post = pre;
-            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
-            post.block_of[c][b] = static_cast<std::int8_t>(true);
-            post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            post.copying[c] = static_cast<std::int8_t>(true);
-            post.request_of[c][r] = static_cast<std::int8_t>(true);
-            post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
-            post.copy_tokens[c] = static_cast<std::int8_t>(n);
-            post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
-            post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
-            post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            if (!k.omitted[143]) {
+              post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
+            }
+            if (!k.omitted[144]) {
+              post.block_of[c][b] = static_cast<std::int8_t>(true);
+            }
+            if (!k.omitted[145]) {
+              post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            }
+            if (!k.omitted[146]) {
+              post.copying[c] = static_cast<std::int8_t>(true);
+            }
+            if (!k.omitted[147]) {
+              post.request_of[c][r] = static_cast<std::int8_t>(true);
+            }
+            if (!k.omitted[148]) {
+              post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            }
+            if (!k.omitted[149]) {
+              post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+            }
+            if (!k.omitted[150]) {
+              post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
+            }
+            if (!k.omitted[151]) {
+              post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            }
             found(post, Transition::receive, std::array<int, 4>{c, r, b, n - (0)});
           }
         }
@@ -899,22 +1463,36 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[96] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[97] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[98] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[99] && !(!pre.copying[c])) continue;
-          if (!k.dropped[100] && !(pre.request_of[c][r])) continue;
+          if (!k.dropped[89] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[90] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[91] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[92] && !(!pre.copying[c])) continue;
+          if (!k.dropped[93] && !(pre.request_of[c][r])) continue;
           State post = pre;
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.request_of[c][r] = static_cast<std::int8_t>(false);
-          post.copy_start[c] = static_cast<std::int8_t>(0);
-          post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-          post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+          if (!k.omitted[152]) {
+            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          }
+          if (!k.omitted[153]) {
+            post.block_of[c][b] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[154]) {
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          }
+          if (!k.omitted[155]) {
+            post.request_of[c][r] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[156]) {
+            post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          }
+          if (!k.omitted[157]) {
+            post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          }
+          if (!k.omitted[158]) {
+            post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          }
+          if (!k.omitted[159]) {
+            post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+          }
           found(post, Transition::receive_done, std::array<int, 4>{c, r, b, 0});
         }
       }
@@ -922,22 +1500,36 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[101] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[102] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[103] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[104] && !(!pre.copying[c])) continue;
-          if (!k.dropped[105] && !(pre.request_of[c][r])) continue;
+          if (!k.dropped[94] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+          if (!k.dropped[95] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[96] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[97] && !(!pre.copying[c])) continue;
+          if (!k.dropped[98] && !(pre.request_of[c][r])) continue;
           State post = pre;
-          post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.request_of[c][r] = static_cast<std::int8_t>(false);
-          post.copy_start[c] = static_cast<std::int8_t>(0);
-          post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[160]) {
+            post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+          }
+          if (!k.omitted[161]) {
+            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          }
+          if (!k.omitted[162]) {
+            post.block_of[c][b] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[163]) {
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          }
+          if (!k.omitted[164]) {
+            post.request_of[c][r] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[165]) {
+            post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          }
+          if (!k.omitted[166]) {
+            post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          }
+          if (!k.omitted[167]) {
+            post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          }
           found(post, Transition::receive_failed, std::array<int, 4>{c, r, b, 0});
         }
       }
@@ -945,273 +1537,486 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[106] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-          if (!k.dropped[107] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-          if (!k.dropped[108] && !(pre.block_of[c][b])) continue;
-          if (!k.dropped[109] && !(!pre.copying[c])) continue;
-          if (!k.dropped[110] && !(pre.request_of[c][r])) continue;
+          if (!k.dropped[99] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+          if (!k.dropped[100] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+          if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[102] && !(!pre.copying[c])) continue;
+          if (!k.dropped[103] && !(pre.request_of[c][r])) continue;
           State post = pre;
-          post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          post.block_of[c][b] = static_cast<std::int8_t>(false);
-          post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          post.request_of[c][r] = static_cast<std::int8_t>(false);
-          post.copy_start[c] = static_cast<std::int8_t>(0);
-          post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[168]) {
+            post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          }
+          if (!k.omitted[169]) {
+            post.block_of[c][b] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[170]) {
+            post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          }
+          if (!k.omitted[171]) {
+            post.request_of[c][r] = static_cast<std::int8_t>(false);
+          }
+          if (!k.omitted[172]) {
+            post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          }
+          if (!k.omitted[173]) {
+            post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          }
+          if (!k.omitted[174]) {
+            post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          }
           found(post, Transition::receive_dropped, std::array<int, 4>{c, r, b, 0});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[111] && !(pre.copying[c])) continue;
+      if (!k.dropped[104] && !(pre.copying[c])) continue;
       State post = pre;
-      post.copying[c] = static_cast<std::int8_t>(false);
+      if (!k.omitted[175]) {
+        post.copying[c] = static_cast<std::int8_t>(false);
+      }
       found(post, Transition::copy_done, std::array<int, 4>{c, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[112] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
-            if (!k.dropped[113] && !(tokens < most)) continue;
-            if (!k.dropped[114] && !(most <= (k.room + 1))) continue;
-            if (!k.dropped[115] && !(pre.newest_arrival < turn)) continue;
-            if (!k.dropped[116] && !(1 <= tokens)) continue;
+            if (!k.dropped[105] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+            if (!k.dropped[106] && !(tokens < most)) continue;
+            if (!k.dropped[107] && !(most <= (k.room + 1))) continue;
+            if (!k.dropped[108] && !(pre.newest_arrival < turn)) continue;
+            if (!k.dropped[109] && !(1 <= tokens)) continue;
             State post = pre;
-            post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-            post.prompt[r] = static_cast<std::int8_t>(tokens);
-            post.known[r] = static_cast<std::int8_t>(tokens);
-            post.limit[r] = static_cast<std::int8_t>(most);
-            post.arrival[r] = static_cast<std::int8_t>(turn);
-            post.newest_arrival = static_cast<std::int8_t>(turn);
+            if (!k.omitted[176]) {
+              post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+            }
+            if (!k.omitted[177]) {
+              post.prompt[r] = static_cast<std::int8_t>(tokens);
+            }
+            if (!k.omitted[178]) {
+              post.known[r] = static_cast<std::int8_t>(tokens);
+            }
+            if (!k.omitted[179]) {
+              post.limit[r] = static_cast<std::int8_t>(most);
+            }
+            if (!k.omitted[180]) {
+              post.arrival[r] = static_cast<std::int8_t>(turn);
+            }
+            if (!k.omitted[181]) {
+              post.newest_arrival = static_cast<std::int8_t>(turn);
+            }
             found(post, Transition::submit, std::array<int, 4>{r, tokens - (0), most - (tokens), turn - (pre.newest_arrival)});
           }
         }
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[117] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[110] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
+      if (!k.omitted[182]) {
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
+      }
       found(post, Transition::admit, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[118] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[119] && !(pre.prompt[r] < pre.known[r])) continue;
+      if (!k.dropped[111] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[112] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      if (!k.omitted[183]) {
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      }
       found(post, Transition::finish, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[120] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
+      if (!k.dropped[113] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
       State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      if (!k.omitted[184]) {
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      }
       found(post, Transition::abort, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[121] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[122] && !(1 <= pre.blocks[r])) continue;
-        if (!k.dropped[123] && !(pre.pending[r] == 0)) continue;
-        if (!k.dropped[124] && !(pre.known[r] < pre.limit[r])) continue;
-        if (!k.dropped[125] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
-        if (!k.dropped[126] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        if (!k.dropped[114] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[115] && !(1 <= pre.blocks[r])) continue;
+        if (!k.dropped[116] && !(pre.pending[r] == 0)) continue;
+        if (!k.dropped[117] && !(pre.known[r] < pre.limit[r])) continue;
+        if (!k.dropped[118] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
+        if (!k.dropped[119] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        if (!k.omitted[185]) {
+          post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        }
         found(post, Transition::retract, std::array<int, 4>{r, o, 0, 0});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[127] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[128] && !(pre.blocks[r] == 0)) continue;
-      if (!k.dropped[129] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[120] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[121] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[122] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-      post.planned[r] = static_cast<std::int8_t>(0);
-      post.computed[r] = static_cast<std::int8_t>(0);
-      post.pruned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[186]) {
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+      }
+      if (!k.omitted[187]) {
+        post.planned[r] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[188]) {
+        post.computed[r] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[189]) {
+        post.pruned[r] = static_cast<std::int8_t>(0);
+      }
       found(post, Transition::requeue, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[130] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[131] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[123] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[124] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
+      if (!k.omitted[190]) {
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
+      }
       found(post, Transition::close, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[132] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[133] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[134] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[125] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[126] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[127] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
-      post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
-      post.arrival[r] = static_cast<std::int8_t>(0);
-      post.prompt[r] = static_cast<std::int8_t>(0);
-      post.limit[r] = static_cast<std::int8_t>(0);
-      post.known[r] = static_cast<std::int8_t>(0);
-      post.planned[r] = static_cast<std::int8_t>(0);
-      post.computed[r] = static_cast<std::int8_t>(0);
-      post.pruned[r] = static_cast<std::int8_t>(0);
-      post.last_step[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[191]) {
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
+      }
+      if (!k.omitted[192]) {
+        post.arrival[r] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[193]) {
+        post.prompt[r] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[194]) {
+        post.limit[r] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[195]) {
+        post.known[r] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[196]) {
+        post.planned[r] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[197]) {
+        post.computed[r] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[198]) {
+        post.pruned[r] = static_cast<std::int8_t>(0);
+      }
+      if (!k.omitted[199]) {
+        post.last_step[r] = static_cast<std::int8_t>(0);
+      }
       found(post, Transition::recycle, std::array<int, 4>{r, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[136] && !(pre.opened == pre.launched)) continue;
+      if (!k.dropped[128] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[129] && !(pre.opened == pre.launched)) continue;
       State post = pre;
-      post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
-      post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
-      post.opened = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[200]) {
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
+      }
+      if (!k.omitted[201]) {
+        post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
+      }
+      if (!k.omitted[202]) {
+        post.opened = static_cast<std::int8_t>(pre.opened + 1);
+      }
       found(post, Transition::open_step, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[137] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-        if (!k.dropped[138] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[139] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[140] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[130] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+        if (!k.dropped[131] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[132] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[133] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
-        post.in_step[s][r] = static_cast<std::int8_t>(true);
-        post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        if (!k.omitted[203]) {
+          post.in_step[s][r] = static_cast<std::int8_t>(true);
+        }
+        if (!k.omitted[204]) {
+          post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+        }
+        if (!k.omitted[205]) {
+          post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+        }
+        if (!k.omitted[206]) {
+          post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
+        }
+        if (!k.omitted[207]) {
+          post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+        }
+        if (!k.omitted[208]) {
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+          }
         }
         found(post, Transition::add_row, std::array<int, 4>{s, r, 0, 0});
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[141] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[142] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-          if (!k.dropped[143] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[144] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[145] && !((pre.planned[r] + n) < pre.known[r])) continue;
-          if (!k.dropped[146] && !(1 <= n)) continue;
-          State post = pre;
-          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int n = 0; n <= k.page; ++n) {
+            if (!k.dropped[134] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+            if (!k.dropped[136] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[137] && !(pre.in_step[s][r])) continue;
+            if (!k.dropped[138] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[139] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[140] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[141] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[142] && !(1 <= n)) continue;
+            State post = pre;
+            if (!k.omitted[209]) {
+              post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            }
+            if (!k.omitted[210]) {
+              post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+            }
+            if (!k.omitted[211]) {
+              post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+            }
+            if (!k.omitted[212]) {
+              for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+                post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+              }
+            }
+            if (!k.omitted[213]) {
+              for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+                post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+              }
+            }
+            found(post, Transition::prefill, std::array<int, 4>{s, r, b, n - (0)});
           }
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-          }
-          found(post, Transition::prefill, std::array<int, 4>{s, r, n - (0), 0});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[147] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-          if (!k.dropped[148] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-          if (!k.dropped[149] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[150] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[151] && !((pre.planned[r] + n) == pre.known[r])) continue;
-          if (!k.dropped[152] && !(1 <= n)) continue;
-          State post = pre;
-          post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
-          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int n = 0; n <= k.page; ++n) {
+            if (!k.dropped[143] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+            if (!k.dropped[144] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+            if (!k.dropped[145] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[146] && !(pre.in_step[s][r])) continue;
+            if (!k.dropped[147] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[148] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[149] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[150] && !((pre.planned[r] + n) == pre.known[r])) continue;
+            if (!k.dropped[151] && !(1 <= n)) continue;
+            State post = pre;
+            if (!k.omitted[214]) {
+              post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+            }
+            if (!k.omitted[215]) {
+              post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            }
+            if (!k.omitted[216]) {
+              post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+            }
+            if (!k.omitted[217]) {
+              post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+            }
+            if (!k.omitted[218]) {
+              for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+                post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+              }
+            }
+            if (!k.omitted[219]) {
+              for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+                post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+              }
+            }
+            if (!k.omitted[220]) {
+              post.row_outputs[s][r] = static_cast<std::int8_t>(pre.row_outputs[s][r] + 1);
+            }
+            if (!k.omitted[221]) {
+              post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+            }
+            found(post, Transition::prefill_last, std::array<int, 4>{s, r, b, n - (0)});
           }
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-          }
-          post.row_outputs[s][r] = static_cast<std::int8_t>(1);
-          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
-          found(post, Transition::prefill_last, std::array<int, 4>{s, r, n - (0), 0});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.width + 1; ++n) {
-          if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-          if (!k.dropped[154] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!k.dropped[152] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+          if (!k.dropped[153] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+          if (!k.dropped[154] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
           if (!k.dropped[155] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[156] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[157] && !(pre.row_tokens[s][r] == 0)) continue;
-          if (!k.dropped[158] && !((pre.planned[r] + n) < pre.limit[r])) continue;
-          if (!k.dropped[159] && !(1 <= n)) continue;
-          if (!k.dropped[160] && !(n <= k.width)) continue;
+          if (!k.dropped[156] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[157] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[158] && !((pre.planned[r] + 1) <= (pre.position[b] + k.page))) continue;
+          if (!k.dropped[159] && !(pre.row_tokens[s][r] == 0)) continue;
+          if (!k.dropped[160] && !((pre.planned[r] + 1) < pre.limit[r])) continue;
           State post = pre;
-          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+          if (!k.omitted[222]) {
+            post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + 1);
           }
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          if (!k.omitted[223]) {
+            post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + 1);
           }
-          post.row_outputs[s][r] = static_cast<std::int8_t>(n);
-          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
-          found(post, Transition::decode, std::array<int, 4>{s, r, n - (0), 0});
+          if (!k.omitted[224]) {
+            post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + 1);
+          }
+          if (!k.omitted[225]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+            }
+          }
+          if (!k.omitted[226]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+            }
+          }
+          if (!k.omitted[227]) {
+            post.row_outputs[s][r] = static_cast<std::int8_t>(pre.row_outputs[s][r] + 1);
+          }
+          if (!k.omitted[228]) {
+            post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+          }
+          found(post, Transition::decode, std::array<int, 4>{s, r, b, 0});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[161] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[162] && !(1 <= pre.rows[s])) continue;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int n = 0; n <= k.width; ++n) {
+            if (!k.dropped[161] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+            if (!k.dropped[162] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+            if (!k.dropped[163] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+            if (!k.dropped[164] && !(pre.in_step[s][r])) continue;
+            if (!k.dropped[165] && !(pre.holds[r][b])) continue;
+            if (!k.dropped[166] && !(pre.position[b] <= pre.planned[r])) continue;
+            if (!k.dropped[167] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[168] && !(1 <= pre.row_outputs[s][r])) continue;
+            if (!k.dropped[169] && !((pre.row_outputs[s][r] + n) <= k.width)) continue;
+            if (!k.dropped[170] && !((pre.planned[r] + n) < pre.limit[r])) continue;
+            if (!k.dropped[171] && !(1 <= n)) continue;
+            State post = pre;
+            if (!k.omitted[229]) {
+              post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            }
+            if (!k.omitted[230]) {
+              post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+            }
+            if (!k.omitted[231]) {
+              post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+            }
+            if (!k.omitted[232]) {
+              for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+                post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+              }
+            }
+            if (!k.omitted[233]) {
+              for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+                post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+              }
+            }
+            if (!k.omitted[234]) {
+              post.row_outputs[s][r] = static_cast<std::int8_t>(pre.row_outputs[s][r] + n);
+            }
+            if (!k.omitted[235]) {
+              post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+            }
+            found(post, Transition::draft, std::array<int, 4>{s, r, b, n - (0)});
+          }
+        }
+      }
+    }
+    for (int s = 0; s <= NS - 1; ++s) {
+      if (!k.dropped[172] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[173] && !(1 <= pre.rows[s])) continue;
       State post = pre;
-      post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
-      post.executing[s] = static_cast<std::int8_t>(true);
-      post.launched = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[236]) {
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
+      }
+      if (!k.omitted[237]) {
+        post.executing[s] = static_cast<std::int8_t>(true);
+      }
+      if (!k.omitted[238]) {
+        post.launched = static_cast<std::int8_t>(pre.number[s]);
+      }
       found(post, Transition::launch, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[163] && !(pre.executing[s])) continue;
+      if (!k.dropped[174] && !(pre.executing[s])) continue;
       State post = pre;
-      post.executing[s] = static_cast<std::int8_t>(false);
+      if (!k.omitted[239]) {
+        post.executing[s] = static_cast<std::int8_t>(false);
+      }
       found(post, Transition::device_done, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[164] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[165] && !(!pre.executing[s])) continue;
-      if (!k.dropped[166] && !(pre.number[s] == (pre.landed + 1))) continue;
+      if (!k.dropped[175] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[176] && !(!pre.executing[s])) continue;
+      if (!k.dropped[177] && !(pre.number[s] == (pre.landed + 1))) continue;
       State post = pre;
-      post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+      if (!k.omitted[240]) {
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+      }
       found(post, Transition::observe, std::array<int, 4>{s, 0, 0, 0});
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
-          if (!k.dropped[167] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-          if (!k.dropped[168] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-          if (!k.dropped[169] && !(pre.in_step[s][r])) continue;
-          if (!k.dropped[170] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[171] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[172] && !(0 <= accepted)) continue;
+        for (int accepted = 0; accepted <= k.width; ++accepted) {
+          if (!k.dropped[178] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+          if (!k.dropped[179] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+          if (!k.dropped[180] && !(pre.in_step[s][r])) continue;
+          if (!k.dropped[181] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[182] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[183] && !(0 <= accepted)) continue;
           State post = pre;
-          post.in_step[s][r] = static_cast<std::int8_t>(false);
-          post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-          post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-          post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-          post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+          if (!k.omitted[241]) {
+            post.in_step[s][r] = static_cast<std::int8_t>(false);
           }
-          post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
-          post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
-          post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
-          for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-            post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+          if (!k.omitted[242]) {
+            post.row_tokens[s][r] = static_cast<std::int8_t>(0);
           }
-          for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-            for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
-              post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+          if (!k.omitted[243]) {
+            post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+          }
+          if (!k.omitted[244]) {
+            post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+          }
+          if (!k.omitted[245]) {
+            post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+          }
+          if (!k.omitted[246]) {
+            post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+          }
+          if (!k.omitted[247]) {
+            post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+          }
+          if (!k.omitted[248]) {
+            for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+              post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+            }
+          }
+          if (!k.omitted[249]) {
+            post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+          }
+          if (!k.omitted[250]) {
+            post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+          }
+          if (!k.omitted[251]) {
+            post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+          }
+          if (!k.omitted[252]) {
+            for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+              post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+            }
+          }
+          if (!k.omitted[253]) {
+            for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+              for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
+                post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+              }
             }
           }
           found(post, Transition::land_row, std::array<int, 4>{s, r, accepted - (0), 0});
@@ -1220,40 +2025,66 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[173] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[174] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-        if (!k.dropped[175] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[184] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[185] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+        if (!k.dropped[186] && !(pre.in_step[s][r])) continue;
         State post = pre;
-        post.in_step[s][r] = static_cast<std::int8_t>(false);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+        if (!k.omitted[254]) {
+          post.in_step[s][r] = static_cast<std::int8_t>(false);
         }
-        post.row_start[s][r] = static_cast<std::int8_t>(0);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
+        if (!k.omitted[255]) {
+          post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        }
+        if (!k.omitted[256]) {
+          post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        }
+        if (!k.omitted[257]) {
+          post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+        }
+        if (!k.omitted[258]) {
+          post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+        }
+        if (!k.omitted[259]) {
+          post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        }
+        if (!k.omitted[260]) {
+          post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        }
+        if (!k.omitted[261]) {
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+          }
+        }
+        if (!k.omitted[262]) {
+          post.row_start[s][r] = static_cast<std::int8_t>(0);
+        }
+        if (!k.omitted[263]) {
+          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+            post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
+          }
         }
         found(post, Transition::drop_row, std::array<int, 4>{s, r, 0, 0});
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[176] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[177] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[187] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[188] && !(pre.rows[s] == 0)) continue;
       State post = pre;
-      post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
-      post.landed = static_cast<std::int8_t>(pre.number[s]);
-      post.number[s] = static_cast<std::int8_t>(0);
+      if (!k.omitted[264]) {
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
+      }
+      if (!k.omitted[265]) {
+        post.landed = static_cast<std::int8_t>(pre.number[s]);
+      }
+      if (!k.omitted[266]) {
+        post.number[s] = static_cast<std::int8_t>(0);
+      }
       found(post, Transition::retire, std::array<int, 4>{s, 0, 0, 0});
     }
   }
 
   static int false_invariant(const State& pre, const Instance& k, bool all) {
-    if (all || kIsProperty[0]) {
+    if (all || k.checked[0]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1262,43 +2093,43 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[1]) {
+    if (all || k.checked[1]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!pre.executing[s] || (StepState(pre.step_state[s]) == StepState::Inflight))) return 1;
       }
     }
-    if (all || kIsProperty[2]) {
+    if (all || k.checked[2]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!pre.in_step[s][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 2;
         }
       }
     }
-    if (all || kIsProperty[3]) {
+    if (all || k.checked[3]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle) && (StepState(pre.step_state[z]) == StepState::Done)) || (pre.number[z] <= pre.number[s]))) return 3;
         }
       }
     }
-    if (all || kIsProperty[4]) {
+    if (all || k.checked[4]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.rows[s] == 0))) return 4;
       }
     }
-    if (all || kIsProperty[5]) {
+    if (all || k.checked[5]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (((((pre.arrival[r] == 0) && (pre.prompt[r] == 0)) && (pre.limit[r] == 0)) && (pre.known[r] == 0)) && ((((pre.planned[r] == 0) && (pre.computed[r] == 0)) && (pre.pruned[r] == 0)) && (pre.last_step[r] == 0))))) return 5;
       }
     }
-    if (all || kIsProperty[6]) {
+    if (all || k.checked[6]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(pre.in_step[s][r] || (((pre.row_start[s][r] == 0) && (pre.row_tokens[s][r] == 0)) && (pre.row_outputs[s][r] == 0)))) return 6;
         }
       }
     }
-    if (all || kIsProperty[7]) {
+    if (all || k.checked[7]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1307,7 +2138,7 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[8]) {
+    if (all || k.checked[8]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1316,54 +2147,54 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[9]) {
+    if (all || k.checked[9]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
           if (!(!((!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent)) && (pre.arrival[r] == pre.arrival[q])) || (r == q))) return 9;
         }
       }
     }
-    if (all || kIsProperty[10]) {
+    if (all || k.checked[10]) {
       if (!(((pre.landed <= pre.launched) && (pre.launched <= pre.opened)) && (pre.opened <= (pre.launched + 1)))) return 10;
     }
-    if (all || kIsProperty[11]) {
+    if (all || k.checked[11]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Planned) || (pre.number[s] == (pre.launched + 1)))) return 11;
       }
     }
-    if (all || kIsProperty[12]) {
+    if (all || k.checked[12]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle)) || ((pre.landed < pre.number[s]) && (pre.number[s] <= pre.opened)))) return 12;
       }
     }
-    if (all || kIsProperty[13]) {
+    if (all || k.checked[13]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           if (!(!((!(StepState(pre.step_state[s]) == StepState::Idle) && !(StepState(pre.step_state[z]) == StepState::Idle)) && (pre.number[s] == pre.number[z])) || (s == z))) return 13;
         }
       }
     }
-    if (all || kIsProperty[14]) {
+    if (all || k.checked[14]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!((StepState(pre.step_state[s]) == StepState::Inflight) || (StepState(pre.step_state[s]) == StepState::Done)) || (pre.number[s] <= pre.launched))) return 14;
       }
     }
-    if (all || kIsProperty[15]) {
+    if (all || k.checked[15]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!((0 <= pre.arrival[r]) && (pre.arrival[r] <= pre.newest_arrival))) return 15;
       }
     }
-    if (all || kIsProperty[16]) {
+    if (all || k.checked[16]) {
       for (int r = 0; r <= NR - 1; ++r) {
         if (!((0 <= pre.last_step[r]) && (pre.last_step[r] <= pre.opened))) return 16;
       }
     }
-    if (all || kIsProperty[17]) {
+    if (all || k.checked[17]) {
       for (int s = 0; s <= NS - 1; ++s) {
         if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.number[s] == 0))) return 17;
       }
     }
-    if (all || kIsProperty[18]) {
+    if (all || k.checked[18]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int h = 0; h <= NH - 1; ++h) {
@@ -1372,60 +2203,60 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[19]) {
+    if (all || k.checked[19]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           if (!(!pre.host_of[c][h] || ((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || (HostState(pre.host_state[h]) == HostState::Filling)) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (HostState(pre.host_state[h]) == HostState::Valid))))) return 19;
         }
       }
     }
-    if (all || kIsProperty[20]) {
+    if (all || k.checked[20]) {
       for (int h = 0; h <= NH - 1; ++h) {
         if (!((!(HostState(pre.host_state[h]) == HostState::Empty) || (((pre.host_fill[h] == 0) && (pre.host_position[h] == 0)) && (pre.host_copies[h] == 0))) && (!(!(HostState(pre.host_state[h]) == HostState::Empty)) || ((1 <= pre.host_fill[h]) && (pre.host_fill[h] <= k.page))))) return 20;
       }
     }
-    if (all || kIsProperty[21]) {
+    if (all || k.checked[21]) {
       for (int h = 0; h <= NH - 1; ++h) {
         if (!(!(HostState(pre.host_state[h]) == HostState::Filling) || (pre.host_copies[h] == 1))) return 21;
       }
     }
-    if (all || kIsProperty[22]) {
+    if (all || k.checked[22]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.copies[b] == 1))) return 22;
       }
     }
-    if (all || kIsProperty[23]) {
+    if (all || k.checked[23]) {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!(!(BlockState(pre.block_state[b]) == BlockState::Free) || (pre.copies[b] == 0))) return 23;
       }
     }
-    if (all || kIsProperty[24]) {
+    if (all || k.checked[24]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!(!pre.block_of[c][b] || ((((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || ((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) && (!(CopyState(pre.copy_state[c]) == CopyState::Receiving) || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) && (!(CopyState(pre.copy_state[c]) == CopyState::Sending) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))))) return 24;
         }
       }
     }
-    if (all || kIsProperty[25]) {
+    if (all || k.checked[25]) {
       for (int c = 0; c <= NC - 1; ++c) {
         if (!(!pre.copying[c] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 25;
       }
     }
-    if (all || kIsProperty[26]) {
+    if (all || k.checked[26]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(pre.row_outputs[s][r] <= k.width)) return 26;
         }
       }
     }
-    if (all || kIsProperty[27]) {
+    if (all || k.checked[27]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= (pre.pruned[r] + pre.capacity[r])))) return 27;
         }
       }
     }
-    if (all || kIsProperty[28]) {
+    if (all || k.checked[28]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
@@ -1434,543 +2265,515 @@ struct Model {
         }
       }
     }
-    if (all || kIsProperty[29]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        if (!((!(CopyState(pre.copy_state[c]) == CopyState::Idle) || (pre.copy_blocks[c] == 0)) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Idle)) || (pre.copy_blocks[c] == 1)))) return 29;
-      }
-    }
-    if (all || kIsProperty[30]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        if (!((!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (1 <= pre.copy_tokens[c])) && (!(!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) || ((pre.copy_tokens[c] == 0) && (pre.copy_start[c] == 0))))) return 30;
-      }
-    }
-    if (all || kIsProperty[31]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) && pre.block_of[c][b]) || ((pre.position[b] <= pre.copy_start[c]) && ((pre.copy_start[c] + pre.copy_tokens[c]) <= (pre.position[b] + k.page))))) return 31;
-        }
-      }
-    }
-    if (all || kIsProperty[32]) {
+    if (all || k.checked[29]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.request_of[c][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.copy_start[c] + pre.copy_tokens[c]) <= pre.planned[r]))) return 32;
-          }
+          if (!(!pre.request_of[c][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 29;
         }
       }
     }
-    if (all || kIsProperty[33]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.request_of[c][r] || (((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) && (CopyState(pre.copy_state[c]) == CopyState::Receiving)))) return 33;
-        }
-      }
-    }
-    if (all || kIsProperty[34]) {
+    if (all || k.checked[30]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int d = 0; d <= NC - 1; ++d) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((pre.block_of[c][b] && ((CopyState(pre.copy_state[c]) == CopyState::Fetching) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) && pre.block_of[d][b]) || (((c == d) || (CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]))) || (CopyState(pre.copy_state[d]) == CopyState::Sending)))) return 34;
+            if (!(!((pre.block_of[c][b] && ((CopyState(pre.copy_state[c]) == CopyState::Fetching) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) && pre.block_of[d][b]) || (((c == d) || (CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]))) || (CopyState(pre.copy_state[d]) == CopyState::Sending)))) return 30;
           }
         }
       }
     }
-    if (all || kIsProperty[35]) {
+    if (all || k.checked[31]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int d = 0; d <= NB - 1; ++d) {
-            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || (b == d))) return 35;
+            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || (b == d))) return 31;
           }
         }
       }
     }
-    if (all || kIsProperty[36]) {
+    if (all || k.checked[32]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           for (int i = 0; i <= NH - 1; ++i) {
-            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || (h == i))) return 36;
+            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || (h == i))) return 32;
           }
         }
       }
     }
-    if (all || kIsProperty[37]) {
+    if (all || k.checked[33]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
-            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || (r == q))) return 37;
+            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || (r == q))) return 33;
           }
         }
       }
     }
-    if (all || kIsProperty[38]) {
+    if (all || k.checked[34]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 38;
+        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 34;
       }
     }
-    if (all || kIsProperty[39]) {
+    if (all || k.checked[35]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 39;
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 35;
       }
     }
-    if (all || kIsProperty[40]) {
+    if (all || k.checked[36]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.computed[r] < (pre.position[b] + k.page)))) return 40;
+            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.computed[r] < (pre.position[b] + k.page)))) return 36;
           }
         }
       }
     }
-    if (all || kIsProperty[41]) {
+    if (all || k.checked[37]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.computed[r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 41;
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.computed[r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 37;
           }
         }
       }
     }
-    if (all || kIsProperty[42]) {
+    if (all || k.checked[38]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Waiting)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.inbound[r] == 0))) return 42;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Waiting)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.inbound[r] == 0))) return 38;
       }
     }
-    if (all || kIsProperty[43]) {
+    if (all || k.checked[39]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!((0 <= pre.row_outputs[s][r]) && (pre.row_outputs[s][r] <= pre.row_tokens[s][r]))) return 43;
+          if (!((0 <= pre.row_outputs[s][r]) && (pre.row_outputs[s][r] <= pre.row_tokens[s][r]))) return 39;
         }
       }
     }
-    if (all || kIsProperty[44]) {
+    if (all || k.checked[40]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(0 <= pre.row_tokens[s][r])) return 44;
+          if (!(0 <= pre.row_tokens[s][r])) return 40;
         }
       }
     }
-    if (all || kIsProperty[45]) {
+    if (all || k.checked[41]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 45;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 41;
       }
     }
-    if (all || kIsProperty[46]) {
+    if (all || k.checked[42]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.block_of[c][b] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 46;
+          if (!(!pre.block_of[c][b] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 42;
         }
       }
     }
-    if (all || kIsProperty[47]) {
+    if (all || k.checked[43]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!((!pre.request_of[c][r] || ((CopyState(pre.copy_state[c]) == CopyState::Receiving) && (1 <= pre.copy_tokens[c]))) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (pre.copy_tokens[c] == 0)))) return 43;
+        }
+      }
+    }
+    if (all || k.checked[44]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)))) return 47;
+          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)))) return 44;
         }
       }
     }
-    if (all || kIsProperty[48]) {
+    if (all || k.checked[45]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.computed[r]) && (0 <= pre.pruned[r]))) return 48;
+        if (!((0 <= pre.computed[r]) && (0 <= pre.pruned[r]))) return 45;
       }
     }
-    if (all || kIsProperty[49]) {
+    if (all || k.checked[46]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 49;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 46;
       }
     }
-    if (all || kIsProperty[50]) {
+    if (all || k.checked[47]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 50;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 47;
       }
     }
-    if (all || kIsProperty[51]) {
+    if (all || k.checked[48]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 51;
+        if (!(pre.stamp[b] <= pre.opened)) return 48;
       }
     }
-    if (all || kIsProperty[52]) {
+    if (all || k.checked[49]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 52;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 49;
       }
     }
-    if (all || kIsProperty[53]) {
+    if (all || k.checked[50]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 53;
+            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 50;
           }
         }
       }
     }
-    if (all || kIsProperty[54]) {
+    if (all || k.checked[51]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 54;
+            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 51;
           }
         }
       }
     }
-    if (all || kIsProperty[55]) {
+    if (all || k.checked[52]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 55;
+            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 52;
           }
         }
       }
     }
-    if (all || kIsProperty[56]) {
+    if (all || k.checked[53]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
             for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 56;
+              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 53;
             }
           }
         }
       }
     }
-    if (all || kIsProperty[57]) {
+    if (all || k.checked[54]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 57;
+            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 54;
           }
         }
       }
     }
-    if (all || kIsProperty[58]) {
+    if (all || k.checked[55]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 58;
+          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 55;
         }
       }
     }
-    if (all || kIsProperty[59]) {
+    if (all || k.checked[56]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 59;
+            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 56;
           }
         }
       }
     }
-    if (all || kIsProperty[60]) {
+    if (all || k.checked[57]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 60;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 57;
       }
     }
-    if (all || kIsProperty[61]) {
+    if (all || k.checked[58]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 61;
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 58;
       }
     }
-    if (all || kIsProperty[62]) {
+    if (all || k.checked[59]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 62;
+          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 59;
         }
       }
     }
-    if (all || kIsProperty[63]) {
-      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 63;
+    if (all || k.checked[60]) {
+      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 60;
     }
-    if (all || kIsProperty[64]) {
-      if (!((pre.held_room + pre.idle_room) == k.room)) return 64;
+    if (all || k.checked[61]) {
+      if (!((pre.held_room + pre.idle_room) == k.room)) return 61;
     }
-    if (all || kIsProperty[65]) {
-      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 65;
+    if (all || k.checked[62]) {
+      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 62;
     }
-    if (all || kIsProperty[66]) {
+    if (all || k.checked[63]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 66;
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 63;
       }
     }
-    if (all || kIsProperty[67]) {
+    if (all || k.checked[64]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 67;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 64;
       }
     }
-    if (all || kIsProperty[68]) {
+    if (all || k.checked[65]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 68;
+          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 65;
         }
       }
     }
-    if (all || kIsProperty[69]) {
+    if (all || k.checked[66]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 69;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 66;
       }
     }
-    if (all || kIsProperty[70]) {
+    if (all || k.checked[67]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 70;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 67;
       }
     }
-    if (all || kIsProperty[71]) {
+    if (all || k.checked[68]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 71;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 68;
       }
     }
-    if (all || kIsProperty[72]) {
+    if (all || k.checked[69]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 72;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 69;
       }
     }
-    if (all || kIsProperty[73]) {
+    if (all || k.checked[70]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 73;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 70;
       }
     }
-    if (all || kIsProperty[74]) {
+    if (all || k.checked[71]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 74;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 71;
       }
     }
-    if (all || kIsProperty[75]) {
+    if (all || k.checked[72]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 75;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 72;
       }
     }
-    if (all || kIsProperty[76]) {
+    if (all || k.checked[73]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 76;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 73;
       }
     }
-    if (all || kIsProperty[77]) {
+    if (all || k.checked[74]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 77;
+        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 74;
       }
     }
-    if (all || kIsProperty[78]) {
+    if (all || k.checked[75]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 78;
+          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 75;
         }
       }
     }
-    if (all || kIsProperty[79]) {
+    if (all || k.checked[76]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 79;
+            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 76;
           }
         }
       }
     }
-    if (all || kIsProperty[80]) {
+    if (all || k.checked[77]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 80;
+          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 77;
         }
       }
     }
-    if (all || kIsProperty[81]) {
+    if (all || k.checked[78]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 81;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 78;
       }
     }
-    if (all || kIsProperty[82]) {
+    if (all || k.checked[79]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 82;
+            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 79;
           }
         }
       }
     }
-    if (all || kIsProperty[83]) {
+    if (all || k.checked[80]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 83;
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 80;
           }
         }
       }
     }
-    if (all || kIsProperty[84]) {
+    if (all || k.checked[81]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 84;
+          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 81;
         }
       }
     }
-    if (all || kIsProperty[85]) {
+    if (all || k.checked[82]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 85;
+        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 82;
       }
     }
-    if (all || kIsProperty[86]) {
+    if (all || k.checked[83]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 86;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 83;
       }
     }
-    if (all) {
+    if (all || k.checked[84]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.holds[each_r][b]) total += 1;
         }
-        if (total != pre.refs[b]) return 87;
+        if (total != pre.refs[b]) return 84;
       }
     }
-    if (all) {
+    if (all || k.checked[85]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += 1;
         }
-        if (total != pre.blocks[r]) return 88;
+        if (total != pre.blocks[r]) return 85;
       }
     }
-    if (all) {
+    if (all || k.checked[86]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += k.page;
         }
-        if (total != pre.capacity[r]) return 89;
+        if (total != pre.capacity[r]) return 86;
       }
     }
-    if (all) {
+    if (all || k.checked[87]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += 1;
         }
-        if (total != pre.pending[r]) return 90;
+        if (total != pre.pending[r]) return 87;
       }
     }
-    if (all) {
+    if (all || k.checked[88]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
         }
-        if (total != pre.sampling[r]) return 91;
+        if (total != pre.sampling[r]) return 88;
       }
     }
-    if (all) {
+    if (all || k.checked[89]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
         }
-        if (total != pre.flying[r]) return 92;
+        if (total != pre.flying[r]) return 89;
       }
     }
-    if (all) {
+    if (all || k.checked[90]) {
       for (int s = 0; s <= NS - 1; ++s) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.in_step[s][each_r]) total += 1;
         }
-        if (total != pre.rows[s]) return 93;
+        if (total != pre.rows[s]) return 90;
       }
     }
-    if (all) {
+    if (all || k.checked[91]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.block_of[each_c][b]) total += 1;
         }
-        if (total != pre.copies[b]) return 94;
+        if (total != pre.copies[b]) return 91;
       }
     }
-    if (all) {
+    if (all || k.checked[92]) {
       for (int h = 0; h <= NH - 1; ++h) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.host_of[each_c][h]) total += 1;
         }
-        if (total != pre.host_copies[h]) return 95;
+        if (total != pre.host_copies[h]) return 92;
       }
     }
-    if (all) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        int total = 0;
-        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-          if (pre.block_of[c][each_b]) total += 1;
-        }
-        if (total != pre.copy_blocks[c]) return 96;
-      }
-    }
-    if (all) {
+    if (all || k.checked[93]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += 1;
         }
-        if (total != pre.inbound[r]) return 97;
+        if (total != pre.inbound[r]) return 93;
       }
     }
-    if (all) {
+    if (all || k.checked[94]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += pre.copy_tokens[each_c];
         }
-        if (total != pre.arriving[r]) return 98;
+        if (total != pre.arriving[r]) return 94;
       }
     }
-    if (all) {
+    if (all || k.checked[95]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
-      if (total != pre.free) return 99;
+      if (total != pre.free) return 95;
     }
-    if (all) {
+    if (all || k.checked[96]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
       }
-      if (total != pre.held) return 100;
+      if (total != pre.held) return 96;
     }
-    if (all) {
+    if (all || k.checked[97]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
       }
-      if (total != pre.cached) return 101;
+      if (total != pre.cached) return 97;
     }
-    if (all) {
+    if (all || k.checked[98]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
       }
-      if (total != pre.fetching) return 102;
+      if (total != pre.fetching) return 98;
     }
-    if (all) {
+    if (all || k.checked[99]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
       }
-      if (total != pre.spare_pages) return 103;
+      if (total != pre.spare_pages) return 99;
     }
-    if (all) {
+    if (all || k.checked[100]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
       }
-      if (total != pre.used_pages) return 104;
+      if (total != pre.used_pages) return 100;
     }
-    if (all) {
+    if (all || k.checked[101]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
       }
-      if (total != pre.held_room) return 105;
+      if (total != pre.held_room) return 101;
     }
-    if (all) {
+    if (all || k.checked[102]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
       }
-      if (total != pre.idle_room) return 106;
+      if (total != pre.idle_room) return 102;
     }
     return -1;
   }
@@ -2035,19 +2838,12 @@ struct Model {
         if (!(!(((taken == Transition::land_row) && pre.in_step[s][r]) && !(post.in_step[s][r])) || ((!(1 <= pre.row_outputs[s][r]) || (1 <= (post.known[r] - pre.known[r]))) && ((post.known[r] - pre.known[r]) <= pre.row_outputs[s][r])))) return 17;
       }
     }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((!(CopyState(pre.copy_state[c]) == CopyState::Sending) && (CopyState(post.copy_state[c]) == CopyState::Sending)) && post.block_of[c][b]) && ((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b])) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((post.copy_start[c] + post.copy_tokens[c]) <= pre.computed[r])) && (pre.inbound[r] == 0)))) return 18;
-        }
-      }
-    }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 19;
+      if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 18;
     }
     for (int s = 0; s <= NS - 1; ++s) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 20;
+        if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 19;
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
@@ -2056,14 +2852,14 @@ struct Model {
         if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
       }
       if (given) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 21;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 20;
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 22;
+      if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 21;
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 23;
+      if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 22;
     }
     return -1;
   }
