@@ -16,7 +16,7 @@ BUILD_REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open(
 
 CXX_SOURCES := $(wildcard scheduler/*.cpp scheduler/*.h scheduler/*.hpp scheduler/generated/* spec/explorer/* spec/explorer/generated/* spec/replay/* spec/replay/generated/*)
 CXX_FORMATTED = $(shell git ls-files '*.cpp' '*.h' '*.hpp' | grep -v /generated/)
-GENERATED := scheduler/generated spec/explorer/generated spec/replay/generated docs/spec
+GENERATED := scheduler/generated spec/explorer/generated spec/replay/generated docs/spec docs/museum docs/museum.md
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help

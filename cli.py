@@ -99,6 +99,20 @@ def version() -> None:
     metavar="FILE",
     help="Check what a scheduler recorded (simulate or serve --record-trace) against the specification.",
 )
+@click.option(
+    "--tla",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Write the specification into DIR as a TLA+ module with a small instance, for TLC or Apalache.",
+)
+@click.option("--bugs", is_flag=True, help="List historic bugs of LLM schedulers as changes of the specification.")
+@click.option("--bug", metavar="NAME", help="Put one of them back in and show what happens, as a timeline.")
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Also write the timeline of a violation as a page to step through.",
+)
 def verify(
     json_output: bool,
     drop: str | None,
@@ -110,6 +124,10 @@ def verify(
     states: int,
     binary: str | None,
     trace: Path | None,
+    tla: Path | None,
+    bugs: bool,
+    bug: str | None,
+    html: Path | None,
 ) -> None:
     """Prove the scheduler's specification for any number of requests, blocks and steps.
 
@@ -118,6 +136,7 @@ def verify(
     """
     others: dict[str, object] = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--mutants": mutants or None}
     others |= {"--lockstep": lockstep or None, "--binary": binary, "--trace": trace}
+    others |= {"--tla": tla, "--bugs": bugs or None, "--bug": bug}
     others["--solver"] = None if solver == "z3" else solver
     given = [name for name, value in others.items() if value is not None]
     if len(given) > 1:
@@ -132,7 +151,7 @@ def verify(
             sys.exit(run_lockstep(STATE_ACCESS, states, json_output, make_console()))
         status = run_verify(
             json_output=json_output, drop=drop, diagram=diagram, smtlib=smtlib, solver=solver, mutants=mutants,
-            binary=binary, trace=trace,
+            binary=binary, trace=trace, html=html, bugs=bugs, bug=bug, tla=tla,
         )  # fmt: skip
     sys.exit(status)
 

@@ -14,12 +14,16 @@ from rich.table import Table
 
 from .binary import run_binary
 from .cpp import guard_labels
+from .debugger import debug
+from .debugger_command import print_diagnosis, print_findings, write_page
 from .diagram import diagrams
-from .drop import Diagnosis, diagnose
+from .drop import diagnose
 from .machines import SPEC
+from .museum_command import list_bugs, show_bug
 from .mutants_command import run_mutants
+from .reachable import REBUILD
 from .smtlib import export
-from .timeline import Timeline
+from .tlaplus import write_tla
 from .trace_command import run_trace
 from .verify import SOLVERS, Report, Row, verify
 
@@ -33,8 +37,19 @@ def run_verify(
     mutants: bool = False,
     binary: str | None = None,
     trace: Path | None = None,
+    html: Path | None = None,
+    bugs: bool = False,
+    bug: str | None = None,
+    tla: Path | None = None,
 ) -> int:
-    """Verify the specification with a solver, or do the one other thing that is asked for. Returns the exit status."""
+    """Verify the specification with a solver, or do the one other thing that is asked for. Returns the exit status.
+
+    `html`: where to write the timeline of a violation as a page.
+    """
+    if bugs:
+        return list_bugs(json_output, make_console())
+    if bug is not None:
+        return show_bug(bug, json_output, html, make_console())
     if mutants:
         return run_mutants(json_output, make_console())
     if binary is not None:
@@ -46,11 +61,15 @@ def run_verify(
             return _write_smtlib(smtlib)
         if diagram is not None:
             return _write_diagrams(diagram)
+        if tla is not None:
+            return _write_tla(tla)
     except OSError as error:
-        print(f"{smtlib or diagram} cannot be written: {error.strerror}; give a folder that can", file=sys.stderr)
+        print(
+            f"{smtlib or diagram or tla} cannot be written: {error.strerror}; give a folder that can", file=sys.stderr
+        )
         return 2
     if drop is not None:
-        return _drop(drop, json_output)
+        return _drop(drop, json_output, html)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:32}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -60,10 +79,19 @@ def run_verify(
             bar.update(task, description=what, completed=done, total=total)
 
         report = verify(SPEC, show, solver)
+    failures = [o for row in report.rows for o in row.failures]
+    violated = report.exploration is not None and report.exploration.violations
+    findings = debug(SPEC, failures) if failures or violated else []
     if json_output:
-        print(json.dumps(_as_json(report), indent=2))
+        print(json.dumps(_as_json(report) | {"findings": [f.as_json() for f in findings]}, indent=2))
     else:
         _print_report(report, make_console())
+        print_findings(findings, make_console())
+    timelines = [(f"{f.transition}: {f.claim}", f.timeline) for f in findings if f.timeline]
+    if html is not None and timelines:
+        return write_page(html, *timelines[0], SPEC) or 1
+    if html is not None:
+        print(f"--html: nothing is violated, so {html} was not written", file=sys.stderr)
     return 0 if report.proved else 1
 
 
@@ -85,6 +113,12 @@ def _write_diagrams(folder: Path) -> int:
 def _write_smtlib(folder: Path) -> int:
     questions = [len(script.questions) for script in export(SPEC, folder)]
     print(f"{sum(questions)} questions in {len(questions)} SMT-LIB files in {folder}")
+    return 0
+
+
+def _write_tla(folder: Path) -> int:
+    for path in write_tla(SPEC, folder):
+        print(path)
     return 0
 
 
@@ -121,12 +155,18 @@ def _print_report(report: Report, console: Console) -> None:
         f"{len(guard_labels(spec))} guards: {sum(o.proved for o in report.obligations)} proved by {report.solver}."
     )
     console.print(f"Vacuity: {_good_or_list('every transition can be taken', report.vacuous)}.")
-    console.print(
-        f"Reachability: {_good_or_list(f'all {len(spec.transitions)} transitions taken', exploration.untaken)}, "
-        f"{_good_or_list(f'all {states} states reached', exploration.unreached)}; {exploration.states:,} states of "
-        f"{len(exploration.explored)} small instances searched in {exploration.seconds:.1f} s, "
-        f"{len(exploration.violations)} violations."
-    )
+    if exploration.stale:
+        console.print(
+            "Reachability: [yellow]not all searched[/yellow]: the compiled explorer is of another specification. "
+            f"{exploration.states:,} states were searched in Python. For the rest: [bold]{REBUILD}[/bold]"
+        )
+    else:
+        console.print(
+            f"Reachability: {_good_or_list(f'all {len(spec.transitions)} transitions taken', exploration.untaken)}, "
+            f"{_good_or_list(f'all {states} states reached', exploration.unreached)}; {exploration.states:,} states of "
+            f"{len(exploration.explored)} small instances searched in {exploration.seconds:.1f} s, "
+            f"{len(exploration.violations)} violations."
+        )
     for e in exploration.violations:
         console.print(f"[red]VIOLATED[/red] {e.violated} in an instance of {e.instance}")
     console.print(f"Specification {spec.digest()[:16]}, {report.seconds:.1f} s in all.")
@@ -168,7 +208,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _drop(label: str, json_output: bool) -> int:
+def _drop(label: str, json_output: bool, html: Path | None) -> int:
     labels = guard_labels(SPEC)
     if label not in labels:
         near = difflib.get_close_matches(label, labels, n=5, cutoff=0.3) or labels[:5]
@@ -178,40 +218,9 @@ def _drop(label: str, json_output: bool) -> int:
     if json_output:
         print(json.dumps(diagnosis.as_json(), indent=2))
     else:
-        _print_diagnosis(diagnosis, make_console())
+        print_diagnosis(diagnosis, make_console())
+    if html is not None and diagnosis.timeline is not None:
+        status = write_page(html, f"Without the guard {label}", diagnosis.timeline, SPEC)
+        if status:
+            return status
     return 0 if diagnosis.verdict == "not needed" else 1
-
-
-def _print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
-    console.print(f"Without the guard [bold]{diagnosis.label}[/bold]: {diagnosis.condition}\n")
-    timeline, found = diagnosis.timeline, diagnosis.found
-    if timeline is not None and found is not None:
-        console.print(f"[red]VIOLATED[/red] [bold]{timeline.violated}[/bold]. {timeline.meaning}")
-        console.print(f"False: [red]{timeline.conjunct}[/red]")
-        console.print(
-            f"Shortest way from the start: {len(timeline.moments)} steps ({found.states:,} states searched in "
-            f"{found.seconds:.2f} s; {found.instance}).\n"
-        )
-        console.print(timeline_table(timeline))
-        return
-    console.print(diagnosis.explanation)
-    for line in diagnosis.details:
-        console.print(f"  {line}")
-
-
-def timeline_table(timeline: Timeline) -> Table:
-    """One line for each event, one column for each individual that takes part."""
-    shown = [x for x in timeline.individuals if any(x in m.changes for m in timeline.moments)]
-    table = Table(show_lines=True)
-    table.add_column("#", justify="right")
-    table.add_column("event")
-    for individual in shown:
-        table.add_column(individual)
-    table.add_column("note")
-    for number, moment in enumerate(timeline.moments, 1):
-        note = "" if moment.actor == "scheduler" else f"by the {moment.actor}"
-        if moment.ignored_guards:
-            note = f"[red]the guard would have refused: {', '.join(moment.ignored_guards)}[/red]"
-        cells = ["\n".join(moment.changes.get(x, ())) for x in shown]
-        table.add_row(str(number), moment.event, *cells, note)
-    return table

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 import z3
 
-from .explore import Explored, counterexample
+from .debugger import Finding, debug, reachable_violation
+from .explore import Explored
 from .language import Spec, Transition
 from .prover import Obligation, Prover
-from .timeline import Replay, Timeline
+from .timeline import Timeline
+from .variants import variant
 
 
 @dataclass
@@ -23,15 +24,28 @@ class Diagnosis:
     verdict: str
     explanation: str = ""
     details: list[str] = field(default_factory=list)
-    found: Explored | None = None
-    timeline: Timeline | None = None
+    finding: Finding | None = None
+
+    @property
+    def found(self) -> Explored | None:
+        """The search that found a reachable violation."""
+        return self.finding.found if self.finding else None
+
+    @property
+    def timeline(self) -> Timeline | None:
+        """The way to the violation, or the one event of a counterexample to induction."""
+        return self.finding.timeline if self.finding else None
 
     def as_json(self) -> dict[str, Any]:
         """The diagnosis as JSON values."""
         result: dict[str, Any] = {"guard": self.label, "condition": self.condition, "verdict": self.verdict}
-        if self.timeline is None:
-            return result | {"explanation": self.explanation, "details": self.details}
-        return result | {"timeline": dataclasses.asdict(self.timeline)}
+        if self.explanation:
+            result |= {"explanation": self.explanation, "details": self.details}
+        if self.finding is not None:
+            result |= {"finding": self.finding.as_json()}
+        if self.verdict == "violated" and self.timeline is not None:
+            result |= {"timeline": self.timeline.as_json()}
+        return result
 
 
 def diagnose(spec: Spec, label: str) -> Diagnosis:
@@ -39,40 +53,37 @@ def diagnose(spec: Spec, label: str) -> Diagnosis:
     transition_name, guard_name = label.split(":", 1)
     transition = spec.transitions[transition_name]
     condition = str(next(g.condition for g in transition.guards if g.name == guard_name))
-    found = counterexample((label,))
-    if found is not None:
-        timeline = Replay(spec, found.instance, (label,)).timeline(found.trace, found.violated)
-        return Diagnosis(label, condition, "violated", found=found, timeline=timeline)
-    broken = _broken_proofs(spec, transition, guard_name)
-    if broken:
+    reachable = reachable_violation(spec, (label,))
+    if reachable is not None and _is_property(spec, reachable.claim):
+        return Diagnosis(label, condition, "violated", finding=reachable)
+    broken = _broken_proofs(spec, transition, label)
+    finding = reachable or next(iter(debug(spec, broken, (label,), most=1)), None)
+    if finding is not None and finding.found and _is_property(spec, finding.claim):
+        return Diagnosis(label, condition, "violated", finding=finding)
+    if broken or reachable:
         explanation = (
-            "No small instance reaches a violation, but the proof breaks: these are not kept (a state that no instance "
-            "reached could violate them, or the invariants are too weak to exclude it)."
+            "No small instance reaches a violation of a property, but the proof breaks: these are not kept (a state "
+            "that no instance reached could violate them, or the invariants are too weak to exclude it)."
         )
-        return Diagnosis(label, condition, "not inductive", explanation, [f"{o.claim} ({o.kind})" for o in broken])
+        details = [f"{o.claim} ({o.kind})" for o in broken]
+        return Diagnosis(label, condition, "not inductive", explanation, details, finding)
     return Diagnosis(label, condition, "not needed", _why_not_needed(spec, transition, guard_name))
 
 
-def _without(transition: Transition, guard_name: str) -> Transition:
-    guards = [g for g in transition.guards if g.name != guard_name]
-    return dataclasses.replace(transition, guards=guards)
+def _is_property(spec: Spec, claim: str) -> bool:
+    return claim in spec.properties and spec.properties[claim].kind != "lemma"
 
 
-def _broken_proofs(spec: Spec, transition: Transition, guard_name: str) -> list[Obligation]:
-    prover = Prover(spec)
-    mutant = _without(transition, guard_name)
-    broken = [o for o in prover.prove_transition(mutant) if not o.proved]
-    original = spec.transitions[transition.name]
-    spec.transitions[transition.name] = mutant
-    try:
+def _broken_proofs(spec: Spec, transition: Transition, label: str) -> list[Obligation]:
+    with variant(spec, [label]):
+        prover = Prover(spec)
+        broken = [o for o in prover.prove_transition(spec.transitions[transition.name]) if not o.proved]
         for choice in spec.choices:
             if transition.name in choice.transitions:
                 broken += [o for o in prover.prove_choice(choice) if not o.proved]
         for claim in spec.progress.values():
             if any(o.transition == transition.name for o in claim.options):
                 broken += [o for o in (prover.prove_progress(claim),) if not o.proved]
-    finally:
-        spec.transitions[transition.name] = original
     return broken
 
 

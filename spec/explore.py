@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from ._explorer import Explorer
+from ._explorer import SPEC_HASH, Explorer
 from .instances import INSTANCES, Instance
 from .language import Spec
 
@@ -28,10 +28,11 @@ class Explored:
 
 @dataclass
 class Exploration:
-    """The survey of all small instances."""
+    """The survey of all small instances; `stale`: in Python, as the compiled explorer is of another specification."""
 
     spec: Spec
     explored: list[Explored] = field(default_factory=list)
+    stale: bool = False
 
     @property
     def states(self) -> int:
@@ -69,8 +70,13 @@ class Exploration:
 
     @property
     def sound(self) -> bool:
-        """No violation, and every transition and state was reached."""
-        return not self.violations and not self.untaken and not self.unreached
+        """No violation, every transition and state reached, and no part left to a compiled explorer that is stale."""
+        return not self.stale and not self.violations and not self.untaken and not self.unreached
+
+
+def compiled_from(spec: Spec) -> bool:
+    """Whether the compiled explorer is of this specification, rather than of what it was before an edit."""
+    return spec.digest() == SPEC_HASH
 
 
 def available_cores() -> int:
@@ -113,12 +119,3 @@ def survey(spec: Spec, max_states: int = 400_000) -> Exploration:
     for instance in INSTANCES[:9]:
         exploration.explored.append(search(instance, max_states=max_states, check_lemmas=True))
     return exploration
-
-
-def counterexample(dropped: tuple[str, ...]) -> Explored | None:
-    """The shortest violation in the first instance that has one, or None."""
-    for instance in INSTANCES:
-        found = search(instance, dropped)
-        if found.violated:
-            return found
-    return None

@@ -127,6 +127,13 @@ def memory_is_found_for_the_oldest(p: Progress, r: Expr) -> None:
         p.then(release, holder, other_block)
 
 
+@spec.choice("L1", "retract", r=Request, o=Request)
+def a_younger_request_makes_room_for_an_older_one(r: Expr, o: Expr) -> Expr:
+    """Whoever holds blocks, is in no step and has output left can give way to an older request that runs."""
+    gives_way = request_state(r).isin(R.WAITING, R.PREFILL, R.DECODE) & (blocks(r) >= 1) & (pending(r) == 0)
+    return gives_way & (known(r) < limit(r)) & running(o) & (arrival(o) < arrival(r))
+
+
 @progress(spec, "L1", r=Request)
 def a_request_with_all_its_output_finishes(p: Progress, r: Expr) -> None:
     """A request that has reached its limit finishes; nobody has to make room for it again."""

@@ -10,11 +10,12 @@ import pytest
 
 from tokenspeed.spec.cpp import guard_labels
 from tokenspeed.spec.drop import diagnose
-from tokenspeed.spec.explore import counterexample, search, survey
+from tokenspeed.spec.explore import search, survey
 from tokenspeed.spec.expressions import TICK
 from tokenspeed.spec.instances import Instance
 from tokenspeed.spec.interpreter import Interpreter, State
 from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.reachable import counterexample
 from tokenspeed.spec.timeline import Replay
 
 
@@ -110,7 +111,7 @@ def test_dropped_guard_has_a_short_timeline_that_the_interpreter_confirms(label:
 
 def test_counterexample_is_shortest() -> None:
     """Known by hand: submit, admit, allocate, open_step, add_row, abort, release_owned."""
-    found = counterexample(("release_owned:not in flight",))
+    found = counterexample(SPEC, ("release_owned:not in flight",))
     assert found is not None
     events = [name for name, _ in found.trace]
     assert events == ["submit", "admit", "allocate", "open_step", "add_row", "abort", "release_owned"]
@@ -118,7 +119,7 @@ def test_counterexample_is_shortest() -> None:
 
 def test_trace_is_a_behaviour_of_the_specification_only_without_the_guard() -> None:
     label = "reap:not in flight"
-    found = counterexample((label,))
+    found = counterexample(SPEC, (label,))
     assert found is not None
     Replay(SPEC, found.instance, (label,)).timeline(found.trace, found.violated)
     with pytest.raises(ValueError, match="guard 'not in flight' is false"):
