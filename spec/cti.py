@@ -230,8 +230,8 @@ class SmallCounterexamples:
 
 def _python(value: z3.ExprRef) -> bool | int | str:
     if z3.is_bool(value):
-        return z3.is_true(value)
-    return value.as_long() if z3.is_int_value(value) else str(value)
+        return bool(z3.is_true(value))
+    return int(str(value)) if z3.is_int_value(value) else str(value)
 
 
 __all__ = ["SmallCounterexamples", "SmallState"]

@@ -48,12 +48,12 @@ class PythonSearch:
         self.false_invariant: Callable[..., str] = namespace["false_invariant"]
         self.false_action: Callable[..., str] = namespace["false_action"]
         self.false_choice: Callable[..., str] = namespace["false_choice"]
-        self.normalise: Callable[[list[int]], None] = namespace["normalise"]
+        self.normalise: Callable[[list[int]], list[int]] = namespace["normalise"]
 
     def _initial(self, v: Variable) -> int:
         if v.init.op == "enum":
-            return v.init.args[0].values.index(v.init.args[1])
-        return self.constants[v.init.args[0]] if v.init.op == "const" else int(v.init.args[0])
+            return int(v.init.args[0].values.index(v.init.args[1]))
+        return int(self.constants[v.init.args[0]] if v.init.op == "const" else v.init.args[0])
 
     # Expressions.
 

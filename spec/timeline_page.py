@@ -86,8 +86,8 @@ def timeline_page(title: str, timeline: Timeline, spec: Spec, introduction: str 
         '<aside class="panel" id="panel" aria-live="polite" aria-label="the event and all values after it"></aside>',
         "</div></main>",
         "<footer><p class='soft'>Keys: <kbd>←</kbd> <kbd>→</kbd> one event back or on, <kbd>Home</kbd> <kbd>End</kbd> "
-        "first and last. <em>Italics</em>: ghost variables, which exist in proofs only. The coloured bar in a lane is the "
-        f"individual's state. Specification {spec.digest()[:16]}.</p></footer>",
+        "first and last. <em>Italics</em>: ghost variables, which exist in proofs only. The coloured bar in a lane is "
+        f"the individual's state. Specification {spec.digest()[:16]}.</p></footer>",
     ]
     embedded = json.dumps(data, ensure_ascii=False, sort_keys=True).replace("</", "<\\/")
     return "\n".join(

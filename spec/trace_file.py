@@ -18,7 +18,6 @@ from typing import Any
 from ._replay import SPEC_HASH, Replay, Stop
 from .expressions import BOOL, Expr, children, to_text
 from .language import Spec, Transition, Variable
-from .timeline import Moment
 
 MAGIC = b"TSTRACE\n"
 VERSION = 1
@@ -32,6 +31,16 @@ CONTEXT = 20
 
 class TraceFileError(ValueError):
     """The file is not a complete trace of this specification; the message gives the offset in bytes."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """An event of the trace: who acted, what changed (by individual), and the guards that refuse it."""
+
+    event: str
+    actor: str
+    changes: dict[str, tuple[str, ...]]
+    ignored_guards: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Verdict:
     guard: str = ""
     values: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
-    context: list[Moment] = field(default_factory=list)
+    context: list[Followed] = field(default_factory=list)
 
 
 def read_header(data: mmap.mmap | bytes, spec: Spec) -> Header:
@@ -187,8 +196,8 @@ class Validator:
         while replay.events < stop.event:
             taken = replay.run(records, 1, changes=True)
             before = self.spec.transitions[taken.transition]
-            verdict.context.append(Moment(self._text(before, taken.arguments), before.actor, self._changes(replay)))
-        verdict.context.append(Moment(verdict.event, transition.actor, {}, (guard.name,)))
+            verdict.context.append(Followed(self._text(before, taken.arguments), before.actor, self._changes(replay)))
+        verdict.context.append(Followed(verdict.event, transition.actor, {}, (guard.name,)))
         values = replay.values()
         individuals = dict(zip((p.name for p in transition.parameters), stop.arguments, strict=True))
         for read in _reads(guard.condition):

@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "045e04348b29d0c3d7be84923ad37b66e0a70127632c4ff7c39b91c9f23edac4";
+inline constexpr std::string_view kSpecHash = "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

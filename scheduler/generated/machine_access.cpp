@@ -707,7 +707,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "045e04348b29d0c3d7be84923ad37b66e0a70127632c4ff7c39b91c9f23edac4",
+  "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89",
   static_cast<std::uint16_t>(Guard::bad_index),
   MachineAccess::create,
   [](void* machine) { delete static_cast<Machine*>(machine); },

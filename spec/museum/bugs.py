@@ -114,14 +114,14 @@ BUGS: tuple[Bug, ...] = (
         "host-copy-kept", "The host copy of an aborted request kept",
         (issue(SGLANG, 18701),), LOST,
         "A request was retracted to the host and aborted there; its pages on the host were never given back.",
-        "Nobody drops a host page that nobody copies any more.",
-        ("drop_page",), "a quiet host page makes room", aside=("send", "receive"),
+        "A host page that is dropped does not come back to the empty ones.",
+        ("drop_page:effect spare_pages",), "conservation of host pages", aside=("send", "receive"),
     ),
     Bug(
         "no-block-to-grow", "Decoding requests that all wait for one more block",
         (pull(TOKENSPEED, 1400),), PROGRESS,
-        "The decode server admitted requests without keeping a block for their growth. When all of them needed one, none "
-        "could go on and none gave way.",
+        "The decode server admitted requests without keeping a block for their growth. When all of them needed one, "
+        "none could go on and none gave way.",
         "No request can be made to give way to an older one.",
         ("retract",), "a younger request makes room for an older one", requests=2,
     ),

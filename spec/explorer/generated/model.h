@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "045e04348b29d0c3d7be84923ad37b66e0a70127632c4ff7c39b91c9f23edac4";
+inline constexpr std::string_view kSpecHash = "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
