@@ -21,7 +21,7 @@ PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-serve demo test checked fuzz parity second-solver lockstep binary-mutants lint types imports generated fresh format clean
+.PHONY: help setup setup-serve demo test checked fuzz parity second-solver lockstep mutants binary-mutants lint types imports generated fresh format clean
 
 help: ## Explain the targets
 	@echo "Usage: make TARGET"
@@ -99,6 +99,9 @@ fuzz: $(STAMPS)/test ## 10,000 random programs of each overlap depth against the
 
 parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone in every setting
 	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py $(PYTEST_ARGS)
+
+mutants: $(STAMPS)/core ## Judge every mutant of the specification (about 3 minutes)
+	@$(BIN)/tokenspeed verify --mutants $(ARGS)
 
 lockstep: $(STAMPS)/core ## Compare the compiled scheduler with the specification in 10 million states of each instance
 	@$(BIN)/tokenspeed verify --lockstep --states 10000000 $(ARGS)

@@ -42,7 +42,7 @@ def test_drop_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_guard_that_only_the_proof_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verify(drop="receive:room in block") == 1
+    assert run_verify(drop="send:nothing arriving") == 1
     assert "the proof breaks" in " ".join(capsys.readouterr().out.split())
 
 
