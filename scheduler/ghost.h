@@ -58,8 +58,7 @@ class Ghost {
 class GhostWrites {
   public:
     template <std::size_t N, class T>
-    void add(Ghost<N, T>& ghost, const typename Ghost<N, T>::Index& index,
-             std::type_identity_t<T> value) {
+    void add(Ghost<N, T>& ghost, const typename Ghost<N, T>::Index& index, std::type_identity_t<T> value) {
         writes_.emplace_back([&ghost, index, value] { ghost.set(index, value); });
     }
     void commit() {

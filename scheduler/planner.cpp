@@ -92,8 +92,8 @@ bool Scheduler::grow(RequestId request) {
             require(machine_.apply_allocate(request, block));
             return true;
         }
-        const auto youngest = std::find_if(running_.rbegin(), running_.rend(),
-                                           [this](RequestId r) { return machine_.blocks(r) > 0; });
+        const auto youngest =
+            std::find_if(running_.rbegin(), running_.rend(), [this](RequestId r) { return machine_.blocks(r) > 0; });
         if (youngest == running_.rend()) return false;
         const RequestId victim = *youngest;
         if (machine_.arrival(victim) <= machine_.arrival(request)) return false;

@@ -26,9 +26,7 @@ Limits limits_of(const SchedulerConfig& config) {
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerConfig& config)
-    : config_((config.validate(), config)),
-      machine_(limits_of(config)),
-      pool_(machine_, config.num_blocks) {
+    : config_((config.validate(), config)), machine_(limits_of(config)), pool_(machine_, config.num_blocks) {
     for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
     for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
     static_assert(kTransitions <= TraceRecord::kFirstKind);
