@@ -139,6 +139,8 @@ def verify(
     others |= {"--tla": tla, "--bugs": bugs or None, "--bug": bug}
     others["--solver"] = None if solver == "z3" else solver
     given = [name for name, value in others.items() if value is not None]
+    if html is not None and given and not set(given) <= {"--drop", "--bug"}:
+        raise click.UsageError(f"--html goes with --drop or --bug, not with {given[0]}")
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} do different things; give one of them")
     with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):

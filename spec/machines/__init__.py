@@ -1,5 +1,6 @@
-"""The machines: what requests, KV blocks and steps may do. Read vocabulary, request, block, step, system in this
-order.
+"""The machines: what requests, KV blocks, steps, host pages and copies may do.
+
+Read vocabulary, request, block, step and copy in this order, then the properties.
 """
 
 from .system import SPEC

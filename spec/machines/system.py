@@ -24,7 +24,6 @@ PARTS = (
     progress_properties,
     behaviour_properties,
     copy_properties,
-    progress_properties,
     lemmas,
     scope,
 )
