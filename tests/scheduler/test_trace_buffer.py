@@ -15,7 +15,7 @@ LARGE = 2**30
 
 def make(capacity: int = 64, record: bool = True) -> Scheduler:
     return Scheduler(
-        SchedulerConfig(num_blocks=2**20, block_size=2**12, max_running=2, record_trace=record, trace_capacity=capacity)
+        SchedulerConfig(num_blocks=8, block_size=2**28, max_running=2, record_trace=record, trace_capacity=capacity)
     )
 
 
