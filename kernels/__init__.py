@@ -6,7 +6,7 @@ which and why, `register` adds one. Importing this package needs torch only: ker
 """
 
 from .attention import paged_attention
-from .constraints import Constraint, at_least, at_most, exactly, multiple_of, one_of, power_of_two
+from .constraints import Constraint, Trait, at_least, at_most, exactly, multiple_of, one_of, power_of_two
 from .device import ANY_DEVICE, Capability, Platform
 from .errors import InvalidKernel, KernelDoesNotFit, KernelError, UnknownKernel, UnknownOperation
 from .kernel import Band, Candidate, Kernel, Problem, Selection
@@ -28,6 +28,7 @@ __all__ = [
     "Platform",
     "Problem",
     "Selection",
+    "Trait",
     "UnknownKernel",
     "UnknownOperation",
     "at_least",

@@ -16,12 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from .check import CheckResult, check_kernels
+from .constraints import Trait
 from .device import capability_of
 from .errors import KernelError
 from .kernel import Kernel, Selection
 from .registry import REGISTRY, explain
 
-_EXAMPLES: dict[str, list[dict[str, int]]] = {
+_EXAMPLES: dict[str, list[dict[str, Trait]]] = {
     "mla_decode": [
         {"heads": heads, "q_len": q_len, "block_size": 64, "dense_cache": 1}
         for heads, q_len in ((16, 1), (16, 4), (128, 1))

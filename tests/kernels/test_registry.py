@@ -354,3 +354,21 @@ def test_a_missing_dependency_is_a_reason_but_our_own_broken_import_is_an_error(
     registry.declare("blend2", traits=(), folder="is_broken")
     with pytest.raises(ModuleNotFoundError, match=r"is_broken\.renamed"):
         registry.explain("blend2", device="cpu", dtype=torch.float32)
+
+
+def test_layouts_and_dtypes_of_other_tensors_are_traits() -> None:
+    registry = Registry()
+    registry.declare("blend", traits=("layout", "cache_dtype"))
+    registry.register("blend", name="reference", band=Band.REFERENCE)(nothing)
+    wanted = {"layout": exactly("dense"), "cache_dtype": one_of(torch.bfloat16, torch.float8_e4m3fn)}
+    registry.register("blend", name="fast", band=Band.PORTABLE, traits=wanted)(nothing)
+
+    def selection(layout: str, cache_dtype: torch.dtype) -> str:
+        return str(
+            registry.explain("blend", device="cpu", dtype=torch.bfloat16, layout=layout, cache_dtype=cache_dtype)
+        )
+
+    assert "chosen      fast" in selection("dense", torch.float8_e4m3fn)
+    refused = selection("interleaved", torch.float16)
+    assert "layout=interleaved, needs exactly dense" in refused
+    assert "cache_dtype=float16, needs one of bfloat16, float8_e4m3fn" in refused
