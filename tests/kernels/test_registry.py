@@ -322,7 +322,8 @@ def test_third_parties_add_kernels_by_entry_point(tmp_path: Path) -> None:
         "    warnings.simplefilter('always')\n"
         "    write_kv(k, k, cache, cache, torch.zeros(1, dtype=torch.int64))\n"
         "print('warned:', *(str(w.message) for w in caught if w.category is RuntimeWarning))\n"
-        "print(explain('write_kv', device='cpu', dtype=torch.float32, kv_heads=2, head_dim=4, block_size=8))\n",
+        "traits = dict(kv_heads=2, head_dim=4, block_size=8, layout='heads_adjoin')\n"
+        "print(explain('write_kv', device='cpu', dtype=torch.float32, **traits))\n",
         tmp_path,
     )
     assert "good kernel ran" in output
