@@ -81,9 +81,9 @@ def _write(dtype: torch.dtype, tokens: int, kv_heads: int, head_dim: int) -> Ben
     def make(device: torch.device) -> Inputs:
         blocks = -(-tokens // _BLOCK) + 1
         k, v = _random(dtype, device, 2, tokens, kv_heads, head_dim)
-        caches = _random(dtype, device, 2, blocks, _BLOCK, kv_heads, head_dim)
+        k_cache, v_cache = _random(dtype, device, 2, blocks, _BLOCK, kv_heads, head_dim)
         slots = torch.randperm(blocks * _BLOCK, device=device)[:tokens]
-        return Inputs(lambda kernel: write_kv(k, v, *caches, slots, kernel=kernel))
+        return Inputs(lambda kernel: write_kv(k, v, k_cache, v_cache, slots, kernel=kernel))
 
     moved = 4 * tokens * kv_heads * head_dim * dtype.itemsize
     description = f"{tokens} tokens, {kv_heads} heads of {head_dim}"

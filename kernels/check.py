@@ -111,7 +111,7 @@ def _replayed(run: Callable[[str], Results], kernel: str, device: torch.device) 
 
 
 def _poisoned(run: Callable[[str], Results], kernel: str) -> Results:
-    with _PoisonedAllocations():
+    with _PoisonedAllocations():  # type: ignore[no-untyped-call]
         return run(kernel)
 
 

@@ -126,7 +126,7 @@ def attend_tile(
     tiles_per_split = tl.cdiv(key_tiles, splits)
     first_tile = split * tiles_per_split
     last_tile = tl.minimum(first_tile + tiles_per_split, key_tiles)
-    table_row = table_ptr + row.to(tl.int64) * table_stride
+    table_row = table_ptr + tl.cast(row, tl.int64) * table_stride
     k_base = k_cache_ptr + kv_head.to(tl.int64) * k_head
     v_base = v_cache_ptr + kv_head.to(tl.int64) * v_head
 

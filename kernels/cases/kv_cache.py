@@ -37,9 +37,9 @@ def _case(
         expected[0, slot], expected[1, slot] = k[token], v[token]
 
     def run(kernel: str) -> Results:
-        caches = before.transpose(0, 1).contiguous().unbind(1) if interleaved else before.clone().unbind(0)
-        write_kv(k, v, *caches, slots, kernel=kernel)
-        return caches
+        k_cache, v_cache = before.transpose(0, 1).contiguous().unbind(1) if interleaved else before.clone().unbind(0)
+        write_kv(k, v, k_cache, v_cache, slots, kernel=kernel)
+        return k_cache, v_cache
 
     exact = expected.unflatten(1, (blocks, block_size)).double().unbind(0)
     layout = ", keys and values in turns" if interleaved else ""

@@ -87,7 +87,7 @@ def multiply_tile(
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     term = tl.arange(0, INNER)
     x_tile = x_ptr + source.to(tl.int64)[:, None] * x_stride + term[None, :]
-    weight_tile = weight_ptr + group.to(tl.int64) * group_stride
+    weight_tile = weight_ptr + tl.cast(group, tl.int64) * group_stride
     weight_tile += column.to(tl.int64)[:, None] * column_stride + term[None, :]
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     up_total = tl.zeros([ROWS, COLUMNS], tl.float32)

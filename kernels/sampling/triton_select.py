@@ -107,7 +107,7 @@ def sample_row(
             if is_limited:  # equals of the k-th that top_k keeps beyond k count for nothing here
                 above = _reaching(row_ptr, vocab, largest, inverse, threshold + 1, True, BLOCK)
                 number = _reaching(row_ptr, vocab, largest, inverse, threshold + 1, False, BLOCK)
-                last = threshold.to(tl.float32, bitcast=True).to(tl.float64)
+                last = tl.cast(threshold, tl.float32, bitcast=True).to(tl.float64)
                 mass = above + (top_k.to(tl.float64) - number) * last
             else:
                 mass = _reaching(row_ptr, vocab, largest, inverse, 0, True, BLOCK)
@@ -135,7 +135,7 @@ def sample_row(
                 chosen = tl.minimum(begin + passed, last_token)
                 is_found = after > goal
             before = after
-    tl.store(token_ptr + row, chosen.to(tl.int64))
+    tl.store(token_ptr + row, tl.cast(chosen, tl.int64))
 
 
 @register("sample_tokens", name="triton_select", band=Band.PORTABLE, platforms=PLATFORMS, dtypes=DTYPES)
