@@ -95,6 +95,12 @@ class Variable:
         return Place(self, index)
 
     @property
+    def letters(self) -> tuple[str, ...]:
+        """A name for each index, all different: the sort's letter, with a number if an index before has it."""
+        sorts = [s.letter for s in self.sorts]
+        return tuple(x if x not in sorts[:i] else f"{x}{i}" for i, x in enumerate(sorts))
+
+    @property
     def place(self) -> Place:
         """The place of a variable without indices."""
         return Place(self, ())
