@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "9051dfe3c21ec9566ae7284f7eabe6551b881254203a482a5bd73db60638b9fc";
+inline constexpr std::string_view kSpecHash = "fbe85016f2f57b2780f86d7c9f87493c03a2a7ab5c82ea74b64d47e574e2c7be";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

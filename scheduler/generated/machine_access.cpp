@@ -768,7 +768,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "9051dfe3c21ec9566ae7284f7eabe6551b881254203a482a5bd73db60638b9fc",
+  "fbe85016f2f57b2780f86d7c9f87493c03a2a7ab5c82ea74b64d47e574e2c7be",
   static_cast<std::uint16_t>(Guard::bad_index),
   MachineAccess::create,
   [](void* machine) { delete static_cast<Machine*>(machine); },

@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "9051dfe3c21ec9566ae7284f7eabe6551b881254203a482a5bd73db60638b9fc";
+inline constexpr std::string_view kSpecHash = "fbe85016f2f57b2780f86d7c9f87493c03a2a7ab5c82ea74b64d47e574e2c7be";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -939,7 +939,7 @@ struct Model {
         if (!k.dropped[4] && !(!pre.holds[r][b])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
           if (!k.dropped[7] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
-          for (int x = 0; x <= 2; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
             if (!k.dropped[6] && !(pre.key[b] == x)) continue;
             if (!k.dropped[8] && !(1 <= x)) continue;
             State post = pre;
@@ -950,7 +950,7 @@ struct Model {
             if (!k.omitted[4]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
             if (!k.omitted[5]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
             if (!k.omitted[6]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-            found(post, Transition::match_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (0))});
+            found(post, Transition::match_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
       }
@@ -966,7 +966,7 @@ struct Model {
         if (!k.dropped[14] && !(!pre.holds[r][b])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
           if (!k.dropped[17] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
-          for (int x = 0; x <= 2; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
             if (!k.dropped[16] && !(pre.key[b] == x)) continue;
             if (!k.dropped[18] && !(1 <= x)) continue;
             State post = pre;
@@ -982,7 +982,7 @@ struct Model {
             if (!k.omitted[16]) post.held = static_cast<std::int8_t>(pre.held + 1);
             if (!k.omitted[17]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
             if (!k.omitted[18]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-            found(post, Transition::match_cached, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (0))});
+            found(post, Transition::match_cached, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
       }
@@ -999,7 +999,7 @@ struct Model {
         if (!k.dropped[26] && !(pre.copies[b] == 0)) continue;
         for (int p = 0; p <= NB - 1; ++p) {
           if (!k.dropped[28] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
-          for (int x = 0; x <= 2; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
             if (!k.dropped[27] && !(pre.key[b] == x)) continue;
             if (!k.dropped[29] && !(1 <= x)) continue;
             State post = pre;
@@ -1021,7 +1021,7 @@ struct Model {
             if (!k.omitted[34]) post.held = static_cast<std::int8_t>(pre.held + 1);
             if (!k.omitted[35]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
             if (!k.omitted[36]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-            found(post, Transition::match_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (0))});
+            found(post, Transition::match_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
       }
@@ -1054,7 +1054,7 @@ struct Model {
         if (!k.dropped[36] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
           if (!k.dropped[38] && !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])))) continue;
-          for (int x = 0; x <= 2; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
             if (!k.dropped[39] && !(1 <= x)) continue;
             State post = pre;
             if (!k.omitted[47]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
@@ -1066,7 +1066,7 @@ struct Model {
             if (!k.omitted[53]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
             if (!k.omitted[54]) post.content[b] = static_cast<std::int8_t>(x);
             if (!k.omitted[55]) post.text[r][b] = static_cast<std::int8_t>(x);
-            found(post, Transition::publish, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (0))});
+            found(post, Transition::publish, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
       }
@@ -1165,7 +1165,7 @@ struct Model {
         if (!k.dropped[61] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
         for (int p = 0; p <= NB - 1; ++p) {
           if (!k.dropped[64] && !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])))) continue;
-          for (int x = 0; x <= 2; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
             if (!k.dropped[65] && !(1 <= x)) continue;
             State post = pre;
             if (!k.omitted[98]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
@@ -1185,7 +1185,7 @@ struct Model {
             if (!k.omitted[112]) post.held = static_cast<std::int8_t>(pre.held + -1);
             if (!k.omitted[113]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
             if (!k.omitted[114]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-            found(post, Transition::keep_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (0))});
+            found(post, Transition::keep_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
       }
@@ -1971,7 +1971,7 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = 0; x <= 2 + kBeyond; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
                 : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
@@ -1982,7 +1982,7 @@ struct Model {
                 : !(pre.key[b] == x) ? 7
                 : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 8
                 : !(1 <= x) ? 9
-                : 0, x <= 2);
+                : 0, x <= pre.position[b] + 1);
           }
         }
       }
@@ -1990,7 +1990,7 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = 0; x <= 2 + kBeyond; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 10
                 : !(pre.fill[b] == k.page) ? 11
@@ -2002,7 +2002,7 @@ struct Model {
                 : !(pre.key[b] == x) ? 17
                 : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 18
                 : !(1 <= x) ? 19
-                : 0, x <= 2);
+                : 0, x <= pre.position[b] + 1);
           }
         }
       }
@@ -2010,7 +2010,7 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = 0; x <= 2 + kBeyond; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 20
                 : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 21
@@ -2023,7 +2023,7 @@ struct Model {
                 : !(pre.key[b] == x) ? 28
                 : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 29
                 : !(1 <= x) ? 30
-                : 0, x <= 2);
+                : 0, x <= pre.position[b] + 1);
           }
         }
       }
@@ -2040,7 +2040,7 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = 0; x <= 2 + kBeyond; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 34
                 : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 35
@@ -2049,7 +2049,7 @@ struct Model {
                 : !(pre.inbound[r] == 0) ? 38
                 : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 39
                 : !(1 <= x) ? 40
-                : 0, x <= 2);
+                : 0, x <= pre.position[b] + 1);
           }
         }
       }
@@ -2098,7 +2098,7 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = 0; x <= 2 + kBeyond; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 58
                 : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 59
@@ -2109,7 +2109,7 @@ struct Model {
                 : !(pre.inbound[r] == 0) ? 64
                 : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 65
                 : !(1 <= x) ? 66
-                : 0, x <= 2);
+                : 0, x <= pre.position[b] + 1);
           }
         }
       }
