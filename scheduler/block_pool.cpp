@@ -22,22 +22,41 @@ BlockId BlockPool::take() {
         free_.pop_back();
         return block;
     }
-    const auto end = static_cast<BlockId>(prefix_of_.size());
-    const BlockId oldest = links_[end].next;
-    if (oldest == end || machine_.stamp(oldest) > machine_.landed()) return kNoBlock;
-    require(machine_.apply_evict(oldest));
+    const BlockId oldest = oldest_leaf();
+    if (oldest == kNoBlock || machine_.stamp(oldest) > machine_.landed()) return kNoBlock;
+    const BlockId parent = machine_.parent(oldest);
+    require(machine_.apply_evict(oldest, parent));
     unlink(oldest);
     by_prefix_.erase(prefix_of_[oldest]);
     ++evictions_;
+    const bool set_aside = links_[parent].next == parent;
+    if (set_aside && machine_.block_state(parent) == BlockState::Cached && machine_.children(parent) == 0) {
+        const auto end = static_cast<BlockId>(prefix_of_.size());
+        link_between(end, parent, links_[end].next);
+    }
     return oldest;
+}
+
+BlockId BlockPool::oldest_leaf() {
+    const auto end = static_cast<BlockId>(prefix_of_.size());
+    for (;;) {
+        const BlockId oldest = links_[end].next;
+        if (oldest == end) return kNoBlock;
+        if (machine_.children(oldest) == 0) return oldest;
+        unlink(oldest);
+        links_[oldest] = {oldest, oldest};
+    }
 }
 
 void BlockPool::cached(BlockId block) {
     const auto end = static_cast<BlockId>(prefix_of_.size());
-    const BlockId newest = links_[end].previous;
-    links_[block] = {newest, end};
-    links_[newest].next = block;
-    links_[end].previous = block;
+    link_between(links_[end].previous, block, end);
+}
+
+void BlockPool::link_between(BlockId previous, BlockId block, BlockId next) {
+    links_[block] = {previous, next};
+    links_[previous].next = block;
+    links_[next].previous = block;
 }
 
 void BlockPool::unlink(BlockId block) {
@@ -81,6 +100,11 @@ void BlockPool::check() const {
                "block " + std::to_string(block) + " is listed as cached but is not");
         ++cached;
     }
+    for (BlockId block = 0; block < end; ++block) {
+        if (machine_.block_state(block) != BlockState::Cached || links_[block].next != block) continue;
+        expect(machine_.children(block) > 0, "block " + std::to_string(block) + " is set aside but is a leaf");
+        ++cached;
+    }
     expect(cached == machine_.cached(), "the cache list has not all cached blocks");
     for (const BlockId block : limbo_) {
         expect(machine_.block_state(block) == BlockState::Limbo,
@@ -90,6 +114,7 @@ void BlockPool::check() const {
         const BlockState state = machine_.block_state(block);
         expect(state == BlockState::Shared || state == BlockState::Cached,
                "block " + std::to_string(block) + " is indexed but not published");
+        expect(machine_.key(block) == name_of(prefix), "block " + std::to_string(block) + " has another name");
         expect(prefix_of_[block] == prefix, "block " + std::to_string(block) + " is indexed under another prefix");
     }
 }

@@ -16,7 +16,7 @@ class BlockPool {
   public:
     BlockPool(Machine& machine, std::int32_t num_blocks);
 
-    // A free block, evicting the least recently used cached one if need be; kNoBlock if there is none now.
+    // A free block, evicting the least recently used cached leaf if need be; kNoBlock if there is none now.
     BlockId take();
     // The machine has freed, cached or put the block in limbo.
     void freed(BlockId block) { free_.push_back(block); }
@@ -41,11 +41,16 @@ class BlockPool {
 
   private:
     void unlink(BlockId block);
+    void link_between(BlockId previous, BlockId block, BlockId next);
+    // Least recently used first; kNoBlock if the machine has no cached block that no other continues.
+    BlockId oldest_leaf();
 
     Machine& machine_;
     std::vector<BlockId> free_;
     std::deque<BlockId> limbo_;
-    // Cached blocks as a list from least (head) to most recently used; links_[num_blocks] is both ends.
+    // Cached blocks as a list from least (head) to most recently used; links_[num_blocks] is both ends. A block that
+    // comes to the head while others continue it is set aside, linked to itself, and comes back to the head with the
+    // eviction of the last of them.
     struct Link {
         BlockId previous;
         BlockId next;

@@ -155,12 +155,15 @@ bool Scheduler::admit(RequestId request) {
         parked_ = {request, arrival, pool_.version(), needed};
         return false;
     }
-    for (const BlockId block : matched_) {
+    for (std::size_t page = 0; page < matched_.size(); ++page) {
+        const BlockId block = matched_[page];
+        const BlockId parent = matched_[page == 0 ? 0 : page - 1];
+        const std::int64_t name = name_of(record.pages[page]);
         if (machine_.block_state(block) == BlockState::Cached) {
-            require(machine_.apply_match_cached(request, block));
+            require(machine_.apply_match_cached(request, block, parent, name));
             pool_.matched(block);
         } else {
-            require(machine_.apply_match_shared(request, block));
+            require(machine_.apply_match_shared(request, block, parent, name));
         }
     }
     const auto hits = static_cast<std::int64_t>(matched_.size());
@@ -184,6 +187,8 @@ void Scheduler::match_prefix(const Record& record, std::int64_t known) {
     while (matched_.size() < most) {
         const BlockId block = pool_.find(record.pages[matched_.size()]);
         if (block == kNoBlock) return;
+        // Hashes that a driver made (submit_hashed) may name a page without what is in front of it.
+        if (machine_.parent(block) != (matched_.empty() ? block : matched_.back())) return;
         matched_.push_back(block);
     }
 }

@@ -223,10 +223,13 @@ void Scheduler::publish(RequestId request) {
     withdraw(record, end);
     for (; record.pages_offered < end; ++record.pages_offered) {
         const BlockId block = table[record.pages_offered];
+        const BlockId parent = record.pages_offered == 0 ? block : table[record.pages_offered - 1];
         const PageHash& prefix = record.pages[record.pages_offered];
-        // A page that another request has published meanwhile stays private here and is freed with the request.
-        if (machine_.block_state(block) != BlockState::Owned || pool_.find(prefix) != kNoBlock) continue;
-        require(machine_.apply_publish(request, block));
+        // A page that another request has published meanwhile stays private here and is freed with the request, and so
+        // does what follows it: the pages that others find may continue only what its holder keeps in place.
+        const bool reachable = parent == block || machine_.block_state(parent) == BlockState::Shared;
+        if (!reachable || machine_.block_state(block) != BlockState::Owned || pool_.find(prefix) != kNoBlock) continue;
+        require(machine_.apply_publish(request, block, parent, name_of(prefix)));
         pool_.index(block, prefix);
     }
 }

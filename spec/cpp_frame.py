@@ -244,7 +244,7 @@ class _Frame:
 
     def shown(self, variable: Variable) -> str:
         """The loops and the call that show a variable."""
-        letters = [s.letter for s in variable.sorts]
+        letters = [*variable.letters]
         place = self.layout.places.get(variable.name)
         value = "" if place is None else f"(name {place.member})"
         if place is not None and place.at is not None:
@@ -258,19 +258,19 @@ class _Frame:
         index = " ".join(f"(cast int (name {x}))" for x in letters)
         call = f'(do (call (name visit) [(string "{variable.name}") (braces std::vector<int> [{index}]) '
         text = f"{call}(cast std::int64_t {value})]))"
-        sorts = list(variable.sorts)
+        loops = [*zip(variable.sorts, letters, strict=True)]
         if place is not None and self.layout.is_relation(variable):  # only those that hold
-            last = sorts.pop()
+            last, letter = loops.pop()
             table = f"(call (member (name {place.member}) of) [(name {letters[0]})])"
             held = f"(member (index (name {place.member}) (name {letters[0]})) {place.field})"
             each = table if place.at is not None else f"(braces  [{held}])"
-            shown = f"(block (if (binary != (name {last.letter}) (name kNone)) {text}))"
-            text = f"(each const {self.layout.id_type(last.name)} {last.letter} {each} {shown})"
-        for sort in reversed(sorts):
+            shown = f"(block (if (binary != (name {letter}) (name kNone)) {text}))"
+            text = f"(each const {self.layout.id_type(last.name)} {letter} {each} {shown})"
+        for sort, letter in reversed(loops):
             count = f"(call (name {sort.name.lower()}_count) [])"
-            head = f"{self.layout.id_type(sort.name)} {sort.letter} (number 0)"
+            head = f"{self.layout.id_type(sort.name)} {letter} (number 0)"
             text = (
-                f"(for {head} (binary < (name {sort.letter}) {count}) (unary ++ (name {sort.letter})) (block {text}))"
+                f"(for {head} (binary < (name {letter}) {count}) (unary ++ (name {letter})) (block {text}))"
             )
         return text
 

@@ -43,9 +43,9 @@ def _create(g: SchedulerGenerator) -> str:
     return f"static void* create(const std::int64_t* constants, const std::int32_t* population) {{\n{body}\n}}\n"
 
 
-def _loop(g: SchedulerGenerator, sort: Sort, body: str) -> str:
+def _loop(g: SchedulerGenerator, sort: Sort, body: str, letter: str) -> str:
     """The body for every individual of the sort."""
-    letter, count = sort.letter, f"{sort.name.lower()}s"
+    count = f"{sort.name.lower()}s"
     return f"for ({g.ids[sort.name]} {letter} = 0; {letter} < {count}; ++{letter}) {{\n{indent(body, '  ')}\n}}"
 
 
@@ -60,7 +60,7 @@ def _locals(g: SchedulerGenerator, const: str) -> list[str]:
 
 def _members(g: SchedulerGenerator) -> list[str]:
     variables = [v for v in shared_order(g.spec) if v.sorts and v.name not in RELATION_TABLES]
-    first = [g.place(v, [s.letter for s in v.sorts][: 1 if v.one else None]).split("[")[0] for v in variables]
+    first = [g.place(v, [*v.letters[: 1 if v.one else None]]).split("[")[0] for v in variables]
     return list(dict.fromkeys(first))
 
 
@@ -75,23 +75,23 @@ def _restore(g: SchedulerGenerator) -> str:
             f"  const auto last = static_cast<std::int64_t>(m.{name}_.of({one}).size()) - 1;\n"
             f"  m.{name}_.set({one}, m.{name}_.of({one}).back(), last * m.limits_.page, false);\n}}"
         )
-        lines.append(_loop(g, holder, clear))
+        lines.append(_loop(g, holder, clear, one))
     for v in shared_order(g.spec):
-        index = [s.letter for s in v.sorts]
+        index = [*v.letters]
         if v.name in RELATION_TABLES:
             where = g.place(table[RELATION_TABLES[v.name]], [index[1]])
             body = f"if (*state++ != 0) m.{v.name}_.set({', '.join(index)}, {where}, true);"
         elif v.one:
             place = g.place(v, index[:1])
-            inner = _loop(g, v.sorts[1], f"if (*state++ != 0) {place} = {index[1]};")
-            lines.append(_loop(g, v.sorts[0], f"{place} = kNone;\n{inner}"))
+            inner = _loop(g, v.sorts[1], f"if (*state++ != 0) {place} = {index[1]};", index[1])
+            lines.append(_loop(g, v.sorts[0], f"{place} = kNone;\n{inner}", index[0]))
             continue
         else:
             value = "*state++ != 0" if v.type == BOOL else "*state++"
             value = f"static_cast<{v.type}>(*state++)" if v.type in g.spec.enums else value
             body = f"{_member(g, v, index)} = {value};"
-        for sort in reversed(v.sorts):
-            body = _loop(g, sort, body)
+        for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
+            body = _loop(g, sort, body, letter)
         lines.append(body)
     body = indent("\n".join(lines), "  ")
     return f"static void restore(void* machine, const std::int8_t* state) {{\n{body}\n}}\n"
@@ -108,11 +108,11 @@ def _difference(g: SchedulerGenerator) -> str:
     """Everything is compared without a branch; only if something differs, the first such value is looked for."""
     quick, slow = [], []
     for v in shared_order(g.spec):
-        value = f"static_cast<std::int64_t>({_member(g, v, [s.letter for s in v.sorts])})"
+        value = f"static_cast<std::int64_t>({_member(g, v, [*v.letters])})"
         fast = f"differs |= {value} ^ *state++;"
         exact = f"if ({value} != *state++) return static_cast<std::int32_t>(state - 1 - start);"
-        for sort in reversed(v.sorts):
-            fast, exact = _loop(g, sort, fast), _loop(g, sort, exact)
+        for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
+            fast, exact = _loop(g, sort, fast, letter), _loop(g, sort, exact, letter)
         quick.append(fast)
         slow.append(exact)
     for name in RELATION_TABLES:
@@ -124,7 +124,7 @@ def _difference(g: SchedulerGenerator) -> str:
             f"  differs |= static_cast<std::int64_t>(one != kNoBlock && {where} / m.limits_.page != at);\n"
             f"  ++at;\n}}"
         )
-        quick.append(_loop(g, first, body))
+        quick.append(_loop(g, first, body, first.letter))
     lines = [*_locals(g, "const "), "const std::int8_t* const start = state;", "std::int64_t differs = 0;", *quick]
     lines += [
         "if (differs == 0) return -1;",

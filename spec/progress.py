@@ -28,7 +28,8 @@ class Option:
 class Progress:
     """When all of `conditions` hold, one of `options` may be taken, or one of `alternatives` holds.
 
-    `witnesses` are parameters of which the formula beside them may be assumed; `given` holds for all individuals.
+    `witnesses` are parameters of which the formula beside them may be assumed; `given` holds for all individuals (and
+    may speak of witnesses).
     """
 
     name: str
@@ -55,6 +56,14 @@ class Progress:
         """An individual that the counter counts, if it counts any."""
         count = self.spec.counts[counter.name]
         return self._witness(count.over.type, lambda x: counting.counted(count, index, x))
+
+    def farthest(self, counter: Variable, measure: Callable[[Expr], Expr], *index: Expr) -> Expr:
+        """An individual that the counter counts, if it counts any, of which no other counted one has more measure."""
+        count = self.spec.counts[counter.name]
+        chosen = self.one_of(counter, *index)
+        other = Parameter(f"every_{self.spec.sorts[count.over.type].letter}{len(self.given)}", count.over.type)
+        self.given.append((other, counting.at_most(count, index, measure, other.expr, chosen)))
+        return chosen
 
     def one_more(self, large: Expr, small: Expr) -> Expr:
         """An individual that the first counter counts and the second does not, if the first is larger."""

@@ -72,6 +72,7 @@ class Prover:
         }
         self.transition = ""
         self.known_assumptions: dict[tuple[int, ...], list[z3.BoolRef]] = {}
+        self.known_facts: dict[tuple[str, ...], z3.BoolRef] = {}
 
     # Expressions.
 
@@ -167,7 +168,14 @@ class Prover:
         facts = self.constant_axioms()
         claims: list[Property | counting.Claim] = [*self.spec.invariants(), *counting.assumptions(self.spec)]
         for c in claims:
-            facts += [self.evaluate(c.formula, names, self.before) for names in self.tuples(c.parameters, individuals)]
+            letters = {p.type: self.spec.sorts[p.type].letter for p in c.parameters}
+            numbers = [range(len(individuals[p.type])) for p in c.parameters]
+            for chosen in itertools.product(*numbers):
+                key = (c.name, *[f"{letters[p.type]}{i}" for p, i in zip(c.parameters, chosen, strict=True)])
+                if key not in self.known_facts:  # the same individuals, in another number of them
+                    names = {p.name: individuals[p.type][i] for p, i in zip(c.parameters, chosen, strict=True)}
+                    self.known_facts[key] = self.evaluate(c.formula, names, self.before)
+                facts.append(self.known_facts[key])
         return facts
 
     def individuals(self, parameters: Sequence[Parameter], extra: int) -> tuple[dict[str, z3.ExprRef], Individuals]:

@@ -152,6 +152,21 @@ struct MachineAccess {
     m.globals_.fetching = *state++;
     m.globals_.spare_pages = *state++;
     m.globals_.used_pages = *state++;
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].key = *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].before = *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      host_[h].host_key = *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      host_[h].host_before = *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].children = *state++;
+    }
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         if (*state++ != 0) m.holds_.set(r, b, block_[b].position, true);
@@ -178,6 +193,12 @@ struct MachineAccess {
       copy_[c].request_of = kNone;
       for (RequestId r = 0; r < requests; ++r) {
         if (*state++ != 0) copy_[c].request_of = r;
+      }
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].parent = kNone;
+      for (BlockId b1 = 0; b1 < blocks; ++b1) {
+        if (*state++ != 0) block_[b].parent = b1;
       }
     }
   }
@@ -304,6 +325,21 @@ struct MachineAccess {
     differs |= static_cast<std::int64_t>(m.globals_.fetching) ^ *state++;
     differs |= static_cast<std::int64_t>(m.globals_.spare_pages) ^ *state++;
     differs |= static_cast<std::int64_t>(m.globals_.used_pages) ^ *state++;
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].key) ^ *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].before) ^ *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      differs |= static_cast<std::int64_t>(host_[h].host_key) ^ *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      differs |= static_cast<std::int64_t>(host_[h].host_before) ^ *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].children) ^ *state++;
+    }
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         differs |= static_cast<std::int64_t>(m.holds(r, b)) ^ *state++;
@@ -327,6 +363,11 @@ struct MachineAccess {
     for (CopyId c = 0; c < copys; ++c) {
       for (RequestId r = 0; r < requests; ++r) {
         differs |= static_cast<std::int64_t>((copy_[c].request_of == r)) ^ *state++;
+      }
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      for (BlockId b1 = 0; b1 < blocks; ++b1) {
+        differs |= static_cast<std::int64_t>((block_[b].parent == b1)) ^ *state++;
       }
     }
     for (RequestId r = 0; r < requests; ++r) {
@@ -445,6 +486,21 @@ struct MachineAccess {
     if (static_cast<std::int64_t>(m.globals_.fetching) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.spare_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.used_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].key) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].before) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      if (static_cast<std::int64_t>(host_[h].host_key) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      if (static_cast<std::int64_t>(host_[h].host_before) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].children) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         if (static_cast<std::int64_t>(m.holds(r, b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
@@ -470,6 +526,11 @@ struct MachineAccess {
         if (static_cast<std::int64_t>((copy_[c].request_of == r)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
       }
     }
+    for (BlockId b = 0; b < blocks; ++b) {
+      for (BlockId b1 = 0; b1 < blocks; ++b1) {
+        if (static_cast<std::int64_t>((block_[b].parent == b1)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+      }
+    }
     return static_cast<std::int32_t>(state - start);
   }
 
@@ -486,17 +547,17 @@ struct MachineAccess {
       switch (static_cast<Transition>(transition)) {
         case Transition::match_shared:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_match_shared(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_match_shared(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::match_cached:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_match_cached(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_match_cached(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::match_tail:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_match_tail(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_match_tail(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::allocate:
@@ -506,7 +567,7 @@ struct MachineAccess {
           break;
         case Transition::publish:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_publish(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_publish(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::release_owned:
@@ -531,7 +592,7 @@ struct MachineAccess {
           break;
         case Transition::keep_tail:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_keep_tail(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_keep_tail(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::reap:
@@ -541,7 +602,7 @@ struct MachineAccess {
           break;
         case Transition::evict:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_evict(p->arguments[0])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_evict(p->arguments[0], p->arguments[1])), *p)) return number(p);
           }
           break;
         case Transition::spill:
@@ -556,7 +617,7 @@ struct MachineAccess {
           break;
         case Transition::fetch:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_fetch(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_fetch(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::fetch_done:
@@ -707,7 +768,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89",
+  "fbe85016f2f57b2780f86d7c9f87493c03a2a7ab5c82ea74b64d47e574e2c7be",
   static_cast<std::uint16_t>(Guard::bad_index),
   MachineAccess::create,
   [](void* machine) { delete static_cast<Machine*>(machine); },

@@ -69,3 +69,15 @@ def only_host_copies_have_a_host_page(c: Expr, h: Expr) -> Expr:
 def computed_and_pruned_are_not_negative(r: Expr) -> Expr:
     """Nothing less than nothing was computed or pruned."""
     return (computed(r) >= 0) & (pruned(r) >= 0)
+
+
+@spec.lemma(b=Block)
+def blocks_lie_behind_the_start(b: Expr) -> Expr:
+    """No block lies in front of the start of a text."""
+    return position(b) >= 0
+
+
+@spec.lemma(h=Host)
+def host_pages_lie_behind_the_start(h: Expr) -> Expr:
+    """No host page lies in front of the start of a text."""
+    return host_position(h) >= 0

@@ -7,15 +7,18 @@ from . import (
     copy_properties,
     lemmas,
     memory_properties,
+    prefix_tree,
     progress_properties,
     request,
     scope,
     step,
+    tree_properties,
 )
 from .vocabulary import spec
 
 SPEC = spec
 PARTS = (
+    prefix_tree,
     request,
     block,
     step,
@@ -24,6 +27,7 @@ PARTS = (
     progress_properties,
     behaviour_properties,
     copy_properties,
+    tree_properties,
     lemmas,
     scope,
 )
