@@ -268,14 +268,21 @@ def serve(
 
 @main.command()
 @click.option("--check", is_flag=True, help="Check the numerics of every kernel on this machine's device.")
+@click.option("--bench", is_flag=True, help="Measure every kernel on this machine's device, beside its reference.")
 @click.option("--json", "json_output", is_flag=True, help="Print JSON instead of tables.")
-def kernels(check: bool, json_output: bool) -> None:
+@click.argument("operations", nargs=-1)
+def kernels(check: bool, bench: bool, json_output: bool, operations: tuple[str, ...]) -> None:
     """List the registered kernels, and what is chosen on this machine and why.
 
-    With --check the exit status is 0 only if every kernel that runs here is right.
+    With --check the exit status is 0 only if every kernel that runs here is right, with --bench only if every one could
+    be measured. OPERATIONS restricts both to some.
     """
+    if check and bench:
+        raise click.UsageError("--check and --bench are two commands; give one of them")
+    if operations and not (check or bench):
+        raise click.UsageError("OPERATIONS restricts --check and --bench; give one of them")
     with explained_missing_dependency("serve"):
         from .kernels.command import run_kernels
 
-        status = run_kernels(check, json_output)
+        status = run_kernels(check, json_output, bench, operations)
     sys.exit(status)

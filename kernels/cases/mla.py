@@ -1,0 +1,44 @@
+"""Cases of `mla_decode`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from ..mla import CACHED_DIM, LATENT_DIM, mla_decode
+from .case import DTYPES, LSE_TOLERANCE, TOLERANCES, Case, MakeCase, Results, dense_attention, page
+
+
+def makers() -> Iterator[tuple[str, MakeCase]]:
+    """Heads and new tokens that take narrow and wide tiles, full and not; extreme scores; an empty context."""
+    for dtype in DTYPES:
+        for heads, q_len in ((16, 1), (16, 2), (32, 1), (16, 4), (128, 1), (20, 7)):
+            yield "mla_decode", partial(_case, heads, q_len, 1.0, dtype)
+        yield "mla_decode", partial(_case, 16, 1, 50.0, dtype)
+        yield "mla_decode", partial(_case, 64, 1, 50.0, dtype)
+
+
+def _case(
+    heads: int, q_len: int, magnitude: float, dtype: torch.dtype, device: torch.device, random: torch.Generator
+) -> Case:
+    lengths = [1, 63, 64, 65, 0, 127, 400, 300]
+    paged = page(lengths, 64, (CACHED_DIM,), dtype, random)
+    q = (magnitude * torch.randn(len(lengths), q_len, heads, CACHED_DIM, generator=random)).to(dtype)
+    scale = CACHED_DIM**-0.5
+    exact = []
+    for row, context in enumerate(paged.contexts):
+        exact.append(dense_attention(q[row], context, context[:, :LATENT_DIM], scale))
+    exact_out, exact_lse = (torch.stack(parts).to(device) for parts in zip(*exact, strict=True))
+    placed = tuple(tensor.to(device) for tensor in (q, paged.cache, paged.block_table, paged.context_lens))
+
+    def run(kernel: str) -> Results:
+        out = torch.full((*q.shape[:-1], LATENT_DIM), torch.nan, dtype=dtype, device=device)
+        lse = torch.full(q.shape[:-1], torch.nan, device=device)
+        return mla_decode(*placed, scale=scale, out=out, lse=lse, kernel=kernel)
+
+    scores = "" if magnitude == 1.0 else f", scores around +-{magnitude:.0f}"
+    description = f"{heads} heads, {q_len} new tokens{scores}"
+    tolerances = (TOLERANCES[dtype] * (1 if magnitude == 1.0 else 2), LSE_TOLERANCE)
+    return Case("mla_decode", description, dtype, (heads, q_len, 64, 1), run, (exact_out, exact_lse), tolerances)
