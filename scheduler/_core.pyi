@@ -7,6 +7,7 @@ until the
 step lands, never write to them.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -28,7 +29,10 @@ TRANSITIONS: Final[tuple[str, ...]]
 """Transition names in the order of their numbers in `Scheduler.drain_trace`."""
 
 class SchedulerError(RuntimeError):
-    """Base of every error that the scheduler raises. The scheduler's state is unchanged when one is raised."""
+    """Base of every error that the scheduler raises. The scheduler's state is unchanged when one is raised.
+
+    Arguments of a wrong Python type (a request id that is no integer, say) raise TypeError, as everywhere in Python.
+    """
 
 class UnknownRequest(SchedulerError):
     """The request id is not live: never submitted, or already finished or aborted."""
@@ -36,11 +40,15 @@ class UnknownRequest(SchedulerError):
 class DuplicateRequest(SchedulerError):
     """The request id is already live."""
 
+class BadRequest(SchedulerError, ValueError):
+    """The request makes no sense: tokens that are not one dimension of integers from 0 to 2^31 - 1, or a length that is
+    not 1 to 2^30."""
+
 class UnknownStep(SchedulerError):
     """The step number was never planned, or has already landed, or is not the oldest step in flight."""
 
 class BadResults(SchedulerError):
-    """The results do not fit the step: a wrong length or a negative token id."""
+    """The results do not fit the step: a wrong length, dtype or dimension, or a token that is not 0 to 2^31 - 1."""
 
 class SpecMismatch(SchedulerError):
     """The driver was built for another specification."""
@@ -231,25 +239,38 @@ class Scheduler:
     def limits(self) -> dict[str, int]:
         """The specification's constants in lower case, and the numbers of records (`step_records`, ...)."""
 
-    def submit(self, request_id: int, tokens: NDArray[np.int32], max_new_tokens: int) -> SubmitResult:
-        """Queue a request. `tokens`: [prompt tokens >= 1], non-negative ids; `max_new_tokens` >= 1.
+    def submit(
+        self, request_id: int, tokens: NDArray[np.integer[Any]] | Sequence[int], max_new_tokens: int
+    ) -> SubmitResult:
+        """Queue a request. `tokens`: [prompt tokens >= 1], non-negative ids (int32 is read in place, other integers
+        and lists are converted); `max_new_tokens` >= 1.
 
-        Rejected if prompt + max_new_tokens can never fit the pool. Raises DuplicateRequest, ValueError.
+        Rejected if prompt + max_new_tokens can never fit the pool. Raises DuplicateRequest, BadRequest.
         """
     def submit_hashed(
-        self, request_id: int, prompt_tokens: int, page_hashes: NDArray[np.uint64], max_new_tokens: int
+        self,
+        request_id: int,
+        prompt_tokens: int,
+        page_hashes: NDArray[np.integer[Any]] | Sequence[int],
+        max_new_tokens: int,
     ) -> SubmitResult:
         """Queue a request known only by the chain hashes of its full blocks, as traces give them.
 
         `page_hashes`: [<= (prompt_tokens + max_new_tokens) // block_size]; entry i names the content of blocks 0..i
         together.
         Entries beyond the prompt name blocks that the output will fill; blocks without a hash are never shared.
+        Rejects and raises as `submit`.
         """
     def abort(self, request_id: int) -> None:
         """End a request at any moment. Its blocks come back now, or when the last step that reads them has landed."""
     def plan(self) -> StepPlan | None:
         """The next step, or None until an event changes something (or `overlap_depth` + 1 steps are in flight)."""
-    def land(self, step: int, tokens: NDArray[np.int32], stop: NDArray[np.bool_] | None = None) -> None:
+    def land(
+        self,
+        step: int,
+        tokens: NDArray[np.integer[Any]] | Sequence[int],
+        stop: NDArray[np.bool_] | Sequence[bool] | None = None,
+    ) -> None:
         """The device has finished `step`, the oldest in flight. `tokens`: [sampling_rows] sampled ids, in row order;
         `stop`: [sampling_rows] True where that token ends its request (EOS, stop string).
 

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "errors.h"
+#include "python_arrays.h"
 #include "scheduler.h"
 #include "state_access.h"
 
@@ -37,30 +38,9 @@ struct SubmitResult {
 };
 
 template <class T>
-using Input = py::array_t<T, py::array::c_style | py::array::forcecast>;
-
-template <class T>
-std::span<const T> as_span(const py::array_t<T, py::array::c_style | py::array::forcecast>& array, const char* field) {
-    if (array.ndim() != 1) {
-        throw py::value_error(std::string(field) + " has " + std::to_string(array.ndim()) +
-                              " dimensions; it must have one");
-    }
-    return {array.data(), static_cast<std::size_t>(array.size())};
-}
-
-// A read-only numpy view that keeps the plan alive.
-template <class T>
-py::array view(const std::vector<T>& column, py::handle owner, const py::dtype& dtype) {
-    py::array array(dtype, {static_cast<py::ssize_t>(column.size())}, {static_cast<py::ssize_t>(sizeof(T))},
-                    column.data(), owner);
-    py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-    return array;
-}
-
-template <class T>
 auto column(std::vector<T> ts::StepPlan::* member) {
     return [member](const py::object& self) {
-        return view((*self.cast<const PlanView&>().plan).*member, self, py::dtype::of<T>());
+        return ts::read_only_view((*self.cast<const PlanView&>().plan).*member, self, py::dtype::of<T>());
     };
 }
 
@@ -138,25 +118,21 @@ py::dict trace_footer(const ts::Scheduler& scheduler) {
     return footer;
 }
 
-void land(ts::Scheduler& scheduler, std::int64_t step, const Input<std::int32_t>& tokens, const py::object& stop) {
-    if (stop.is_none()) {
-        scheduler.land(step, as_span(tokens, "tokens"), {});
-        return;
+void land(ts::Scheduler& scheduler, std::int64_t step, py::handle tokens, py::handle stop) {
+    const ts::IntegerInput<std::int32_t, ts::BadResults> results(tokens, "tokens");
+    const ts::FlagInput stops(stop, "stop");
+    if (stops.given() && stops.span().size() != results.span().size()) {
+        throw ts::BadResults("stop has " + std::to_string(stops.span().size()) + " entries and tokens " +
+                             std::to_string(results.span().size()));
     }
-    const auto flags = py::cast<Input<std::uint8_t>>(py::array(stop).attr("astype")("uint8"));
-    const auto results = as_span(tokens, "tokens");
-    const auto stops = as_span(flags, "stop");
-    if (stops.size() != results.size()) {
-        throw ts::BadResults("stop has " + std::to_string(stops.size()) + " entries and tokens " +
-                             std::to_string(results.size()));
-    }
-    scheduler.land(step, results, stops);
+    scheduler.land(step, results.span(), stops.span());
 }
 
 void bind_errors(py::module_& m) {
     const auto base = py::register_exception<ts::SchedulerError>(m, "SchedulerError", PyExc_RuntimeError);
     py::register_exception<ts::UnknownRequest>(m, "UnknownRequest", base);
     py::register_exception<ts::DuplicateRequest>(m, "DuplicateRequest", base);
+    py::register_exception<ts::BadRequest>(m, "BadRequest", py::make_tuple(base, py::handle(PyExc_ValueError)));
     py::register_exception<ts::UnknownStep>(m, "UnknownStep", base);
     py::register_exception<ts::BadResults>(m, "BadResults", base);
     py::register_exception<ts::SpecMismatch>(m, "SpecMismatch", base);
@@ -256,7 +232,7 @@ void bind_plan(py::module_& m) {
         .def_property_readonly("samples",
                                [](const py::object& self) {
                                    const auto& samples = self.cast<const PlanView&>().plan->samples;
-                                   return view(samples, self, py::dtype("?"));
+                                   return ts::read_only_view(samples, self, py::dtype::of<bool>());
                                })
         .def_property_readonly("input_ids", column(&Plan::input_ids))
         .def_property_readonly("positions", column(&Plan::positions))
@@ -280,17 +256,17 @@ void bind_scheduler(py::module_& m) {
         .def_property_readonly("limits", [](const Scheduler& self) { return limits(self.machine()); })
         .def(
             "submit",
-            [](Scheduler& self, std::int64_t request_id, const Input<std::int32_t>& tokens,
-               std::int64_t max_new_tokens) {
-                return SubmitResult{self.submit(request_id, as_span(tokens, "tokens"), max_new_tokens)};
+            [](Scheduler& self, std::int64_t request_id, py::handle tokens, std::int64_t max_new_tokens) {
+                const ts::IntegerInput<std::int32_t, ts::BadRequest> input(tokens, "tokens");
+                return SubmitResult{self.submit(request_id, input.span(), max_new_tokens)};
             },
             py::arg("request_id"), py::arg("tokens"), py::arg("max_new_tokens"))
         .def(
             "submit_hashed",
-            [](Scheduler& self, std::int64_t request_id, std::int64_t prompt_tokens,
-               const Input<std::uint64_t>& page_hashes, std::int64_t max_new_tokens) {
-                return SubmitResult{
-                    self.submit_hashed(request_id, prompt_tokens, as_span(page_hashes, "page_hashes"), max_new_tokens)};
+            [](Scheduler& self, std::int64_t request_id, std::int64_t prompt_tokens, py::handle page_hashes,
+               std::int64_t max_new_tokens) {
+                const ts::IntegerInput<std::uint64_t, ts::BadRequest> input(page_hashes, "page_hashes");
+                return SubmitResult{self.submit_hashed(request_id, prompt_tokens, input.span(), max_new_tokens)};
             },
             py::arg("request_id"), py::arg("prompt_tokens"), py::arg("page_hashes"), py::arg("max_new_tokens"))
         .def("abort", &Scheduler::abort, py::arg("request_id"))
@@ -304,9 +280,10 @@ void bind_scheduler(py::module_& m) {
             "events",
             [](Scheduler& self) {
                 py::list result;
-                for (const ts::Event& event : self.take_events()) {
+                for (const ts::Event& event : self.events()) {
                     result.append(py::make_tuple(static_cast<std::int64_t>(event.kind), event.request_id, event.value));
                 }
+                self.clear_events();
                 return result;
             })
         .def("stats", &Scheduler::stats)

@@ -9,11 +9,11 @@ namespace tokenspeed {
 BlockPool::BlockPool(Machine& machine, std::int32_t num_blocks)
     : machine_(machine),
       links_(static_cast<std::size_t>(num_blocks) + 1),
+      by_prefix_(static_cast<std::size_t>(num_blocks)),
       prefix_of_(static_cast<std::size_t>(num_blocks)) {
     free_.reserve(static_cast<std::size_t>(num_blocks));
     for (BlockId block = num_blocks - 1; block >= 0; --block) free_.push_back(block);
     links_[num_blocks] = {num_blocks, num_blocks};
-    by_prefix_.reserve(static_cast<std::size_t>(num_blocks));
 }
 
 BlockId BlockPool::take() {
@@ -73,13 +73,8 @@ void BlockPool::reap() {
     }
 }
 
-BlockId BlockPool::find(const PageHash& prefix) const {
-    const auto at = by_prefix_.find(prefix);
-    return at == by_prefix_.end() ? kNoBlock : at->second;
-}
-
 void BlockPool::index(BlockId block, const PageHash& prefix) {
-    by_prefix_.emplace(prefix, block);
+    by_prefix_.insert(prefix, block);
     prefix_of_[block] = prefix;
     ++version_;
 }
@@ -110,13 +105,13 @@ void BlockPool::check() const {
         expect(machine_.block_state(block) == BlockState::Limbo,
                "block " + std::to_string(block) + " is listed in limbo but is not");
     }
-    for (const auto& [prefix, block] : by_prefix_) {
+    by_prefix_.for_each([&](const PageHash& prefix, BlockId block) {
         const BlockState state = machine_.block_state(block);
         expect(state == BlockState::Shared || state == BlockState::Cached,
                "block " + std::to_string(block) + " is indexed but not published");
         expect(machine_.key(block) == name_of(prefix), "block " + std::to_string(block) + " has another name");
         expect(prefix_of_[block] == prefix, "block " + std::to_string(block) + " is indexed under another prefix");
-    }
+    });
 }
 
 }  // namespace tokenspeed

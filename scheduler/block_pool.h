@@ -4,11 +4,11 @@
 
 #include <cstdint>
 #include <deque>
-#include <unordered_map>
 #include <vector>
 
 #include "generated/machine.h"
 #include "page_hash.h"
+#include "prefix_table.h"
 
 namespace tokenspeed {
 
@@ -28,7 +28,9 @@ class BlockPool {
     void reap();
 
     // The published block that ends this prefix, or kNoBlock.
-    BlockId find(const PageHash& prefix) const;
+    BlockId find(const PageHash& prefix) const { return by_prefix_.find(prefix); }
+    // Asks the cache for what `find` will read.
+    void prefetch(const PageHash& prefix) const { by_prefix_.prefetch(prefix); }
     // The machine has published the block under this prefix; false if another block already has it (nothing changes).
     void index(BlockId block, const PageHash& prefix);
 
@@ -56,7 +58,7 @@ class BlockPool {
         BlockId next;
     };
     std::vector<Link> links_;
-    std::unordered_map<PageHash, BlockId, PageHashHasher> by_prefix_;
+    PrefixTable by_prefix_;
     std::vector<PageHash> prefix_of_;
     std::uint64_t evictions_ = 0;
     std::uint64_t version_ = 0;

@@ -23,6 +23,11 @@ class DuplicateRequest : public SchedulerError {
     using SchedulerError::SchedulerError;
 };
 
+class BadRequest : public SchedulerError {
+  public:
+    using SchedulerError::SchedulerError;
+};
+
 class UnknownStep : public SchedulerError {
   public:
     using SchedulerError::SchedulerError;

@@ -4,7 +4,10 @@
 // prompts that come after it; prompts are cut into chunks. Under memory pressure the youngest running request makes
 // room.
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <memory>
+#include <numeric>
 #include <utility>
 
 #include "errors.h"
@@ -180,11 +183,15 @@ bool Scheduler::admit(RequestId request) {
     return true;
 }
 
+// Look-ups that are on their way to the cache at once.
+constexpr std::size_t kPrefetchDistance = 8;
+
 // Finds the published blocks of the request's prefix, from the start; the last known token is always computed anew.
 void Scheduler::match_prefix(const Record& record, std::int64_t known) {
     const auto most = std::min(record.pages.size(), static_cast<std::size_t>((known - 1) / config_.block_size));
     matched_.clear();
     while (matched_.size() < most) {
+        pool_.prefetch(record.pages[std::min(matched_.size() + kPrefetchDistance, most - 1)]);
         const BlockId block = pool_.find(record.pages[matched_.size()]);
         if (block == kNoBlock) return;
         // Hashes that a driver made (submit_hashed) may name a page without what is in front of it.
@@ -197,7 +204,7 @@ void Scheduler::match_prefix(const Record& record, std::int64_t known) {
 bool Scheduler::being_computed(const Record& record) const {
     const std::size_t next = matched_.size();
     const auto whole = static_cast<std::size_t>((machine_.known(waiting_.front()) - 1) / config_.block_size);
-    return next < std::min(record.pages.size(), whole) && computing_.contains(record.pages[next]);
+    return next < std::min(record.pages.size(), whole) && computing_.find(record.pages[next]) != kNone;
 }
 
 // The request will compute the pages of its known tokens that it did not find.
@@ -206,7 +213,7 @@ void Scheduler::announce(RequestId request) {
     const auto whole = machine_.known(request) / config_.block_size;
     const auto end = std::min(static_cast<std::int64_t>(record.pages.size()), whole);
     for (; record.pages_announced < end; ++record.pages_announced) {
-        computing_.try_emplace(record.pages[record.pages_announced], request);
+        computing_.insert(record.pages[record.pages_announced], request);
     }
 }
 
@@ -215,21 +222,47 @@ StepPlan& Scheduler::open_plan() {
     const StepId step = idle_steps_.back();
     idle_steps_.pop_back();
     require(machine_.apply_open_step(step));
-    // Buffers are reused unless the driver still holds the plan.
-    while (!spare_plans_.empty() && open_ == nullptr) {
-        if (spare_plans_.back().use_count() == 1) open_ = spare_plans_.back();
-        spare_plans_.pop_back();
-    }
-    if (open_ == nullptr) open_ = std::make_shared<StepPlan>();
+    open_ = unused_plan();
     open_->clear();
     open_->record = step;
     open_->step = machine_.number(step);
     return *open_;
 }
 
+// Buffers are reused unless the driver still holds the plan.
+std::shared_ptr<StepPlan> Scheduler::unused_plan() {
+    const auto unused = std::find_if(spare_plans_.rbegin(), spare_plans_.rend(),
+                                     [](const std::shared_ptr<StepPlan>& plan) { return plan.use_count() == 1; });
+    if (unused != spare_plans_.rend()) {
+        std::shared_ptr<StepPlan> plan = std::move(*unused);
+        spare_plans_.erase(std::next(unused).base());
+        return plan;
+    }
+    auto plan = std::make_shared<StepPlan>();
+    plan->reserve(static_cast<std::size_t>(config_.max_running), static_cast<std::size_t>(config_.max_step_tokens));
+    return plan;
+}
+
 void Scheduler::open_row(RequestId request) {
     StepPlan& plan = open_plan();
     require(machine_.apply_add_row(plan.record, request));
+}
+
+void Scheduler::append_tokens(StepPlan& plan, const Record& record, std::int64_t start, std::int64_t tokens) {
+    const auto known = static_cast<std::int64_t>(record.tokens.size());
+    if (tokens == 1) {  // the last token lies in the record, which is at hand
+        plan.input_ids.push_back(start >= known ? -1 : start == known - 1 ? record.last_token : record.tokens[start]);
+        plan.positions.push_back(static_cast<std::int32_t>(start));
+        return;
+    }
+    const auto from = record.tokens.begin() + std::min(start, known);
+    const auto to = record.tokens.begin() + std::min(start + tokens, known);
+    plan.input_ids.insert(plan.input_ids.end(), from, to);
+    plan.input_ids.insert(plan.input_ids.end(), static_cast<std::size_t>(tokens - (to - from)), -1);
+    const std::size_t before = plan.positions.size();
+    plan.positions.resize(before + static_cast<std::size_t>(tokens));
+    std::iota(plan.positions.begin() + static_cast<std::ptrdiff_t>(before), plan.positions.end(),
+              static_cast<std::int32_t>(start));
 }
 
 // The row is complete: describe it to the runner.
@@ -253,11 +286,7 @@ void Scheduler::close_row(RequestId request) {
     if (record.hashed) {
         plan.has_token_ids = false;
     } else {
-        const auto known = static_cast<std::int64_t>(record.tokens.size());
-        for (std::int64_t at = start; at < start + tokens; ++at) {
-            plan.input_ids.push_back(at < known ? record.tokens[at] : -1);
-            plan.positions.push_back(static_cast<std::int32_t>(at));
-        }
+        append_tokens(plan, record, start, tokens);
     }
     const auto& table = machine_.tables().of(request);
     for (; record.entries_sent < static_cast<std::int64_t>(table.size()); ++record.entries_sent) {

@@ -26,7 +26,10 @@ Limits limits_of(const SchedulerConfig& config) {
 }  // namespace
 
 Scheduler::Scheduler(const SchedulerConfig& config)
-    : config_((config.validate(), config)), machine_(limits_of(config)), pool_(machine_, config.num_blocks) {
+    : config_((config.validate(), config)),
+      machine_(limits_of(config)),
+      pool_(machine_, config.num_blocks),
+      hasher_(config.block_size) {
     for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
     for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
     static_assert(kTransitions <= TraceRecord::kFirstKind);
@@ -38,15 +41,24 @@ Scheduler::Scheduler(const SchedulerConfig& config)
 
 namespace {
 
-// Throws std::invalid_argument that names the field.
+// Where the first negative token is, or their number.
+std::size_t first_negative(std::span<const std::int32_t> tokens) {
+    std::int32_t sign = 0;
+    for (const std::int32_t token : tokens) sign |= token;
+    if (sign >= 0) [[likely]]
+        return tokens.size();
+    return static_cast<std::size_t>(std::find_if(tokens.begin(), tokens.end(), [](auto t) { return t < 0; }) -
+                                    tokens.begin());
+}
+
+// Throws BadRequest that names the field.
 void check_lengths(std::int64_t prompt_tokens, std::int64_t max_new_tokens) {
     constexpr std::int64_t kMaxTokens = std::int64_t{1} << 30;
     if (prompt_tokens < 1 || prompt_tokens > kMaxTokens) {
-        throw std::invalid_argument("the prompt has " + std::to_string(prompt_tokens) +
-                                    " tokens; it must have 1 to 2^30");
+        throw BadRequest("the prompt has " + std::to_string(prompt_tokens) + " tokens; it must have 1 to 2^30");
     }
     if (max_new_tokens < 1 || max_new_tokens > kMaxTokens) {
-        throw std::invalid_argument("max_new_tokens is " + std::to_string(max_new_tokens) + "; it must be 1 to 2^30");
+        throw BadRequest("max_new_tokens is " + std::to_string(max_new_tokens) + "; it must be 1 to 2^30");
     }
 }
 
@@ -54,38 +66,48 @@ void check_lengths(std::int64_t prompt_tokens, std::int64_t max_new_tokens) {
 
 std::string Scheduler::submit(std::int64_t request_id, std::span<const std::int32_t> tokens,
                               std::int64_t max_new_tokens) {
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-        if (tokens[i] < 0) {
-            throw std::invalid_argument("tokens[" + std::to_string(i) + "] is " + std::to_string(tokens[i]) +
-                                        "; token ids must not be negative");
-        }
+    if (const auto bad = first_negative(tokens); bad < tokens.size()) {
+        throw BadRequest("tokens[" + std::to_string(bad) + "] is " + std::to_string(tokens[bad]) +
+                         "; token ids must not be negative");
     }
+    const auto prompt_tokens = static_cast<std::int64_t>(tokens.size());
+    if (std::string reason = why_never(request_id, prompt_tokens, max_new_tokens); !reason.empty()) return reason;
     Record record;
+    // Room for the output too: decoding must not move the prompt.
+    const auto all = static_cast<std::size_t>(prompt_tokens + max_new_tokens);
+    record.tokens.reserve(all);
     record.tokens.assign(tokens.begin(), tokens.end());
-    if (config_.prefix_cache) extend_hashes(record);
-    return enqueue(request_id, static_cast<std::int64_t>(tokens.size()), max_new_tokens, std::move(record));
+    record.last_token = tokens.back();
+    if (config_.prefix_cache) {
+        record.pages.reserve(all / static_cast<std::size_t>(config_.block_size));
+        extend_hashes(record);
+    }
+    enqueue(request_id, prompt_tokens, max_new_tokens, std::move(record));
+    return {};
 }
 
 std::string Scheduler::submit_hashed(std::int64_t request_id, std::int64_t prompt_tokens,
                                      std::span<const std::uint64_t> page_hashes, std::int64_t max_new_tokens) {
-    check_lengths(prompt_tokens, max_new_tokens);
+    std::string reason = why_never(request_id, prompt_tokens, max_new_tokens);
     const std::int64_t pages = (prompt_tokens + max_new_tokens) / config_.block_size;
-    if (static_cast<std::int64_t>(page_hashes.size()) > std::max<std::int64_t>(pages, 0)) {
-        throw std::invalid_argument("page_hashes has " + std::to_string(page_hashes.size()) +
-                                    " entries, but prompt_tokens + max_new_tokens fill only " + std::to_string(pages) +
-                                    " blocks");
+    if (static_cast<std::int64_t>(page_hashes.size()) > pages) {
+        throw BadRequest("page_hashes has " + std::to_string(page_hashes.size()) +
+                         " entries, but prompt_tokens + max_new_tokens fill only " + std::to_string(pages) + " blocks");
     }
+    if (!reason.empty()) return reason;
     Record record;
     record.hashed = true;
     if (config_.prefix_cache) {
         record.pages.reserve(page_hashes.size());
         for (const std::uint64_t hash : page_hashes) record.pages.push_back({0, hash});
     }
-    return enqueue(request_id, prompt_tokens, max_new_tokens, std::move(record));
+    enqueue(request_id, prompt_tokens, max_new_tokens, std::move(record));
+    return {};
 }
 
-std::string Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens,
-                               Record record) {
+// Why the request can never run, or an empty string. Throws if it is malformed or its id is live.
+std::string Scheduler::why_never(std::int64_t request_id, std::int64_t prompt_tokens,
+                                 std::int64_t max_new_tokens) const {
     check_lengths(prompt_tokens, max_new_tokens);
     if (by_id_.contains(request_id)) {
         throw DuplicateRequest("request " + std::to_string(request_id) +
@@ -93,11 +115,14 @@ std::string Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_toke
     }
     const std::int64_t stored = prompt_tokens + max_new_tokens - 1;  // the last output token needs no KV
     const std::int64_t blocks = (stored + config_.block_size - 1) / config_.block_size;
-    if (blocks > config_.num_blocks) {
-        return "prompt of " + std::to_string(prompt_tokens) + " tokens with max_new_tokens " +
-               std::to_string(max_new_tokens) + " needs " + std::to_string(blocks) + " KV blocks of " +
-               std::to_string(config_.block_size) + " tokens; the pool has " + std::to_string(config_.num_blocks);
-    }
+    if (blocks <= config_.num_blocks) return {};
+    return "prompt of " + std::to_string(prompt_tokens) + " tokens with max_new_tokens " +
+           std::to_string(max_new_tokens) + " needs " + std::to_string(blocks) + " KV blocks of " +
+           std::to_string(config_.block_size) + " tokens; the pool has " + std::to_string(config_.num_blocks);
+}
+
+void Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens,
+                        Record record) {
     RequestId request;
     if (unused_.empty()) {
         request = machine_.add_request();
@@ -112,7 +137,6 @@ std::string Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_toke
     by_id_.emplace(request_id, request);
     waiting_.push_back(request);
     ++totals_.submitted;
-    return {};
 }
 
 RequestId Scheduler::find(std::int64_t request_id) const {
@@ -142,20 +166,22 @@ void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, st
                                ? "no step is in flight"
                                : "the oldest step in flight is " + std::to_string(in_flight_.front()->step)));
     }
-    const std::shared_ptr<StepPlan> plan = in_flight_.front();
+    StepPlan* const plan = in_flight_.front().get();
     const auto expected = static_cast<std::size_t>(plan->sampling_rows);
     if (tokens.size() != expected || (!stop.empty() && stop.size() != expected)) {
         throw BadResults("step " + std::to_string(step) + " has " + std::to_string(expected) +
                          " sampling rows, but tokens has " + std::to_string(tokens.size()) + " entries and stop has " +
                          std::to_string(stop.size()));
     }
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-        if (tokens[i] < 0) {
-            throw BadResults("tokens[" + std::to_string(i) + "] is " + std::to_string(tokens[i]) +
-                             "; token ids must not be negative");
-        }
+    if (const auto bad = first_negative(tokens); bad < tokens.size()) {
+        throw BadResults("tokens[" + std::to_string(bad) + "] is " + std::to_string(tokens[bad]) +
+                         "; token ids must not be negative");
     }
-    in_flight_.pop_front();
+    // At most as many as can be planned at once: what the driver holds beyond that is its own.
+    if (spare_plans_.size() > static_cast<std::size_t>(config_.overlap_depth) + 1)
+        spare_plans_.erase(spare_plans_.begin());
+    spare_plans_.push_back(std::move(in_flight_.front()));
+    in_flight_.erase(in_flight_.begin());
     require(machine_.apply_device_done(plan->record));
     require(machine_.apply_observe(plan->record));
     finished_.clear();
@@ -175,7 +201,6 @@ void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, st
         ++totals_.finished;
         leave(request);
     }
-    spare_plans_.push_back(plan);
 }
 
 void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens,
@@ -196,7 +221,7 @@ void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> to
         require(machine_.apply_land_row(plan.record, request, samples ? 1 : 0));
         if (!samples) continue;
         Record& record = records_[request];
-        if (!record.hashed) record.tokens.push_back(tokens[at]);
+        if (!record.hashed) record.tokens.push_back(record.last_token = tokens[at]);
         ++totals_.output_tokens;
         if (machine_.known(request) == machine_.prompt(request) + 1) emit(EventKind::FirstToken, request, 1);
         const bool stopped = !stop.empty() && stop[at] != 0;
@@ -206,17 +231,17 @@ void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> to
 
 void Scheduler::extend_hashes(Record& record) {
     const auto page = static_cast<std::size_t>(config_.block_size);
-    while ((record.pages.size() + 1) * page <= record.tokens.size()) {
-        const PageHash prefix = record.pages.empty() ? PageHash{} : record.pages.back();
-        record.pages.push_back(
-            hash_page(prefix, record.tokens.data() + record.pages.size() * page, config_.block_size));
+    PageHash hash = record.pages.empty() ? PageHasher::kEmpty : record.pages.back();
+    for (std::size_t end = (record.pages.size() + 1) * page; end <= record.tokens.size(); end += page) {
+        hash = hasher_.extend(hash, record.tokens.data() + (end - page));
+        record.pages.push_back(hash);
     }
 }
 
 void Scheduler::publish(RequestId request) {
     Record& record = records_[request];
+    if (machine_.computed(request) < (record.pages_offered + 1) * config_.block_size) return;
     const std::int64_t complete = machine_.computed(request) / config_.block_size;
-    if (record.pages_offered >= complete) return;
     if (!record.hashed) extend_hashes(record);
     const std::int64_t end = std::min(complete, static_cast<std::int64_t>(record.pages.size()));
     const auto& table = machine_.tables().of(request);
@@ -238,8 +263,7 @@ void Scheduler::publish(RequestId request) {
 void Scheduler::withdraw(Record& record, std::int64_t end) {
     const RequestId self = static_cast<RequestId>(&record - records_.data());
     for (std::int64_t page = record.pages_offered; page < std::min(end, record.pages_announced); ++page) {
-        const auto at = computing_.find(record.pages[page]);
-        if (at != computing_.end() && at->second == self) computing_.erase(at);
+        if (computing_.find(record.pages[page]) == self) computing_.erase(record.pages[page]);
     }
 }
 
@@ -285,10 +309,6 @@ void Scheduler::recycle(RequestId request) {
 
 void Scheduler::emit(EventKind kind, RequestId request, std::int64_t value) {
     events_.push_back({kind, records_[request].request_id, value});
-}
-
-std::vector<Event> Scheduler::take_events() {
-    return std::exchange(events_, {});
 }
 
 std::vector<TraceRecord> Scheduler::take_trace() {

@@ -16,6 +16,8 @@
 #include "block_pool.h"
 #include "config.h"
 #include "generated/machine.h"
+#include "page_hash.h"
+#include "prefix_table.h"
 #include "step_plan.h"
 
 namespace tokenspeed {
@@ -56,7 +58,9 @@ class Scheduler {
     // Results of the oldest step in flight; `stop` may be empty.
     void land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop);
 
-    std::vector<Event> take_events();
+    // What happened since the last `clear_events`, oldest first.
+    std::span<const Event> events() const { return events_; }
+    void clear_events() { events_.clear(); }
     Stats stats() const;
     const Machine& machine() const { return machine_; }
     // What was recorded since the last call; empty unless the configuration says record_trace.
@@ -71,6 +75,7 @@ class Scheduler {
     struct Record {
         std::int64_t request_id = 0;
         std::int32_t slot = -1;
+        std::int32_t last_token = 0;  // the last of `tokens`: decoding needs no other
         bool hashed = false;
         std::vector<std::int32_t> tokens;
         std::vector<PageHash> pages;
@@ -80,8 +85,8 @@ class Scheduler {
     };
 
     // Driver events (scheduler.cpp).
-    std::string enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens,
-                        Record record);
+    std::string why_never(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens) const;
+    void enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens, Record record);
     RequestId find(std::int64_t request_id) const;
     void land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop);
     void extend_hashes(Record& record);
@@ -106,22 +111,25 @@ class Scheduler {
     void retract(RequestId victim, RequestId beneficiary);
     void open_row(RequestId request);
     void close_row(RequestId request);
+    static void append_tokens(StepPlan& plan, const Record& record, std::int64_t start, std::int64_t tokens);
     StepPlan& open_plan();
+    std::shared_ptr<StepPlan> unused_plan();
 
     SchedulerConfig config_;
     Machine machine_;
     BlockPool pool_;
+    PageHasher hasher_;
     std::vector<Record> records_;
     std::vector<RequestId> unused_;
-    std::unordered_map<PageHash, RequestId, PageHashHasher> computing_;  // prefixes that running requests will publish
+    PrefixTable computing_;  // prefixes that running requests will publish
     std::vector<std::int32_t> free_slots_;
     std::unordered_map<std::int64_t, RequestId> by_id_;
     std::deque<RequestId> waiting_;    // by arrival
     std::vector<RequestId> running_;   // by arrival
     std::vector<RequestId> finished_;  // scratch of land
     std::vector<StepId> idle_steps_;
-    std::deque<std::shared_ptr<StepPlan>> in_flight_;
-    std::vector<std::shared_ptr<StepPlan>> spare_plans_;
+    std::vector<std::shared_ptr<StepPlan>> in_flight_;    // oldest first
+    std::vector<std::shared_ptr<StepPlan>> spare_plans_;  // landed; the driver may still hold some
     std::vector<Event> events_;
     std::unique_ptr<TraceBuffer> trace_;
     Stats totals_;
