@@ -90,7 +90,7 @@ GUARDS_OF_DIFFERENT_KINDS = [
     "retract:drained",
     "observe:device idle",
     "observe:oldest in flight",
-    "match_cached:next in sequence",
+    "match_cached:own prefix",
     "decode:once a step",
     "decode:room",
     "release_to_cache:held",
