@@ -135,8 +135,8 @@ class PageHasher {
     Wide square_;
 };
 
-// The number by which the machine knows a prefix: the low bits of its hash, above 0. The index compares whole hashes; the
-// machine compares these again, so a block that the index names wrongly is refused.
+// The number by which the machine knows a prefix: the low bits of its hash, above 0. The index compares whole hashes;
+// the machine compares these again, so a block that the index names wrongly is refused.
 inline std::int64_t name_of(const PageHash& prefix) {
     constexpr std::uint64_t kNames = std::uint64_t{1} << 46;
     return static_cast<std::int64_t>(prefix.low & (kNames - 1)) + 1;
