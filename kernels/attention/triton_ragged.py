@@ -47,6 +47,8 @@ def choose_tile(tokens: int, rows: int, group: int, head_dim: int, itemsize: int
     queries = group * -(-tokens // max(rows, 1))
     if queries <= 16 and group <= 16:
         return Tile(16, keys, warps=4, stages=2)
+    if itemsize == 4:  # three products in TF32 for one in float32: a higher tile would spill registers
+        return Tile(max(32, next_power_of_two(group)), keys, warps=8, stages=2)
     if queries <= 64 or row_bytes > 256:
         return Tile(max(64, next_power_of_two(group)), keys, warps=4 if row_bytes <= 256 else 8, stages=2)
     return Tile(max(128, next_power_of_two(group)), keys, warps=8, stages=2)

@@ -31,23 +31,21 @@ def _weights(row_ptr, begin, vocab, largest, inverse_temperature, BLOCK: tl.cons
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _reaching(row_ptr, vocab, largest, inverse_temperature, threshold, BY_MASS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """How many weights are at least `threshold` (bits of a float), or their sum, as float64."""
-    total = tl.sum(tl.zeros([BLOCK], tl.float64), 0)
+def _reaching(row_ptr, vocab, largest, inverse_temperature, threshold, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The sum of the weights whose bits are at least `threshold`, and their number, both float64."""
+    mass = tl.sum(tl.zeros([BLOCK], tl.float64), 0)
+    number = mass
     for begin in range(0, vocab, BLOCK):
         weights = _weights(row_ptr, begin, vocab, largest, inverse_temperature, BLOCK)
-        token = begin + tl.arange(0, BLOCK)
-        reaches = (weights.to(tl.int32, bitcast=True) >= threshold) & (token < vocab)
-        if BY_MASS:
-            total += tl.sum(tl.where(reaches, weights, 0.0).to(tl.float64), 0)
-        else:
-            total += tl.sum(reaches.to(tl.int32), 0).to(tl.float64)
-    return total
+        reaches = weights.to(tl.int32, bitcast=True) >= threshold
+        mass += tl.sum(tl.where(reaches, weights, 0.0).to(tl.float64), 0)
+        number += tl.sum(reaches.to(tl.int32), 0).to(tl.float64)
+    return mass, number
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _search(row_ptr, vocab, largest, inverse_temperature, goal, BY_MASS: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Bits of the largest threshold which weights of a count, or of a sum, of at least `goal` reach."""
+def _search(row_ptr, vocab, largest, inverse_temperature, goal, by_mass, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Bits of the largest threshold which weights reach whose number, or sum if `by_mass`, is at least `goal`."""
     threshold = 0
     for digit in range(0, 15):
         unit = 1 << (28 - 2 * digit)
@@ -57,9 +55,7 @@ def _search(row_ptr, vocab, largest, inverse_temperature, goal, BY_MASS: tl.cons
         for begin in range(0, vocab, BLOCK):
             weights = _weights(row_ptr, begin, vocab, largest, inverse_temperature, BLOCK)
             bits = weights.to(tl.int32, bitcast=True)
-            amount = weights.to(tl.float64)
-            if not BY_MASS:
-                amount = tl.full([BLOCK], 1.0, tl.float64)
+            amount = tl.where(by_mass, weights, 1.0).to(tl.float64)
             first += tl.sum(tl.where(bits >= threshold + unit, amount, 0.0), 0)
             second += tl.sum(tl.where(bits >= threshold + 2 * unit, amount, 0.0), 0)
             third += tl.sum(tl.where(bits >= threshold + 3 * unit, amount, 0.0), 0)
@@ -95,46 +91,46 @@ def sample_row(
         largest = tl.maximum(largest, block_largest)
 
     temperature = tl.load(temperature_ptr + row)
-    if temperature > 0:
-        inverse = 1.0 / tl.maximum(temperature, 1e-30)  # below, the division would overflow; the result is the same
-        top_k = tl.load(top_k_ptr + row)
-        top_p = tl.load(top_p_ptr + row)
-        is_limited = (top_k > 0) & (top_k < vocab)
-        threshold = 0
-        if is_limited:
-            threshold = _search(row_ptr, vocab, largest, inverse, top_k.to(tl.float64), False, BLOCK)
-        if top_p < 1:
-            if is_limited:  # equals of the k-th that top_k keeps beyond k count for nothing here
-                above = _reaching(row_ptr, vocab, largest, inverse, threshold + 1, True, BLOCK)
-                number = _reaching(row_ptr, vocab, largest, inverse, threshold + 1, False, BLOCK)
-                last = tl.cast(threshold, tl.float32, bitcast=True).to(tl.float64)
-                mass = above + (top_k.to(tl.float64) - number) * last
-            else:
-                mass = _reaching(row_ptr, vocab, largest, inverse, 0, True, BLOCK)
-            nucleus = _search(row_ptr, vocab, largest, inverse, top_p.to(tl.float64) * mass, True, BLOCK)
-            threshold = tl.maximum(threshold, nucleus)
-        least = tl.load(min_p_ptr + row).to(tl.int32, bitcast=True)
-        threshold = tl.maximum(threshold, least)
+    if temperature <= 0:
+        tl.store(token_ptr + row, tl.cast(chosen, tl.int64))
+        return
 
-        mass = _reaching(row_ptr, vocab, largest, inverse, threshold, True, BLOCK)
-        # The next float below the mass keeps rounding from reaching past the last token that has any weight.
-        below = (mass.to(tl.int64, bitcast=True) - 1).to(tl.float64, bitcast=True)
-        goal = tl.minimum(tl.load(uniform_ptr + row) * mass, below)
-        before = tl.sum(tl.zeros([BLOCK], tl.float64), 0)
-        is_found = mass <= 0  # nothing has a weight: every logit is NaN or infinite
-        for begin in range(0, vocab, BLOCK):
-            weights = _weights(row_ptr, begin, vocab, largest, inverse, BLOCK)
-            token = begin + tl.arange(0, BLOCK)
-            weights = tl.where(weights.to(tl.int32, bitcast=True) >= threshold, weights, 0.0)
-            amount = weights.to(tl.float64)
-            after = before + tl.sum(amount, 0)
-            if (after > goal) & (is_found == 0):
-                passed = tl.sum((before + tl.cumsum(amount, 0) <= goal).to(tl.int32), 0)
-                # Sums in another order may differ in the last bit: stay within what has a weight.
-                last_token = tl.max(tl.where(weights > 0, token, 0), 0)
-                chosen = tl.minimum(begin + passed, last_token)
-                is_found = after > goal
-            before = after
+    inverse = 1.0 / tl.maximum(temperature, 1e-30)  # below, the division would overflow; the result is the same
+    top_k = tl.load(top_k_ptr + row)
+    top_p = tl.load(top_p_ptr + row).to(tl.float64)
+    is_limited = (top_k > 0) & (top_k < vocab)
+    threshold = 0
+    for by_mass in range(0, 2):
+        if (is_limited & (by_mass == 0)) | ((top_p < 1) & (by_mass == 1)):
+            goal = top_k.to(tl.float64)
+            if by_mass == 1:
+                # Equals of the k-th that were kept beyond k count for nothing here.
+                above, number = _reaching(row_ptr, vocab, largest, inverse, threshold + is_limited.to(tl.int32), BLOCK)
+                last = tl.cast(threshold, tl.float32, bitcast=True).to(tl.float64)
+                goal = top_p * tl.where(is_limited, above + (goal - number) * last, above)
+            found = _search(row_ptr, vocab, largest, inverse, goal, by_mass == 1, BLOCK)
+            threshold = tl.maximum(threshold, found)
+    least = tl.load(min_p_ptr + row).to(tl.int32, bitcast=True)
+    threshold = tl.maximum(threshold, least)
+
+    mass, _ = _reaching(row_ptr, vocab, largest, inverse, threshold, BLOCK)
+    # The next float below the mass keeps rounding from reaching past the last token that has any weight.
+    below = (mass.to(tl.int64, bitcast=True) - 1).to(tl.float64, bitcast=True)
+    goal = tl.minimum(tl.load(uniform_ptr + row) * mass, below)
+    before = tl.sum(tl.zeros([BLOCK], tl.float64), 0)
+    for begin in range(0, vocab, BLOCK):
+        weights = _weights(row_ptr, begin, vocab, largest, inverse, BLOCK)
+        token = begin + tl.arange(0, BLOCK)
+        weights = tl.where(weights.to(tl.int32, bitcast=True) >= threshold, weights, 0.0)
+        amount = weights.to(tl.float64)
+        after = before + tl.sum(amount, 0)
+        # Nothing has a weight if every logit is NaN or infinite: the first choice stays.
+        if (before <= goal) & (after > goal) & (mass > 0):
+            passed = tl.sum((before + tl.cumsum(amount, 0) <= goal).to(tl.int32), 0)
+            # Sums in another order may differ in the last bit: stay within what has a weight.
+            last_token = tl.max(tl.where(weights > 0, token, 0), 0)
+            chosen = tl.minimum(begin + passed, last_token)
+        before = after
     tl.store(token_ptr + row, tl.cast(chosen, tl.int64))
 
 
