@@ -56,8 +56,8 @@ ENTRY_REGISTERS = 168
 FOLLOWER_REGISTERS = 240
 PRODUCER_REGISTERS = 24
 
-# Of the four half tiles: the even tile's left and right half, the odd tile's left and right half.
-_LEFT, _RIGHT, _ODD = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2)
+# The buffers of half tiles.
+_EVEN_LEFT, _EVEN_RIGHT, _ODD_LEFT, _ODD_RIGHT = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2), gl.constexpr(3)
 # What the warpgroups tell each other, once for each tile: a maximum or weights are in shared memory.
 _EVEN_MAX, _ODD_MAX, _EVEN_WEIGHTS, _ODD_WEIGHTS = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2), gl.constexpr(3)
 # Once for each row: the sums of weights are there.
@@ -72,58 +72,44 @@ _ROPE_QUERIES = gl.constexpr(gl.DotOperandLayout(0, _SCORES.value, 2))
 
 
 @gluon.jit
-def _produce(  # type: ignore[no-untyped-def]
-    latent_desc, rope_desc, q_desc, table_ptr, table_stride, context_ptr, queries, row, tile, count,
-    q_latent, latents, ropes, q_full, q_empty, full, empty,
-):  # fmt: skip
-    """Copy each row's queries and the part's key tiles into the buffers."""
-    first_query = gl.program_id(0) * 64
+def _produce(args, HALF: gl.constexpr):  # type: ignore[no-untyped-def]
+    """Refill the buffer of half tile HALF whenever it is empty, with all even or all odd tiles of the part.
+
+    Each of the four has a warp of its own, so that none waits for another's buffer. The rotary keys come with the half
+    that their warpgroup multiplies first, each row's queries with the first half of all.
+    """
+    (
+        latent_desc, rope_desc, q_desc, table_ptr, table_stride, context_ptr, queries, row, tile, count, q_latent,
+        latents, ropes, q_full, q_empty, full, empty,
+    ) = args  # fmt: skip
+    TILE: gl.constexpr = HALF // 2
+    WITH_ROPE: gl.constexpr = HALF % 2 == TILE
+    nbytes: gl.constexpr = latent_desc.block_type.nbytes + (rope_desc.block_type.nbytes if WITH_ROPE else 0)
+    buffer = latents.index(HALF)
     segment = 0
-    even = 0
-    odd = 0
+    turn = 0
     done = 0
     while done < count:
         tiles = (gl.load(context_ptr + row) + 63) // 64
         last = gl.minimum(tiles, tile + count - done)
         if tile < last:
             table_row = table_ptr + row.to(gl.int64) * table_stride
-            block = gl.load(table_row + tile)
-            mbarrier.wait(q_empty, (segment & 1) ^ 1)
-            mbarrier.expect(q_full, 2 * q_desc.block_type.nbytes)
-            query = row * queries + first_query
-            tma.async_copy_global_to_shared(q_desc, [query, 0], q_full, q_latent.index(0))
-            tma.async_copy_global_to_shared(q_desc, [query, 256], q_full, q_latent.index(1))
-            for index in range(tile, last):
+            block = gl.load(table_row + gl.minimum(tile + TILE, last - 1))
+            if HALF == 0:
+                mbarrier.wait(q_empty, (segment & 1) ^ 1)
+                mbarrier.expect(q_full, 2 * q_desc.block_type.nbytes)
+                query = row * queries + gl.program_id(0) * 64
+                tma.async_copy_global_to_shared(q_desc, [query, 0], q_full, q_latent.index(0))
+                tma.async_copy_global_to_shared(q_desc, [query, 256], q_full, q_latent.index(1))
+            for index in range(tile + TILE, last, 2):
                 token = block * 64
-                block = gl.load(table_row + gl.minimum(index + 1, last - 1))
-                if (index - tile) % 2 == 0:
-                    phase = (even & 1) ^ 1
-                    mbarrier.wait(empty.index(_LEFT), phase)
-                    mbarrier.expect(full.index(_LEFT), latent_desc.block_type.nbytes + rope_desc.block_type.nbytes)
-                    tma.async_copy_global_to_shared(rope_desc, [token, 512], full.index(_LEFT), ropes.index(0))
-                    tma.async_copy_global_to_shared(latent_desc, [token, 0], full.index(_LEFT), latents.index(_LEFT))
-                    mbarrier.wait(empty.index(_RIGHT), phase)
-                    mbarrier.expect(full.index(_RIGHT), latent_desc.block_type.nbytes)
-                    tma.async_copy_global_to_shared(
-                        latent_desc, [token, 256], full.index(_RIGHT), latents.index(_RIGHT)
-                    )
-                    even += 1
-                else:
-                    phase = (odd & 1) ^ 1
-                    mbarrier.wait(empty.index(_ODD + _RIGHT), phase)
-                    mbarrier.expect(
-                        full.index(_ODD + _RIGHT), latent_desc.block_type.nbytes + rope_desc.block_type.nbytes
-                    )
-                    tma.async_copy_global_to_shared(rope_desc, [token, 512], full.index(_ODD + _RIGHT), ropes.index(1))
-                    tma.async_copy_global_to_shared(
-                        latent_desc, [token, 256], full.index(_ODD + _RIGHT), latents.index(_ODD + _RIGHT)
-                    )
-                    mbarrier.wait(empty.index(_ODD + _LEFT), phase)
-                    mbarrier.expect(full.index(_ODD + _LEFT), latent_desc.block_type.nbytes)
-                    tma.async_copy_global_to_shared(
-                        latent_desc, [token, 0], full.index(_ODD + _LEFT), latents.index(_ODD + _LEFT)
-                    )
-                    odd += 1
+                block = gl.load(table_row + gl.minimum(index + 2, last - 1))
+                mbarrier.wait(empty.index(HALF), (turn & 1) ^ 1)
+                mbarrier.expect(full.index(HALF), nbytes)
+                if WITH_ROPE:
+                    tma.async_copy_global_to_shared(rope_desc, [token, 512], full.index(HALF), ropes.index(TILE))
+                tma.async_copy_global_to_shared(latent_desc, [token, HALF % 2 * 256], full.index(HALF), buffer)
+                turn += 1
             done += last - tile
             segment += 1
         row += 1
@@ -162,12 +148,14 @@ def _opaque_zero(turn):  # type: ignore[no-untyped-def]
 
 @gluon.jit
 def _scores(  # type: ignore[no-untyped-def]
-    q_rope, q_latent, ropes, latents, full, context, visible, always_visible, index, turn, TILE: gl.constexpr
-):
+    q_rope, q_latent, ropes, latents, full, q_empty, context, visible, always_visible, index, turn, is_last,
+    TILE: gl.constexpr,
+):  # fmt: skip
     """Scores of the warpgroup's own tile, unscaled, -inf where a query must not see a key.
 
-    The leader's left half and the follower's right half come first.
+    is_last: whether the warpgroup needs the row's queries no more
     """
+    # The half that this warpgroup releases first is refilled first.
     FIRST: gl.constexpr = TILE
     zero = _opaque_zero(turn)
     phase = turn & 1
@@ -180,6 +168,8 @@ def _scores(  # type: ignore[no-untyped-def]
     mbarrier.wait(full.index(2 * TILE + 1 - FIRST), phase)
     scores = warpgroup_mma(q_latent.index(1 - FIRST + zero), second_half.permute((1, 0)), scores, is_async=True)
     scores, q_rope = warpgroup_mma_wait(0, deps=(scores, q_rope))
+    if is_last:
+        _tell(q_empty)
     if index * 64 + 64 > always_visible:
         key = index * 64 + gl.arange(0, 64, layout=gl.SliceLayout(0, _SCORES))
         scores = gl.where(key[None, :] < visible[:, None], scores, float("-inf"))
@@ -265,8 +255,9 @@ def _lead(  # type: ignore[no-untyped-def]
                 phase = even & 1
                 zero = _opaque_zero(even)
                 scores = _scores(
-                    q_rope, q_latent, ropes, latents, full, context, visible, always_visible, index, even, 0
-                )
+                    q_rope, q_latent, ropes, latents, full, q_empty, context, visible, always_visible, index, even,
+                    index + 2 >= last, 0,
+                )  # fmt: skip
                 even_largest = gl.maximum(largest, gl.max(scores, 1) * scale_log2)
                 maxima.index(0).store(even_largest)
                 _tell(told.index(_EVEN_MAX))
@@ -275,7 +266,7 @@ def _lead(  # type: ignore[no-untyped-def]
                 total = total * decay + gl.sum(even_weights, 1)
                 operand = gl.convert_layout(even_weights.to(weights.dtype), _WEIGHTS)
                 weighted = weighted * gl.convert_layout(decay, _OUT_ROWS)[:, None]
-                pending = warpgroup_mma(operand, latents.index(_LEFT + zero), weighted, is_async=True)
+                pending = warpgroup_mma(operand, latents.index(_EVEN_LEFT + zero), weighted, is_async=True)
                 if index + 1 < last:
                     other = odd & 1
                     mbarrier.wait(told.index(_ODD_MAX), other)
@@ -284,26 +275,25 @@ def _lead(  # type: ignore[no-untyped-def]
                     _tell_weights(weights.index(0), even_weights * decay[:, None], told.index(_EVEN_WEIGHTS))
                     total = total * decay
                     weighted, operand = warpgroup_mma_wait(0, deps=(pending, operand))
-                    _tell(empty.index(_LEFT))
+                    _tell(empty.index(_EVEN_LEFT))
                     weighted = weighted * gl.convert_layout(decay, _OUT_ROWS)[:, None]
                     mbarrier.wait(told.index(_ODD_WEIGHTS), other)
-                    mbarrier.wait(full.index(_ODD + _LEFT), other)
-                    odd_left = latents.index(_ODD + _LEFT + zero)
+                    mbarrier.wait(full.index(_ODD_LEFT), other)
+                    odd_left = latents.index(_ODD_LEFT + zero)
                     weighted = warpgroup_mma(weights.index(1 + zero), odd_left, weighted, is_async=True)
                     weighted = warpgroup_mma_wait(0, deps=(weighted,))
-                    _tell(empty.index(_ODD + _LEFT))
+                    _tell(empty.index(_ODD_LEFT))
                     odd += 1
                 else:
                     largest = even_largest
                     _tell_weights(weights.index(0), even_weights, told.index(_EVEN_WEIGHTS))
                     weighted, operand = warpgroup_mma_wait(0, deps=(pending, operand))
-                    _tell(empty.index(_LEFT))
+                    _tell(empty.index(_EVEN_LEFT))
                 even += 1
-            sums.index(0).store(total)
+            sums.index(segment % 2 * 2).store(total)
             _tell(told.index(_EVEN_SUM))
             mbarrier.wait(told.index(_ODD_SUM), segment & 1)
-            other_total = sums.index(1).load(_SCORE_ROWS)
-            _tell(q_empty)
+            other_total = sums.index(segment % 2 * 2 + 1).load(_SCORE_ROWS)
             whole = (tile == 0) & (last == tiles)
             _finish(
                 weighted, largest, total, other_total, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row,
@@ -346,8 +336,9 @@ def _follow(  # type: ignore[no-untyped-def]
                 if index + 1 < last:
                     own = odd & 1
                     scores = _scores(
-                        q_rope, q_latent, ropes, latents, full, context, visible, always_visible, index + 1, odd, 1
-                    )
+                        q_rope, q_latent, ropes, latents, full, q_empty, context, visible, always_visible, index + 1,
+                        odd, index + 3 >= last, 1,
+                    )  # fmt: skip
                     odd_largest = gl.max(scores, 1) * scale_log2
                     mbarrier.wait(told.index(_EVEN_MAX), phase)
                     odd_largest = gl.maximum(maxima.index(0).load(_SCORE_ROWS), odd_largest)
@@ -360,15 +351,15 @@ def _follow(  # type: ignore[no-untyped-def]
                     largest = odd_largest
                     operand = gl.convert_layout(odd_weights.to(weights.dtype), _WEIGHTS)
                     weighted = weighted * gl.convert_layout(decay, _OUT_ROWS)[:, None]
-                    weighted = warpgroup_mma(operand, latents.index(_ODD + _RIGHT + zero), weighted, is_async=True)
+                    weighted = warpgroup_mma(operand, latents.index(_ODD_RIGHT + zero), weighted, is_async=True)
                     mbarrier.wait(told.index(_EVEN_WEIGHTS), phase)
-                    mbarrier.wait(full.index(_RIGHT), phase)
-                    even_right = latents.index(_RIGHT + zero)
+                    mbarrier.wait(full.index(_EVEN_RIGHT), phase)
+                    even_right = latents.index(_EVEN_RIGHT + zero)
                     weighted = warpgroup_mma(weights.index(0 + zero), even_right, weighted, is_async=True)
                     weighted, operand = warpgroup_mma_wait(1, deps=(weighted, operand))
-                    _tell(empty.index(_ODD + _RIGHT))
+                    _tell(empty.index(_ODD_RIGHT))
                     weighted = warpgroup_mma_wait(0, deps=(weighted,))
-                    _tell(empty.index(_RIGHT))
+                    _tell(empty.index(_EVEN_RIGHT))
                     odd += 1
                 else:
                     mbarrier.wait(told.index(_EVEN_MAX), phase)
@@ -378,17 +369,18 @@ def _follow(  # type: ignore[no-untyped-def]
                     total = total * decay
                     weighted = weighted * gl.convert_layout(decay, _OUT_ROWS)[:, None]
                     mbarrier.wait(told.index(_EVEN_WEIGHTS), phase)
-                    mbarrier.wait(full.index(_RIGHT), phase)
-                    even_right = latents.index(_RIGHT + zero)
+                    mbarrier.wait(full.index(_EVEN_RIGHT), phase)
+                    even_right = latents.index(_EVEN_RIGHT + zero)
                     weighted = warpgroup_mma(weights.index(0 + zero), even_right, weighted, is_async=True)
                     weighted = warpgroup_mma_wait(0, deps=(weighted,))
-                    _tell(empty.index(_RIGHT))
+                    _tell(empty.index(_EVEN_RIGHT))
                 even += 1
-            sums.index(1).store(total)
+            sums.index(segment % 2 * 2 + 1).store(total)
             _tell(told.index(_ODD_SUM))
             mbarrier.wait(told.index(_EVEN_SUM), segment & 1)
-            other_total = sums.index(0).load(_SCORE_ROWS)
-            _tell(q_empty)
+            other_total = sums.index(segment % 2 * 2).load(_SCORE_ROWS)
+            if last - tile == 1:  # it had no scores of its own to compute
+                _tell(q_empty)
             whole = (tile == 0) & (last == tiles)
             _finish(
                 weighted, largest, total, other_total, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row,
@@ -429,7 +421,7 @@ def attend_part(  # type: ignore[no-untyped-def]
     ropes = gl.allocate_shared_memory(dtype, [2, 64, 64], tile_layout)
     weights = gl.allocate_shared_memory(dtype, [2, 64, 64], tile_layout)
     maxima = gl.allocate_shared_memory(gl.float32, [2, 64], row_layout)
-    sums = gl.allocate_shared_memory(gl.float32, [2, 64], row_layout)
+    sums = gl.allocate_shared_memory(gl.float32, [4, 64], row_layout)  # of two rows in turns
     q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     q_empty = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     full = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
@@ -457,7 +449,18 @@ def attend_part(  # type: ignore[no-untyped-def]
         latent_desc, rope_desc, q_desc, table_ptr, table_stride, context_ptr, heads * q_len, row, tile, count, q_latent,
         latents, ropes, q_full, q_empty, full, empty,
     )  # fmt: skip
-    gl.warp_specialize([(_lead, consumer_args), (_follow, consumer_args), (_produce, producer_args)], [4, 1], [240, 24])
+    gl.warp_specialize(
+        [
+            (_lead, consumer_args),
+            (_follow, consumer_args),
+            (_produce, (producer_args, _EVEN_LEFT)),
+            (_produce, (producer_args, _EVEN_RIGHT)),
+            (_produce, (producer_args, _ODD_LEFT)),
+            (_produce, (producer_args, _ODD_RIGHT)),
+        ],
+        [4, 1, 1, 1, 1],
+        [240, 24, 24, 24, 24],
+    )
 
 
 @register(
@@ -515,7 +518,7 @@ def mla_decode(
             maxnreg=ENTRY_REGISTERS,
             launch_pdl=True,
         )
-        merge(plan.part_out, plan.part_lse, plan.slots, out, lse, after_launch=True)
+        merge(plan.part_out, plan.part_lse, plan.cuts, out, lse, after_launch=True)
 
 
 def _descriptor(values: Tensor, rows: int, columns: int) -> TensorDescriptor:

@@ -11,8 +11,10 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-MERGED_VALUES = 4096
-"""Values that a program of the merge kernels loads at once: queries times columns times slots."""
+from .plan import multiprocessors
+
+PROGRAMS_PER_MULTIPROCESSOR = 8
+"""Programs of the merge at most; more work is done in turns. What is not cut should cost little to find out."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -23,18 +25,21 @@ def _merge_slots(
     slots: tl.tensor,
     out_ptr: tl.tensor,
     lse_ptr: tl.tensor,
+    row: tl.tensor,
     queries: tl.tensor,
+    query_block: tl.tensor,
+    column_block: tl.tensor,
     QUERIES: tl.constexpr,
     COLUMNS: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ) -> None:
     """Merge some queries' slots, weighted by their shares of the sum of exponentials; out 0, lse -inf if none saw any.
 
-    Grid: (queries / QUERIES, rows, 512 / COLUMNS).
+    Of the row's queries the block of QUERIES with number query_block, of their columns the block of COLUMNS.
     """
-    query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    query = query_block * QUERIES + tl.arange(0, QUERIES)
     is_query = query < queries
-    column = tl.program_id(2) * COLUMNS + tl.arange(0, COLUMNS)
+    column = column_block * COLUMNS + tl.arange(0, COLUMNS)
     number = tl.arange(0, AT_ONCE)
     largest = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
@@ -55,8 +60,8 @@ def _merge_slots(
         largest = new_largest
     seen = total > 0
     divisor = tl.where(seen, total, 1.0)
-    target = tl.program_id(1).to(tl.int64) * queries + query
-    if tl.program_id(2) == 0:
+    target = row.to(tl.int64) * queries + query
+    if column_block == 0:
         tl.store(lse_ptr + target, tl.where(seen, largest + tl.log(divisor), float("-inf")), mask=is_query)
     out = (weighted / divisor[:, None]).to(out_ptr.dtype.element_ty)
     tl.store(out_ptr + target[:, None] * 512 + column[None, :], out, mask=is_query[:, None])
@@ -74,16 +79,19 @@ def merge_splits(
     COLUMNS: tl.constexpr,
     AT_ONCE: tl.constexpr,
 ) -> None:
-    """Merge rows that are each cut into `splits` slots. Grid: (queries / QUERIES, rows, 512 / COLUMNS)."""
-    first_slot = tl.program_id(1) * splits
-    _merge_slots(slot_out_ptr, slot_lse_ptr, first_slot, splits, out_ptr, lse_ptr, queries, QUERIES, COLUMNS, AT_ONCE)
+    """Merge rows that are each cut into `splits` slots. Grid: (queries / QUERIES, 512 / COLUMNS, rows)."""
+    row = tl.program_id(2)
+    _merge_slots(
+        slot_out_ptr, slot_lse_ptr, row * splits, splits, out_ptr, lse_ptr, row, queries, tl.program_id(0),
+        tl.program_id(1), QUERIES, COLUMNS, AT_ONCE,
+    )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["queries"])  # type: ignore[untyped-decorator]
 def merge_parts(
     slot_out_ptr: tl.tensor,  # float32 [parts + rows - 1, queries, 512]
     slot_lse_ptr: tl.tensor,  # float32 [parts + rows - 1, queries]
-    slots_ptr: tl.tensor,  # int32 [rows, 2], see `MlaPlan`
+    cuts_ptr: tl.tensor,  # int32 [1 + rows, 4], see `MlaPlan`
     out_ptr: tl.tensor,  # [rows, queries, 512]
     lse_ptr: tl.tensor,  # float32 [rows, queries]
     queries: tl.tensor,
@@ -92,49 +100,51 @@ def merge_parts(
     AT_ONCE: tl.constexpr,
     AFTER_LAUNCH: tl.constexpr,
 ) -> None:
-    """Merge rows that a plan cuts; a row that one part holds whole is complete and left alone.
+    """Merge the rows that a plan cuts, and write the results of empty rows. Grid: any number of programs.
 
     AFTER_LAUNCH: launched while the kernel that fills the slots still runs, for whose end it waits.
-    Grid: (queries / QUERIES, rows, 512 / COLUMNS).
     """
-    row = tl.program_id(1)
-    first_slot = tl.load(slots_ptr + row * 2)  # the plan was made before that kernel
-    slots = tl.load(slots_ptr + row * 2 + 1)
+    query_blocks = tl.cdiv(queries, QUERIES)
+    per_row = query_blocks * (512 // COLUMNS)
+    items = tl.load(cuts_ptr) * per_row  # the plan was made before that kernel
     if AFTER_LAUNCH:
         gdc_wait()
         gdc_launch_dependents()
-    if slots != 1:
+    for item in range(tl.program_id(0), items, tl.num_programs(0)):
+        cut = cuts_ptr + (1 + item // per_row) * 4
         _merge_slots(
-            slot_out_ptr, slot_lse_ptr, first_slot, slots, out_ptr, lse_ptr, queries, QUERIES, COLUMNS, AT_ONCE
-        )
+            slot_out_ptr, slot_lse_ptr, tl.load(cut + 1), tl.load(cut + 2), out_ptr, lse_ptr, tl.load(cut), queries,
+            item % query_blocks, item % per_row // query_blocks, QUERIES, COLUMNS, AT_ONCE,
+        )  # fmt: skip
 
 
-def merge_shape(rows: int, queries: int) -> dict[str, int]:
-    """Queries, columns and slots at once of a program.
+def merge_shape(slots: float) -> tuple[dict[str, int], int]:
+    """Queries, columns and slots at once of a program that merges about `slots`, and its warps.
 
-    Few queries would leave multiprocessors idle, and reading many slots one after another is slow: their columns are
-    shared out, and more slots are read at once.
+    Reading many slots one after another is slow, so all are read at once: 32 values in a thread.
     """
-    programs = rows * queries
-    columns = 64 if programs <= 256 else 128 if programs <= 1024 else 512
-    per_program = 1 if programs <= 2048 else 4
-    return {"QUERIES": per_program, "COLUMNS": columns, "AT_ONCE": MERGED_VALUES // (columns * per_program)}
+    at_once = min(256, max(2, triton.next_power_of_2(int(slots))))
+    warps = 8 if at_once == 256 else 4
+    values = 1024 * warps // at_once
+    return {"QUERIES": max(1, values // 512), "COLUMNS": min(512, values), "AT_ONCE": at_once}, warps
 
 
-def merge(slot_out: Tensor, slot_lse: Tensor, slots: Tensor, out: Tensor, lse: Tensor, *, after_launch: bool) -> None:
-    """Launch `merge_parts`: `slots` int32 [rows, 2] says where each row's results are and how many."""
-    rows, queries = slots.shape[0], slot_lse.shape[1]
-    shape = merge_shape(rows, queries)
-    grid = (triton.cdiv(queries, shape["QUERIES"]), rows, 512 // shape["COLUMNS"])
-    merge_parts[grid](
+def merge(slot_out: Tensor, slot_lse: Tensor, cuts: Tensor, out: Tensor, lse: Tensor, *, after_launch: bool) -> None:
+    """Launch `merge_parts`; `cuts` int32 [1 + rows, 4] says which rows are cut and where their slots are."""
+    rows, queries = cuts.shape[0] - 1, slot_lse.shape[1]
+    parts = slot_lse.shape[0] - rows + 1
+    shape, warps = merge_shape(parts / rows)
+    most = min(rows, parts) * triton.cdiv(queries, shape["QUERIES"]) * (512 // shape["COLUMNS"])
+    programs = min(most, PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(out.device))
+    merge_parts[(programs,)](
         slot_out,
         slot_lse,
-        slots,
+        cuts,
         out,
         lse,
         queries,
         **shape,
         AFTER_LAUNCH=after_launch,
-        num_warps=4,
+        num_warps=warps,
         launch_pdl=after_launch,
     )

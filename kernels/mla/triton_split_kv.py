@@ -257,9 +257,9 @@ def mla_decode(
             num_warps=tile.warps,
         )
         if splits > 1:
-            shape = merge_shape(rows, queries)
-            merge_splits[(triton.cdiv(queries, shape["QUERIES"]), rows, LATENT_DIM // shape["COLUMNS"])](
-                part_out, part_lse, out, lse, queries, splits, **shape, num_warps=4
+            shape, warps = merge_shape(splits)
+            merge_splits[(triton.cdiv(queries, shape["QUERIES"]), LATENT_DIM // shape["COLUMNS"], rows)](
+                part_out, part_lse, out, lse, queries, splits, **shape, num_warps=warps
             )
 
 
