@@ -7,6 +7,9 @@ from torch import Tensor
 
 from ..arguments import check_dtype, check_same_device, check_shape
 from ..registry import REGISTRY
+from .plan import MlaPlan, plan_mla_decode
+
+__all__ = ["CACHED_DIM", "LATENT_DIM", "ROPE_DIM", "MlaPlan", "mla_decode", "plan_mla_decode"]
 
 LATENT_DIM = 512
 """Values of the compressed key-value latent of a token: the first 512 of its 576 cached values."""
@@ -30,6 +33,7 @@ def mla_decode(
     context_lens: Tensor,
     *,
     scale: float,
+    plan: MlaPlan | None = None,
     out: Tensor | None = None,
     lse: Tensor | None = None,
     kernel: str | None = None,
@@ -45,7 +49,10 @@ def mla_decode(
     block_table: int32 [rows, max_blocks]; entries beyond a row's context are ignored
     context_lens: int32 [rows], tokens of the row's context INCLUDING its new ones, at most max_blocks * block_size;
         0 for a padding row
-    scale: factor of the scores
+    scale: factor of the scores, greater than 0
+    plan: how to divide the work, from `plan_mla_decode`, made or refilled for these very `context_lens`; made in the
+        call if not given. Make it once for all layers of a step, and keep it for CUDA graphs. Kernels that divide the
+        work by shapes alone ignore it.
     out, lse: where to write, contiguous, shaped and typed like the results
     kernel: name of the kernel to use instead of the registry's choice
 
@@ -63,6 +70,10 @@ def mla_decode(
     check_dtype("block_table", block_table, torch.int32)
     check_dtype("context_lens", context_lens, torch.int32)
     check_same_device(q=q, kv_cache=kv_cache, block_table=block_table, context_lens=context_lens)
+    if not scale > 0:
+        raise ValueError(f"scale is {scale}; it must be greater than 0")
+    if plan is not None:
+        plan.check(rows, q_len * heads, q.device)
     if kv_cache.stride(2) != 1:
         raise ValueError(
             f"kv_cache has strides {list(kv_cache.stride())}; the {CACHED_DIM} values of a token must adjoin"
@@ -84,5 +95,5 @@ def mla_decode(
     # What a bulk copy needs: tokens that adjoin, from a 16-byte boundary on.
     dense_cache = int(kv_cache.is_contiguous() and kv_cache.data_ptr() % 16 == 0 and kv_cache.numel() > 0)
     selection = _OPERATION.select(q.device, q.dtype, (heads, q_len, kv_cache.shape[1], dense_cache), kernel)
-    selection.kernel.run(q, kv_cache, block_table, context_lens, scale=scale, out=out, lse=lse)
+    selection.kernel.run(q, kv_cache, block_table, context_lens, scale=scale, out=out, lse=lse, plan=plan)
     return out, lse

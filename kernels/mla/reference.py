@@ -8,7 +8,7 @@ from torch import Tensor
 from ..arguments import check_contexts
 from ..kernel import Band
 from ..registry import register
-from . import LATENT_DIM
+from . import LATENT_DIM, MlaPlan
 
 
 @register("mla_decode", name="reference", band=Band.REFERENCE)
@@ -21,6 +21,7 @@ def mla_decode(
     scale: float,
     out: Tensor,
     lse: Tensor,
+    plan: MlaPlan | None = None,
 ) -> None:
     """Any device and dtype; computes in float32, or float64 if the inputs are. Reads the lengths on the host."""
     precision = torch.promote_types(q.dtype, torch.float32)
