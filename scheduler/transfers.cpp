@@ -1,0 +1,80 @@
+// What is copied to the host and back, beside the steps.
+#include <algorithm>
+#include <string>
+
+#include "errors.h"
+#include "scheduler.h"
+
+namespace tokenspeed {
+
+bool Scheduler::worth_spilling(BlockId block) const {
+    if (!host_.enabled() || !host_.can_spill() || !pool_.indexed(block)) return false;
+    return !host_.has(pool_.prefix_of(block)) && prefers_spill(block);
+}
+
+void Scheduler::spill(BlockId block) {
+    PageHash dropped;
+    bool was_dropped = false;
+    const HostId page = host_.take_page(dropped, was_dropped);
+    if (was_dropped) {
+        ++totals_.host_evictions;
+        emit_page(EventKind::HostRemoved, -1, dropped);
+    }
+    host_.spill(block, page, pool_.prefix_of(block), pool_.uses(block));
+    pool_.copying(block);
+}
+
+// Copies pages that will be evicted next to the host, as many as may be needed before the copies have ended.
+void Scheduler::spill_ahead() {
+    const std::int64_t most = config_.spill_ahead() - pool_.free_count() - host_.in_flight();
+    pool_.each_candidate(most, [this](BlockId block) {
+        if (machine_.copies(block) == 0 && worth_spilling(block)) spill(block);
+    });
+}
+
+// Copies a host page into a block behind `parent` (kNoBlock: at the start of a text). Returns the block, or kNoBlock if no
+// copy can begin now.
+BlockId Scheduler::fetch(HostId page, const PageHash& prefix, BlockId parent) {
+    if (!host_.can_fetch() || machine_.host_state(page) != HostState::Valid) return kNoBlock;
+    BlockId block = pool_.free_block();
+    if (block == kNoBlock) {
+        const BlockId candidate = pool_.candidate();
+        if (candidate == kNoBlock || candidate == parent || machine_.stamp(candidate) > machine_.landed()) {
+            return kNoBlock;
+        }
+        if (worth_spilling(candidate)) return kNoBlock;
+        evict(candidate);
+        block = candidate;
+    }
+    host_.fetch(page, block, parent == kNoBlock ? block : parent);
+    pool_.index(block, prefix, host_.uses(page));
+    return block;
+}
+
+void Scheduler::transfer_done(std::span<const std::int64_t> copy_ids) {
+    std::vector<std::int64_t> sorted(copy_ids.begin(), copy_ids.end());
+    std::sort(sorted.begin(), sorted.end());
+    if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end()) {
+        throw UnknownCopy("copy " + std::to_string(*twice) + " is given twice");
+    }
+    for (const std::int64_t id : copy_ids) {
+        if (host_.record_of(id) == kNone) {
+            throw UnknownCopy("copy " + std::to_string(id) + " is not under way: never started, or already done");
+        }
+    }
+    constexpr std::int64_t kMostRecent = static_cast<std::int64_t>(kRetention.size()) - 1;
+    for (const std::int64_t id : copy_ids) {
+        const HostTier::Ended ended = host_.end(host_.record_of(id));
+        const std::int64_t page = machine_.host_position(ended.page) / config_.block_size;
+        const bool whole = machine_.host_fill(ended.page) == config_.block_size;
+        if (ended.kind == CopyKind::Fetch) {
+            pool_.cached(ended.block, kMostRecent);  // somebody waits for it
+            if (whole) emit_page(EventKind::KvStored, page, ended.prefix);
+        } else {
+            pool_.copied(ended.block);
+            if (whole) emit_page(EventKind::HostStored, page, ended.prefix);
+        }
+    }
+}
+
+}  // namespace tokenspeed
