@@ -181,6 +181,10 @@ def verify(
 @click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--max-running", default=256, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
+@click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks per replica.  [default: what fits]")
+@click.option("--host-gib", default=0.0, type=click.FloatRange(min=0), help="Host memory for KV per replica, GiB.")
+@click.option("--host-blocks", type=click.IntRange(min=0), help="The same in KV blocks.  [default: from --host-gib]")
+@click.option("--policy", default="default", help="Who is admitted, retracted, evicted and copied: default, lru, ...")
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
 @click.option(

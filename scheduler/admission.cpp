@@ -120,7 +120,9 @@ void Scheduler::run(RequestId request) {
     const std::int64_t found = machine_.planned(request);
     totals_.prefix_query_tokens += machine_.known(request);
     totals_.prefix_hit_tokens += found;
-    totals_.host_hit_tokens += std::min(record.fetched_tokens, found);
+    const std::int64_t fetched = std::min(record.fetched_tokens, found);
+    totals_.host_hit_tokens += fetched;
+    if (fetched > 0) emit(EventKind::Fetched, request, fetched);
     emit(EventKind::Admitted, request, found);
 }
 

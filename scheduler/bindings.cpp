@@ -250,6 +250,7 @@ void bind_results(py::module_& m) {
     kinds.attr("KV_REMOVED") = static_cast<int>(ts::EventKind::KvRemoved);
     kinds.attr("HOST_STORED") = static_cast<int>(ts::EventKind::HostStored);
     kinds.attr("HOST_REMOVED") = static_cast<int>(ts::EventKind::HostRemoved);
+    kinds.attr("FETCHED") = static_cast<int>(ts::EventKind::Fetched);
 
     using Stats = ts::Stats;
     py::class_<Stats>(m, "Stats")

@@ -32,13 +32,8 @@ HostId HostTier::droppable() const {
     return oldest == end ? kNone : oldest;
 }
 
-HostId HostTier::take_page(PageHash& dropped, bool& was_dropped) {
-    was_dropped = empty_.empty();
-    if (was_dropped) {
-        const HostId oldest = droppable();
-        dropped = prefix_of_[oldest];
-        forget(oldest);
-    }
+HostId HostTier::take_page() {
+    if (empty_.empty()) forget(droppable());
     const HostId page = empty_.back();
     empty_.pop_back();
     return page;

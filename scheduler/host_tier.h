@@ -39,9 +39,11 @@ class HostTier {
     // Whether another copy can begin: a record is unused and, for a spill, a page is empty or can be dropped.
     bool can_fetch() const { return !idle_copies_.empty(); }
     bool can_spill() const { return !idle_copies_.empty() && (!empty_.empty() || droppable() != kNone); }
-    // An empty page to spill into, dropping the least recently used quiet one if there is none. `dropped` gets the
-    // prefix of that page, and whether there was one.
-    HostId take_page(PageHash& dropped, bool& was_dropped);
+    // The page that is dropped if one is needed: the least recently used that no copy touches; kNone while some are empty.
+    HostId next_dropped() const { return empty_.empty() ? droppable() : kNone; }
+    const PageHash& prefix_of(HostId page) const { return prefix_of_[page]; }
+    // An empty page to spill into, dropping `next_dropped` if there is none.
+    HostId take_page();
     // Begin a copy that the machine allows; the driver hears of it with the next batch.
     void spill(BlockId block, HostId page, const PageHash& prefix, std::uint8_t uses);
     void fetch(HostId page, BlockId block, BlockId parent);

@@ -35,6 +35,7 @@ enum class EventKind : std::int64_t {
     KvRemoved,
     HostStored,
     HostRemoved,
+    Fetched,  // comes before Admitted: prompt tokens that were copied back from the host
 };
 
 struct Event {

@@ -13,13 +13,14 @@ bool Scheduler::worth_spilling(BlockId block) const {
 }
 
 void Scheduler::spill(BlockId block) {
-    PageHash dropped;
-    bool was_dropped = false;
-    const HostId page = host_.take_page(dropped, was_dropped);
-    if (was_dropped) {
+    if (const HostId dropped = host_.next_dropped(); dropped != kNone) {
         ++totals_.host_evictions;
-        emit_page(EventKind::HostRemoved, -1, dropped);
+        if (machine_.host_fill(dropped) == config_.block_size) {
+            emit_page(EventKind::HostRemoved, machine_.host_position(dropped) / config_.block_size,
+                      host_.prefix_of(dropped));
+        }
     }
+    const HostId page = host_.take_page();
     host_.spill(block, page, pool_.prefix_of(block), pool_.uses(block));
     pool_.copying(block);
 }

@@ -57,13 +57,9 @@ class EndCopies:
     reverse: bool
 
 
+PROMPTS = st.lists(st.integers(0, 1), min_size=1, max_size=10).map(tuple)
 OPERATIONS = st.one_of(
-    st.builds(
-        Submit,
-        st.lists(st.integers(0, 1), min_size=1, max_size=10).map(tuple),
-        st.integers(1, 16),
-        st.integers(0, 2),
-    ),
+    st.builds(Submit, PROMPTS, st.integers(1, 16), st.integers(0, 2)),
     st.builds(Plan),
     st.builds(Plan),
     st.builds(Land, st.integers(0, 15) | st.just(0)),
@@ -71,9 +67,11 @@ OPERATIONS = st.one_of(
     st.builds(Abort, st.integers(0, 30)),
     st.builds(EndCopies, st.integers(1, 255), st.booleans()),
 )
-PROGRAMS_EACH = int(os.environ.get("TOKENSPEED_PROGRAMS", "500"))
+PROGRAMS_EACH = int(os.environ.get("TOKENSPEED_PROGRAMS", "250"))
 """Random programs for each overlap depth, with and without a host tier; `make fuzz` runs more."""
-PROGRAMS = st.lists(OPERATIONS, max_size=40)
+LONG_OUTPUTS = st.builds(Submit, PROMPTS, st.integers(8, 24), st.just(0))
+PROGRAMS = st.builds(list.__add__, st.lists(LONG_OUTPUTS, max_size=5), st.lists(OPERATIONS, max_size=40))
+"""Some requests that will want more blocks than there are, then anything."""
 
 PEERS = {"send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped"}
 """Proved and compiled, but there is no peer yet that the planner would send to or receive from."""
@@ -200,9 +198,10 @@ def test_random_programs_follow_the_specification(overlap_depth: int, host_tier:
         taken.update(driver.scheduler.transition_counts())
 
     run()
-    if overlap_depth < 2 and PROGRAMS_EACH >= 500:
+    if overlap_depth < 2 and PROGRAMS_EACH >= 250:
         asynchronous = {"release_to_limbo", "reap"}  # an idle device leaves nothing to wait for
-        host = {"spill", "spill_done", "fetch", "fetch_done", "drop_page", "copy_done"}
+        # Without a host a tail, which is the leaf, is evicted by whoever it made room for, nearly always.
+        host = {"spill", "spill_done", "fetch", "fetch_done", "drop_page", "copy_done", "match_tail"}
         expected = PEERS | (asynchronous if overlap_depth == 0 else set()) | (set() if host_tier else host)
         assert {name for name in TRANSITIONS if not taken[name]} <= expected
         assert taken["retract"] >= 5
