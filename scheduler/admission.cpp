@@ -237,10 +237,16 @@ bool Scheduler::waits_for_other(RequestId request) {
     return true;
 }
 
-// Starts to copy the pages behind those that were found from the host, if that is preferred to computing them.
+// Twice what its prefix has, so that a wait for pages that are evicted again and again ends.
+std::int64_t Scheduler::fetch_limit(RequestId request) const {
+    return 2 * (machine_.known(request) / config_.block_size + 1);
+}
+
+// Starts to copy the pages behind those that were found from the host, if that is preferred to computing them: as many as
+// there are blocks for, and the others when these have come.
 bool Scheduler::fetch_rest(RequestId request) {
     Record& record = records_[request];
-    if (!host_.enabled() || !record.may_fetch) return false;
+    if (!host_.enabled() || record.fetches_left <= 0) return false;
     const auto found = static_cast<std::int64_t>(matched_.size());
     const std::int64_t known = machine_.known(request);
     const std::int64_t most = whole_pages(record, known);
@@ -254,7 +260,7 @@ bool Scheduler::fetch_rest(RequestId request) {
     }
     const std::int64_t tokens = (end - found) * config_.block_size + (tail_page == kNone ? 0 : record.tail_tokens);
     if (tokens == 0 || !prefers_fetch(found * config_.block_size, tokens)) return false;
-    record.may_fetch = false;
+    spills_left_ = std::max(spills_left_, end - found);
     BlockId parent = matched_.empty() ? kNoBlock : matched_.back();
     std::int64_t at = found;
     for (; at < end; ++at) {
@@ -263,12 +269,16 @@ bool Scheduler::fetch_rest(RequestId request) {
         parent = block;
     }
     const bool with_tail = at == end && tail_page != kNone && fetch(tail_page, tail, parent) != kNoBlock;
-    if (at == found && !with_tail) return false;
+    if (at == found && !with_tail) {
+        --record.fetches_left;  // so that this ends
+        return memory_is_coming();
+    }
     record.hold = Hold::Fetch;
     record.held_from = found;
     record.held_to = at;
     record.awaited = with_tail ? tail : PageHash{};
-    record.fetched_tokens = (at - found) * config_.block_size + (with_tail ? record.tail_tokens : 0);
+    record.fetches_left -= at - found + (with_tail ? 1 : 0);
+    record.fetched_tokens += (at - found) * config_.block_size + (with_tail ? record.tail_tokens : 0);
     record.needed = std::max<std::int64_t>(record.needed - (at - found) - (with_tail ? 1 : 0), 0);
     return true;
 }

@@ -24,7 +24,7 @@ class BlockPool {
     BlockId candidate();
     // Evicts a candidate; it is free now, but not on the free list.
     void evict(BlockId block);
-    // Calls visit(block) for cached blocks in order of eviction, at most `most` of them.
+    // Calls visit(block) for cached blocks about in order of eviction, at most `most` of them.
     template <class Visit>
     void each_candidate(std::int64_t most, Visit&& visit) const;
 
@@ -106,6 +106,12 @@ void BlockPool::each_candidate(std::int64_t most, Visit&& visit) const {
         const BlockId block = at[best];
         at[best] = links_[block].next;  // before the visit, which may set the block aside
         visit(block);
+        // Blocks that were set aside because this one continues them are next when it has gone.
+        for (BlockId child = block, up = machine_.parent(block);
+             up != child && most > 0 && !linked(up) && machine_.block_state(up) == BlockState::Cached;
+             child = up, up = machine_.parent(up), --most) {
+            visit(up);
+        }
     }
 }
 

@@ -17,6 +17,7 @@ std::shared_ptr<const StepPlan> Scheduler::plan() {
     promised_blocks_ = 0;
     short_ = false;
     unmet_ = 0;
+    spills_left_ = config_.spill_ahead();
     plan_running();
     plan_waiting();
     if (host_.enabled()) spill_ahead();

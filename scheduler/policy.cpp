@@ -29,9 +29,9 @@ bool Policy::fetch(const CopyView& copy) const {
     return copy.queued_s + copy.copy_s < copy.recompute_s;
 }
 
-// Out now, behind what is queued, and back later must be cheaper than computing the page again; so the queue stays short.
+// Out now and back later must be cheaper than computing the page again, and so must waiting for it.
 bool Policy::spill(const PageView&, const CopyView& copy) const {
-    return copy.queued_s + 2 * copy.copy_s < copy.recompute_s;
+    return (copy.urgent ? copy.queued_s : 0) + 2 * copy.copy_s < copy.recompute_s;
 }
 
 // Computing the same tokens twice takes the device's time from everybody, also from the one who waits.

@@ -45,6 +45,7 @@ struct CopyView {
     double copy_s = 0;       // on the link alone
     double queued_s = 0;     // what is queued on the link before it
     double recompute_s = 0;  // computing the tokens again
+    bool urgent = false;     // somebody waits for it
 };
 
 class Policy {

@@ -77,7 +77,8 @@ inline void bind_policy(pybind11::module_& m) {
         .def_readonly("tokens", &CopyView::tokens)
         .def_readonly("copy_s", &CopyView::copy_s)
         .def_readonly("queued_s", &CopyView::queued_s)
-        .def_readonly("recompute_s", &CopyView::recompute_s);
+        .def_readonly("recompute_s", &CopyView::recompute_s)
+        .def_readonly("urgent", &CopyView::urgent);
     py::class_<Policy, PolicyInPython>(m, "Policy")
         .def(py::init<>())
         .def("place", &Policy::place, py::arg("request"))

@@ -70,16 +70,18 @@ bool Scheduler::prefers_fetch(std::int64_t start, std::int64_t tokens) const {
     const CopyView copy{.tokens = tokens,
                         .copy_s = config_.copy_s(0, tokens),
                         .queued_s = config_.copy_s(host_.queued(CopyKind::Fetch), 0),
-                        .recompute_s = config_.recompute_s(start, tokens)};
+                        .recompute_s = config_.recompute_s(start, tokens),
+                        .urgent = true};
     return score([&](const Policy& policy) { return policy.fetch(copy); });
 }
 
-bool Scheduler::prefers_spill(BlockId block) const {
+bool Scheduler::prefers_spill(BlockId block, bool urgent) const {
     const std::int64_t tokens = machine_.fill(block);
     const CopyView copy{.tokens = tokens,
                         .copy_s = config_.copy_s(0, tokens),
                         .queued_s = config_.copy_s(host_.queued(CopyKind::Spill), 0),
-                        .recompute_s = config_.recompute_s(machine_.position(block), tokens)};
+                        .recompute_s = config_.recompute_s(machine_.position(block), tokens),
+                        .urgent = urgent};
     const PageView page = page_view(block);
     return score([&](const Policy& policy) { return policy.spill(page, copy); });
 }

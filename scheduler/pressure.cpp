@@ -10,7 +10,7 @@ namespace tokenspeed {
 // retracted; while a step in flight still has that one, it gets no more rows, so that it can be retracted after the step.
 bool Scheduler::grow(RequestId request) {
     for (;;) {
-        const BlockId block = take_block();
+        const BlockId block = take_block(true);
         if (block != kNoBlock) {
             require(machine_.apply_allocate(request, block));
             return true;
@@ -28,19 +28,21 @@ bool Scheduler::grow(RequestId request) {
     }
 }
 
-// A free block, or kNoBlock. A page that is worth it is copied to the host before it is evicted, so its block comes later.
-BlockId Scheduler::take_block() {
+// A free block, evicting a page other than `kept`, or kNoBlock. Pages that are worth it are copied to the host first, so
+// their blocks come later; meanwhile a page that is there already, or not worth it, makes room.
+BlockId Scheduler::take_block(bool urgent, BlockId kept) {
     for (;;) {
         const BlockId block = pool_.free_block();
         if (block != kNoBlock) return block;
         const BlockId candidate = pool_.candidate();
-        if (candidate == kNoBlock || machine_.stamp(candidate) > machine_.landed()) return kNoBlock;
-        if (!worth_spilling(candidate)) {
+        if (candidate == kNoBlock || candidate == kept || machine_.stamp(candidate) > machine_.landed()) return kNoBlock;
+        if (!worth_spilling(candidate, urgent)) {
             evict(candidate);
             return candidate;
         }
+        if (spills_left_ == 0) return kNoBlock;
+        --spills_left_;
         spill(candidate);
-        return kNoBlock;
     }
 }
 
@@ -83,7 +85,7 @@ void Scheduler::retract(RequestId victim, RequestId beneficiary) {
     record.slot = -1;
     record.pages_offered = record.pages_announced = 0;
     record.entries_sent = 0;
-    record.may_fetch = true;
+    record.fetches_left = fetch_limit(victim);
     record.fetched_tokens = 0;
     record.stalled_rounds = 0;
     ++record.retractions;

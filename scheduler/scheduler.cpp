@@ -120,6 +120,7 @@ std::string Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_toke
     records_[request] = std::move(record);
     by_id_.emplace(request_id, request);
     records_[request].place = place(request);
+    records_[request].fetches_left = fetch_limit(request);
     enter_line(request);
     ++totals_.submitted;
     return {};

@@ -124,7 +124,7 @@ class Scheduler {
 
         // While it waits although it is its turn: for a copy from the host, or for another to compute the prefix.
         Hold hold = Hold::None;
-        bool may_fetch = true;
+        std::int64_t fetches_left = 0;  // pages that it may still have copied back before it is admitted
         std::int64_t held_from = 0, held_to = 0;  // pages that are on their way from the host
         PageHash awaited;                         // the last page that another computes, or a tail on its way
         std::int64_t awaited_progress = 0;
@@ -167,6 +167,7 @@ class Scheduler {
     bool waits_for_other(RequestId request);
     bool fetch_rest(RequestId request);
     std::int64_t whole_pages(const Record& record, std::int64_t known) const;
+    std::int64_t fetch_limit(RequestId request) const;
     std::int64_t whole_need(RequestId request) const;
     bool is_protected(RequestId request) const;
     bool keeps_protection(RequestId request) const;
@@ -175,7 +176,7 @@ class Scheduler {
 
     // Who makes room (pressure.cpp).
     bool grow(RequestId request);
-    BlockId take_block();
+    BlockId take_block(bool urgent, BlockId kept = kNoBlock);
     bool memory_is_coming();
     RequestId choose_victim(RequestId beneficiary);
     void retract(RequestId victim, RequestId beneficiary);
@@ -185,7 +186,7 @@ class Scheduler {
     void stop_running(RequestId request);
 
     // The host tier (transfers.cpp).
-    bool worth_spilling(BlockId block) const;
+    bool worth_spilling(BlockId block, bool urgent) const;
     void spill(BlockId block);
     void spill_ahead();
     BlockId fetch(HostId page, const PageHash& prefix, BlockId parent);
@@ -199,7 +200,7 @@ class Scheduler {
     double victim_cost(RequestId request) const;
     std::pair<std::int64_t, std::int64_t> place(RequestId request) const;
     bool prefers_fetch(std::int64_t start, std::int64_t tokens) const;
-    bool prefers_spill(BlockId block) const;
+    bool prefers_spill(BlockId block, bool urgent) const;
     bool prefers_waiting(std::int64_t own_tokens, std::int64_t remaining_tokens) const;
 
     SchedulerConfig config_;
@@ -237,6 +238,7 @@ class Scheduler {
     RequestId doomed_ = kNone;
     std::int64_t doomed_arrival_ = 0;
     bool short_ = false;      // somebody needed memory that is not there
+    std::int64_t spills_left_ = 0;  // copies to the host that may still begin to make room
     std::int64_t unmet_ = 0;  // blocks that were asked for and will come without anybody making room
 
     // The head of the line did not fit: how many blocks it needs, and for which state of the prefix index.

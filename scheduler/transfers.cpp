@@ -7,9 +7,9 @@
 
 namespace tokenspeed {
 
-bool Scheduler::worth_spilling(BlockId block) const {
+bool Scheduler::worth_spilling(BlockId block, bool urgent) const {
     if (!host_.enabled() || !host_.can_spill() || !pool_.indexed(block)) return false;
-    return !host_.has(pool_.prefix_of(block)) && prefers_spill(block);
+    return !host_.has(pool_.prefix_of(block)) && prefers_spill(block, urgent);
 }
 
 void Scheduler::spill(BlockId block) {
@@ -29,23 +29,19 @@ void Scheduler::spill(BlockId block) {
 void Scheduler::spill_ahead() {
     const std::int64_t most = config_.spill_ahead() - pool_.free_count() - host_.in_flight();
     pool_.each_candidate(most, [this](BlockId block) {
-        if (machine_.copies(block) == 0 && worth_spilling(block)) spill(block);
+        if (machine_.copies(block) == 0 && worth_spilling(block, false)) spill(block);
     });
 }
 
 // Copies a host page into a block behind `parent` (kNoBlock: at the start of a text). Returns the block, or kNoBlock if no
 // copy can begin now.
 BlockId Scheduler::fetch(HostId page, const PageHash& prefix, BlockId parent) {
-    if (!host_.can_fetch() || machine_.host_state(page) != HostState::Valid) return kNoBlock;
-    BlockId block = pool_.free_block();
-    if (block == kNoBlock) {
-        const BlockId candidate = pool_.candidate();
-        if (candidate == kNoBlock || candidate == parent || machine_.stamp(candidate) > machine_.landed()) {
-            return kNoBlock;
-        }
-        if (worth_spilling(candidate)) return kNoBlock;
-        evict(candidate);
-        block = candidate;
+    if (page == kNone || !host_.can_fetch()) return kNoBlock;
+    const BlockId block = take_block(false, parent);
+    if (block == kNoBlock) return kNoBlock;
+    if (!host_.can_fetch() || host_.find(prefix) != page) {
+        pool_.freed(block);  // making room took the last copy record, or the page itself
+        return kNoBlock;
     }
     host_.fetch(page, block, parent == kNoBlock ? block : parent);
     pool_.index(block, prefix, host_.uses(page));
