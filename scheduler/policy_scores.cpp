@@ -12,7 +12,7 @@ const Policy kDefault;
 }  // namespace
 
 template <class Ask>
-auto Scheduler::score(Ask&& ask) const {
+auto Scheduler::score(Ask&& ask) {
     try {
         return ask(*policy_);
     } catch (...) {  // a policy may be written in Python and fail in any way
@@ -42,7 +42,7 @@ PageView Scheduler::page_view(BlockId block) const {
     return {.position = machine_.position(block), .uses = pool_.uses(block)};
 }
 
-std::int64_t Scheduler::retention(RequestId owner, BlockId block) const {
+std::int64_t Scheduler::retention(RequestId owner, BlockId block) {
     PageView page = page_view(block);
     page.owner_pages = machine_.computed(owner) / config_.block_size;
     page.owner_hits = records_[owner].hits;
@@ -53,7 +53,7 @@ std::int64_t Scheduler::retention(RequestId owner, BlockId block) const {
     return kDefault.retention(page);
 }
 
-double Scheduler::victim_cost(RequestId request) const {
+double Scheduler::victim_cost(RequestId request) {
     const RequestView seen = view(request);
     const double cost = score([&](const Policy& policy) { return policy.victim_cost(seen, config_); });
     if (!std::isnan(cost)) return cost;
@@ -61,12 +61,12 @@ double Scheduler::victim_cost(RequestId request) const {
     return kDefault.victim_cost(seen, config_);
 }
 
-std::pair<std::int64_t, std::int64_t> Scheduler::place(RequestId request) const {
+std::pair<std::int64_t, std::int64_t> Scheduler::place(RequestId request) {
     const RequestView seen = view(request);
     return score([&](const Policy& policy) { return policy.place(seen); });
 }
 
-bool Scheduler::prefers_fetch(std::int64_t start, std::int64_t tokens) const {
+bool Scheduler::prefers_fetch(std::int64_t start, std::int64_t tokens) {
     const CopyView copy{.tokens = tokens,
                         .copy_s = config_.copy_s(0, tokens),
                         .queued_s = config_.copy_s(host_.queued(CopyKind::Fetch), 0),
@@ -75,7 +75,7 @@ bool Scheduler::prefers_fetch(std::int64_t start, std::int64_t tokens) const {
     return score([&](const Policy& policy) { return policy.fetch(copy); });
 }
 
-bool Scheduler::prefers_spill(BlockId block, bool urgent) const {
+bool Scheduler::prefers_spill(BlockId block, bool urgent) {
     const std::int64_t tokens = machine_.fill(block);
     const CopyView copy{.tokens = tokens,
                         .copy_s = config_.copy_s(0, tokens),
@@ -86,7 +86,7 @@ bool Scheduler::prefers_spill(BlockId block, bool urgent) const {
     return score([&](const Policy& policy) { return policy.spill(page, copy); });
 }
 
-bool Scheduler::prefers_waiting(std::int64_t own_tokens, std::int64_t remaining_tokens) const {
+bool Scheduler::prefers_waiting(std::int64_t own_tokens, std::int64_t remaining_tokens) {
     return score([&](const Policy& policy) { return policy.wait_for_prefix(own_tokens, remaining_tokens); });
 }
 

@@ -186,7 +186,7 @@ class Scheduler {
     void stop_running(RequestId request);
 
     // The host tier (transfers.cpp).
-    bool worth_spilling(BlockId block, bool urgent) const;
+    bool worth_spilling(BlockId block, bool urgent);
     void spill(BlockId block);
     void spill_ahead();
     BlockId fetch(HostId page, const PageHash& prefix, BlockId parent);
@@ -195,13 +195,13 @@ class Scheduler {
     RequestView view(RequestId request) const;
     PageView page_view(BlockId block) const;
     template <class Ask>
-    auto score(Ask&& ask) const;
-    std::int64_t retention(RequestId owner, BlockId block) const;
-    double victim_cost(RequestId request) const;
-    std::pair<std::int64_t, std::int64_t> place(RequestId request) const;
-    bool prefers_fetch(std::int64_t start, std::int64_t tokens) const;
-    bool prefers_spill(BlockId block, bool urgent) const;
-    bool prefers_waiting(std::int64_t own_tokens, std::int64_t remaining_tokens) const;
+    auto score(Ask&& ask);
+    std::int64_t retention(RequestId owner, BlockId block);
+    double victim_cost(RequestId request);
+    std::pair<std::int64_t, std::int64_t> place(RequestId request);
+    bool prefers_fetch(std::int64_t start, std::int64_t tokens);
+    bool prefers_spill(BlockId block, bool urgent);
+    bool prefers_waiting(std::int64_t own_tokens, std::int64_t remaining_tokens);
 
     SchedulerConfig config_;
     Machine machine_;
@@ -223,7 +223,7 @@ class Scheduler {
     std::vector<std::shared_ptr<StepPlan>> spare_plans_;
     std::vector<Event> events_;
     std::unique_ptr<TraceBuffer> trace_;
-    mutable Stats totals_;
+    Stats totals_;
     std::int64_t arrivals_ = 0;
 
     // While planning.

@@ -7,7 +7,7 @@
 
 namespace tokenspeed {
 
-bool Scheduler::worth_spilling(BlockId block, bool urgent) const {
+bool Scheduler::worth_spilling(BlockId block, bool urgent) {
     if (!host_.enabled() || !host_.can_spill() || !pool_.indexed(block)) return false;
     return !host_.has(pool_.prefix_of(block)) && prefers_spill(block, urgent);
 }

@@ -7,7 +7,7 @@ from typing import Final
 
 from ..scheduler import CHECKED, POLICIES, SPEC_HASH
 from . import cost_model, deployment
-from .cost_model import roofline
+from .cost_model import prefill_figures, roofline
 from .deployment import Deployment
 from .errors import ConfigurationError, WorkloadError
 from .generator import generate
@@ -138,15 +138,17 @@ def run_study(
         host_blocks = placed.host_blocks(settings.host_gib, settings.block_size)
     if settings.policy not in POLICIES.split(", "):
         raise ConfigurationError(f"policy is {settings.policy!r}; known policies: {POLICIES}")
+    cost = roofline(placed)
     cluster = Cluster(
         settings.replicas,
-        roofline(placed),
+        cost,
         blocks,
         settings.max_running,
         settings.max_step_tokens,
         settings.overlap_depth,
         num_host_blocks=host_blocks,
         host_copy_tokens_per_s=placed.host_tokens_per_s,
+        prefill=prefill_figures(cost, settings.max_step_tokens),
         policy=settings.policy,
     )
     recording = simulate(workload, cluster, progress, trace_paths(record_trace, settings.replicas))
