@@ -181,6 +181,10 @@ def verify(
 @click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--max-running", default=256, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
+@click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks per replica.  [default: what fits]")
+@click.option("--host-gib", default=0.0, type=click.FloatRange(min=0), help="Host memory for KV per replica, GiB.")
+@click.option("--host-blocks", type=click.IntRange(min=0), help="The same in KV blocks.  [default: from --host-gib]")
+@click.option("--policy", default="default", help="Who is admitted, retracted, evicted and copied: default, lru, ...")
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
 @click.option(
@@ -214,6 +218,9 @@ def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> No
 @click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks in the pool.  [default: from --kv-memory]")
 @click.option("--kv-memory", default="1GiB", type=byte_size, metavar="SIZE", help="Memory of the KV cache.")
+@click.option(
+    "--host-kv-gib", default=0.0, type=click.FloatRange(min=0), help="Host memory for KV blocks off the device, GiB."
+)
 @click.option("--block-size", default=16, type=click.IntRange(min=1), help="Tokens per KV block.")
 @click.option("--max-step-tokens", default=512, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
@@ -234,6 +241,7 @@ def serve(
     max_running: int,
     num_blocks: int | None,
     kv_memory: int,
+    host_kv_gib: float,
     block_size: int,
     max_step_tokens: int,
     overlap_depth: int,
@@ -254,6 +262,7 @@ def serve(
             max_running=max_running,
             num_blocks=num_blocks,
             kv_memory=kv_memory,
+            host_kv_memory=int(host_kv_gib * 2**30),
             block_size=block_size,
             max_step_tokens=max_step_tokens,
             overlap_depth=overlap_depth,

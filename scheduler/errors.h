@@ -33,6 +33,11 @@ class UnknownStep : public SchedulerError {
     using SchedulerError::SchedulerError;
 };
 
+class UnknownCopy : public SchedulerError {
+  public:
+    using SchedulerError::SchedulerError;
+};
+
 class BadResults : public SchedulerError {
   public:
     using SchedulerError::SchedulerError;

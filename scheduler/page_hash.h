@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <cstring>
 #include <random>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -78,6 +79,16 @@ class PageHasher {
             prefix = append(prefix, tokens + done, std::min(page_ - done, segment));
         }
         return prefix;
+    }
+
+    // The hash of the prefix and a part of a page after it. Its length is hashed as a segment of its own, which no page
+    // of tokens equals since tokens are not negative.
+    PageHash tail(PageHash prefix, std::span<const std::int32_t> tokens) const {
+        for (std::size_t done = 0; done < tokens.size(); done += kSegment) {
+            prefix = append(prefix, tokens.data() + done, std::min<std::size_t>(tokens.size() - done, kSegment));
+        }
+        const std::int32_t length = -static_cast<std::int32_t>(tokens.size());
+        return append(prefix, &length, 1);
     }
 
   private:

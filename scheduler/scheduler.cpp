@@ -20,16 +20,20 @@ Limits limits_of(const SchedulerConfig& config) {
     limits.room = limits.page * limits.blocks;
     limits.window = kWholeContext;
     limits.step_records = config.overlap_depth + 1;
+    limits.hosts = config.num_host_blocks;
+    limits.copy_records = config.copy_records();
     return limits;
 }
 
 }  // namespace
 
-Scheduler::Scheduler(const SchedulerConfig& config)
+Scheduler::Scheduler(const SchedulerConfig& config, std::shared_ptr<const Policy> policy)
     : config_((config.validate(), config)),
       machine_(limits_of(config)),
       pool_(machine_, config.num_blocks),
-      hasher_(config.block_size) {
+      hasher_(config.block_size),
+      host_(machine_, config),
+      policy_(policy != nullptr ? std::move(policy) : std::make_shared<const Policy>()) {
     for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
     for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
     static_assert(kTransitions <= TraceRecord::kFirstKind);
@@ -65,7 +69,7 @@ void check_lengths(std::int64_t prompt_tokens, std::int64_t max_new_tokens) {
 }  // namespace
 
 std::string Scheduler::submit(std::int64_t request_id, std::span<const std::int32_t> tokens,
-                              std::int64_t max_new_tokens) {
+                              std::int64_t max_new_tokens, Urgency urgency) {
     if (const auto bad = first_negative(tokens); bad < tokens.size()) {
         throw BadRequest("tokens[" + std::to_string(bad) + "] is " + std::to_string(tokens[bad]) +
                          "; token ids must not be negative");
@@ -73,6 +77,7 @@ std::string Scheduler::submit(std::int64_t request_id, std::span<const std::int3
     const auto prompt_tokens = static_cast<std::int64_t>(tokens.size());
     if (std::string reason = why_never(request_id, prompt_tokens, max_new_tokens); !reason.empty()) return reason;
     Record record;
+    record.urgency = urgency;
     // Room for the output too: decoding must not move the prompt.
     const auto all = static_cast<std::size_t>(prompt_tokens + max_new_tokens);
     record.tokens.reserve(all);
@@ -87,7 +92,8 @@ std::string Scheduler::submit(std::int64_t request_id, std::span<const std::int3
 }
 
 std::string Scheduler::submit_hashed(std::int64_t request_id, std::int64_t prompt_tokens,
-                                     std::span<const std::uint64_t> page_hashes, std::int64_t max_new_tokens) {
+                                     std::span<const std::uint64_t> page_hashes, std::int64_t max_new_tokens,
+                                     Urgency urgency) {
     std::string reason = why_never(request_id, prompt_tokens, max_new_tokens);
     const std::int64_t pages = (prompt_tokens + max_new_tokens) / config_.block_size;
     if (static_cast<std::int64_t>(page_hashes.size()) > pages) {
@@ -97,6 +103,7 @@ std::string Scheduler::submit_hashed(std::int64_t request_id, std::int64_t promp
     if (!reason.empty()) return reason;
     Record record;
     record.hashed = true;
+    record.urgency = urgency;
     if (config_.prefix_cache) {
         record.pages.reserve(page_hashes.size());
         for (const std::uint64_t hash : page_hashes) record.pages.push_back({0, hash});
@@ -135,7 +142,9 @@ void Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std
     record.request_id = request_id;
     records_[request] = std::move(record);
     by_id_.emplace(request_id, request);
-    waiting_.push_back(request);
+    records_[request].place = place(request);
+    records_[request].fetches_left = fetch_limit(request);
+    enter_line(request);
     ++totals_.submitted;
 }
 
@@ -256,44 +265,13 @@ void Scheduler::publish(RequestId request) {
         if (!reachable || machine_.block_state(block) != BlockState::Owned || pool_.find(prefix) != kNoBlock) continue;
         require(machine_.apply_publish(request, block, parent, name_of(prefix)));
         pool_.index(block, prefix);
-    }
-}
-
-// Pages before `end` are published now, or will not be computed by this request after all.
-void Scheduler::withdraw(Record& record, std::int64_t end) {
-    const RequestId self = static_cast<RequestId>(&record - records_.data());
-    for (std::int64_t page = record.pages_offered; page < std::min(end, record.pages_announced); ++page) {
-        if (computing_.find(record.pages[page]) == self) computing_.erase(record.pages[page]);
-    }
-}
-
-// From the tail to the front, so that of a cached prefix the longest part is the first to be evicted.
-void Scheduler::release_blocks(RequestId request) {
-    withdraw(records_[request], records_[request].pages_announced);
-    const auto& table = machine_.tables().of(request);
-    while (!table.empty()) {
-        const BlockId block = table.back();
-        if (machine_.block_state(block) == BlockState::Owned) {
-            if (machine_.last_step(request) <= machine_.landed()) {
-                require(machine_.apply_release_owned(request, block));
-                pool_.freed(block);
-            } else {
-                require(machine_.apply_release_to_limbo(request, block));
-                pool_.limbo(block);
-            }
-        } else if (machine_.refs(block) > 1) {
-            require(machine_.apply_release_shared(request, block));
-        } else {
-            require(machine_.apply_release_to_cache(request, block));
-            pool_.cached(block);
-        }
+        emit_page(EventKind::KvStored, record.pages_offered, prefix);
     }
 }
 
 // A finished or aborted request gives everything back; its record stays while a step in flight mentions it.
 void Scheduler::leave(RequestId request) {
-    const auto at = std::find(running_.begin(), running_.end(), request);
-    if (at != running_.end()) running_.erase(at);
+    stop_running(request);
     release_blocks(request);
     require(machine_.apply_close(request));
     by_id_.erase(records_[request].request_id);
@@ -311,6 +289,10 @@ void Scheduler::emit(EventKind kind, RequestId request, std::int64_t value) {
     events_.push_back({kind, records_[request].request_id, value});
 }
 
+void Scheduler::emit_page(EventKind kind, std::int64_t page, const PageHash& prefix) {
+    if (config_.kv_events) events_.push_back({kind, page, static_cast<std::int64_t>(prefix.low)});
+}
+
 std::vector<TraceRecord> Scheduler::take_trace() {
     return trace_ == nullptr ? std::vector<TraceRecord>{} : trace_->drain();
 }
@@ -326,12 +308,18 @@ Stats Scheduler::stats() const {
     stats.steps_in_flight = static_cast<std::int64_t>(in_flight_.size());
     stats.live_requests = static_cast<std::int64_t>(records_.size() - unused_.size());
     stats.evictions = static_cast<std::int64_t>(pool_.evictions());
+    stats.num_host_blocks = config_.num_host_blocks;
+    stats.host_used_blocks = machine_.used_pages();
+    stats.copies_in_flight = host_.in_flight();
+    stats.spills = host_.copies(CopyKind::Spill);
+    stats.fetches = host_.copies(CopyKind::Fetch);
     return stats;
 }
 
 void Scheduler::check() const {
     machine_.recheck();
     pool_.check();
+    host_.check();
     const auto expect = [](bool condition, const std::string& what) {
         if (!condition) throw InvariantViolated("scheduler: " + what);
     };
@@ -342,7 +330,7 @@ void Scheduler::check() const {
                "a block table and its count differ");
         for (const BlockId block : table) ++refs[block];
     }
-    std::array<std::int64_t, 5> states{};
+    std::array<std::int64_t, 6> states{};
     for (BlockId block = 0; block < config_.num_blocks; ++block) {
         expect(refs[block] == machine_.refs(block), "reference count of block " + std::to_string(block) + " is " +
                                                         std::to_string(machine_.refs(block)) + ", holders are " +
@@ -355,6 +343,9 @@ void Scheduler::check() const {
     for (const RequestId request : waiting_) {
         expect(machine_.request_state(request) == RequestState::Waiting, "a request in the waiting line does not wait");
     }
+    const auto guarded = std::count_if(running_.begin(), running_.end(), [this](RequestId r) { return is_protected(r); });
+    expect(guarded == protected_, "running requests that must not be retracted are counted wrongly");
+    expect(totals_.most_retractions <= config_.max_retractions, "a request was retracted too often");
     for (std::size_t i = 1; i < running_.size(); ++i) {
         expect(machine_.arrival(running_[i - 1]) < machine_.arrival(running_[i]),
                "running requests are not in order of arrival");
