@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..scheduler import Scheduler, SchedulerConfig
+from ..scheduler import CONTRACT_HASH, Scheduler, SchedulerConfig
 from .kv_cache import KVCache
 from .llama import LlamaModel
 from .loader import load_checkpoint
@@ -77,6 +77,6 @@ def load_replica(
         chat_template=checkpoint.chat_template,
         max_model_len=min(config.max_position_embeddings, num_blocks * block_size),
     )
-    scheduler = Scheduler(limits)
+    scheduler = Scheduler(limits, CONTRACT_HASH)
     trace = None if record_trace is None else TraceRecorder(record_trace, scheduler)
     return Replica(scheduler, runner, served, trace)

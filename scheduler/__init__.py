@@ -34,9 +34,11 @@ from ._core import (
     UnknownRequest,
     UnknownStep,
 )
+from .generated.contract import CONTRACT_HASH
 
 __all__ = [
     "CHECKED",
+    "CONTRACT_HASH",
     "SPEC_HASH",
     "STATE_ACCESS",
     "TRANSITIONS",

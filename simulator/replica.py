@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from ..scheduler import EventKind, Scheduler, SchedulerConfig
+from ..scheduler import CONTRACT_HASH, EventKind, Scheduler, SchedulerConfig
 from ..scheduler.trace_file import TraceFile
 from .cost_model import CostModel
 from .recorder import Recorder
@@ -34,7 +34,7 @@ class Replica:
         """on_finish: called with (call index, now) when a call's last token has landed."""
         self.index = index
         self.live_calls = 0
-        self.scheduler = Scheduler(config)
+        self.scheduler = Scheduler(config, CONTRACT_HASH)
         self.trace: TraceFile | None = None
         """Where the scheduler's transitions are written, if anywhere."""
         self._environment = environment
