@@ -8,6 +8,7 @@ caching are on, as in ours; blocks are hashed by vLLM's default, SHA-256.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +28,7 @@ from vllm.v1.structured_output import StructuredOutputManager
 sys.path.insert(0, str(Path(__file__).parent))
 import cases
 
+logging.disable(logging.WARNING)
 LONGEST = 262_144
 MODEL = {
     "architectures": ["LlamaForCausalLM"],
