@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..scheduler import Scheduler, SchedulerConfig
+from ..scheduler import CONTRACT_HASH, Scheduler, SchedulerConfig
 from .host_pages import HostPages
 from .kv_cache import KVCache
 from .llama import LlamaModel
@@ -92,7 +92,7 @@ def load_replica(
         chat_template=checkpoint.chat_template,
         max_model_len=min(config.max_position_embeddings, num_blocks * block_size),
     )
-    scheduler = Scheduler(limits(num_host_blocks=host_blocks, **figures))
+    scheduler = Scheduler(limits(num_host_blocks=host_blocks, **figures), CONTRACT_HASH)
     trace = None if record_trace is None else TraceRecorder(record_trace, scheduler)
     return Replica(scheduler, runner, served, host_pages, trace)
 

@@ -42,9 +42,11 @@ from ._core import (
     UnknownRequest,
     UnknownStep,
 )
+from .generated.contract import CONTRACT_HASH
 
 __all__ = [
     "CHECKED",
+    "CONTRACT_HASH",
     "POLICIES",
     "SPEC_HASH",
     "STATE_ACCESS",

@@ -231,8 +231,10 @@ class StepPlan:
 class Scheduler:
     """The scheduler of one replica. Not thread-safe: one thread drives it."""
 
-    def __init__(self, config: SchedulerConfig, spec_hash: str = ...) -> None:
-        """Raises SpecMismatch if `spec_hash` is given and is not `SPEC_HASH`."""
+    def __init__(self, config: SchedulerConfig, spec_hash: str | None = None) -> None:
+        """`spec_hash`: the specification that the driver is written for (`CONTRACT_HASH` for one that is kept with this
+        package). Raises SpecMismatch if it is given and is not `SPEC_HASH`, the one that the binary is generated from.
+        """
     @property
     def config(self) -> SchedulerConfig: ...
     @property

@@ -315,10 +315,12 @@ ts::Urgency urgency(std::int64_t priority, std::optional<std::int64_t> deadline)
 void bind_scheduler(py::module_& m) {
     using Scheduler = ts::Scheduler;
     py::class_<Scheduler>(m, "Scheduler")
-        .def(py::init([](const ts::SchedulerConfig& config, const py::object& spec_hash, const py::object& policy) {
-                 if (!spec_hash.is_none() && spec_hash.cast<std::string>() != ts::kSpecHash) {
-                     throw ts::SpecMismatch("the driver was built for specification " + spec_hash.cast<std::string>() +
-                                            ", this scheduler was generated from " + std::string(ts::kSpecHash));
+        .def(py::init([](const ts::SchedulerConfig& config, const std::optional<std::string>& spec_hash,
+                         const py::object& policy) {
+                 if (spec_hash && *spec_hash != ts::kSpecHash) {
+                     throw ts::SpecMismatch("the driver was built for specification " + *spec_hash +
+                                            ", this scheduler was generated from " + std::string(ts::kSpecHash) +
+                                            "; rebuild whichever is older (make setup)");
                  }
                  return std::make_unique<Scheduler>(config, ts::policy_of(policy));
              }),

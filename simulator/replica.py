@@ -8,7 +8,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from ..scheduler import EventKind, Scheduler, SchedulerConfig
+from ..scheduler import CONTRACT_HASH, EventKind, Scheduler, SchedulerConfig
 from ..scheduler.trace_file import TraceFile
 from .cost_model import CostModel
 from .host_link import HostLink
@@ -37,7 +37,7 @@ class Replica:
         """on_finish: called with (call index, now) when a call's last token has landed. policy: a built-in one's name."""
         self.index = index
         self.live_calls = 0
-        self.scheduler = Scheduler(config, policy=policy)
+        self.scheduler = Scheduler(config, CONTRACT_HASH, policy)
         self.trace: TraceFile | None = None
         """Where the scheduler's transitions are written, if anywhere."""
         self._link: HostLink | None = None

@@ -153,7 +153,7 @@ def run(make: MakeAdapter, quick: bool) -> dict[str, dict[str, float]]:
                 heavy = batch * context > 4_000_000
                 results[f"decode {batch} x {context}"] = decode(make, batch, context, 40 if heavy else 150)
                 gc.collect()
-    results["turn of 50000"] = turn(make, 50_000, 5)
+    results["turn of 50000"] = turn(make, 50_000, 9)
     for count in (0, 1, 8, 32) if quick else (0, 1, 8, 32, 128, 1024):
         results[f"waiting {count}"] = waiting(make, count, 50_000, 12 if count > 100 else 40)
         gc.collect()

@@ -13,7 +13,7 @@ import pytest
 
 from tokenspeed.spec.binary import SCHEDULER
 
-Compile = Callable[[str, list[Path]], Path]
+Compile = Callable[..., Path]
 
 
 def cxx_compiler() -> str:
@@ -27,12 +27,16 @@ def cxx_compiler() -> str:
 
 @pytest.fixture(scope="session")
 def compile_program(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """(name in programs/, sources of the scheduler besides) -> binary."""
+    """(name in programs/, with the scheduler's sources or not, more flags) -> binary."""
 
-    def compile_program(name: str, sources: list[Path]) -> Path:
+    def compile_program(name: str, scheduler: bool, *more: str) -> Path:
+        sources = []
+        if scheduler:
+            sources = [p for folder in (SCHEDULER, SCHEDULER / "generated") for p in sorted(folder.glob("*.cpp"))]
+            sources.remove(SCHEDULER / "bindings.cpp")
         binary = tmp_path_factory.mktemp("programs") / name
         program = Path(__file__).parent / "programs" / f"{name}.cpp"
-        flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{SCHEDULER}"]
+        flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{SCHEDULER}", *more]
         command = [cxx_compiler(), *flags, str(program), *map(str, sources), "-o", str(binary)]
         subprocess.run(command, check=True, env={**os.environ, "LC_ALL": "C"})
         return binary
