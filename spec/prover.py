@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import z3
 
-from . import counting
+from . import counting, ranking
 from .expressions import BOOL, INT, TICK, Expr, variables_read
 from .language import Choice, Parameter, Property, Spec, Transition, Variable
 from .progress import Progress
@@ -72,6 +72,7 @@ class Prover:
         }
         self.transition = ""
         self.known_assumptions: dict[tuple[int, ...], list[z3.BoolRef]] = {}
+        self.known_solvers: dict[tuple[int, ...], z3.Solver] = {}
         self.known_facts: dict[tuple[str, ...], z3.BoolRef] = {}
 
     # Expressions.
@@ -79,6 +80,10 @@ class Prover:
     def before(self, variable: Variable, index: Sequence[z3.ExprRef]) -> z3.ExprRef:
         """The variable in the state before the transition."""
         return self.functions[variable.name](*index)
+
+    def initial(self, variable: Variable, _: Sequence[z3.ExprRef]) -> z3.ExprRef:
+        """The variable at the start."""
+        return self.evaluate(variable.init, {}, self.before)
 
     def evaluate(
         self, e: Expr, names: dict[str, z3.ExprRef], read: Reader, read_next: Reader | None = None
@@ -230,10 +235,6 @@ class Prover:
 
     def prove_initial(self) -> list[Obligation]:
         """Every invariant and counter holds at the start, where every variable has its initial value."""
-
-        def initial(variable: Variable, _: Sequence[z3.ExprRef]) -> z3.ExprRef:
-            return self.evaluate(variable.init, {}, self.before)
-
         claims: list[tuple[Property | counting.Claim, str]] = [(p, p.kind) for p in self.spec.invariants()]
         claims += [(counting.right_at_the_start(count), "count") for count in self.spec.counts.values()]
         results = []
@@ -241,7 +242,7 @@ class Prover:
             solver = self.solver()
             solver.add(*self.constant_axioms())
             names, _ = self.individuals(claim.parameters, 0)
-            question = z3.Not(self.evaluate(claim.formula, names, initial))
+            question = z3.Not(self.evaluate(claim.formula, names, self.initial))
             results.append(self.decide(solver, question, "initial state", claim.name, kind))
         return results
 
@@ -345,6 +346,62 @@ class Prover:
             solver.add(*[self.evaluate(fact, names | {every.name: x}, self.before) for x in individuals[every.type]])
         options = [self.evaluate(e, names, self.before) for e in claim.outcomes()]
         return self.decide(solver, z3.Not(z3.Or(*options)), claim.name, "one is possible", "progress")
+
+    # Liveness: see ranking.py.
+
+    def prove_stages(self, transition: Transition | None = None) -> list[Obligation]:
+        """Stages and conforming invariants: against one transition, or what concerns single states."""
+        if transition is None:
+            found = [self.prove_stage_claim(claim, None) for claim in ranking.still_claims(self.spec)]
+            return [*self.prove_conforming_start(), *found]
+        results = []
+        for claim in ranking.step_claims(self.spec, transition):
+            if ranking.untouched(self.spec, claim, transition):
+                results.append(Obligation(transition.name, claim.name, claim.kind, "proved", 0.0))
+            else:
+                results.append(self.prove_stage_claim(claim, transition))
+        return results
+
+    def prove_conforming_start(self) -> list[Obligation]:
+        """Conforming invariants hold at the start."""
+        results = []
+        for claim in self.spec.conforming.values():
+            solver = self.solver()
+            solver.add(*self.constant_axioms())
+            names, _ = self.individuals(claim.parameters, 0)
+            question = z3.Not(self.evaluate(claim.formula, names, self.initial))
+            results.append(self.decide(solver, question, "initial state", claim.name, "conforming"))
+        return results
+
+    def prove_stage_claim(self, claim: ranking.StageClaim, transition: Transition | None) -> Obligation:
+        """One obligation of a stage, for all its individuals and all other parameters of the transition."""
+        own = [Parameter(f"of {p.name}", p.type) for p in claim.parameters]
+        bound = dict(claim.bound)
+        free = [p for p in transition.parameters if p.name not in bound] if transition else []
+        constants, individuals = self.individuals((*own, *free), 0)
+        names = {p.name: constants[q.name] for p, q in zip(claim.parameters, own, strict=True)}
+        arguments = {p.name: constants[p.name] for p in free}
+        arguments |= {name: self.evaluate(e, names, self.before) for name, e in bound.items()}
+        read, guards = self.before, []
+        if transition is not None:
+            self.transition = transition.name
+            read = self.after_reader(transition, arguments)
+            guards = [self.evaluate(g.condition, arguments, self.before) for g in transition.guards]
+        solver = self.prepared(individuals)
+        facts = guards + [self.evaluate(h, names, self.before, read) for h in claim.hypotheses]
+        for known in claim.given:
+            for chosen in self.tuples(known.parameters, individuals):
+                facts.append(self.evaluate(known.formula, names | chosen, self.before, read))
+        question = z3.And(*facts, z3.Not(self.evaluate(claim.goal, names, self.before, read)))
+        return self.decide(solver, question, claim.transition or "liveness", claim.name, claim.kind)
+
+    def prepared(self, individuals: Individuals) -> z3.Solver:
+        """A solver that knows what is assumed of these individuals; kept, since many questions share it."""
+        key = tuple(len(xs) for xs in individuals.values())
+        if key not in self.known_solvers:
+            self.known_solvers[key] = self.solver()
+            self.known_solvers[key].add(*self.assumptions(individuals))
+        return self.known_solvers[key]
 
     def prove_parts(self) -> list[Obligation]:
         """Side conditions of counters that count a part of what another counts, and of tilings."""
