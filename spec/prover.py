@@ -25,6 +25,8 @@ from .progress import Progress
 
 Reader = Callable[[Variable, Sequence[z3.ExprRef]], z3.ExprRef]
 Individuals = dict[str, list[z3.ExprRef]]
+Memo = dict[int, tuple[Expr, z3.ExprRef]]
+"""By identity of an expression, which is kept so that it stays the same: its term."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Prover:
         }
         self.transition = ""
         self.known_assumptions: dict[tuple[int, ...], list[z3.BoolRef]] = {}
+        self.known_terms: dict[tuple[tuple[str, int], ...], Memo] = {}
         self.known_solvers: dict[tuple[int, ...], z3.Solver] = {}
         self.known_facts: dict[tuple[str, ...], z3.BoolRef] = {}
 
@@ -86,9 +89,33 @@ class Prover:
         return self.evaluate(variable.init, {}, self.before)
 
     def evaluate(
-        self, e: Expr, names: dict[str, z3.ExprRef], read: Reader, read_next: Reader | None = None
+        self,
+        e: Expr,
+        names: dict[str, z3.ExprRef],
+        read: Reader,
+        read_next: Reader | None = None,
+        memos: Sequence[Memo] = (),
     ) -> z3.ExprRef:
-        """The z3 term of an expression, with parameters from `names` and variables through `read`."""
+        """The z3 term of an expression, with parameters from `names` and variables through `read`.
+
+        `memos`: terms made before with the same names, for each state that is read.
+        """
+        if not memos or not e.still or e.op in ("lit", "enum", "param", "const"):
+            return self.term(e, names, read, read_next, memos)
+        found = memos[0].get(id(e))
+        if found is None:
+            found = memos[0][id(e)] = (e, self.term(e, names, read, read_next, memos))
+        return found[1]
+
+    def term(
+        self,
+        e: Expr,
+        names: dict[str, z3.ExprRef],
+        read: Reader,
+        read_next: Reader | None,
+        memos: Sequence[Memo],
+    ) -> z3.ExprRef:
+        """The z3 term of an expression, made anew."""
         if e.op == "lit":
             value = e.args[0]
             return z3.BoolVal(value, self.context) if e.type == BOOL else z3.IntVal(value, self.context)
@@ -99,13 +126,13 @@ class Prover:
         if e.op == "const":
             return self.constants[e.args[0]]
         if e.op == "read":
-            return read(e.args[0], [self.evaluate(i, names, read, read_next) for i in e.args[1:]])
+            return read(e.args[0], [self.evaluate(i, names, read, read_next, memos) for i in e.args[1:]])
         if e.op == "next":
             assert read_next is not None
-            return self.evaluate(e.args[0], names, read_next)
+            return self.evaluate(e.args[0], names, read_next, None, memos[1:])
         if e.op == "taken":
             return z3.BoolVal(e.args[0] == self.transition, self.context)
-        a = [self.evaluate(x, names, read, read_next) for x in e.args]
+        a = [self.evaluate(x, names, read, read_next, memos) for x in e.args]
         match e.op:
             case "eq":
                 return a[0] == a[1]
@@ -237,6 +264,7 @@ class Prover:
         """Every invariant and counter holds at the start, where every variable has its initial value."""
         claims: list[tuple[Property | counting.Claim, str]] = [(p, p.kind) for p in self.spec.invariants()]
         claims += [(counting.right_at_the_start(count), "count") for count in self.spec.counts.values()]
+        claims += [(claim, "conforming") for claim in self.spec.conforming.values()]
         results = []
         for claim, kind in claims:
             solver = self.solver()
@@ -352,25 +380,13 @@ class Prover:
     def prove_stages(self, transition: Transition | None = None) -> list[Obligation]:
         """Stages and conforming invariants: against one transition, or what concerns single states."""
         if transition is None:
-            found = [self.prove_stage_claim(claim, None) for claim in ranking.still_claims(self.spec)]
-            return [*self.prove_conforming_start(), *found]
+            return [self.prove_stage_claim(claim, None) for claim in ranking.still_claims(self.spec)]
         results = []
         for claim in ranking.step_claims(self.spec, transition):
             if ranking.untouched(self.spec, claim, transition):
                 results.append(Obligation(transition.name, claim.name, claim.kind, "proved", 0.0))
             else:
                 results.append(self.prove_stage_claim(claim, transition))
-        return results
-
-    def prove_conforming_start(self) -> list[Obligation]:
-        """Conforming invariants hold at the start."""
-        results = []
-        for claim in self.spec.conforming.values():
-            solver = self.solver()
-            solver.add(*self.constant_axioms())
-            names, _ = self.individuals(claim.parameters, 0)
-            question = z3.Not(self.evaluate(claim.formula, names, self.initial))
-            results.append(self.decide(solver, question, "initial state", claim.name, "conforming"))
         return results
 
     def prove_stage_claim(self, claim: ranking.StageClaim, transition: Transition | None) -> Obligation:
@@ -387,13 +403,22 @@ class Prover:
             self.transition = transition.name
             read = self.after_reader(transition, arguments)
             guards = [self.evaluate(g.condition, arguments, self.before) for g in transition.guards]
-        solver = self.prepared(individuals)
-        facts = guards + [self.evaluate(h, names, self.before, read) for h in claim.hypotheses]
+        after: Memo = {}
+        facts = guards + [
+            self.evaluate(h, names, self.before, read, (self.memo(names), after)) for h in claim.hypotheses
+        ]
         for known in claim.given:
             for chosen in self.tuples(known.parameters, individuals):
-                facts.append(self.evaluate(known.formula, names | chosen, self.before, read))
-        question = z3.And(*facts, z3.Not(self.evaluate(claim.goal, names, self.before, read)))
+                local = names | chosen
+                facts.append(self.evaluate(known.formula, local, self.before, read, (self.memo(local), {})))
+        goal = self.evaluate(claim.goal, names, self.before, read, (self.memo(names), after))
+        question = z3.And(*facts, z3.Not(goal))
+        solver = self.prepared(individuals)
         return self.decide(solver, question, claim.transition or "liveness", claim.name, claim.kind)
+
+    def memo(self, names: dict[str, z3.ExprRef]) -> Memo:
+        """Terms of the state before with these names."""
+        return self.known_terms.setdefault(tuple((name, x.get_id()) for name, x in names.items()), {})
 
     def prepared(self, individuals: Individuals) -> z3.Solver:
         """A solver that knows what is assumed of these individuals; kept, since many questions share it."""
