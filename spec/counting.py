@@ -164,13 +164,13 @@ def tiling_premises(spec: Spec, tiling: Tiling) -> list[Claim]:
     ]
 
 
-def covered(spec: Spec, tiling: Tiling, index: Expr, at: Expr, x: Expr) -> Expr:
+def covered(spec: Spec, tiling: Tiling, index: Sequence[Expr], at: Expr, x: Expr) -> Expr:
     """Of a fresh individual: it is counted and its interval has the position, if that lies within the range."""
     count = spec.counts[tiling.counter]
-    names = {count.index[0].name: index, count.over.name: x}
+    names = {i.name: e for i, e in zip(count.index, index, strict=True)} | {count.over.name: x}
     condition, weight = summand(count, x, names)
     start, when, position = (substituted(e, names) for e in (tiling.start, tiling.when, tiling.position))
-    within = (start <= at) & (at < start + count.variable(index))
+    within = (start <= at) & (at < start + count.variable(*index))
     return (when & within) >> (condition & (position <= at) & (at < position + weight))
 
 

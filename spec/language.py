@@ -39,7 +39,9 @@ from .declarations import (
 from .expressions import INT, Expr, SpecError, lift, to_text
 
 if TYPE_CHECKING:
+    from .counting import Claim
     from .progress import Progress
+    from .ranking import Clause, Stage
 
 
 class Spec:
@@ -59,6 +61,9 @@ class Spec:
         self.choices: list[Choice] = []
         self.tilings: dict[str, Tiling] = {}
         self.progress: dict[str, Progress] = {}
+        self.stages: dict[str, Stage] = {}
+        self.clauses: dict[str, Clause] = {}
+        self.conforming: dict[str, Claim] = {}
         self.tick_origin: Variable | None = None
         self.order_only: tuple[Variable, ...] = ()
         self.ranges: dict[tuple[str, str], tuple[Expr, Expr]] = {}
@@ -256,6 +261,9 @@ class Spec:
             options = [f"{o.transition}({', '.join(map(to_text, o.arguments))})" for o in claim.options]
             options += map(str, claim.alternatives)
             lines.append(f"progress {claim.name}: {'; '.join(map(str, facts))}: {' or '.join(options)}")
+        lines += [clause.canonical() for clause in self.clauses.values()]
+        lines += [f"conforming {c.name}: {c.formula}" for c in self.conforming.values()]
+        lines += [line for stage in self.stages.values() for line in stage.canonical()]
         for choice in self.choices:
             given = "".join(f" with {name} = {e}" for name, e in choice.arguments.items())
             lines.append(f"choice {choice.name}: {' '.join(choice.transitions)} when {choice.when}{given}")

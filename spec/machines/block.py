@@ -11,6 +11,7 @@ def take(t: Transition, r: Expr, b: Expr) -> None:
     t.set(holds[r, b], True)
     t.add(refs[b], 1)
     t.add(blocks[r], 1)
+    t.add(table_entries.place, 1)
     t.add(capacity[r], PAGE)
 
 
@@ -19,6 +20,7 @@ def drop(t: Transition, r: Expr, b: Expr) -> None:
     t.set(holds[r, b], False)
     t.add(refs[b], -1)
     t.add(blocks[r], -1)
+    t.add(table_entries.place, -1)
     t.set(capacity[r], capacity(r) - PAGE)
     forget(t, r, b)
 

@@ -34,6 +34,7 @@ def end(t: Transition, c: Expr, b: Expr, was: Expr) -> None:
 def pair(t: Transition, c: Expr, h: Expr) -> None:
     """Effects: the copy involves the host page."""
     t.set(host_of[c, h], True)
+    t.add(copy_hosts[c], 1)
     t.add(host_copies[h], 1)
 
 
@@ -41,6 +42,7 @@ def unpair(t: Transition, c: Expr, h: Expr) -> None:
     """Guard and effects: the copy no longer involves the host page."""
     t.guard("its host page", host_of(c, h))
     t.set(host_of[c, h], False)
+    t.add(copy_hosts[c], -1)
     t.add(host_copies[h], -1)
 
 
@@ -140,6 +142,7 @@ def receive(t: Transition, c: Expr, r: Expr, b: Expr, n: Expr) -> None:
     t.guard("last token recomputed", planned(r) + n < known(r))
     begin(t, c, b, C.RECEIVING)
     t.set(request_of[c, r], True)
+    t.add(copy_requests[c], 1)
     transfer(t, c, planned(r), n)
     t.add(inbound[r], 1)
     t.add(arriving[r], n)
@@ -151,6 +154,7 @@ def received(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
     end(t, c, b, C.RECEIVING)
     t.guard("its request", request_of(c, r))
     t.set(request_of[c, r], False)
+    t.add(copy_requests[c], -1)
     transfer(t, c, 0, 0)
     t.add(inbound[r], -1)
     t.set(arriving[r], arriving(r) - copy_tokens(c))

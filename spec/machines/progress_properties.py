@@ -87,7 +87,7 @@ def drafts_are_planned_up_to_the_width(p: Progress, s: Expr, r: Expr) -> None:
 def every_token_has_its_private_block(p: Progress, r: Expr, at: Expr) -> None:
     """Every token that is being computed lies in exactly one block of the request, which nobody else may touch."""
     p.when(live(r) & (computed(r) <= at) & (at < planned(r)))
-    b = p.covering(capacity, r, at)
+    b = p.covering(capacity, at, r)
     p.or_holds(holds(r, b) & (position(b) <= at) & (at < position(b) + PAGE) & (block_state(b) == B.OWNED))
 
 

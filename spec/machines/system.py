@@ -3,9 +3,12 @@
 from . import (
     behaviour_properties,
     block,
+    contract,
     copy,
     copy_properties,
     lemmas,
+    liveness,
+    liveness_memory,
     memory_properties,
     prefix_tree,
     progress_properties,
@@ -29,5 +32,8 @@ PARTS = (
     copy_properties,
     tree_properties,
     lemmas,
+    contract,
+    liveness,
+    liveness_memory,
     scope,
 )
