@@ -24,12 +24,17 @@ struct StateAccess {
     // A machine in its initial state; constants and population are in the order of the specification.
     void* (*create)(const std::int64_t* constants, const std::int32_t* population);
     void (*destroy)(void* machine);
+    // Puts the machine into a state, to which `take` returns.
     void (*restore)(void* machine, const std::int8_t* state);
     // The first value that differs from the state, or -1; `slots` if the tables hold something else besides.
     std::int32_t (*difference)(const void* machine, const std::int8_t* state);
     // Makes proposals until one is accepted or answered otherwise than it says; returns its number (count if there is
     // none) and stores what was answered.
     std::size_t (*propose)(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer);
+    // Makes one proposal in the state that was restored (`pre`), stores what was answered, and returns the first value
+    // that is not that of `post` afterwards, or -1. All values are compared. Then the machine is as restored again.
+    std::int32_t (*take)(void* machine, const Proposal* proposal, const std::int8_t* pre, const std::int8_t* post,
+                         std::uint16_t* answer);
 };
 
 // The name under which `_core.STATE_ACCESS` holds the table.

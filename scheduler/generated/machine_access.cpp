@@ -5,12 +5,282 @@
 
 #include "../state_access.h"
 
+#include <cstddef>
+#include <cstring>
+
 #include "machine.h"
 
 namespace tokenspeed {
 
 // The one friend of Machine. Verification puts states in with it; the scheduler never does.
 struct MachineAccess {
+  // The memory of a machine's records, and what it was when the state was restored. Word by word it is cheap to see what
+  // a transition changed, whatever that is, and to change it back.
+  class Image {
+   public:
+    // One value: where it is, and which bytes of a state give it. `many`: an id that is one of so many flags.
+    struct Cell {
+      const void* at;
+      std::int32_t value;
+      std::int16_t many;
+      std::int8_t size;
+      bool moves;  // the tables depend on it
+    };
+    using Word = std::uint64_t;
+
+    template <class Record>
+    void region(Record* at, std::size_t count) {
+      static_assert(sizeof(Record) % sizeof(Word) == 0);
+      const std::size_t words = count * sizeof(Record) / sizeof(Word);
+      regions_.push_back({reinterpret_cast<std::byte*>(at), kept_.size(), words});
+      kept_.resize(kept_.size() + words);
+      cells_.resize(kept_.size());
+    }
+    template <class T>
+    void cell(const T& at, std::int32_t value, std::int16_t many, bool moves) {
+      const auto* place = reinterpret_cast<const std::byte*>(&at);
+      for (const Region& region : regions_) {
+        const auto offset = place - region.at;
+        if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.words * sizeof(Word))) continue;
+        const auto word = region.first + static_cast<std::size_t>(offset) / sizeof(Word);
+        cells_[word].push_back({place, value, many, static_cast<std::int8_t>(sizeof(T)), moves});
+      }
+    }
+    void keep() {
+      for (const Region& region : regions_) std::memcpy(&kept_[region.first], region.at, region.words * sizeof(Word));
+    }
+
+    // Writes back what has changed. True if exactly the values in which `post` and `pre` differ had changed, each to what
+    // `post` says; false if that is not so or not clear. `shared`: the number of values.
+    bool undo(const std::int8_t* pre, const std::int8_t* post, std::size_t shared) {
+      bool clear = true;
+      std::size_t changed = 0;
+      for (const Region& region : regions_) {
+        std::size_t at = 0;
+        for (; at + 4 <= region.words; at += 4) {
+          if (same<4>(region, at)) continue;
+          for (std::size_t i = at; i < at + 4; ++i) clear = undo(region, i, pre, post, changed) && clear;
+        }
+        for (; at < region.words; ++at) clear = undo(region, at, pre, post, changed) && clear;
+      }
+      std::size_t expected = 0;
+      for (std::size_t i = 0; i < shared; ++i) expected += static_cast<std::size_t>(pre[i] != post[i]);
+      return clear && changed == expected;
+    }
+
+   private:
+    struct Region {
+      std::byte* at;
+      std::size_t first;  // of its words
+      std::size_t words;
+    };
+
+    template <int kWords>
+    bool same(const Region& region, std::size_t at) const {
+      std::array<Word, kWords> now;
+      std::memcpy(now.data(), region.at + at * sizeof(Word), sizeof now);
+      Word differs = 0;
+      for (std::size_t i = 0; i < kWords; ++i) differs |= now[i] ^ kept_[region.first + at + i];
+      return differs == 0;
+    }
+
+    bool undo(const Region& region, std::size_t at, const std::int8_t* pre, const std::int8_t* post,
+              std::size_t& changed) {
+      if (same<1>(region, at)) return true;
+      const std::size_t word = region.first + at;
+      bool clear = !cells_[word].empty();
+      for (const Cell& cell : cells_[word]) {
+        const std::int64_t now = number(cell.at, cell.size);
+        const auto offset = static_cast<const std::byte*>(cell.at) - (region.at + at * sizeof(Word));
+        if (now == number(reinterpret_cast<const std::byte*>(&kept_[word]) + offset, cell.size)) continue;
+        clear = clear && !cell.moves;
+        if (cell.many == 0) {
+          clear = clear && now == post[cell.value];
+          ++changed;
+          continue;
+        }
+        clear = clear && now >= kNone && now < cell.many;
+        for (std::int32_t i = 0; i < cell.many; ++i) {
+          clear = clear && static_cast<std::int8_t>(now == i) == post[cell.value + i];
+          changed += static_cast<std::size_t>(pre[cell.value + i] != post[cell.value + i]);
+        }
+      }
+      std::memcpy(region.at + at * sizeof(Word), &kept_[word], sizeof(Word));
+      return clear;
+    }
+
+    static std::int64_t number(const void* at, std::int8_t size) {
+      if (size == 8) return read<std::int64_t>(at);
+      return size == 4 ? read<std::int32_t>(at) : read<std::uint8_t>(at);
+    }
+    template <class T>
+    static T read(const void* at) {
+      T value;
+      std::memcpy(&value, at, sizeof value);
+      return value;
+    }
+
+    std::vector<Region> regions_;
+    std::vector<Word> kept_;
+    std::vector<std::vector<Cell>> cells_;
+  };
+
+  struct Restored {
+    explicit Restored(const Limits& limits) : machine(limits) {}
+
+    Machine machine;
+    Image image;
+    std::array<std::vector<std::vector<BlockId>>, 1> tables;
+    std::size_t values = 0;  // that a state gives
+  };
+
+  static void show(Restored& restored) {
+    Machine& m = restored.machine;
+    Image& image = restored.image;
+    const RequestId requests = m.request_count();
+    const BlockId blocks = m.block_count();
+    const StepId steps = m.step_count();
+    const HostId hosts = m.host_count();
+    const CopyId copys = m.copy_count();
+    image.region(m.request_.data(), m.request_.size());
+    image.region(m.block_.data(), m.block_.size());
+    image.region(m.step_.data(), m.step_.size());
+    for (StepId s = 0; s < steps; ++s) {
+      image.region(m.step_request_[s].data(), m.step_request_[s].size());
+    }
+    image.region(&m.globals_, 1);
+    image.region(m.host_.data(), m.host_.size());
+    image.region(m.copy_.data(), m.copy_.size());
+    std::int32_t value = 0;
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].request_state, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].arrival, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].prompt, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].limit, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].known, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].planned, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].computed, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].pruned, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].last_step, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].block_state, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].position, value++, 0, true);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].fill, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].stamp, value++, 0, false);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      image.cell(m.step_[s].step_state, value++, 0, false);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      image.cell(m.step_[s].number, value++, 0, false);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        image.cell(m.step_request_[s][r].row_tokens, value++, 0, false);
+      }
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        image.cell(m.step_request_[s][r].row_outputs, value++, 0, false);
+      }
+    }
+    image.cell(m.globals_.opened, value++, 0, false);
+    image.cell(m.globals_.launched, value++, 0, false);
+    image.cell(m.globals_.landed, value++, 0, false);
+    image.cell(m.globals_.newest_arrival, value++, 0, false);
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_state, value++, 0, false);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_position, value++, 0, false);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_fill, value++, 0, false);
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].copy_state, value++, 0, false);
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].copy_tokens, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].refs, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].blocks, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].capacity, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].pending, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].sampling, value++, 0, false);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      image.cell(m.step_[s].rows, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].copies, value++, 0, false);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_copies, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].inbound, value++, 0, false);
+    }
+    image.cell(m.globals_.free, value++, 0, false);
+    image.cell(m.globals_.held, value++, 0, false);
+    image.cell(m.globals_.cached, value++, 0, false);
+    image.cell(m.globals_.fetching, value++, 0, false);
+    image.cell(m.globals_.spare_pages, value++, 0, false);
+    image.cell(m.globals_.used_pages, value++, 0, false);
+    value += requests * blocks;
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        image.cell(m.step_request_[s][r].in_step, value++, 0, false);
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].block_of, value, static_cast<std::int16_t>(blocks), false);
+      value += blocks;
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].host_of, value, static_cast<std::int16_t>(hosts), false);
+      value += hosts;
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].request_of, value, static_cast<std::int16_t>(requests), false);
+      value += requests;
+    }
+    restored.values = static_cast<std::size_t>(value);
+    restored.tables[0].resize(static_cast<std::size_t>(requests));
+  }
+
   static void* create(const std::int64_t* constants, const std::int32_t* population) {
     Limits limits;
     limits.page = constants[0];
@@ -21,13 +291,14 @@ struct MachineAccess {
     limits.window = constants[5];
     limits.step_records = population[2];
     limits.copy_records = population[4];
-    auto* machine = new Machine(limits);
-    for (std::int32_t i = 0; i < population[0]; ++i) machine->add_request();
-    return machine;
+    auto* restored = new MachineAccess::Restored(limits);
+    for (std::int32_t i = 0; i < population[0]; ++i) restored->machine.add_request();
+    show(*restored);
+    return restored;
   }
 
   static void restore(void* machine, const std::int8_t* state) {
-    Machine& m = *static_cast<Machine*>(machine);
+    Machine& m = static_cast<Restored*>(machine)->machine;
     const RequestId requests = m.request_count();
     const BlockId blocks = m.block_count();
     const StepId steps = m.step_count();
@@ -180,10 +451,15 @@ struct MachineAccess {
         if (*state++ != 0) copy_[c].request_of = r;
       }
     }
+    static_cast<Restored*>(machine)->image.keep();
+    for (RequestId r = 0; r < requests; ++r) {
+      auto& kept = static_cast<Restored*>(machine)->tables[0][static_cast<std::size_t>(r)];
+      if (kept != m.holds_.of(r)) kept = m.holds_.of(r);
+    }
   }
 
   static std::int32_t difference(const void* machine, const std::int8_t* state) {
-    const Machine& m = *static_cast<const Machine*>(machine);
+    const Machine& m = static_cast<const Restored*>(machine)->machine;
     const RequestId requests = m.request_count();
     const BlockId blocks = m.block_count();
     const StepId steps = m.step_count();
@@ -477,7 +753,7 @@ struct MachineAccess {
   static bool agreed(std::uint16_t answer, const Proposal& p) { return answer == p.guard && answer != 0; }
 
   static std::size_t propose(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer) {
-    Machine& m = *static_cast<Machine*>(machine);
+    Machine& m = static_cast<Restored*>(machine)->machine;
     const Proposal* p = proposals;
     const Proposal* const end = proposals + count;
     const auto number = [&](const Proposal* at) { return static_cast<std::size_t>(at - proposals); };
@@ -704,16 +980,51 @@ struct MachineAccess {
     return count;
   }
 
+  static std::int32_t take(void* machine, const Proposal* proposal, const std::int8_t* pre, const std::int8_t* post,
+                           std::uint16_t* answer) {
+    auto& restored = *static_cast<Restored*>(machine);
+    Machine& m = restored.machine;
+    const RequestId requests = m.request_count();
+    if (propose(machine, proposal, 1, answer) == 0 && *answer != 0) return -1;
+    bool moved = false;
+    for (RequestId r = 0; r < requests; ++r) {
+      moved = moved || m.holds_.of(r) != restored.tables[0][static_cast<std::size_t>(r)];
+    }
+    std::int32_t value = moved ? difference(machine, post) : -1;
+    if (moved) {
+      for (RequestId r = 0; r < requests; ++r) {
+        const auto& kept = restored.tables[0][static_cast<std::size_t>(r)];
+        if (m.holds_.of(r) == kept) continue;
+        while (!m.holds_.of(r).empty()) {
+          const auto last = static_cast<std::int64_t>(m.holds_.of(r).size()) - 1;
+          m.holds_.set(r, m.holds_.of(r).back(), last * m.limits_.page, false);
+        }
+        for (std::size_t at = 0; at < kept.size(); ++at) {
+          if (kept[at] != kNone) m.holds_.set(r, kept[at], static_cast<std::int64_t>(at) * m.limits_.page, true);
+        }
+      }
+      restored.image.undo(pre, post, restored.values);
+      return value;
+    }
+    if (restored.image.undo(pre, post, restored.values)) return -1;
+    // Not clear: position changed, or it is wrong. Once more, and value by value.
+    propose(machine, proposal, 1, answer);
+    value = difference(machine, post);
+    restored.image.undo(pre, post, restored.values);
+    return value;
+  }
+
 };
 
 const StateAccess kStateAccess = {
   "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89",
   static_cast<std::uint16_t>(Guard::bad_index),
   MachineAccess::create,
-  [](void* machine) { delete static_cast<Machine*>(machine); },
+  [](void* machine) { delete static_cast<MachineAccess::Restored*>(machine); },
   MachineAccess::restore,
   MachineAccess::difference,
   MachineAccess::propose,
+  MachineAccess::take,
 };
 
 }  // namespace tokenspeed

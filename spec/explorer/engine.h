@@ -23,6 +23,7 @@ struct Settings {
     bool reduce = true;  // states that differ in the names of individuals only are one
     int threads = 1;
     const StateAccess* machine = nullptr;  // compare every state with this machine
+    bool every_refusal = false;            // ask it about every refusal in every state
 };
 
 // The compiled machine answers otherwise than the model.
@@ -46,6 +47,8 @@ struct Result {
     std::size_t compared = 0;  // states in which the machine was asked
     std::size_t accepted = 0;  // proposals that model and machine accept, with the same result
     std::size_t refused = 0;   // proposals that both refuse for the same reason, and nothing changes
+    std::size_t implied = 0;   // not asked: the guards read the same values in a state before
+    std::size_t judged = 0;    // different values that the guards read
     std::vector<bool> refusing = std::vector<bool>(kGuards.size());  // guards that were seen to refuse
     std::vector<Divergence> divergences;
 };

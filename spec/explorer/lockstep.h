@@ -1,6 +1,12 @@
-// Compares the compiled machine with the model in one state: every proposal, every answer, every value afterwards.
+// Compares the compiled machine with the model in one state: proposals, answers, and every value afterwards.
+//
+// Every proposal that is accepted is made in every state, and all values are compared afterwards. A refusal depends
+// only on what the guards read; so, unless every refusal is asked for, the machine is asked about each combination of
+// those values once (see memo.h), and in every 64th state about everything.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -9,6 +15,7 @@
 #include <vector>
 
 #include "engine.h"
+#include "memo.h"
 
 namespace tokenspeed::explorer {
 
@@ -17,10 +24,11 @@ class LockStep {
   public:
     using State = typename M::State;
 
-    LockStep(const StateAccess& access, const Instance& instance) : access_(access) {
+    LockStep(const StateAccess& access, const Settings& settings)
+        : access_(access), every_refusal_(settings.every_refusal) {
         std::array<std::int32_t, M::kPopulation.size()> population;
         std::copy(M::kPopulation.begin(), M::kPopulation.end(), population.begin());
-        machine_ = access_.create(instance.spec_constants().data(), population.data());
+        machine_ = access_.create(settings.instance.spec_constants().data(), population.data());
     }
     ~LockStep() { access_.destroy(machine_); }
     LockStep(const LockStep&) = delete;
@@ -28,8 +36,11 @@ class LockStep {
 
     std::size_t compared = 0;
     std::size_t accepted = 0;
-    std::size_t refused = 0;
-    std::array<bool, kGuards.size() + 1> refusing{};  // guards that refused, in the states in which more is tried
+    std::size_t refused = 0;  // asked of the machine
+    std::size_t implied = 0;  // not asked: the same values were refused before
+    std::array<bool, kGuards.size() + 1> refusing{};  // guards that refused, where more was asked
+
+    std::size_t judged() const { return memo_.size(); }
 
     // Whether a machine that was just made is in the initial state.
     bool starts_as(const State& initial) const { return access_.difference(machine_, bytes(initial)) < 0; }
@@ -38,36 +49,34 @@ class LockStep {
     // once.
     template <class Found, class Wrong>
     void compare(const State& pre, const Instance& k, Found&& found, Wrong&& wrong) {
+        access_.restore(machine_, bytes(pre));
         refusals_.clear();
         acceptances_.clear();
-        const bool more = compared++ % kOutsideEvery == 0;
-        if (more) {
+        if (compared++ % kMoreEvery == 0) {
             M::outside(refusals_);
-            M::template proposals<1>(pre, k, refusals_, acceptances_);
+            everything<1>(pre, k);
+            mark();
+        } else if (every_refusal_) {
+            everything<0>(pre, k);
         } else {
-            M::template proposals<0>(pre, k, refusals_, acceptances_);
+            what_is_new(pre, k);
         }
-        access_.restore(machine_, bytes(pre));
-        std::uint16_t answer = 0;
-        const std::size_t stopped = access_.propose(machine_, refusals_.data(), refusals_.size(), &answer);
-        if (stopped < refusals_.size()) return wrong(divergence(pre, refusals_[stopped], answer, -1));
-        if (access_.difference(machine_, bytes(pre)) >= 0) return wrong(culprit(pre));
-        refused += refusals_.size();
-        if (more) {
-            for (const Proposal& p : refusals_) refusing[p.guard - 1] = true;
+        if (refusals_.size() > 0) {
+            std::uint16_t answer = 0;
+            const std::size_t stopped = access_.propose(machine_, refusals_.data(), refusals_.size(), &answer);
+            if (stopped < refusals_.size()) return wrong(divergence(pre, refusals_[stopped], answer, -1));
+            if (access_.difference(machine_, bytes(pre)) >= 0) return wrong(culprit(pre));
+            refused += refusals_.size();
         }
-        bool fresh = true;
         for (const Proposal& p : acceptances_) {
-            if (!fresh) access_.restore(machine_, bytes(pre));
-            fresh = false;
-            access_.propose(machine_, &p, 1, &answer);
-            if (answer != p.guard) return wrong(divergence(pre, p, answer, -1));
             State post = pre;
             const auto transition = static_cast<Transition>(p.transition);
             Arguments arguments;
             std::copy_n(p.arguments.begin(), kArguments, arguments.begin());
             M::apply(pre, k, transition, arguments, post);
-            const auto value = access_.difference(machine_, bytes(post));
+            std::uint16_t answer = 0;
+            const auto value = access_.take(machine_, &p, bytes(pre), bytes(post), &answer);
+            if (answer != 0) return wrong(divergence(pre, p, answer, -1));
             if (value >= 0) return wrong(divergence(pre, p, answer, value));
             ++accepted;
             if (p.explored) found(post, transition, arguments);
@@ -75,10 +84,53 @@ class LockStep {
     }
 
   private:
-    // In some states arguments that name nobody, and integers beyond the instance's ranges, are tried too.
-    static constexpr std::size_t kOutsideEvery = 64;
+    // In some states every refusal is asked for, and arguments that name nobody and integers beyond the instance's
+    // ranges are tried too.
+    static constexpr std::size_t kMoreEvery = 64;
+
+    struct Asked {
+        std::uint64_t key;
+        int group;
+        typename M::Tuple who;
+    };
 
     static const std::int8_t* bytes(const State& state) { return reinterpret_cast<const std::int8_t*>(&state); }
+
+    template <int kBeyond>
+    void everything(const State& pre, const Instance& k) {
+        M::tuples(pre, [&](int group, std::uint64_t, const typename M::Tuple& who) {
+            M::template judge<kBeyond>(group, who, pre, k, refusals_, acceptances_);
+        });
+    }
+
+    // All that is accepted, and refusals that were not asked for before.
+    void what_is_new(const State& pre, const Instance& k) {
+        std::size_t count = 0;
+        M::tuples(pre, [&](int group, std::uint64_t sum, const typename M::Tuple& who) {
+            const std::uint64_t key = Memo::mix(sum);
+            memo_.prefetch(key);
+            tuples_[count++] = {key, group, who};
+        });
+        const std::size_t before = refusals_.size();
+        for (const Asked& asked : tuples_) {
+            const Memo::Judged& judged = memo_.find(asked.key);
+            if (judged.known) {
+                implied += judged.refused;
+                if (judged.accepted != 0) memo_.recall(judged, asked.who, acceptances_);
+                continue;
+            }
+            const std::size_t refusals = refusals_.size();
+            const std::size_t acceptances = acceptances_.size();
+            M::template judge<0>(asked.group, asked.who, pre, k, refusals_, acceptances_);
+            memo_.add(asked.key, refusals_.size() - refusals, acceptances_.data() + acceptances,
+                      acceptances_.size() - acceptances);
+        }
+        if (refusals_.size() > before) mark();
+    }
+
+    void mark() {
+        for (const Proposal& p : refusals_) refusing[p.guard - 1] = true;
+    }
 
     static Divergence divergence(const State& pre, const Proposal& p, int answered, int value) {
         Divergence d;
@@ -104,7 +156,10 @@ class LockStep {
     }
 
     const StateAccess& access_;
+    const bool every_refusal_;
     void* machine_;
+    Memo memo_;
+    std::array<Asked, M::kTuples> tuples_;
     Proposals refusals_;
     Proposals acceptances_;
 };

@@ -63,7 +63,9 @@ class Search final : public Engine {
         const State pre = from_bytes(given);
         Proposals refused;
         Proposals accepted;
-        M::template proposals<1>(pre, instance, refused, accepted);
+        M::tuples(pre, [&](int group, std::uint64_t, const typename M::Tuple& who) {
+            M::template judge<1>(group, who, pre, instance, refused, accepted);
+        });
         std::vector<Answer> result;
         const auto add = [&](const Proposal& p) {
             result.push_back(
@@ -129,7 +131,7 @@ class Search final : public Engine {
 
         explicit Worker(const Settings& settings) {
             if (settings.machine != nullptr) {
-                lock_step = std::make_unique<LockStep<M>>(*settings.machine, settings.instance);
+                lock_step = std::make_unique<LockStep<M>>(*settings.machine, settings);
             }
         }
         void violated(const Found& found) {
@@ -253,6 +255,8 @@ class Search final : public Engine {
                 result.compared += worker->lock_step->compared;
                 result.accepted += worker->lock_step->accepted;
                 result.refused += worker->lock_step->refused;
+                result.implied += worker->lock_step->implied;
+                result.judged += worker->lock_step->judged();
                 for (std::size_t i = 0; i < kGuards.size(); ++i) {
                     if (worker->lock_step->refusing[i]) result.refusing[i] = true;
                 }

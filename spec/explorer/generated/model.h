@@ -742,6 +742,57 @@ using Arguments = std::array<std::int8_t, kArguments>;
 // The answer to an argument that names nobody.
 inline constexpr int kBadIndex = kGuards.size() + 1;
 
+// Which arguments of a transition name individuals.
+struct Individuals {
+  std::int8_t count;
+  std::array<std::int8_t, 4> places;
+};
+inline constexpr std::array<Individuals, kTransitions.size()> kIndividuals = {{
+    {2, {0, 1}},  // match_shared
+    {2, {0, 1}},  // match_cached
+    {2, {0, 1}},  // match_tail
+    {2, {0, 1}},  // allocate
+    {2, {0, 1}},  // publish
+    {2, {0, 1}},  // release_owned
+    {2, {0, 1}},  // release_to_limbo
+    {2, {0, 1}},  // release_shared
+    {2, {0, 1}},  // release_to_cache
+    {2, {0, 1}},  // keep_tail
+    {1, {0}},  // reap
+    {1, {0}},  // evict
+    {3, {0, 1, 2}},  // spill
+    {3, {0, 1, 2}},  // spill_done
+    {3, {0, 1, 2}},  // fetch
+    {3, {0, 1, 2}},  // fetch_done
+    {1, {0}},  // drop_page
+    {3, {0, 1, 2}},  // send
+    {2, {0, 1}},  // send_done
+    {3, {0, 1, 2}},  // receive
+    {3, {0, 1, 2}},  // receive_done
+    {3, {0, 1, 2}},  // receive_failed
+    {3, {0, 1, 2}},  // receive_dropped
+    {1, {0}},  // copy_done
+    {1, {0}},  // submit
+    {1, {0}},  // admit
+    {1, {0}},  // finish
+    {1, {0}},  // abort
+    {2, {0, 1}},  // retract
+    {1, {0}},  // requeue
+    {1, {0}},  // close
+    {1, {0}},  // recycle
+    {1, {0}},  // open_step
+    {2, {0, 1}},  // add_row
+    {2, {0, 1}},  // prefill
+    {2, {0, 1}},  // prefill_last
+    {2, {0, 1}},  // decode
+    {1, {0}},  // launch
+    {1, {0}},  // device_done
+    {1, {0}},  // observe
+    {2, {0, 1}},  // land_row
+    {2, {0, 1}},  // drop_row
+    {1, {0}},  // retire
+}};
+
 // A list that keeps its memory.
 class Proposals {
  public:
@@ -1771,155 +1822,344 @@ struct Model {
     refused.add(Transition::retire, {NS}, kBadIndex, false);
   }
 
-  // Every transition with all arguments, and the first guard that refuses it (numbered as in kGuards, from 1; 0 is
+  using Tuple = std::array<std::int8_t, 3>;
+  static constexpr std::size_t kTuples = NR * NB + NB + NC * NB * NH + NH + NC * NR * NB + NC * NB + NC + NR + NR * NR + NS + NS * NR;
+
+  // Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name.
+  // Tuples with the same key get the same answers: it hashes all that the guards of the group read.
+  template <class Visit>
+  static void tuples(const State& pre, Visit&& visit) {
+    {  // Request, Block
+      std::uint64_t common = 0x0213750d722ee9e1ULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0x3bcad6bb3dc721c3ULL
+          + static_cast<std::uint64_t>(pre.copies[i1]) * 0x42c112482ecebd2fULL
+          + static_cast<std::uint64_t>(pre.fill[i1]) * 0xda2f2639873baff7ULL
+          + static_cast<std::uint64_t>(pre.position[i1]) * 0xdff07d8b5c8bff85ULL
+          + static_cast<std::uint64_t>(pre.refs[i1]) * 0x77c4a63041362e5bULL
+          + static_cast<std::uint64_t>(pre.stamp[i1]) * 0x67ae30cc92981eafULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.capacity[i0]) * 0xa964ca41ab205291ULL
+          + static_cast<std::uint64_t>(pre.computed[i0]) * 0x9aa2040f644f3799ULL
+          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x1dc62c65d3f6e65bULL
+          + static_cast<std::uint64_t>(pre.known[i0]) * 0x15db24043d64224bULL
+          + static_cast<std::uint64_t>(pre.last_step[i0]) * 0x97e65ab922e00a79ULL
+          + static_cast<std::uint64_t>(pre.limit[i0]) * 0x1b0e7d21f0e35291ULL
+          + static_cast<std::uint64_t>(pre.planned[i0]) * 0x238ac4367f46b371ULL
+          + static_cast<std::uint64_t>(pre.pruned[i0]) * 0xc7b9eb3ad6829d2dULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xa0878af3696ef841ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0x19fe2346dfbf17bbULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        for (int i1 = 0; i1 < NB; ++i1) {
+          visit(0, common + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i0][i1]) * 0x41f105af1200ca05ULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Block
+      std::uint64_t common = 0xa1a4722de75af6e3ULL;
+      std::array<std::uint64_t, NB> of0;
+      for (int i0 = 0; i0 < NB; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.block_state[i0]) * 0xd25f59d05b033f07ULL
+          + static_cast<std::uint64_t>(pre.copies[i0]) * 0xf06cd0ae8fca4311ULL
+          + static_cast<std::uint64_t>(pre.stamp[i0]) * 0x7d3f5772c1bc92d9ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0xd25d6e76de6a0c15ULL;
+      for (int i0 = 0; i0 < NB; ++i0) {
+        visit(1, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Copy, Block, Host
+      std::uint64_t common = 0x2e594e2b765df95bULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0xd6c46725b7d28dffULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x4a27681393619717ULL
+          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x3db269ba7cf6b6d5ULL;
+      std::array<std::uint64_t, NH> of2;
+      for (int i2 = 0; i2 < NH; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.host_state[i2]) * 0x542350d1afe206ffULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        for (int i1 = 0; i1 < NB; ++i1) {
+          for (int i2 = 0; i2 < NH; ++i2) {
+            visit(2, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0xbc6599872ce9adb3ULL) + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.host_of[i0][i2]) * 0x4520cd28277cb1d9ULL) + of2[i2], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+      }
+    }
+    {  // Host
+      std::uint64_t common = 0xe8d80e0bc8e6c0bdULL;
+      std::array<std::uint64_t, NH> of0;
+      for (int i0 = 0; i0 < NH; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.host_copies[i0]) * 0x76fcf29a3162c9f9ULL
+          + static_cast<std::uint64_t>(pre.host_state[i0]) * 0x3d6db5934f54be9dULL;
+      for (int i0 = 0; i0 < NH; ++i0) {
+        visit(3, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Copy, Request, Block
+      std::uint64_t common = 0xa0a327cc725e2d6fULL;
+      std::array<std::uint64_t, NB> of2;
+      for (int i2 = 0; i2 < NB; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.block_state[i2]) * 0x8006d73c75e552f9ULL
+          + static_cast<std::uint64_t>(pre.position[i2]) * 0x66e8e0eeaa9a8b35ULL;
+      std::array<std::uint64_t, NR> of1;
+      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.computed[i1]) * 0x680b86e320b4fa8bULL
+          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0x4e7d177646e9237dULL
+          + static_cast<std::uint64_t>(pre.known[i1]) * 0x32c7b071c73cf8d9ULL
+          + static_cast<std::uint64_t>(pre.pending[i1]) * 0x3159cbc1866fb313ULL
+          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x6546b04a2a514d1bULL
+          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0x1d58ce78f9c354d7ULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0xece25f6eec343ec3ULL
+          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x4d487a16af0e6927ULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        for (int i1 = 0; i1 < NR; ++i1) {
+          for (int i2 = 0; i2 < NB; ++i2) {
+            visit(4, common + (static_cast<std::uint64_t>(pre.block_of[i0][i2]) * 0x1a1e55ab05a86847ULL) + of2[i2] + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i1][i2]) * 0xa468307d6ecc1c25ULL) + (static_cast<std::uint64_t>(pre.request_of[i0][i1]) * 0xefeed106d8cc159bULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+      }
+    }
+    {  // Copy, Block
+      std::uint64_t common = 0x7104a66a7e8b0905ULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x3bd0141338767e97ULL
+          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x091ca455447758b3ULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        for (int i1 = 0; i1 < NB; ++i1) {
+          visit(5, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0x47e0e1d08120d2f5ULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Copy
+      std::uint64_t common = 0xebea379f6732d7c7ULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copying[i0]) * 0x3043be50d154db8bULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        visit(6, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Request
+      std::uint64_t common = 0xe0aba57c48e568bdULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.blocks[i0]) * 0xdead95de51cac15dULL
+          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x9853558aa645c66bULL
+          + static_cast<std::uint64_t>(pre.known[i0]) * 0x567dcb4ea0167ac9ULL
+          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x3cabea88196a9331ULL
+          + static_cast<std::uint64_t>(pre.prompt[i0]) * 0xb27a9a42bdd3e249ULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0x07427dc91e9c2c07ULL;
+      common += static_cast<std::uint64_t>(pre.newest_arrival) * 0xed15788d820da983ULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        visit(7, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Request, Request
+      std::uint64_t common = 0x2964bdf4f1c5901bULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.arrival[i0]) * 0x50240d9ecc15365dULL
+          + static_cast<std::uint64_t>(pre.blocks[i0]) * 0x2f694e61ddbd3d09ULL
+          + static_cast<std::uint64_t>(pre.known[i0]) * 0xa52951de78009f2fULL
+          + static_cast<std::uint64_t>(pre.limit[i0]) * 0xaf2bbfaf41dc9e43ULL
+          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x8d1b95445f151f35ULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xb538f67a6650a525ULL;
+      std::array<std::uint64_t, NR> of1;
+      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.arrival[i1]) * 0xd16749cc19f4ee69ULL
+          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xd1db85bdf5fb27b7ULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        for (int i1 = 0; i1 < NR; ++i1) {
+          visit(8, common + of0[i0] + of1[i1] + (i0 == i1 ? 0x3d9717c5e1226de3ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Step
+      std::uint64_t common = 0xa8282524fee05e8bULL;
+      std::array<std::uint64_t, NS> of0;
+      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.executing[i0]) * 0x80767a7cbe687e77ULL
+          + static_cast<std::uint64_t>(pre.number[i0]) * 0x224cd72e6b20d693ULL
+          + static_cast<std::uint64_t>(pre.rows[i0]) * 0x7ea45054114fee6fULL
+          + static_cast<std::uint64_t>(pre.step_state[i0]) * 0x808b0927eb3b6731ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0xa1ded9f17f6badf7ULL
+          + static_cast<std::uint64_t>(pre.launched) * 0x88b25c9a82e461b9ULL
+          + static_cast<std::uint64_t>(pre.opened) * 0x09fdb7fc5f42b28fULL;
+      for (int i0 = 0; i0 < NS; ++i0) {
+        visit(9, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Step, Request
+      std::uint64_t common = 0x98262a04163b1c87ULL;
+      std::array<std::uint64_t, NR> of1;
+      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.capacity[i1]) * 0x77cc228b849e5c0bULL
+          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0xd742f82c7feea7f7ULL
+          + static_cast<std::uint64_t>(pre.known[i1]) * 0x1e98b5c25379d30fULL
+          + static_cast<std::uint64_t>(pre.limit[i1]) * 0x068cc662134e6a49ULL
+          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x3fb1d7eeb2790073ULL
+          + static_cast<std::uint64_t>(pre.pruned[i1]) * 0x37a6547ad0cfae11ULL
+          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xf490450268e08e33ULL;
+      std::array<std::uint64_t, NS> of0;
+      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.step_state[i0]) * 0x7d30720b18510663ULL;
+      for (int i0 = 0; i0 < NS; ++i0) {
+        for (int i1 = 0; i1 < NR; ++i1) {
+          visit(10, common + of1[i1] + (static_cast<std::uint64_t>(pre.in_step[i0][i1]) * 0x1a1fc245658dd483ULL
+              + static_cast<std::uint64_t>(pre.row_outputs[i0][i1]) * 0xa331059b63c14a51ULL
+              + static_cast<std::uint64_t>(pre.row_tokens[i0][i1]) * 0xdc54546b0db0da5fULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+  }
+
+  // Every proposal of a group to one tuple, and the first guard that refuses it (numbered as in kGuards, from 1; 0 is
   // none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers go so far
   // beyond the ranges that are explored.
   template <int kBeyond>
-  static void proposals(const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {
+  static void judge(int group, const Tuple& who, const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {
     const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {
       (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);
     };
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
-            : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
-            : !(pre.position[b] == pre.planned[r]) ? 3
-            : !(pre.planned[r] == pre.capacity[r]) ? 4
-            : !(!pre.holds[r][b]) ? 5
-            : !((pre.planned[r] + k.page) < pre.known[r]) ? 6
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 7
-            : !(pre.fill[b] == k.page) ? 8
-            : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 9
-            : !(pre.position[b] == pre.planned[r]) ? 10
-            : !(pre.planned[r] == pre.capacity[r]) ? 11
-            : !(!pre.holds[r][b]) ? 12
-            : !((pre.planned[r] + k.page) < pre.known[r]) ? 13
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 14
-            : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 15
-            : !(pre.position[b] == pre.planned[r]) ? 16
-            : !(pre.planned[r] == pre.capacity[r]) ? 17
-            : !(pre.fill[b] < k.page) ? 18
-            : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 19
-            : !(pre.stamp[b] <= pre.landed) ? 20
-            : !(pre.copies[b] == 0) ? 21
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Free) ? 22
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 23
-            : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 24
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 25
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 26
-            : !(pre.holds[r][b]) ? 27
-            : !((pre.position[b] + k.page) <= pre.computed[r]) ? 28
-            : !(pre.inbound[r] == 0) ? 29
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 30
-            : !(pre.holds[r][b]) ? 31
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 32
-            : !(pre.last_step[r] <= pre.landed) ? 33
-            : !(pre.copies[b] == 0) ? 34
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 35
-            : !(pre.holds[r][b]) ? 36
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 37
-            : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 38
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 39
-            : !(pre.holds[r][b]) ? 40
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 41
-            : !(1 < pre.refs[b]) ? 42
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 43
-            : !(pre.holds[r][b]) ? 44
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 45
-            : !(pre.refs[b] == 1) ? 46
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 47
-            : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 48
-            : !(pre.holds[r][b]) ? 49
-            : !(pre.position[b] < pre.computed[r]) ? 50
-            : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 51
-            : !(pre.last_step[r] <= pre.landed) ? 52
-            : !(pre.inbound[r] == 0) ? 53
-            : 0, true);
-      }
-    }
-    for (int b = 0; b <= NB - 1; ++b) {
-      propose(Transition::reap, {static_cast<std::int8_t>(b)},
-          !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 54
-          : !(pre.stamp[b] <= pre.landed) ? 55
-          : !(pre.copies[b] == 0) ? 56
-          : 0, true);
-    }
-    for (int b = 0; b <= NB - 1; ++b) {
-      propose(Transition::evict, {static_cast<std::int8_t>(b)},
-          !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 57
-          : !(pre.stamp[b] <= pre.landed) ? 58
-          : !(pre.copies[b] == 0) ? 59
-          : 0, true);
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
+    (void)k;
+    switch (group) {
+      case 0:
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
+              : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
+              : !(pre.position[b] == pre.planned[r]) ? 3
+              : !(pre.planned[r] == pre.capacity[r]) ? 4
+              : !(!pre.holds[r][b]) ? 5
+              : !((pre.planned[r] + k.page) < pre.known[r]) ? 6
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 7
+              : !(pre.fill[b] == k.page) ? 8
+              : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 9
+              : !(pre.position[b] == pre.planned[r]) ? 10
+              : !(pre.planned[r] == pre.capacity[r]) ? 11
+              : !(!pre.holds[r][b]) ? 12
+              : !((pre.planned[r] + k.page) < pre.known[r]) ? 13
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 14
+              : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 15
+              : !(pre.position[b] == pre.planned[r]) ? 16
+              : !(pre.planned[r] == pre.capacity[r]) ? 17
+              : !(pre.fill[b] < k.page) ? 18
+              : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 19
+              : !(pre.stamp[b] <= pre.landed) ? 20
+              : !(pre.copies[b] == 0) ? 21
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 22
+              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 23
+              : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 24
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 25
+              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 26
+              : !(pre.holds[r][b]) ? 27
+              : !((pre.position[b] + k.page) <= pre.computed[r]) ? 28
+              : !(pre.inbound[r] == 0) ? 29
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 30
+              : !(pre.holds[r][b]) ? 31
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 32
+              : !(pre.last_step[r] <= pre.landed) ? 33
+              : !(pre.copies[b] == 0) ? 34
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 35
+              : !(pre.holds[r][b]) ? 36
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 37
+              : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 38
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 39
+              : !(pre.holds[r][b]) ? 40
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 41
+              : !(1 < pre.refs[b]) ? 42
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 43
+              : !(pre.holds[r][b]) ? 44
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 45
+              : !(pre.refs[b] == 1) ? 46
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 47
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 48
+              : !(pre.holds[r][b]) ? 49
+              : !(pre.position[b] < pre.computed[r]) ? 50
+              : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 51
+              : !(pre.last_step[r] <= pre.landed) ? 52
+              : !(pre.inbound[r] == 0) ? 53
+              : 0, true);
+        }
+        break;
+      case 1:
+        {
+          const int b = who[0];
+          propose(Transition::reap, {static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 54
+              : !(pre.stamp[b] <= pre.landed) ? 55
+              : !(pre.copies[b] == 0) ? 56
+              : 0, true);
+        }
+        {
+          const int b = who[0];
+          propose(Transition::evict, {static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 57
+              : !(pre.stamp[b] <= pre.landed) ? 58
+              : !(pre.copies[b] == 0) ? 59
+              : 0, true);
+        }
+        break;
+      case 2:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
           propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
               !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 60
               : !(HostState(pre.host_state[h]) == HostState::Empty) ? 61
               : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 62
               : 0, true);
         }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
           propose(Transition::spill_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
               !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 63
               : !(pre.block_of[c][b]) ? 64
@@ -1927,22 +2167,20 @@ struct Model {
               : !(HostState(pre.host_state[h]) == HostState::Filling) ? 67
               : 0, (!pre.copying[c]));
         }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
           propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
               !(BlockState(pre.block_state[b]) == BlockState::Free) ? 68
               : !(HostState(pre.host_state[h]) == HostState::Valid) ? 69
               : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 70
               : 0, true);
         }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
           propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
               !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 71
               : !(pre.block_of[c][b]) ? 72
@@ -1950,17 +2188,21 @@ struct Model {
               : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 75
               : 0, (!pre.copying[c]));
         }
-      }
-    }
-    for (int h = 0; h <= NH - 1; ++h) {
-      propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
-          !(HostState(pre.host_state[h]) == HostState::Valid) ? 76
-          : !(pre.host_copies[h] == 0) ? 77
-          : 0, true);
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
+        break;
+      case 3:
+        {
+          const int h = who[0];
+          propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
+              !(HostState(pre.host_state[h]) == HostState::Valid) ? 76
+              : !(pre.host_copies[h] == 0) ? 77
+              : 0, true);
+        }
+        break;
+      case 4:
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
           for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
             propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
                 !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 78
@@ -1973,19 +2215,10 @@ struct Model {
                 : 0, n <= k.page + 1);
           }
         }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
-            !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 85
-            : !(pre.block_of[c][b]) ? 86
-            : 0, (!pre.copying[c]));
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
           for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
             propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
                 !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 88
@@ -2000,11 +2233,10 @@ struct Model {
                 : 0, n <= k.page + 1);
           }
         }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
           propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
               !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 97
               : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 98
@@ -2012,11 +2244,10 @@ struct Model {
               : !(pre.request_of[c][r]) ? 101
               : 0, (!pre.copying[c]));
         }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
           propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
               !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 102
               : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 103
@@ -2024,11 +2255,10 @@ struct Model {
               : !(pre.request_of[c][r]) ? 106
               : 0, (!pre.copying[c]));
         }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
           propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
               !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 107
               : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 108
@@ -2036,179 +2266,212 @@ struct Model {
               : !(pre.request_of[c][r]) ? 111
               : 0, (!pre.copying[c]));
         }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      propose(Transition::copy_done, {static_cast<std::int8_t>(c)},
-          0, (pre.copying[c]));
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int tokens = 0; tokens <= k.max_prompt + kBeyond; ++tokens) {
-        for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
-          for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
-            propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
-                !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 113
-                : !(tokens < most) ? 114
-                : !(most <= (k.room + 1)) ? 115
-                : !(pre.newest_arrival < turn) ? 116
-                : !(1 <= tokens) ? 117
-                : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
+        break;
+      case 5:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 85
+              : !(pre.block_of[c][b]) ? 86
+              : 0, (!pre.copying[c]));
+        }
+        break;
+      case 6:
+        {
+          const int c = who[0];
+          propose(Transition::copy_done, {static_cast<std::int8_t>(c)},
+              0, (pre.copying[c]));
+        }
+        break;
+      case 7:
+        {
+          const int r = who[0];
+          for (int tokens = 0; tokens <= k.max_prompt + kBeyond; ++tokens) {
+            for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
+              for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
+                propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
+                    !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 113
+                    : !(tokens < most) ? 114
+                    : !(most <= (k.room + 1)) ? 115
+                    : !(pre.newest_arrival < turn) ? 116
+                    : !(1 <= tokens) ? 117
+                    : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
+              }
+            }
           }
         }
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::admit, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 118
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::finish, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 119
-          : !(pre.prompt[r] < pre.known[r]) ? 120
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::abort, {static_cast<std::int8_t>(r)},
-          !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 121
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int o = 0; o <= NR - 1; ++o) {
-        propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
-            !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 122
-            : !(1 <= pre.blocks[r]) ? 123
-            : !(pre.pending[r] == 0) ? 124
-            : !(pre.known[r] < pre.limit[r]) ? 125
-            : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 126
-            : !(pre.arrival[o] < pre.arrival[r]) ? 127
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::requeue, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 128
-          : !(pre.blocks[r] == 0) ? 129
-          : !(pre.inbound[r] == 0) ? 130
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::close, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 131
-          : !(pre.blocks[r] == 0) ? 132
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::recycle, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 133
-          : !(pre.pending[r] == 0) ? 134
-          : !(pre.inbound[r] == 0) ? 135
-          : 0, true);
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::open_step, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Idle) ? 136
-          : !(pre.opened == pre.launched) ? 137
-          : 0, true);
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-            !(StepState(pre.step_state[s]) == StepState::Planned) ? 138
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 139
-            : !(!pre.in_step[s][r]) ? 140
-            : !(pre.inbound[r] == 0) ? 141
-            : 0, true);
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page + kBeyond; ++n) {
-          propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 142
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 143
-              : !(pre.in_step[s][r]) ? 144
-              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 145
-              : !((pre.planned[r] + n) < pre.known[r]) ? 146
-              : !(1 <= n) ? 147
-              : 0, n <= k.page);
+        {
+          const int r = who[0];
+          propose(Transition::admit, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 118
+              : 0, true);
         }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page + kBeyond; ++n) {
-          propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 148
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 149
-              : !(pre.in_step[s][r]) ? 150
-              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 151
-              : !((pre.planned[r] + n) == pre.known[r]) ? 152
-              : !(1 <= n) ? 153
-              : 0, n <= k.page);
+        {
+          const int r = who[0];
+          propose(Transition::finish, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 119
+              : !(pre.prompt[r] < pre.known[r]) ? 120
+              : 0, true);
         }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
-          propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 154
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 155
-              : !(pre.in_step[s][r]) ? 156
-              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 157
-              : !(pre.row_tokens[s][r] == 0) ? 158
-              : !((pre.planned[r] + n) < pre.limit[r]) ? 159
-              : !(1 <= n) ? 160
-              : !(n <= k.width) ? 161
-              : 0, n <= k.width + 1);
+        {
+          const int r = who[0];
+          propose(Transition::abort, {static_cast<std::int8_t>(r)},
+              !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 121
+              : 0, true);
         }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::launch, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Planned) ? 162
-          : !(1 <= pre.rows[s]) ? 163
-          : 0, true);
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::device_done, {static_cast<std::int8_t>(s)},
-          0, (pre.executing[s]));
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::observe, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Inflight) ? 165
-          : !(pre.number[s] == (pre.landed + 1)) ? 167
-          : 0, (!pre.executing[s]));
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
-          propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
-              !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 168
-              : !(StepState(pre.step_state[s]) == StepState::Done) ? 169
-              : !(pre.in_step[s][r]) ? 170
-              : !(accepted <= pre.row_outputs[s][r]) ? 171
-              : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 172
-              : !(0 <= accepted) ? 173
-              : 0, accepted <= k.width + 1);
+        {
+          const int r = who[0];
+          propose(Transition::requeue, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 128
+              : !(pre.blocks[r] == 0) ? 129
+              : !(pre.inbound[r] == 0) ? 130
+              : 0, true);
         }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-            !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 174
-            : !(StepState(pre.step_state[s]) == StepState::Done) ? 175
-            : !(pre.in_step[s][r]) ? 176
-            : 0, true);
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::retire, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Done) ? 177
-          : !(pre.rows[s] == 0) ? 178
-          : 0, true);
+        {
+          const int r = who[0];
+          propose(Transition::close, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 131
+              : !(pre.blocks[r] == 0) ? 132
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::recycle, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 133
+              : !(pre.pending[r] == 0) ? 134
+              : !(pre.inbound[r] == 0) ? 135
+              : 0, true);
+        }
+        break;
+      case 8:
+        {
+          const int r = who[0];
+          const int o = who[1];
+          propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
+              !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 122
+              : !(1 <= pre.blocks[r]) ? 123
+              : !(pre.pending[r] == 0) ? 124
+              : !(pre.known[r] < pre.limit[r]) ? 125
+              : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 126
+              : !(pre.arrival[o] < pre.arrival[r]) ? 127
+              : 0, true);
+        }
+        break;
+      case 9:
+        {
+          const int s = who[0];
+          propose(Transition::open_step, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Idle) ? 136
+              : !(pre.opened == pre.launched) ? 137
+              : 0, true);
+        }
+        {
+          const int s = who[0];
+          propose(Transition::launch, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 162
+              : !(1 <= pre.rows[s]) ? 163
+              : 0, true);
+        }
+        {
+          const int s = who[0];
+          propose(Transition::device_done, {static_cast<std::int8_t>(s)},
+              0, (pre.executing[s]));
+        }
+        {
+          const int s = who[0];
+          propose(Transition::observe, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 165
+              : !(pre.number[s] == (pre.landed + 1)) ? 167
+              : 0, (!pre.executing[s]));
+        }
+        {
+          const int s = who[0];
+          propose(Transition::retire, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Done) ? 177
+              : !(pre.rows[s] == 0) ? 178
+              : 0, true);
+        }
+        break;
+      case 10:
+        {
+          const int s = who[0];
+          const int r = who[1];
+          propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 138
+              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 139
+              : !(!pre.in_step[s][r]) ? 140
+              : !(pre.inbound[r] == 0) ? 141
+              : 0, true);
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int n = 0; n <= k.page + kBeyond; ++n) {
+            propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 142
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 143
+                : !(pre.in_step[s][r]) ? 144
+                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 145
+                : !((pre.planned[r] + n) < pre.known[r]) ? 146
+                : !(1 <= n) ? 147
+                : 0, n <= k.page);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int n = 0; n <= k.page + kBeyond; ++n) {
+            propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 148
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 149
+                : !(pre.in_step[s][r]) ? 150
+                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 151
+                : !((pre.planned[r] + n) == pre.known[r]) ? 152
+                : !(1 <= n) ? 153
+                : 0, n <= k.page);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
+            propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 154
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 155
+                : !(pre.in_step[s][r]) ? 156
+                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 157
+                : !(pre.row_tokens[s][r] == 0) ? 158
+                : !((pre.planned[r] + n) < pre.limit[r]) ? 159
+                : !(1 <= n) ? 160
+                : !(n <= k.width) ? 161
+                : 0, n <= k.width + 1);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
+            propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
+                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 168
+                : !(StepState(pre.step_state[s]) == StepState::Done) ? 169
+                : !(pre.in_step[s][r]) ? 170
+                : !(accepted <= pre.row_outputs[s][r]) ? 171
+                : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 172
+                : !(0 <= accepted) ? 173
+                : 0, accepted <= k.width + 1);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
+              !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 174
+              : !(StepState(pre.step_state[s]) == StepState::Done) ? 175
+              : !(pre.in_step[s][r]) ? 176
+              : 0, true);
+        }
+        break;
     }
   }
 
