@@ -31,10 +31,9 @@ struct StateAccess {
     // Makes proposals until one is accepted or answered otherwise than it says; returns its number (count if there is
     // none) and stores what was answered.
     std::size_t (*propose)(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer);
-    // Makes one proposal in the state that was restored (`pre`), stores what was answered, and returns the first value
-    // that is not that of `post` afterwards, or -1. All values are compared. Then the machine is as restored again.
-    std::int32_t (*take)(void* machine, const Proposal* proposal, const std::int8_t* pre, const std::int8_t* post,
-                         std::uint16_t* answer);
+    // Makes one proposal in the state that was restored, stores what was answered, and returns the first value that is
+    // not that of `post` afterwards, or -1. All values are compared. Then the machine is in the restored state again.
+    std::int32_t (*take)(void* machine, const Proposal* proposal, const std::int8_t* post, std::uint16_t* answer);
 };
 
 // The name under which `_core.STATE_ACCESS` holds the table.

@@ -32,18 +32,10 @@ def machine_access(spec: Spec) -> str:
     return "\n".join(out) + "\n"
 
 
-IMAGE = """// The memory of a machine's records, and what it was when the state was restored. Word by word it is cheap to see what
-// a transition changed, whatever that is, and to change it back.
+IMAGE = """// The memory of a machine's records, what it was when a state was restored, and the bytes of that state. Word by word
+// it is cheap to see what a transition changed, whatever that is, and to change it back.
 class Image {
  public:
-  // One value: where it is, and which bytes of a state give it. `many`: an id that is one of so many flags.
-  struct Cell {
-    const void* at;
-    std::int32_t value;
-    std::int16_t many;
-    std::int8_t size;
-    bool moves;  // the tables depend on it
-  };
   using Word = std::uint64_t;
 
   template <class Record>
@@ -53,94 +45,126 @@ class Image {
     regions_.push_back({reinterpret_cast<std::byte*>(at), kept_.size(), words});
     kept_.resize(kept_.size() + words);
     cells_.resize(kept_.size());
+    written_.resize(kept_.size());
   }
+  // One value: where it is, and which byte of a state gives it. `many`: an id that stands for so many flags there.
   template <class T>
   void cell(const T& at, std::int32_t value, std::int16_t many, bool moves) {
     const auto* place = reinterpret_cast<const std::byte*>(&at);
     for (const Region& region : regions_) {
       const auto offset = place - region.at;
       if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.words * sizeof(Word))) continue;
-      const auto word = region.first + static_cast<std::size_t>(offset) / sizeof(Word);
-      cells_[word].push_back({place, value, many, static_cast<std::int8_t>(sizeof(T)), moves});
+      Cells& cells = cells_[region.first + static_cast<std::size_t>(offset) / sizeof(Word)];
+      const auto shift = static_cast<std::int8_t>(8 * (offset % static_cast<std::ptrdiff_t>(sizeof(Word))));
+      cells.list.at(cells.count++) = {value, many, shift, static_cast<std::int8_t>(64 - 8 * sizeof(T)), moves};
     }
   }
-  void keep() {
+  void values(std::size_t count) { state_.resize(count), now_.resize(count); }
+
+  void keep(const std::int8_t* state) {
     for (const Region& region : regions_) std::memcpy(&kept_[region.first], region.at, region.words * sizeof(Word));
+    std::memcpy(state_.data(), state, state_.size());
+    std::memcpy(now_.data(), state, now_.size());
   }
 
-  // Writes back what has changed. True if exactly the values in which `post` and `pre` differ had changed, each to what
-  // `post` says; false if that is not so or not clear. `shared`: the number of values.
-  bool undo(const std::int8_t* pre, const std::int8_t* post, std::size_t shared) {
-    bool clear = true;
-    std::size_t changed = 0;
+  // Finds all that has changed since then. Whether that includes a value on which tables depend.
+  bool look() {
+    count_ = 0;
+    clear_ = true;
+    moved_ = false;
     for (const Region& region : regions_) {
+      if (std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
       std::size_t at = 0;
-      for (; at + 4 <= region.words; at += 4) {
-        if (same<4>(region, at)) continue;
-        for (std::size_t i = at; i < at + 4; ++i) clear = undo(region, i, pre, post, changed) && clear;
+      for (; at + kBlock <= region.words; at += kBlock) {
+        if (!same(region, at)) look(region, at, at + kBlock);
       }
-      for (; at < region.words; ++at) clear = undo(region, at, pre, post, changed) && clear;
+      look(region, at, region.words);
     }
-    std::size_t expected = 0;
-    for (std::size_t i = 0; i < shared; ++i) expected += static_cast<std::size_t>(pre[i] != post[i]);
-    return clear && changed == expected;
+    return moved_;
+  }
+  // A value that is in no region.
+  void put(std::int32_t value, bool held) { now_[static_cast<std::size_t>(value)] = held; }
+  // Whether the values that were found are those of the state, and all that changed is a value.
+  bool is(const std::int8_t* state) const {
+    return clear_ && std::memcmp(now_.data(), state, now_.size()) == 0;
+  }
+  // Back to the state that was kept.
+  void undo() {
+    for (std::size_t i = 0; i < count_; ++i) std::memcpy(written_[i].at, &written_[i].before, sizeof(Word));
+    std::memcpy(now_.data(), state_.data(), now_.size());
   }
 
  private:
+  static constexpr std::size_t kBlock = 4;
+
+  struct Cell {
+    std::int32_t value;
+    std::int16_t many;
+    std::int8_t shift;   // bits in front of it in the word (little endian)
+    std::int8_t unused;  // bits of a word that it does not have
+    bool moves;
+  };
+  struct Cells {
+    std::array<Cell, 4> list;
+    std::size_t count = 0;
+  };
   struct Region {
     std::byte* at;
     std::size_t first;  // of its words
     std::size_t words;
   };
+  struct Written {
+    std::byte* at;
+    Word before;
+  };
 
-  template <int kWords>
   bool same(const Region& region, std::size_t at) const {
-    std::array<Word, kWords> now;
+    using Two = Word __attribute__((vector_size(2 * sizeof(Word))));
+    std::array<Two, kBlock / 2> now;
+    std::array<Two, kBlock / 2> kept;
     std::memcpy(now.data(), region.at + at * sizeof(Word), sizeof now);
-    Word differs = 0;
-    for (std::size_t i = 0; i < kWords; ++i) differs |= now[i] ^ kept_[region.first + at + i];
-    return differs == 0;
+    std::memcpy(kept.data(), &kept_[region.first + at], sizeof kept);
+    Two differs = {};
+    for (std::size_t i = 0; i < kBlock / 2; ++i) differs |= now[i] ^ kept[i];
+    return (differs[0] | differs[1]) == 0;
   }
-
-  bool undo(const Region& region, std::size_t at, const std::int8_t* pre, const std::int8_t* post,
-            std::size_t& changed) {
-    if (same<1>(region, at)) return true;
-    const std::size_t word = region.first + at;
-    bool clear = !cells_[word].empty();
-    for (const Cell& cell : cells_[word]) {
-      const std::int64_t now = number(cell.at, cell.size);
-      const auto offset = static_cast<const std::byte*>(cell.at) - (region.at + at * sizeof(Word));
-      if (now == number(reinterpret_cast<const std::byte*>(&kept_[word]) + offset, cell.size)) continue;
-      clear = clear && !cell.moves;
+  void look(const Region& region, std::size_t from, std::size_t to) {
+    const Word* const kept = kept_.data() + region.first;
+    for (std::size_t i = from; i < to; ++i) {
+      Word now;
+      std::memcpy(&now, region.at + i * sizeof(Word), sizeof now);
+      if (now != kept[i]) changed(region.at + i * sizeof(Word), kept[i], now, cells_[region.first + i]);
+    }
+  }
+  void changed(std::byte* at, Word before, Word now, const Cells& cells) {
+    written_[count_++] = {at, before};
+    clear_ = clear_ && cells.count > 0;
+    for (std::size_t i = 0; i < cells.count; ++i) {
+      const Cell& cell = cells.list[i];
+      const std::int64_t value = number(now, cell);
+      moved_ = moved_ || (cell.moves && value != number(before, cell));
       if (cell.many == 0) {
-        clear = clear && now == post[cell.value];
-        ++changed;
-        continue;
-      }
-      clear = clear && now >= kNone && now < cell.many;
-      for (std::int32_t i = 0; i < cell.many; ++i) {
-        clear = clear && static_cast<std::int8_t>(now == i) == post[cell.value + i];
-        changed += static_cast<std::size_t>(pre[cell.value + i] != post[cell.value + i]);
+        clear_ = clear_ && value == static_cast<std::int8_t>(value);
+        now_[static_cast<std::size_t>(cell.value)] = static_cast<std::int8_t>(value);
+      } else {
+        clear_ = clear_ && value >= kNone && value < cell.many;
+        for (std::int32_t j = 0; j < cell.many; ++j) put(cell.value + j, value == j);
       }
     }
-    std::memcpy(region.at + at * sizeof(Word), &kept_[word], sizeof(Word));
-    return clear;
   }
-
-  static std::int64_t number(const void* at, std::int8_t size) {
-    if (size == 8) return read<std::int64_t>(at);
-    return size == 4 ? read<std::int32_t>(at) : read<std::uint8_t>(at);
-  }
-  template <class T>
-  static T read(const void* at) {
-    T value;
-    std::memcpy(&value, at, sizeof value);
-    return value;
+  static std::int64_t number(Word word, const Cell& cell) {
+    return static_cast<std::int64_t>(word >> cell.shift << cell.unused) >> cell.unused;
   }
 
   std::vector<Region> regions_;
   std::vector<Word> kept_;
-  std::vector<std::vector<Cell>> cells_;
+  std::vector<Cells> cells_;
+  std::vector<Written> written_;
+  std::vector<std::int8_t> state_;
+  std::vector<std::int8_t> now_;
+  std::size_t count_ = 0;
+  bool clear_ = true;
+  bool moved_ = false;
 };
 """
 
@@ -155,7 +179,8 @@ def _shown(g: SchedulerGenerator) -> str:
     restored = (
         "struct Restored {\n  explicit Restored(const Limits& limits) : machine(limits) {}\n\n  Machine machine;\n"
         f"  Image image;\n  std::array<std::vector<std::vector<BlockId>>, {len(tables)}> tables;\n"
-        "  std::size_t values = 0;  // that a state gives\n};\n"
+        f"  std::array<std::int32_t, {len(tables)}> base{{}};  // their first values in a state\n"
+        "};\n"
     )
     lines = ["Machine& m = restored.machine;", "Image& image = restored.image;"]
     lines += [f"const {g.ids[s.name]} {s.name.lower()}s = m.{s.name.lower()}_count();" for s in g.spec.sorts.values()]
@@ -180,7 +205,7 @@ def _shown(g: SchedulerGenerator) -> str:
         moves = str(v.name in RELATION_TABLES.values()).lower()
         if v.name in RELATION_TABLES:
             count = " * ".join(f"{s.name.lower()}s" for s in v.sorts)
-            lines.append(f"value += {count};")
+            lines.append(f"restored.base[{list(RELATION_TABLES).index(v.name)}] = value;\nvalue += {count};")
             continue
         if v.one:
             many, sorts = f"{v.sorts[1].name.lower()}s", v.sorts[:1]
@@ -191,7 +216,7 @@ def _shown(g: SchedulerGenerator) -> str:
         for sort in reversed(sorts):
             body = _loop(g, sort, body)
         lines.append(body)
-    lines.append("restored.values = static_cast<std::size_t>(value);")
+    lines.append("image.values(static_cast<std::size_t>(value));")
     for i, (_, holder) in enumerate(tables):
         lines.append(f"restored.tables[{i}].resize(static_cast<std::size_t>({holder.name.lower()}s));")
     body = indent("\n".join(lines), "  ")
@@ -200,46 +225,61 @@ def _shown(g: SchedulerGenerator) -> str:
 
 def _take(g: SchedulerGenerator) -> str:
     """One accepted proposal; tables are compared whole and changed back through their own methods."""
-    touched, undone = [], []
+    touched, checked, undone = [], [], []
     for i, (name, holder) in enumerate(_tables(g)):
-        one = holder.letter
+        one, other = holder.letter, g.spec.variables[name].sorts[1]
         kept = f"restored.tables[{i}][static_cast<std::size_t>({one})]"
         touched.append(_loop(g, holder, f"moved = moved || m.{name}_.of({one}) != {kept};"))
+        where = g.read(g.spec.variables[RELATION_TABLES[name]], [other.letter])
+        held = f"image.put(restored.base[{i}] + {one} * {other.name.lower()}s + {other.letter}, m.{name}({one}, {other.letter}));"
+        placed = (
+            f"std::int64_t at = 0;\nfor (const {g.ids[other.name]} {other.letter} : m.{name}_.of({one})) {{\n"
+            f"  clear = clear && ({other.letter} == kNone || m.{where} / m.limits_.page == at);\n  ++at;\n}}"
+        )
+        checked.append(_loop(g, holder, f"{_loop(g, other, held)}\n{placed}"))
         put = (
-            f"const auto& kept = {kept};\nif (m.{name}_.of({one}) == kept) continue;\n"
-            f"while (!m.{name}_.of({one}).empty()) {{\n"
-            f"  const auto last = static_cast<std::int64_t>(m.{name}_.of({one}).size()) - 1;\n"
-            f"  m.{name}_.set({one}, m.{name}_.of({one}).back(), last * m.limits_.page, false);\n}}\n"
+            f"const auto& kept = {kept};\nif (m.{name}_.of({one}) == kept) continue;\n{_clear(name, one)}\n"
             f"for (std::size_t at = 0; at < kept.size(); ++at) {{\n"
-            f"  if (kept[at] != kNone) m.{name}_.set({one}, kept[at], static_cast<std::int64_t>(at) * m.limits_.page, true);\n}}"
+            f"  const auto position = static_cast<std::int64_t>(at) * m.limits_.page;\n"
+            f"  if (kept[at] != kNone) m.{name}_.set({one}, kept[at], position, true);\n}}"
         )
         undone.append(_loop(g, holder, put))
-    holders = {holder.name: holder for _, holder in _tables(g)}
-    counts = [f"const {g.ids[s]} {s.lower()}s = m.{s.lower()}_count();" for s in holders]
+    used = {s.name: s for name in RELATION_TABLES for s in g.spec.variables[name].sorts}
+    counts = [f"const {g.ids[name]} {name.lower()}s = m.{name.lower()}_count();" for name in used]
     lines = [
         "auto& restored = *static_cast<Restored*>(machine);",
         "Machine& m = restored.machine;",
+        "Image& image = restored.image;",
         *counts,
-        "if (propose(machine, proposal, 1, answer) == 0 && *answer != 0) return -1;",
+        "propose(machine, proposal, 1, answer);",
+        "if (*answer != 0) return -1;",
         "bool moved = false;",
         *touched,
-        "std::int32_t value = moved ? difference(machine, post) : -1;",
+        "bool clear = true;",
+        "if (image.look() || moved) {",
+        *(indent(text, "  ") for text in checked),
+        "}",
+        "// If it is wrong, or something changed that is no value of a state: value by value.",
+        "const std::int32_t value = clear && image.is(post) ? -1 : difference(machine, post);",
         "if (moved) {",
         indent("\n".join(undone), "  "),
-        "  restored.image.undo(pre, post, restored.values);",
-        "  return value;",
         "}",
-        "if (restored.image.undo(pre, post, restored.values)) return -1;",
-        "// Not clear: position changed, or it is wrong. Once more, and value by value.",
-        "propose(machine, proposal, 1, answer);",
-        "value = difference(machine, post);",
-        "restored.image.undo(pre, post, restored.values);",
+        "image.undo();",
         "return value;",
     ]
     body = indent("\n".join(lines), "  ")
     return (
-        "static std::int32_t take(void* machine, const Proposal* proposal, const std::int8_t* pre, "
-        f"const std::int8_t* post,\n                         std::uint16_t* answer) {{\n{body}\n}}\n"
+        "static std::int32_t take(void* machine, const Proposal* proposal, const std::int8_t* post, "
+        f"std::uint16_t* answer) {{\n{body}\n}}\n"
+    )
+
+
+def _clear(name: str, one: str) -> str:
+    """Empties one table."""
+    return (
+        f"while (!m.{name}_.of({one}).empty()) {{\n"
+        f"  const auto last = static_cast<std::int64_t>(m.{name}_.of({one}).size()) - 1;\n"
+        f"  m.{name}_.set({one}, m.{name}_.of({one}).back(), last * m.limits_.page, false);\n}}"
     )
 
 
@@ -280,16 +320,12 @@ def _members(g: SchedulerGenerator) -> list[str]:
 
 
 def _restore(g: SchedulerGenerator) -> str:
-    lines = _locals(g, "")
+    lines = [*_locals(g, ""), "const std::int8_t* const start = state;"]
     table = g.spec.variables
     for name in RELATION_TABLES:
         holder = table[name].sorts[0]
         one = holder.letter
-        clear = (
-            f"while (!m.{name}_.of({one}).empty()) {{\n"
-            f"  const auto last = static_cast<std::int64_t>(m.{name}_.of({one}).size()) - 1;\n"
-            f"  m.{name}_.set({one}, m.{name}_.of({one}).back(), last * m.limits_.page, false);\n}}"
-        )
+        clear = _clear(name, one)
         lines.append(_loop(g, holder, clear))
     for v in shared_order(g.spec):
         index = [s.letter for s in v.sorts]
@@ -308,7 +344,7 @@ def _restore(g: SchedulerGenerator) -> str:
         for sort in reversed(v.sorts):
             body = _loop(g, sort, body)
         lines.append(body)
-    lines.append("static_cast<Restored*>(machine)->image.keep();")
+    lines.append("static_cast<Restored*>(machine)->image.keep(start);")
     for i, (name, holder) in enumerate(_tables(g)):
         body = f"auto& kept = static_cast<Restored*>(machine)->tables[{i}][static_cast<std::size_t>({holder.letter})];\n"
         body += f"if (kept != m.{name}_.of({holder.letter})) kept = m.{name}_.of({holder.letter});"

@@ -110,10 +110,10 @@ class ExplorerGenerator:
         out.append(indent(self._state(), "  "))
         out.append(indent(self._initial(), "  "))
         out.append(indent(self._successors(), "  "))
-        out.append(indent(lockstep_methods(self), "  "))
         out.append(indent(self._properties("invariant", action=False), "  "))
         out.append(indent(self._properties("action", action=True), "  "))
         out.append(indent(symmetry_methods(self), "  "))
+        out.append(indent(lockstep_methods(self), "  "))
         out.append("};\n\n}  // namespace tokenspeed::explorer")
         return "\n".join(out) + "\n"
 

@@ -102,6 +102,7 @@ def _tuples(g: ExplorerGenerator) -> str:
         who = ", ".join(f"static_cast<std::int8_t>(i{i})" for i in range(len(sorts)))
         body = f"visit({number}, {' + '.join(key)}, Tuple{{{who}}});"
         for i, sort in reversed(list(enumerate(sorts))):
+            body = f"{_represented(g, sorts, i)}\n{body}"
             body = f"for (int i{i} = 0; i{i} < {g.size[sort]}; ++i{i}) {{\n{indent(body, '  ')}\n}}"
         lines.append(body)
         blocks.append(f"{{  // {', '.join(sorts)}\n{indent(chr(10).join(lines), '  ')}\n}}")
@@ -111,11 +112,25 @@ def _tuples(g: ExplorerGenerator) -> str:
     return (
         f"using Tuple = std::array<std::int8_t, {most}>;\n"
         f"static constexpr std::size_t kTuples = {' + '.join(total)};\n\n"
-        "// Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name.\n"
+        "// Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name;\n"
+        "// of those that differ in twins only, for one.\n"
         "// Tuples with the same key get the same answers: it hashes all that the guards of the group read.\n"
         "template <class Visit>\n"
-        f"static void tuples(const State& pre, Visit&& visit) {{\n{body}\n}}\n"
+        f"static void tuples(const State& pre, const Twins& twins, Visit&& visit) {{\n{body}\n}}\n"
     )
+
+
+def _represented(g: ExplorerGenerator, sorts: tuple[str, ...], at: int) -> str:
+    """Skips a tuple for which one with twins in the place of others stands; once all of the sort are bound."""
+    same = [i for i, sort in enumerate(sorts) if sort == sorts[at]]
+    if at != same[-1]:
+        return ""
+    letter = g.spec.sorts[sorts[at]].letter
+    others = " | ".join(f"twins.{letter}[i{i}]" for i in same)
+    if len(same) == 1:
+        return f"if ({others} != 0) continue;"
+    named = " | ".join(f"1U << i{i}" for i in same)
+    return f"if ((({others}) & ~({named})) != 0) continue;"
 
 
 def _judge(g: ExplorerGenerator) -> str:

@@ -14,18 +14,10 @@ namespace tokenspeed {
 
 // The one friend of Machine. Verification puts states in with it; the scheduler never does.
 struct MachineAccess {
-  // The memory of a machine's records, and what it was when the state was restored. Word by word it is cheap to see what
-  // a transition changed, whatever that is, and to change it back.
+  // The memory of a machine's records, what it was when a state was restored, and the bytes of that state. Word by word
+  // it is cheap to see what a transition changed, whatever that is, and to change it back.
   class Image {
    public:
-    // One value: where it is, and which bytes of a state give it. `many`: an id that is one of so many flags.
-    struct Cell {
-      const void* at;
-      std::int32_t value;
-      std::int16_t many;
-      std::int8_t size;
-      bool moves;  // the tables depend on it
-    };
     using Word = std::uint64_t;
 
     template <class Record>
@@ -35,94 +27,126 @@ struct MachineAccess {
       regions_.push_back({reinterpret_cast<std::byte*>(at), kept_.size(), words});
       kept_.resize(kept_.size() + words);
       cells_.resize(kept_.size());
+      written_.resize(kept_.size());
     }
+    // One value: where it is, and which byte of a state gives it. `many`: an id that stands for so many flags there.
     template <class T>
     void cell(const T& at, std::int32_t value, std::int16_t many, bool moves) {
       const auto* place = reinterpret_cast<const std::byte*>(&at);
       for (const Region& region : regions_) {
         const auto offset = place - region.at;
         if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.words * sizeof(Word))) continue;
-        const auto word = region.first + static_cast<std::size_t>(offset) / sizeof(Word);
-        cells_[word].push_back({place, value, many, static_cast<std::int8_t>(sizeof(T)), moves});
+        Cells& cells = cells_[region.first + static_cast<std::size_t>(offset) / sizeof(Word)];
+        const auto shift = static_cast<std::int8_t>(8 * (offset % static_cast<std::ptrdiff_t>(sizeof(Word))));
+        cells.list.at(cells.count++) = {value, many, shift, static_cast<std::int8_t>(64 - 8 * sizeof(T)), moves};
       }
     }
-    void keep() {
+    void values(std::size_t count) { state_.resize(count), now_.resize(count); }
+
+    void keep(const std::int8_t* state) {
       for (const Region& region : regions_) std::memcpy(&kept_[region.first], region.at, region.words * sizeof(Word));
+      std::memcpy(state_.data(), state, state_.size());
+      std::memcpy(now_.data(), state, now_.size());
     }
 
-    // Writes back what has changed. True if exactly the values in which `post` and `pre` differ had changed, each to what
-    // `post` says; false if that is not so or not clear. `shared`: the number of values.
-    bool undo(const std::int8_t* pre, const std::int8_t* post, std::size_t shared) {
-      bool clear = true;
-      std::size_t changed = 0;
+    // Finds all that has changed since then. Whether that includes a value on which tables depend.
+    bool look() {
+      count_ = 0;
+      clear_ = true;
+      moved_ = false;
       for (const Region& region : regions_) {
+        if (std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
         std::size_t at = 0;
-        for (; at + 4 <= region.words; at += 4) {
-          if (same<4>(region, at)) continue;
-          for (std::size_t i = at; i < at + 4; ++i) clear = undo(region, i, pre, post, changed) && clear;
+        for (; at + kBlock <= region.words; at += kBlock) {
+          if (!same(region, at)) look(region, at, at + kBlock);
         }
-        for (; at < region.words; ++at) clear = undo(region, at, pre, post, changed) && clear;
+        look(region, at, region.words);
       }
-      std::size_t expected = 0;
-      for (std::size_t i = 0; i < shared; ++i) expected += static_cast<std::size_t>(pre[i] != post[i]);
-      return clear && changed == expected;
+      return moved_;
+    }
+    // A value that is in no region.
+    void put(std::int32_t value, bool held) { now_[static_cast<std::size_t>(value)] = held; }
+    // Whether the values that were found are those of the state, and all that changed is a value.
+    bool is(const std::int8_t* state) const {
+      return clear_ && std::memcmp(now_.data(), state, now_.size()) == 0;
+    }
+    // Back to the state that was kept.
+    void undo() {
+      for (std::size_t i = 0; i < count_; ++i) std::memcpy(written_[i].at, &written_[i].before, sizeof(Word));
+      std::memcpy(now_.data(), state_.data(), now_.size());
     }
 
    private:
+    static constexpr std::size_t kBlock = 4;
+
+    struct Cell {
+      std::int32_t value;
+      std::int16_t many;
+      std::int8_t shift;   // bits in front of it in the word (little endian)
+      std::int8_t unused;  // bits of a word that it does not have
+      bool moves;
+    };
+    struct Cells {
+      std::array<Cell, 4> list;
+      std::size_t count = 0;
+    };
     struct Region {
       std::byte* at;
       std::size_t first;  // of its words
       std::size_t words;
     };
+    struct Written {
+      std::byte* at;
+      Word before;
+    };
 
-    template <int kWords>
     bool same(const Region& region, std::size_t at) const {
-      std::array<Word, kWords> now;
+      using Two = Word __attribute__((vector_size(2 * sizeof(Word))));
+      std::array<Two, kBlock / 2> now;
+      std::array<Two, kBlock / 2> kept;
       std::memcpy(now.data(), region.at + at * sizeof(Word), sizeof now);
-      Word differs = 0;
-      for (std::size_t i = 0; i < kWords; ++i) differs |= now[i] ^ kept_[region.first + at + i];
-      return differs == 0;
+      std::memcpy(kept.data(), &kept_[region.first + at], sizeof kept);
+      Two differs = {};
+      for (std::size_t i = 0; i < kBlock / 2; ++i) differs |= now[i] ^ kept[i];
+      return (differs[0] | differs[1]) == 0;
     }
-
-    bool undo(const Region& region, std::size_t at, const std::int8_t* pre, const std::int8_t* post,
-              std::size_t& changed) {
-      if (same<1>(region, at)) return true;
-      const std::size_t word = region.first + at;
-      bool clear = !cells_[word].empty();
-      for (const Cell& cell : cells_[word]) {
-        const std::int64_t now = number(cell.at, cell.size);
-        const auto offset = static_cast<const std::byte*>(cell.at) - (region.at + at * sizeof(Word));
-        if (now == number(reinterpret_cast<const std::byte*>(&kept_[word]) + offset, cell.size)) continue;
-        clear = clear && !cell.moves;
+    void look(const Region& region, std::size_t from, std::size_t to) {
+      const Word* const kept = kept_.data() + region.first;
+      for (std::size_t i = from; i < to; ++i) {
+        Word now;
+        std::memcpy(&now, region.at + i * sizeof(Word), sizeof now);
+        if (now != kept[i]) changed(region.at + i * sizeof(Word), kept[i], now, cells_[region.first + i]);
+      }
+    }
+    void changed(std::byte* at, Word before, Word now, const Cells& cells) {
+      written_[count_++] = {at, before};
+      clear_ = clear_ && cells.count > 0;
+      for (std::size_t i = 0; i < cells.count; ++i) {
+        const Cell& cell = cells.list[i];
+        const std::int64_t value = number(now, cell);
+        moved_ = moved_ || (cell.moves && value != number(before, cell));
         if (cell.many == 0) {
-          clear = clear && now == post[cell.value];
-          ++changed;
-          continue;
-        }
-        clear = clear && now >= kNone && now < cell.many;
-        for (std::int32_t i = 0; i < cell.many; ++i) {
-          clear = clear && static_cast<std::int8_t>(now == i) == post[cell.value + i];
-          changed += static_cast<std::size_t>(pre[cell.value + i] != post[cell.value + i]);
+          clear_ = clear_ && value == static_cast<std::int8_t>(value);
+          now_[static_cast<std::size_t>(cell.value)] = static_cast<std::int8_t>(value);
+        } else {
+          clear_ = clear_ && value >= kNone && value < cell.many;
+          for (std::int32_t j = 0; j < cell.many; ++j) put(cell.value + j, value == j);
         }
       }
-      std::memcpy(region.at + at * sizeof(Word), &kept_[word], sizeof(Word));
-      return clear;
     }
-
-    static std::int64_t number(const void* at, std::int8_t size) {
-      if (size == 8) return read<std::int64_t>(at);
-      return size == 4 ? read<std::int32_t>(at) : read<std::uint8_t>(at);
-    }
-    template <class T>
-    static T read(const void* at) {
-      T value;
-      std::memcpy(&value, at, sizeof value);
-      return value;
+    static std::int64_t number(Word word, const Cell& cell) {
+      return static_cast<std::int64_t>(word >> cell.shift << cell.unused) >> cell.unused;
     }
 
     std::vector<Region> regions_;
     std::vector<Word> kept_;
-    std::vector<std::vector<Cell>> cells_;
+    std::vector<Cells> cells_;
+    std::vector<Written> written_;
+    std::vector<std::int8_t> state_;
+    std::vector<std::int8_t> now_;
+    std::size_t count_ = 0;
+    bool clear_ = true;
+    bool moved_ = false;
   };
 
   struct Restored {
@@ -131,7 +155,7 @@ struct MachineAccess {
     Machine machine;
     Image image;
     std::array<std::vector<std::vector<BlockId>>, 1> tables;
-    std::size_t values = 0;  // that a state gives
+    std::array<std::int32_t, 1> base{};  // their first values in a state
   };
 
   static void show(Restored& restored) {
@@ -259,6 +283,7 @@ struct MachineAccess {
     image.cell(m.globals_.fetching, value++, 0, false);
     image.cell(m.globals_.spare_pages, value++, 0, false);
     image.cell(m.globals_.used_pages, value++, 0, false);
+    restored.base[0] = value;
     value += requests * blocks;
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
@@ -277,7 +302,7 @@ struct MachineAccess {
       image.cell(m.copy_[c].request_of, value, static_cast<std::int16_t>(requests), false);
       value += requests;
     }
-    restored.values = static_cast<std::size_t>(value);
+    image.values(static_cast<std::size_t>(value));
     restored.tables[0].resize(static_cast<std::size_t>(requests));
   }
 
@@ -310,6 +335,7 @@ struct MachineAccess {
     auto* const step_request_ = m.step_request_.data();
     auto* const host_ = m.host_.data();
     auto* const copy_ = m.copy_.data();
+    const std::int8_t* const start = state;
     for (RequestId r = 0; r < requests; ++r) {
       while (!m.holds_.of(r).empty()) {
         const auto last = static_cast<std::int64_t>(m.holds_.of(r).size()) - 1;
@@ -451,7 +477,7 @@ struct MachineAccess {
         if (*state++ != 0) copy_[c].request_of = r;
       }
     }
-    static_cast<Restored*>(machine)->image.keep();
+    static_cast<Restored*>(machine)->image.keep(start);
     for (RequestId r = 0; r < requests; ++r) {
       auto& kept = static_cast<Restored*>(machine)->tables[0][static_cast<std::size_t>(r)];
       if (kept != m.holds_.of(r)) kept = m.holds_.of(r);
@@ -980,17 +1006,33 @@ struct MachineAccess {
     return count;
   }
 
-  static std::int32_t take(void* machine, const Proposal* proposal, const std::int8_t* pre, const std::int8_t* post,
-                           std::uint16_t* answer) {
+  static std::int32_t take(void* machine, const Proposal* proposal, const std::int8_t* post, std::uint16_t* answer) {
     auto& restored = *static_cast<Restored*>(machine);
     Machine& m = restored.machine;
+    Image& image = restored.image;
     const RequestId requests = m.request_count();
-    if (propose(machine, proposal, 1, answer) == 0 && *answer != 0) return -1;
+    const BlockId blocks = m.block_count();
+    propose(machine, proposal, 1, answer);
+    if (*answer != 0) return -1;
     bool moved = false;
     for (RequestId r = 0; r < requests; ++r) {
       moved = moved || m.holds_.of(r) != restored.tables[0][static_cast<std::size_t>(r)];
     }
-    std::int32_t value = moved ? difference(machine, post) : -1;
+    bool clear = true;
+    if (image.look() || moved) {
+      for (RequestId r = 0; r < requests; ++r) {
+        for (BlockId b = 0; b < blocks; ++b) {
+          image.put(restored.base[0] + r * blocks + b, m.holds(r, b));
+        }
+        std::int64_t at = 0;
+        for (const BlockId b : m.holds_.of(r)) {
+          clear = clear && (b == kNone || m.block_[b].position / m.limits_.page == at);
+          ++at;
+        }
+      }
+    }
+    // If it is wrong, or something changed that is no value of a state: value by value.
+    const std::int32_t value = clear && image.is(post) ? -1 : difference(machine, post);
     if (moved) {
       for (RequestId r = 0; r < requests; ++r) {
         const auto& kept = restored.tables[0][static_cast<std::size_t>(r)];
@@ -1000,17 +1042,12 @@ struct MachineAccess {
           m.holds_.set(r, m.holds_.of(r).back(), last * m.limits_.page, false);
         }
         for (std::size_t at = 0; at < kept.size(); ++at) {
-          if (kept[at] != kNone) m.holds_.set(r, kept[at], static_cast<std::int64_t>(at) * m.limits_.page, true);
+          const auto position = static_cast<std::int64_t>(at) * m.limits_.page;
+          if (kept[at] != kNone) m.holds_.set(r, kept[at], position, true);
         }
       }
-      restored.image.undo(pre, post, restored.values);
-      return value;
     }
-    if (restored.image.undo(pre, post, restored.values)) return -1;
-    // Not clear: position changed, or it is wrong. Once more, and value by value.
-    propose(machine, proposal, 1, answer);
-    value = difference(machine, post);
-    restored.image.undo(pre, post, restored.values);
+    image.undo();
     return value;
   }
 

@@ -19,6 +19,7 @@ using Event = std::tuple<std::string, std::vector<int>>;
 struct Settings {
     Instance instance;
     std::size_t max_states = 0;
+    bool check_properties = true;
     bool check_lemmas = false;
     bool reduce = true;  // states that differ in the names of individuals only are one
     int threads = 1;

@@ -2,7 +2,7 @@
 //
 // Every proposal that is accepted is made in every state, and all values are compared afterwards. A refusal depends
 // only on what the guards read; so, unless every refusal is asked for, the machine is asked about each combination of
-// those values once (see memo.h), and in every 64th state about everything.
+// those values once (see memo.h), and in every 256th state about everything.
 #pragma once
 
 #include <algorithm>
@@ -75,7 +75,7 @@ class LockStep {
             std::copy_n(p.arguments.begin(), kArguments, arguments.begin());
             M::apply(pre, k, transition, arguments, post);
             std::uint16_t answer = 0;
-            const auto value = access_.take(machine_, &p, bytes(pre), bytes(post), &answer);
+            const auto value = access_.take(machine_, &p, bytes(post), &answer);
             if (answer != 0) return wrong(divergence(pre, p, answer, -1));
             if (value >= 0) return wrong(divergence(pre, p, answer, value));
             ++accepted;
@@ -86,7 +86,7 @@ class LockStep {
   private:
     // In some states every refusal is asked for, and arguments that name nobody and integers beyond the instance's
     // ranges are tried too.
-    static constexpr std::size_t kMoreEvery = 64;
+    static constexpr std::size_t kMoreEvery = 256;
 
     struct Asked {
         std::uint64_t key;
@@ -98,7 +98,7 @@ class LockStep {
 
     template <int kBeyond>
     void everything(const State& pre, const Instance& k) {
-        M::tuples(pre, [&](int group, std::uint64_t, const typename M::Tuple& who) {
+        M::tuples(pre, typename M::Twins(), [&](int group, std::uint64_t, const typename M::Tuple& who) {
             M::template judge<kBeyond>(group, who, pre, k, refusals_, acceptances_);
         });
     }
@@ -106,13 +106,14 @@ class LockStep {
     // All that is accepted, and refusals that were not asked for before.
     void what_is_new(const State& pre, const Instance& k) {
         std::size_t count = 0;
-        M::tuples(pre, [&](int group, std::uint64_t sum, const typename M::Tuple& who) {
+        M::tuples(pre, M::twins(pre), [&](int group, std::uint64_t sum, const typename M::Tuple& who) {
             const std::uint64_t key = Memo::mix(sum);
             memo_.prefetch(key);
             tuples_[count++] = {key, group, who};
         });
         const std::size_t before = refusals_.size();
-        for (const Asked& asked : tuples_) {
+        for (std::size_t i = 0; i < count; ++i) {
+            const Asked& asked = tuples_[i];
             const Memo::Judged& judged = memo_.find(asked.key);
             if (judged.known) {
                 implied += judged.refused;

@@ -63,7 +63,7 @@ class Search final : public Engine {
         const State pre = from_bytes(given);
         Proposals refused;
         Proposals accepted;
-        M::tuples(pre, [&](int group, std::uint64_t, const typename M::Tuple& who) {
+        M::tuples(pre, typename M::Twins(), [&](int group, std::uint64_t, const typename M::Tuple& who) {
             M::template judge<1>(group, who, pre, instance, refused, accepted);
         });
         std::vector<Answer> result;
@@ -167,8 +167,12 @@ class Search final : public Engine {
                 if (draining_ || settings_.instance.disabled[static_cast<std::size_t>(transition)]) return;
                 ++worker.taken[static_cast<std::size_t>(transition)];
                 const Step step{number, transition, arguments};
-                if (const int action = M::false_action(state, next, transition, settings_.instance); action >= 0) {
-                    worker.violated({i << 32 | candidates.size(), kActions[static_cast<std::size_t>(action)], step});
+                if (settings_.check_properties) {
+                    const int action = M::false_action(state, next, transition, settings_.instance);
+                    if (action >= 0) {
+                        const auto property = kActions[static_cast<std::size_t>(action)];
+                        worker.violated({i << 32 | candidates.size(), property, step});
+                    }
                 }
                 M::normalise(next);
                 if (settings_.reduce) M::canonicalise(next);
@@ -205,6 +209,7 @@ class Search final : public Engine {
                 c.number = kNobody;
                 if (!store_.shard(shard).add(c.state, c.hash, c.step)) continue;
                 c.number = Store<M>::number(shard, store_.shard(shard).size() - 1);
+                if (!settings_.check_properties) continue;
                 const int invariant = M::false_invariant(c.state.state(), settings_.instance, settings_.check_lemmas);
                 if (invariant >= 0) worker.violated({order, kInvariants[static_cast<std::size_t>(invariant)], c.step});
             }
