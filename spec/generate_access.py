@@ -73,7 +73,8 @@ class Image {
     clear_ = true;
     moved_ = false;
     for (const Region& region : regions_) {
-      if (std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
+      const bool large = region.words > 4 * kBlock;
+      if (large && std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
       std::size_t at = 0;
       for (; at + kBlock <= region.words; at += kBlock) {
         if (!same(region, at)) look(region, at, at + kBlock);
@@ -229,7 +230,7 @@ def _take(g: SchedulerGenerator) -> str:
     for i, (name, holder) in enumerate(_tables(g)):
         one, other = holder.letter, g.spec.variables[name].sorts[1]
         kept = f"restored.tables[{i}][static_cast<std::size_t>({one})]"
-        touched.append(_loop(g, holder, f"moved = moved || m.{name}_.of({one}) != {kept};"))
+        touched.append(_loop(g, holder, f"moved = moved || !same(m.{name}_.of({one}), {kept});"))
         where = g.read(g.spec.variables[RELATION_TABLES[name]], [other.letter])
         held = f"image.put(restored.base[{i}] + {one} * {other.name.lower()}s + {other.letter}, m.{name}({one}, {other.letter}));"
         placed = (
@@ -269,6 +270,10 @@ def _take(g: SchedulerGenerator) -> str:
     ]
     body = indent("\n".join(lines), "  ")
     return (
+        "static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {\n"
+        "  if (one.size() != other.size()) return false;\n"
+        "  for (std::size_t i = 0; i < one.size(); ++i) {\n    if (one[i] != other[i]) return false;\n  }\n"
+        "  return true;\n}\n"
         "static std::int32_t take(void* machine, const Proposal* proposal, const std::int8_t* post, "
         f"std::uint16_t* answer) {{\n{body}\n}}\n"
     )

@@ -67,7 +67,6 @@ def _term(v: Variable, group: str, places: tuple[int, ...]) -> str:
 
 def _tuples(g: ExplorerGenerator) -> str:
     blocks = []
-    total = []
     for number, (sorts, transitions) in enumerate(groups(g).items()):
         group = " ".join(sorts)
         found = sorted(reads(g, transitions), key=str)
@@ -102,16 +101,15 @@ def _tuples(g: ExplorerGenerator) -> str:
         who = ", ".join(f"static_cast<std::int8_t>(i{i})" for i in range(len(sorts)))
         body = f"visit({number}, {' + '.join(key)}, Tuple{{{who}}});"
         for i, sort in reversed(list(enumerate(sorts))):
-            body = f"{_represented(g, sorts, i)}\n{body}"
+            body = "\n".join(filter(None, (_represented(g, sorts, i), body)))
             body = f"for (int i{i} = 0; i{i} < {g.size[sort]}; ++i{i}) {{\n{indent(body, '  ')}\n}}"
         lines.append(body)
         blocks.append(f"{{  // {', '.join(sorts)}\n{indent(chr(10).join(lines), '  ')}\n}}")
-        total.append(" * ".join(g.size[sort] for sort in sorts))
     body = indent("\n".join(blocks), "  ")
     most = max(len(sorts) for sorts in groups(g))
     return (
         f"using Tuple = std::array<std::int8_t, {most}>;\n"
-        f"static constexpr std::size_t kTuples = {' + '.join(total)};\n\n"
+        "\n"
         "// Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name;\n"
         "// of those that differ in twins only, for one.\n"
         "// Tuples with the same key get the same answers: it hashes all that the guards of the group read.\n"

@@ -112,14 +112,17 @@ def _order(g: ExplorerGenerator) -> str:
 
 
 def _rename(g: ExplorerGenerator) -> str:
-    lines = ["const State old = s;"]
+    lines = ["const State old = s;", "const Order same;"]
+    lines += [f"const bool {s.letter} = order.{s.letter} != same.{s.letter};" for s in g.spec.sorts.values()]
     for v in g.spec.variables.values():
         if not v.sorts:
             continue
         parameters = tuple(Parameter(f"i{n}", s.name) for n, s in enumerate(v.sorts))
         new = "".join(f"[{p.name}]" for p in parameters)
         before = "".join(f"[order.{s.letter}[{p.name}]]" for p, s in zip(parameters, v.sorts, strict=True))
-        lines.append(g.loops(parameters, f"s.{v.name}{new} = old.{v.name}{before};"))
+        renamed = g.loops(parameters, f"s.{v.name}{new} = old.{v.name}{before};")
+        needed = " || ".join(dict.fromkeys(s.letter for s in v.sorts))
+        lines.append(f"if ({needed}) {{\n{indent(renamed, '  ')}\n}}")
     return _method("Gives individuals other names.", "void rename(State& s, const Order& order)", lines)
 
 

@@ -55,7 +55,8 @@ struct MachineAccess {
       clear_ = true;
       moved_ = false;
       for (const Region& region : regions_) {
-        if (std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
+        const bool large = region.words > 4 * kBlock;
+        if (large && std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
         std::size_t at = 0;
         for (; at + kBlock <= region.words; at += kBlock) {
           if (!same(region, at)) look(region, at, at + kBlock);
@@ -1006,6 +1007,13 @@ struct MachineAccess {
     return count;
   }
 
+  static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {
+    if (one.size() != other.size()) return false;
+    for (std::size_t i = 0; i < one.size(); ++i) {
+      if (one[i] != other[i]) return false;
+    }
+    return true;
+  }
   static std::int32_t take(void* machine, const Proposal* proposal, const std::int8_t* post, std::uint16_t* answer) {
     auto& restored = *static_cast<Restored*>(machine);
     Machine& m = restored.machine;
@@ -1016,7 +1024,7 @@ struct MachineAccess {
     if (*answer != 0) return -1;
     bool moved = false;
     for (RequestId r = 0; r < requests; ++r) {
-      moved = moved || m.holds_.of(r) != restored.tables[0][static_cast<std::size_t>(r)];
+      moved = moved || !same(m.holds_.of(r), restored.tables[0][static_cast<std::size_t>(r)]);
     }
     bool clear = true;
     if (image.look() || moved) {

@@ -88,12 +88,6 @@ class LockStep {
     // ranges are tried too.
     static constexpr std::size_t kMoreEvery = 256;
 
-    struct Asked {
-        std::uint64_t key;
-        int group;
-        typename M::Tuple who;
-    };
-
     static const std::int8_t* bytes(const State& state) { return reinterpret_cast<const std::int8_t*>(&state); }
 
     template <int kBeyond>
@@ -105,27 +99,21 @@ class LockStep {
 
     // All that is accepted, and refusals that were not asked for before.
     void what_is_new(const State& pre, const Instance& k) {
-        std::size_t count = 0;
+        const std::size_t before = refusals_.size();
         M::tuples(pre, M::twins(pre), [&](int group, std::uint64_t sum, const typename M::Tuple& who) {
             const std::uint64_t key = Memo::mix(sum);
-            memo_.prefetch(key);
-            tuples_[count++] = {key, group, who};
-        });
-        const std::size_t before = refusals_.size();
-        for (std::size_t i = 0; i < count; ++i) {
-            const Asked& asked = tuples_[i];
-            const Memo::Judged& judged = memo_.find(asked.key);
+            const Memo::Judged& judged = memo_.find(key);
             if (judged.known) {
                 implied += judged.refused;
-                if (judged.accepted != 0) memo_.recall(judged, asked.who, acceptances_);
-                continue;
+                if (judged.accepted != 0) memo_.recall(judged, who, acceptances_);
+                return;
             }
             const std::size_t refusals = refusals_.size();
             const std::size_t acceptances = acceptances_.size();
-            M::template judge<0>(asked.group, asked.who, pre, k, refusals_, acceptances_);
-            memo_.add(asked.key, refusals_.size() - refusals, acceptances_.data() + acceptances,
+            M::template judge<0>(group, who, pre, k, refusals_, acceptances_);
+            memo_.add(key, refusals_.size() - refusals, acceptances_.data() + acceptances,
                       acceptances_.size() - acceptances);
-        }
+        });
         if (refusals_.size() > before) mark();
     }
 
@@ -160,7 +148,6 @@ class LockStep {
     const bool every_refusal_;
     void* machine_;
     Memo memo_;
-    std::array<Asked, M::kTuples> tuples_;
     Proposals refusals_;
     Proposals acceptances_;
 };

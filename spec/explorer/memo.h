@@ -26,8 +26,6 @@ class Memo {
         return sum ^ (sum >> 32);
     }
 
-    void prefetch(std::uint64_t key) const { __builtin_prefetch(&table_[key & (table_.size() - 1)]); }
-
     // Known, or where it must be added.
     const Judged& find(std::uint64_t key) const { return table_[slot(key)]; }
 

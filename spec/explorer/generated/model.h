@@ -2781,164 +2781,260 @@ struct Model {
   // Gives individuals other names.
   static void rename(State& s, const Order& order) {
     const State old = s;
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.request_state[i0] = old.request_state[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.arrival[i0] = old.arrival[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.prompt[i0] = old.prompt[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.limit[i0] = old.limit[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.known[i0] = old.known[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.planned[i0] = old.planned[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.computed[i0] = old.computed[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.pruned[i0] = old.pruned[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.last_step[i0] = old.last_step[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.block_state[i0] = old.block_state[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.position[i0] = old.position[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.fill[i0] = old.fill[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.stamp[i0] = old.stamp[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
+    const Order same;
+    const bool r = order.r != same.r;
+    const bool b = order.b != same.b;
+    const bool s = order.s != same.s;
+    const bool h = order.h != same.h;
+    const bool c = order.c != same.c;
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.request_state[i0] = old.request_state[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.step_state[i0] = old.step_state[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.number[i0] = old.number[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.arrival[i0] = old.arrival[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.prompt[i0] = old.prompt[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.limit[i0] = old.limit[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_state[i0] = old.host_state[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_position[i0] = old.host_position[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_fill[i0] = old.host_fill[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_state[i0] = old.copy_state[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.known[i0] = old.known[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NH - 1; ++i1) {
-        s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.planned[i0] = old.planned[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.computed[i0] = old.computed[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.executing[i0] = old.executing[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copying[i0] = old.copying[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_start[i0] = old.copy_start[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.pruned[i0] = old.pruned[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          s.reads[i0][i1][i2] = old.reads[order.s[i0]][order.r[i1]][order.b[i2]];
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.last_step[i0] = old.last_step[order.r[i0]];
+      }
+    }
+    if (b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.block_state[i0] = old.block_state[order.b[i0]];
+      }
+    }
+    if (b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.position[i0] = old.position[order.b[i0]];
+      }
+    }
+    if (b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.fill[i0] = old.fill[order.b[i0]];
+      }
+    }
+    if (b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.stamp[i0] = old.stamp[order.b[i0]];
+      }
+    }
+    if (r || b) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
         }
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          s.writes[i0][i1][i2] = old.writes[order.s[i0]][order.r[i1]][order.b[i2]];
+    if (s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.step_state[i0] = old.step_state[order.s[i0]];
+      }
+    }
+    if (s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.number[i0] = old.number[order.s[i0]];
+      }
+    }
+    if (s || r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
         }
       }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.refs[i0] = old.refs[order.b[i0]];
+    if (s || r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.blocks[i0] = old.blocks[order.r[i0]];
+    if (s || r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.capacity[i0] = old.capacity[order.r[i0]];
+    if (h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_state[i0] = old.host_state[order.h[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.pending[i0] = old.pending[order.r[i0]];
+    if (h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_position[i0] = old.host_position[order.h[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.sampling[i0] = old.sampling[order.r[i0]];
+    if (h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_fill[i0] = old.host_fill[order.h[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.flying[i0] = old.flying[order.r[i0]];
+    if (c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_state[i0] = old.copy_state[order.c[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.rows[i0] = old.rows[order.s[i0]];
+    if (c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.copies[i0] = old.copies[order.b[i0]];
+    if (c || b) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_copies[i0] = old.host_copies[order.h[i0]];
+    if (c || h) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NH - 1; ++i1) {
+          s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
+    if (c || r) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.inbound[i0] = old.inbound[order.r[i0]];
+    if (s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.executing[i0] = old.executing[order.s[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.arriving[i0] = old.arriving[order.r[i0]];
+    if (c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copying[i0] = old.copying[order.c[i0]];
+      }
+    }
+    if (c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_start[i0] = old.copy_start[order.c[i0]];
+      }
+    }
+    if (s || r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
+        }
+      }
+    }
+    if (s || r || b) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            s.reads[i0][i1][i2] = old.reads[order.s[i0]][order.r[i1]][order.b[i2]];
+          }
+        }
+      }
+    }
+    if (s || r || b) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            s.writes[i0][i1][i2] = old.writes[order.s[i0]][order.r[i1]][order.b[i2]];
+          }
+        }
+      }
+    }
+    if (b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.refs[i0] = old.refs[order.b[i0]];
+      }
+    }
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.blocks[i0] = old.blocks[order.r[i0]];
+      }
+    }
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.capacity[i0] = old.capacity[order.r[i0]];
+      }
+    }
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.pending[i0] = old.pending[order.r[i0]];
+      }
+    }
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.sampling[i0] = old.sampling[order.r[i0]];
+      }
+    }
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.flying[i0] = old.flying[order.r[i0]];
+      }
+    }
+    if (s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.rows[i0] = old.rows[order.s[i0]];
+      }
+    }
+    if (b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.copies[i0] = old.copies[order.b[i0]];
+      }
+    }
+    if (h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_copies[i0] = old.host_copies[order.h[i0]];
+      }
+    }
+    if (c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
+      }
+    }
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.inbound[i0] = old.inbound[order.r[i0]];
+      }
+    }
+    if (r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.arriving[i0] = old.arriving[order.r[i0]];
+      }
     }
   }
 
@@ -3621,7 +3717,6 @@ struct Model {
   }
 
   using Tuple = std::array<std::int8_t, 3>;
-  static constexpr std::size_t kTuples = NR * NB + NB + NC * NB * NH + NH + NC * NR * NB + NC * NB + NC + NR + NR * NR + NS + NS * NR;
 
   // Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name;
   // of those that differ in twins only, for one.
@@ -3774,7 +3869,6 @@ struct Model {
       for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.arrival[i1]) * 0xd16749cc19f4ee69ULL
           + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xd1db85bdf5fb27b7ULL;
       for (int i0 = 0; i0 < NR; ++i0) {
-
         for (int i1 = 0; i1 < NR; ++i1) {
           if (((twins.r[i0] | twins.r[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
           visit(8, common + of0[i0] + of1[i1] + (i0 == i1 ? 0x3d9717c5e1226de3ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
