@@ -15,6 +15,7 @@
 #include "errors.h"
 #include "scheduler.h"
 #include "state_access.h"
+#include "state_machine.h"
 
 namespace py = pybind11;
 namespace ts = tokenspeed;
@@ -385,4 +386,5 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
     bind_plan(m);
     bind_scheduler(m);
     bind_machine(m);
+    ts::bind_state_machine(m);
 }

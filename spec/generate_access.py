@@ -15,18 +15,21 @@ def machine_access(spec: Spec) -> str:
     """The file, for release builds: without the ghosts of a checked build no state can be restored."""
     g = SchedulerGenerator(spec)
     out = [header(spec, "Restores and compares states of a machine; see scheduler/state_access.h.")]
-    out.append('#if !TOKENSPEED_CHECKED\n\n#include "../state_access.h"\n\n#include <cstddef>\n#include <cstring>\n\n#include "machine.h"\n')
+    out.append('#if !TOKENSPEED_CHECKED\n\n#include "../state_access.h"\n')
+    out.append('#include <cstddef>\n#include <cstring>\n\n#include "machine.h"\n')
     out.append("namespace tokenspeed {\n")
     out.append("// The one friend of Machine. Verification puts states in with it; the scheduler never does.")
     out.append("struct MachineAccess {")
     out.append(indent(IMAGE, "  "))
-    parts = (_shown(g), _create(g), _restore(g), _difference(g), _propose(g), _take(g))
+    parts = (_shown(g), _create(g), _restore(g), _save(g), _difference(g), _propose(g), _take(g))
     out += [indent(text, "  ") for text in parts]
     out.append("};\n")
     out.append("const StateAccess kStateAccess = {")
     out.append(f'  "{spec.digest()}",\n  static_cast<std::uint16_t>(Guard::bad_index),')
+    out.append(f"  {len(spec.constants)},\n  {len(spec.sorts)},")
     out.append("  MachineAccess::create,\n  [](void* machine) { delete static_cast<MachineAccess::Restored*>(machine); },")
-    methods = ("restore", "difference", "propose", "take")
+    out.append("  [](const void* machine) { return static_cast<const MachineAccess::Restored*>(machine)->image.size(); },")
+    methods = ("restore", "save", "difference", "propose", "take")
     out.append("\n".join(f"  MachineAccess::{method}," for method in methods) + "\n};\n")
     out.append("}  // namespace tokenspeed\n\n#endif")
     return "\n".join(out) + "\n"
@@ -59,7 +62,11 @@ class Image {
       cells.list.at(cells.count++) = {value, many, shift, static_cast<std::int8_t>(64 - 8 * sizeof(T)), moves};
     }
   }
-  void values(std::size_t count) { state_.resize(count), now_.resize(count); }
+  void values(std::size_t count) {
+    state_.resize(count);
+    now_.resize(count);
+  }
+  std::size_t size() const { return now_.size(); }
 
   void keep(const std::int8_t* state) {
     for (const Region& region : regions_) std::memcpy(&kept_[region.first], region.at, region.words * sizeof(Word));
@@ -85,9 +92,10 @@ class Image {
   }
   // A value that is in no region.
   void put(std::int32_t value, bool held) { now_[static_cast<std::size_t>(value)] = held; }
-  // Whether the values that were found are those of the state, and all that changed is a value.
-  bool is(const std::int8_t* state) const {
-    return clear_ && std::memcmp(now_.data(), state, now_.size()) == 0;
+  // Stores the values that were found. Whether all that changed is a value, and each in its bounds.
+  bool save(std::int8_t* state) const {
+    std::memcpy(state, now_.data(), now_.size());
+    return clear_;
   }
   // Back to the state that was kept.
   void undo() {
@@ -253,20 +261,18 @@ def _take(g: SchedulerGenerator) -> str:
         "Image& image = restored.image;",
         *counts,
         "propose(machine, proposal, 1, answer);",
-        "if (*answer != 0) return -1;",
         "bool moved = false;",
         *touched,
         "bool clear = true;",
         "if (image.look() || moved) {",
         *(indent(text, "  ") for text in checked),
         "}",
-        "// If it is wrong, or something changed that is no value of a state: value by value.",
-        "const std::int32_t value = clear && image.is(post) ? -1 : difference(machine, post);",
+        "clear = image.save(after) && clear;",
         "if (moved) {",
         indent("\n".join(undone), "  "),
         "}",
         "image.undo();",
-        "return value;",
+        "return clear;",
     ]
     body = indent("\n".join(lines), "  ")
     return (
@@ -274,8 +280,8 @@ def _take(g: SchedulerGenerator) -> str:
         "  if (one.size() != other.size()) return false;\n"
         "  for (std::size_t i = 0; i < one.size(); ++i) {\n    if (one[i] != other[i]) return false;\n  }\n"
         "  return true;\n}\n"
-        "static std::int32_t take(void* machine, const Proposal* proposal, const std::int8_t* post, "
-        f"std::uint16_t* answer) {{\n{body}\n}}\n"
+        "static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) "
+        f"{{\n{body}\n}}\n"
     )
 
 
@@ -363,6 +369,17 @@ def _member(g: SchedulerGenerator, v: Variable, index: list[str]) -> str:
     if v.name in RELATION_TABLES or not v.sorts:
         return f"m.{g.read(v, index)}"
     return g.read(v, index)
+
+
+def _save(g: SchedulerGenerator) -> str:
+    lines = _locals(g, "const ")
+    for v in shared_order(g.spec):
+        body = f"*state++ = static_cast<std::int8_t>({_member(g, v, [s.letter for s in v.sorts])});"
+        for sort in reversed(v.sorts):
+            body = _loop(g, sort, body)
+        lines.append(body)
+    body = indent("\n".join(lines), "  ")
+    return f"static void save(const void* machine, std::int8_t* state) {{\n{body}\n}}\n"
 
 
 def _difference(g: SchedulerGenerator) -> str:

@@ -113,7 +113,7 @@ def _order(g: ExplorerGenerator) -> str:
 
 def _rename(g: ExplorerGenerator) -> str:
     lines = ["const State old = s;", "const Order same;"]
-    lines += [f"const bool {s.letter} = order.{s.letter} != same.{s.letter};" for s in g.spec.sorts.values()]
+    lines += [f"const bool moved_{s.letter} = order.{s.letter} != same.{s.letter};" for s in g.spec.sorts.values()]
     for v in g.spec.variables.values():
         if not v.sorts:
             continue
@@ -121,7 +121,7 @@ def _rename(g: ExplorerGenerator) -> str:
         new = "".join(f"[{p.name}]" for p in parameters)
         before = "".join(f"[order.{s.letter}[{p.name}]]" for p, s in zip(parameters, v.sorts, strict=True))
         renamed = g.loops(parameters, f"s.{v.name}{new} = old.{v.name}{before};")
-        needed = " || ".join(dict.fromkeys(s.letter for s in v.sorts))
+        needed = " || ".join(dict.fromkeys(f"moved_{s.letter}" for s in v.sorts))
         lines.append(f"if ({needed}) {{\n{indent(renamed, '  ')}\n}}")
     return _method("Gives individuals other names.", "void rename(State& s, const Order& order)", lines)
 

@@ -41,7 +41,11 @@ struct MachineAccess {
         cells.list.at(cells.count++) = {value, many, shift, static_cast<std::int8_t>(64 - 8 * sizeof(T)), moves};
       }
     }
-    void values(std::size_t count) { state_.resize(count), now_.resize(count); }
+    void values(std::size_t count) {
+      state_.resize(count);
+      now_.resize(count);
+    }
+    std::size_t size() const { return now_.size(); }
 
     void keep(const std::int8_t* state) {
       for (const Region& region : regions_) std::memcpy(&kept_[region.first], region.at, region.words * sizeof(Word));
@@ -67,9 +71,10 @@ struct MachineAccess {
     }
     // A value that is in no region.
     void put(std::int32_t value, bool held) { now_[static_cast<std::size_t>(value)] = held; }
-    // Whether the values that were found are those of the state, and all that changed is a value.
-    bool is(const std::int8_t* state) const {
-      return clear_ && std::memcmp(now_.data(), state, now_.size()) == 0;
+    // Stores the values that were found. Whether all that changed is a value, and each in its bounds.
+    bool save(std::int8_t* state) const {
+      std::memcpy(state, now_.data(), now_.size());
+      return clear_;
     }
     // Back to the state that was kept.
     void undo() {
@@ -482,6 +487,153 @@ struct MachineAccess {
     for (RequestId r = 0; r < requests; ++r) {
       auto& kept = static_cast<Restored*>(machine)->tables[0][static_cast<std::size_t>(r)];
       if (kept != m.holds_.of(r)) kept = m.holds_.of(r);
+    }
+  }
+
+  static void save(const void* machine, std::int8_t* state) {
+    const Machine& m = static_cast<const Restored*>(machine)->machine;
+    const RequestId requests = m.request_count();
+    const BlockId blocks = m.block_count();
+    const StepId steps = m.step_count();
+    const HostId hosts = m.host_count();
+    const CopyId copys = m.copy_count();
+    const auto* const request_ = m.request_.data();
+    const auto* const block_ = m.block_.data();
+    const auto* const step_ = m.step_.data();
+    const auto* const step_request_ = m.step_request_.data();
+    const auto* const host_ = m.host_.data();
+    const auto* const copy_ = m.copy_.data();
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].request_state);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].arrival);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].prompt);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].limit);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].known);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].planned);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].computed);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].pruned);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].last_step);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].block_state);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].position);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].fill);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].stamp);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      *state++ = static_cast<std::int8_t>(step_[s].step_state);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      *state++ = static_cast<std::int8_t>(step_[s].number);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        *state++ = static_cast<std::int8_t>(step_request_[s][r].row_tokens);
+      }
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        *state++ = static_cast<std::int8_t>(step_request_[s][r].row_outputs);
+      }
+    }
+    *state++ = static_cast<std::int8_t>(m.globals_.opened);
+    *state++ = static_cast<std::int8_t>(m.globals_.launched);
+    *state++ = static_cast<std::int8_t>(m.globals_.landed);
+    *state++ = static_cast<std::int8_t>(m.globals_.newest_arrival);
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_state);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_position);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_fill);
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      *state++ = static_cast<std::int8_t>(copy_[c].copy_state);
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      *state++ = static_cast<std::int8_t>(copy_[c].copy_tokens);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].refs);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].blocks);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].capacity);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].pending);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].sampling);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      *state++ = static_cast<std::int8_t>(step_[s].rows);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].copies);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_copies);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].inbound);
+    }
+    *state++ = static_cast<std::int8_t>(m.globals_.free);
+    *state++ = static_cast<std::int8_t>(m.globals_.held);
+    *state++ = static_cast<std::int8_t>(m.globals_.cached);
+    *state++ = static_cast<std::int8_t>(m.globals_.fetching);
+    *state++ = static_cast<std::int8_t>(m.globals_.spare_pages);
+    *state++ = static_cast<std::int8_t>(m.globals_.used_pages);
+    for (RequestId r = 0; r < requests; ++r) {
+      for (BlockId b = 0; b < blocks; ++b) {
+        *state++ = static_cast<std::int8_t>(m.holds(r, b));
+      }
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        *state++ = static_cast<std::int8_t>(step_request_[s][r].in_step);
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      for (BlockId b = 0; b < blocks; ++b) {
+        *state++ = static_cast<std::int8_t>((copy_[c].block_of == b));
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      for (HostId h = 0; h < hosts; ++h) {
+        *state++ = static_cast<std::int8_t>((copy_[c].host_of == h));
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      for (RequestId r = 0; r < requests; ++r) {
+        *state++ = static_cast<std::int8_t>((copy_[c].request_of == r));
+      }
     }
   }
 
@@ -1014,14 +1166,13 @@ struct MachineAccess {
     }
     return true;
   }
-  static std::int32_t take(void* machine, const Proposal* proposal, const std::int8_t* post, std::uint16_t* answer) {
+  static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {
     auto& restored = *static_cast<Restored*>(machine);
     Machine& m = restored.machine;
     Image& image = restored.image;
     const RequestId requests = m.request_count();
     const BlockId blocks = m.block_count();
     propose(machine, proposal, 1, answer);
-    if (*answer != 0) return -1;
     bool moved = false;
     for (RequestId r = 0; r < requests; ++r) {
       moved = moved || !same(m.holds_.of(r), restored.tables[0][static_cast<std::size_t>(r)]);
@@ -1039,8 +1190,7 @@ struct MachineAccess {
         }
       }
     }
-    // If it is wrong, or something changed that is no value of a state: value by value.
-    const std::int32_t value = clear && image.is(post) ? -1 : difference(machine, post);
+    clear = image.save(after) && clear;
     if (moved) {
       for (RequestId r = 0; r < requests; ++r) {
         const auto& kept = restored.tables[0][static_cast<std::size_t>(r)];
@@ -1056,7 +1206,7 @@ struct MachineAccess {
       }
     }
     image.undo();
-    return value;
+    return clear;
   }
 
 };
@@ -1064,9 +1214,13 @@ struct MachineAccess {
 const StateAccess kStateAccess = {
   "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89",
   static_cast<std::uint16_t>(Guard::bad_index),
+  6,
+  5,
   MachineAccess::create,
   [](void* machine) { delete static_cast<MachineAccess::Restored*>(machine); },
+  [](const void* machine) { return static_cast<const MachineAccess::Restored*>(machine)->image.size(); },
   MachineAccess::restore,
+  MachineAccess::save,
   MachineAccess::difference,
   MachineAccess::propose,
   MachineAccess::take,

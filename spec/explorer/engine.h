@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "batch.h"
 #include "generated/model.h"
 #include "scheduler/state_access.h"
 
@@ -24,7 +25,10 @@ struct Settings {
     bool reduce = true;  // states that differ in the names of individuals only are one
     int threads = 1;
     const StateAccess* machine = nullptr;  // compare every state with this machine
+    Ask ask;                               // or with one that this asks
     bool every_refusal = false;            // ask it about every refusal in every state
+
+    bool compares() const { return machine != nullptr || ask; }
 };
 
 // The compiled machine answers otherwise than the model.
@@ -52,6 +56,7 @@ struct Result {
     std::size_t judged = 0;    // different values that the guards read
     std::vector<bool> refusing = std::vector<bool>(kGuards.size());  // guards that were seen to refuse
     std::vector<Divergence> divergences;
+    bool agrees = true;  // false: a batch was answered wrongly
 };
 
 // What the model says to a proposal.

@@ -24,13 +24,16 @@ class LockStep {
   public:
     using State = typename M::State;
 
-    LockStep(const StateAccess& access, const Settings& settings)
-        : access_(access), every_refusal_(settings.every_refusal) {
+    explicit LockStep(const Settings& settings)
+        : access_(settings.machine), ask_(settings.ask), every_refusal_(settings.every_refusal) {
+        if (access_ == nullptr) return;
         std::array<std::int32_t, M::kPopulation.size()> population;
         std::copy(M::kPopulation.begin(), M::kPopulation.end(), population.begin());
-        machine_ = access_.create(settings.instance.spec_constants().data(), population.data());
+        machine_ = access_->create(settings.instance.spec_constants().data(), population.data());
     }
-    ~LockStep() { access_.destroy(machine_); }
+    ~LockStep() {
+        if (access_ != nullptr) access_->destroy(machine_);
+    }
     LockStep(const LockStep&) = delete;
     LockStep& operator=(const LockStep&) = delete;
 
@@ -43,13 +46,14 @@ class LockStep {
     std::size_t judged() const { return memo_.size(); }
 
     // Whether a machine that was just made is in the initial state.
-    bool starts_as(const State& initial) const { return access_.difference(machine_, bytes(initial)) < 0; }
+    bool starts_as(const State& initial) const {
+        return access_ == nullptr || access_->difference(machine_, bytes(initial)) < 0;
+    }
 
     // Calls found(next state, transition, arguments) for what belongs to the instance, and wrong(divergence) at most
     // once.
     template <class Found, class Wrong>
     void compare(const State& pre, const Instance& k, Found&& found, Wrong&& wrong) {
-        access_.restore(machine_, bytes(pre));
         refusals_.clear();
         acceptances_.clear();
         if (compared++ % kMoreEvery == 0) {
@@ -61,32 +65,69 @@ class LockStep {
         } else {
             what_is_new(pre, k);
         }
-        if (refusals_.size() > 0) {
-            std::uint16_t answer = 0;
-            const std::size_t stopped = access_.propose(machine_, refusals_.data(), refusals_.size(), &answer);
-            if (stopped < refusals_.size()) return wrong(divergence(pre, refusals_[stopped], answer, -1));
-            if (access_.difference(machine_, bytes(pre)) >= 0) return wrong(culprit(pre));
-            refused += refusals_.size();
-        }
+        if (!begin(pre, wrong)) return;
+        refused += refusals_.size();
         for (const Proposal& p : acceptances_) {
             State post = pre;
             const auto transition = static_cast<Transition>(p.transition);
             Arguments arguments;
             std::copy_n(p.arguments.begin(), kArguments, arguments.begin());
             M::apply(pre, k, transition, arguments, post);
-            std::uint16_t answer = 0;
-            const auto value = access_.take(machine_, &p, bytes(post), &answer);
-            if (answer != 0) return wrong(divergence(pre, p, answer, -1));
-            if (value >= 0) return wrong(divergence(pre, p, answer, value));
+            if (!take(pre, p, post, wrong)) return;
             ++accepted;
             if (p.explored) found(post, transition, arguments);
         }
+    }
+
+    // Asks what was put off. False if an answer is wrong.
+    bool finish() {
+        const bool right = batch_.counts.empty() || ask_(batch_);
+        batch_.clear();
+        return right;
     }
 
   private:
     // In some states every refusal is asked for, and arguments that name nobody and integers beyond the instance's
     // ranges are tried too.
     static constexpr std::size_t kMoreEvery = 256;
+
+    // The refusals in a state.
+    template <class Wrong>
+    bool begin(const State& pre, Wrong&& wrong) {
+        if (access_ == nullptr) {
+            batch_.states.insert(batch_.states.end(), bytes(pre), bytes(pre) + M::kShared);
+            batch_.counts.push_back(0);
+            for (const Proposal& p : refusals_) batch_.propose(p);
+            return true;
+        }
+        access_->restore(machine_, bytes(pre));
+        if (refusals_.size() == 0) return true;
+        std::uint16_t answer = 0;
+        const std::size_t stopped = access_->propose(machine_, refusals_.data(), refusals_.size(), &answer);
+        if (stopped < refusals_.size()) {
+            wrong(divergence(pre, refusals_[stopped], answer, -1));
+            return false;
+        }
+        if (access_->difference(machine_, bytes(pre)) < 0) return true;
+        wrong(culprit(pre));
+        return false;
+    }
+
+    // One proposal that must be accepted.
+    template <class Wrong>
+    bool take(const State& pre, const Proposal& p, const State& post, Wrong&& wrong) {
+        if (access_ == nullptr) {
+            batch_.propose(p);
+            batch_.after.insert(batch_.after.end(), bytes(post), bytes(post) + M::kShared);
+            return true;
+        }
+        std::uint16_t answer = 0;
+        const bool clear = access_->take(machine_, &p, &answer, after_.data());
+        if (answer == 0 && clear && std::memcmp(after_.data(), bytes(post), M::kShared) == 0) return true;
+        const auto* first = std::mismatch(after_.begin(), after_.end(), bytes(post)).first;
+        wrong(divergence(pre, p, answer, answer == 0 ? static_cast<int>(first - after_.begin()) : -1));
+        return false;
+    }
 
     static const std::int8_t* bytes(const State& state) { return reinterpret_cast<const std::int8_t*>(&state); }
 
@@ -136,17 +177,20 @@ class LockStep {
     Divergence culprit(const State& pre) {
         for (const Proposal& p : refusals_) {
             std::uint16_t answer = 0;
-            access_.restore(machine_, bytes(pre));
-            access_.propose(machine_, &p, 1, &answer);
-            const auto value = access_.difference(machine_, bytes(pre));
+            access_->restore(machine_, bytes(pre));
+            access_->propose(machine_, &p, 1, &answer);
+            const auto value = access_->difference(machine_, bytes(pre));
             if (value >= 0) return divergence(pre, p, answer, value);
         }
         throw std::logic_error("refusals change the machine together, but none of them does alone");
     }
 
-    const StateAccess& access_;
+    const StateAccess* const access_;  // or nothing, and batches are asked
+    const Ask& ask_;
     const bool every_refusal_;
-    void* machine_;
+    void* machine_ = nullptr;
+    Batch batch_;
+    std::array<std::int8_t, M::kShared> after_;
     Memo memo_;
     Proposals refusals_;
     Proposals acceptances_;

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <barrier>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -30,7 +31,7 @@ class Search final : public Engine {
         const int threads = std::max(1, settings.threads);
         for (int i = 0; i < threads; ++i) workers_.emplace_back(std::make_unique<Worker>(settings));
         State start = M::initial(settings.instance);
-        if (settings.machine != nullptr && !workers_[0]->lock_step->starts_as(start)) {
+        if (settings.compares() && !workers_[0]->lock_step->starts_as(start)) {
             throw std::invalid_argument("a machine that was just made is not in the specification's initial state");
         }
         const Packed<M> packed(start);
@@ -128,11 +129,11 @@ class Search final : public Engine {
         std::vector<std::uint64_t> taken = std::vector<std::uint64_t>(kTransitions.size(), 0);
         std::optional<Found> violation;
         std::vector<std::pair<std::uint64_t, Divergence>> divergences;
+        bool agrees = true;
+        std::exception_ptr failure;
 
         explicit Worker(const Settings& settings) {
-            if (settings.machine != nullptr) {
-                lock_step = std::make_unique<LockStep<M>>(*settings.machine, settings);
-            }
+            if (settings.compares()) lock_step = std::make_unique<LockStep<M>>(settings);
         }
         void violated(const Found& found) {
             if (!violation || found.order < violation->order) violation = found;
@@ -144,11 +145,24 @@ class Search final : public Engine {
         while (true) {
             sync.arrive_and_wait();
             if (done_) return;
-            for (std::size_t chunk; (chunk = next_chunk_++) * kChunk < round_;) expand(worker, chunk);
+            for (std::size_t chunk; (chunk = next_chunk_++) * kChunk < round_;) {
+                expand(worker, chunk);
+                if (worker.lock_step != nullptr) ask(worker);
+            }
             sync.arrive_and_wait();
             merge(worker, static_cast<std::uint32_t>(me), static_cast<std::uint32_t>(workers_.size()));
             sync.arrive_and_wait();
             if (me == 0) end_round();
+        }
+    }
+
+    // What was put off is asked here, so that nobody waits inside a comparison.
+    static void ask(Worker& worker) {
+        try {
+            worker.agrees = worker.lock_step->finish() && worker.agrees;
+        } catch (...) {
+            worker.failure = std::current_exception();
+            worker.agrees = false;
         }
     }
 
@@ -225,7 +239,9 @@ class Search final : public Engine {
         ++rounds_;
         at_ += round_;
         bool wrong = false;
-        for (const auto& worker : workers_) wrong = wrong || worker->violation || !worker->divergences.empty();
+        for (const auto& worker : workers_) {
+            wrong = wrong || worker->violation || !worker->divergences.empty() || !worker->agrees;
+        }
         states_ += next_.size() - counted_;
         counted_ = next_.size();
         if (at_ == level_.size()) {
@@ -237,7 +253,7 @@ class Search final : public Engine {
         complete_ = level_.empty() && !draining_;
         // With a machine, all states that were found are compared before the search ends.
         draining_ = draining_ || states_ > settings_.max_states;
-        done_ = wrong || level_.empty() || (draining_ && settings_.machine == nullptr);
+        done_ = wrong || level_.empty() || (draining_ && !settings_.compares());
         round_ = std::min(kRound, level_.size() - at_);
         next_chunk_ = 0;
     }
@@ -250,6 +266,8 @@ class Search final : public Engine {
         std::optional<Found> first;
         std::vector<std::pair<std::uint64_t, Divergence>> divergences;
         for (auto& worker : workers_) {
+            if (worker->failure) std::rethrow_exception(worker->failure);
+            result.agrees = result.agrees && worker->agrees;
             for (std::size_t i = 0; i < kTransitions.size(); ++i) {
                 result.taken[i] += worker->taken[i];
                 result.transitions += worker->taken[i];
@@ -289,7 +307,7 @@ class Search final : public Engine {
             const Arguments shown = names.old_names(step.transition, step.arguments);
             events.emplace_back(kTransitions[static_cast<std::size_t>(step.transition)],
                                 std::vector<int>(shown.begin(), shown.end()));
-            if (!settings_.reduce || settings_.machine != nullptr) continue;
+            if (!settings_.reduce || settings_.compares()) continue;
             const State state = store_.state(step.parent).state();
             M::successors(state, settings_.instance,
                           [&](State& next, Transition transition, const Arguments& arguments) {

@@ -2782,183 +2782,183 @@ struct Model {
   static void rename(State& s, const Order& order) {
     const State old = s;
     const Order same;
-    const bool r = order.r != same.r;
-    const bool b = order.b != same.b;
-    const bool s = order.s != same.s;
-    const bool h = order.h != same.h;
-    const bool c = order.c != same.c;
-    if (r) {
+    const bool moved_r = order.r != same.r;
+    const bool moved_b = order.b != same.b;
+    const bool moved_s = order.s != same.s;
+    const bool moved_h = order.h != same.h;
+    const bool moved_c = order.c != same.c;
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.request_state[i0] = old.request_state[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.arrival[i0] = old.arrival[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.prompt[i0] = old.prompt[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.limit[i0] = old.limit[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.known[i0] = old.known[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.planned[i0] = old.planned[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.computed[i0] = old.computed[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.pruned[i0] = old.pruned[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.last_step[i0] = old.last_step[order.r[i0]];
       }
     }
-    if (b) {
+    if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
         s.block_state[i0] = old.block_state[order.b[i0]];
       }
     }
-    if (b) {
+    if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
         s.position[i0] = old.position[order.b[i0]];
       }
     }
-    if (b) {
+    if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
         s.fill[i0] = old.fill[order.b[i0]];
       }
     }
-    if (b) {
+    if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
         s.stamp[i0] = old.stamp[order.b[i0]];
       }
     }
-    if (r || b) {
+    if (moved_r || moved_b) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
           s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
         }
       }
     }
-    if (s) {
+    if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         s.step_state[i0] = old.step_state[order.s[i0]];
       }
     }
-    if (s) {
+    if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         s.number[i0] = old.number[order.s[i0]];
       }
     }
-    if (s || r) {
+    if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
         }
       }
     }
-    if (s || r) {
+    if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
         }
       }
     }
-    if (s || r) {
+    if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
         }
       }
     }
-    if (h) {
+    if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
         s.host_state[i0] = old.host_state[order.h[i0]];
       }
     }
-    if (h) {
+    if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
         s.host_position[i0] = old.host_position[order.h[i0]];
       }
     }
-    if (h) {
+    if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
         s.host_fill[i0] = old.host_fill[order.h[i0]];
       }
     }
-    if (c) {
+    if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         s.copy_state[i0] = old.copy_state[order.c[i0]];
       }
     }
-    if (c) {
+    if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
       }
     }
-    if (c || b) {
+    if (moved_c || moved_b) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
           s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
         }
       }
     }
-    if (c || h) {
+    if (moved_c || moved_h) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         for (int i1 = 0; i1 <= NH - 1; ++i1) {
           s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
         }
       }
     }
-    if (c || r) {
+    if (moved_c || moved_r) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
         }
       }
     }
-    if (s) {
+    if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         s.executing[i0] = old.executing[order.s[i0]];
       }
     }
-    if (c) {
+    if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         s.copying[i0] = old.copying[order.c[i0]];
       }
     }
-    if (c) {
+    if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         s.copy_start[i0] = old.copy_start[order.c[i0]];
       }
     }
-    if (s || r) {
+    if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
         }
       }
     }
-    if (s || r || b) {
+    if (moved_s || moved_r || moved_b) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           for (int i2 = 0; i2 <= NB - 1; ++i2) {
@@ -2967,7 +2967,7 @@ struct Model {
         }
       }
     }
-    if (s || r || b) {
+    if (moved_s || moved_r || moved_b) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           for (int i2 = 0; i2 <= NB - 1; ++i2) {
@@ -2976,62 +2976,62 @@ struct Model {
         }
       }
     }
-    if (b) {
+    if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
         s.refs[i0] = old.refs[order.b[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.blocks[i0] = old.blocks[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.capacity[i0] = old.capacity[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.pending[i0] = old.pending[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.sampling[i0] = old.sampling[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.flying[i0] = old.flying[order.r[i0]];
       }
     }
-    if (s) {
+    if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         s.rows[i0] = old.rows[order.s[i0]];
       }
     }
-    if (b) {
+    if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
         s.copies[i0] = old.copies[order.b[i0]];
       }
     }
-    if (h) {
+    if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
         s.host_copies[i0] = old.host_copies[order.h[i0]];
       }
     }
-    if (c) {
+    if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.inbound[i0] = old.inbound[order.r[i0]];
       }
     }
-    if (r) {
+    if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.arriving[i0] = old.arriving[order.r[i0]];
       }
