@@ -99,7 +99,8 @@ class Explorer:
         is checked. `machine`: a capsule (`scheduler.STATE_ACCESS`) with which all states found are compared; or `ask`,
         which is called with states, counts and proposals as `StateMachine.answer` takes them and with the answers and
         next states that it must give, and says whether it does (by several threads). `every_refusal`: compare every
-        refusal in every state, not only where the guards read values that they did not read before. Raises ValueError for an unknown name, or a machine that was generated from another specification.
+        refusal in every state, not only where the guards read values that they did not read before. Raises ValueError
+        for an unknown name, or a machine that was generated from another specification.
         """
     @property
     def state_bytes(self) -> int:

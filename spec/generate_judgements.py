@@ -142,11 +142,9 @@ def _judge(g: ExplorerGenerator) -> str:
         cases.append(f"case {i}:\n{indent(body, '  ')}\n  break;")
     body = indent("switch (group) {\n" + indent("\n".join(cases), "  ") + "\n}", "  ")
     return (
-        "// Every proposal of a group to one tuple, and the first guard that refuses it (numbered as in kGuards, from 1;"
-        " 0 is\n"
-        "// none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: "
-        "integers go so far\n"
-        "// beyond the ranges that are explored.\n"
+        "// Every proposal of a group to one tuple, and the first guard that refuses it (numbered as in kGuards, from\n"
+        "// 1; 0 is none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers\n"
+        "// go so far beyond the ranges that are explored.\n"
         "template <int kBeyond>\n"
         "static void judge(int group, const Tuple& who, const State& pre, const Instance& k, Proposals& refused, "
         "Proposals& accepted) {\n"

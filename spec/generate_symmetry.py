@@ -226,7 +226,7 @@ def _twins(g: ExplorerGenerator) -> str:
     """Individuals that can change places without changing the state: proposals to one stand for those to the other."""
     sorts = list(g.spec.sorts.values())
     lines = [
-        "// For each individual, those before it with which it can change places without a change of the state (as bits).",
+        "// For each individual, those before it with which it can change places and the state stays the same (bits).",
         "struct Twins {",
         *(f"  std::array<std::uint32_t, {g.size[s.name]}> {s.letter}{{}};" for s in sorts),
         "};",

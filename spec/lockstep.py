@@ -21,7 +21,7 @@ from .expressions import BOOL, variables_read
 from .instances import Instance
 from .interpreter import Interpreter, State
 from .language import Spec, Transition
-from .layout import cells, state_order
+from .layout import cells, shared_order, state_order
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,8 @@ class LockStep:
     def _answer(self, number: int) -> str:
         if number == 0:
             return "accepts"
+        if number > len(self.labels) + 1:
+            return "says something that no guard says, or changes what is no value of a state"
         return f"refuses by {self.labels[number - 1]!r}" if number <= len(self.labels) else "says index out of range"
 
     def _proposal(self, name: str, arguments: list[int]) -> str:
@@ -243,7 +245,7 @@ class LockStep:
 
     def _value(self, at: int) -> str:
         """What the byte at this place is called: refs b1."""
-        for v in state_order(self.spec):
+        for v in shared_order(self.spec):
             count = cells(v, self.instance.population)
             if at < count:
                 names: list[str] = []

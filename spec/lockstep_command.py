@@ -20,7 +20,11 @@ SHOWN = 5
 
 
 def run_lockstep(
-    machine: object, states: int, json_output: bool, console: Console, instances: Sequence[Instance] = LOCK_STEP,
+    machine: object,
+    states: int,
+    json_output: bool,
+    console: Console,
+    instances: Sequence[Instance] = LOCK_STEP,
     thorough: bool = False,
 ) -> int:
     """Compare `states` states of each instance (all, where there are fewer). Returns the exit status.
@@ -46,7 +50,8 @@ def as_json(reports: Sequence[LockStepReport]) -> dict[str, Any]:
             {
                 "instance": str(r.instance), "population": r.instance.population, "constants": r.instance.constants,
                 "states": r.states, "complete": r.complete, "depth": r.depth, "accepted": r.accepted,
-                "refused": r.refused, "implied": r.implied, "judged": r.judged, "violated": r.violated, "seconds": round(r.seconds, 2),
+                "refused": r.refused, "implied": r.implied, "judged": r.judged, "violated": r.violated,
+                "seconds": round(r.seconds, 2),
                 "cpu_seconds": round(r.cpu_seconds, 2), "states_per_second": round(r.states / r.seconds),
                 "states_per_cpu_second": round(r.states / r.cpu_seconds), "sampled_with_interpreter": r.sampled,
                 "disagreements": [str(d) for d in r.disagreements],
@@ -76,7 +81,9 @@ def _print(reports: Sequence[LockStepReport], console: Console) -> None:
         rate = f"{r.states / r.seconds:,.0f}"
         wrong = f"[red]{len(r.disagreements)}[/red]" if r.disagreements else "0"
         name = f"{r.instance}\n[dim]{'complete' if r.complete else 'the nearest to the start'}, depth {r.depth}[/dim]"
-        table.add_row(name, f"{r.states:,}", f"{r.accepted:,}", f"{r.refused:,}", f"{r.implied:,}", rate, f"{r.sampled}", wrong)
+        table.add_row(
+            name, f"{r.states:,}", f"{r.accepted:,}", f"{r.refused:,}", f"{r.implied:,}", rate, f"{r.sampled}", wrong
+        )
     console.print(table)
     for r in reports:
         if r.violated:

@@ -14,8 +14,8 @@ namespace tokenspeed {
 
 // The one friend of Machine. Verification puts states in with it; the scheduler never does.
 struct MachineAccess {
-  // The memory of a machine's records, what it was when a state was restored, and the bytes of that state. Word by word
-  // it is cheap to see what a transition changed, whatever that is, and to change it back.
+  // The memory of a machine's records, what it was when a state was restored, and the bytes of that state. Word by
+  // word it is cheap to see what a transition changed, whatever that is, and to change it back.
   class Image {
    public:
     using Word = std::uint64_t;
@@ -327,6 +327,9 @@ struct MachineAccess {
     show(*restored);
     return restored;
   }
+
+  static void destroy(void* machine) { delete static_cast<Restored*>(machine); }
+  static std::size_t values(const void* machine) { return static_cast<const Restored*>(machine)->image.size(); }
 
   static void restore(void* machine, const std::int8_t* state) {
     Machine& m = static_cast<Restored*>(machine)->machine;
@@ -1217,8 +1220,8 @@ const StateAccess kStateAccess = {
   6,
   5,
   MachineAccess::create,
-  [](void* machine) { delete static_cast<MachineAccess::Restored*>(machine); },
-  [](const void* machine) { return static_cast<const MachineAccess::Restored*>(machine)->image.size(); },
+  MachineAccess::destroy,
+  MachineAccess::values,
   MachineAccess::restore,
   MachineAccess::save,
   MachineAccess::difference,

@@ -3382,7 +3382,7 @@ struct Model {
     return order;
   }
 
-  // For each individual, those before it with which it can change places without a change of the state (as bits).
+  // For each individual, those before it with which it can change places and the state stays the same (bits).
   struct Twins {
     std::array<std::uint32_t, NR> r{};
     std::array<std::uint32_t, NB> b{};
@@ -3914,9 +3914,9 @@ struct Model {
     }
   }
 
-  // Every proposal of a group to one tuple, and the first guard that refuses it (numbered as in kGuards, from 1; 0 is
-  // none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers go so far
-  // beyond the ranges that are explored.
+  // Every proposal of a group to one tuple, and the first guard that refuses it (numbered as in kGuards, from
+  // 1; 0 is none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers
+  // go so far beyond the ranges that are explored.
   template <int kBeyond>
   static void judge(int group, const Tuple& who, const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {
     const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {
