@@ -22,11 +22,12 @@ from .explore import available_cores
 from .machines import SPEC
 from .museum_command import list_bugs, show_bug
 from .mutants_command import run_mutants
+from .proofs import SOLVERS
 from .reachable import REBUILD
 from .smtlib import export
 from .tlaplus import write_tla
 from .trace_command import run_trace
-from .verify import SOLVERS, Report, Row, verify
+from .verify import Report, Row, verify
 
 
 def run_verify(

@@ -78,8 +78,8 @@ def _tuples(g: ExplorerGenerator) -> str:
                 everybody = tuple(range(len(v.sorts)))
                 body = f"common = (common ^ static_cast<std::uint64_t>(pre.{name}"
                 body += "".join(f"[i{i}]" for i in everybody) + f")) * {_odd(group, name)};"
-                for i, sort in reversed(list(enumerate(v.sorts))):
-                    body = f"for (int i{i} = 0; i{i} < {g.size[sort.name]}; ++i{i}) {{\n{indent(body, '  ')}\n}}"
+                for i, over in reversed(list(enumerate(v.sorts))):
+                    body = f"for (int i{i} = 0; i{i} < {g.size[over.name]}; ++i{i}) {{\n{indent(body, '  ')}\n}}"
                 lines.append(body)
             else:
                 sums.setdefault(tuple(sorted(set(places))), []).append(_term(v, group, places))

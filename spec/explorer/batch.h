@@ -10,11 +10,11 @@
 namespace tokenspeed::explorer {
 
 struct Batch {
-    std::vector<std::int8_t> states;       // those values that the machine has
-    std::vector<std::uint32_t> counts;     // proposals in each state
-    std::vector<Proposal> proposals;       // without the answers
-    std::vector<std::uint16_t> answers;    // to each
-    std::vector<std::int8_t> after;        // the next state of each that is accepted
+    std::vector<std::int8_t> states;     // those values that the machine has
+    std::vector<std::uint32_t> counts;   // proposals in each state
+    std::vector<Proposal> proposals;     // without the answers
+    std::vector<std::uint16_t> answers;  // to each
+    std::vector<std::int8_t> after;      // the next state of each that is accepted
 
     void clear() {
         states.clear();

@@ -160,8 +160,8 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
         .def("explore", &ex::explore, py::kw_only(), py::arg("constants"),
              py::arg("dropped") = std::vector<std::string>{}, py::arg("max_states") = std::size_t{2'000'000},
              py::arg("check_lemmas") = false, py::arg("only") = std::string{}, py::arg("reduce") = true,
-             py::arg("threads") = 1, py::arg("machine") = py::none(),
-             py::arg("every_refusal") = false, py::arg("check_properties") = true, py::arg("ask") = py::none())
+             py::arg("threads") = 1, py::arg("machine") = py::none(), py::arg("every_refusal") = false,
+             py::arg("check_properties") = true, py::arg("ask") = py::none())
         .def(
             "sample",
             [](const ex::Engine& self, std::size_t first, std::size_t stride) {

@@ -39,8 +39,8 @@ class LockStep {
 
     std::size_t compared = 0;
     std::size_t accepted = 0;
-    std::size_t refused = 0;  // asked of the machine
-    std::size_t implied = 0;  // not asked: the same values were refused before
+    std::size_t refused = 0;                          // asked of the machine
+    std::size_t implied = 0;                          // not asked: the same values were refused before
     std::array<bool, kGuards.size() + 1> refusing{};  // guards that refused, where more was asked
 
     std::size_t judged() const { return memo_.size(); }

@@ -51,6 +51,9 @@ def test_what_is_left_out_changes_nothing_else(instance: Instance) -> None:
     assert quick.refused < thorough.refused / 20
 
 
+IDS = ["guard", "effect", "somebody_else", "table", "stray_entry"]
+
+
 @pytest.mark.parametrize(
     ("written", "instead", "found"),
     [
@@ -67,15 +70,16 @@ def test_what_is_left_out_changes_nothing_else(instance: Instance) -> None:
             "then has another value of the block tables",
         ),
     ],
-    ids=["guard", "effect", "somebody_else", "table", "stray_entry"],
+    ids=IDS,
 )  # fmt: skip
 def test_a_missing_guard_and_a_wrong_effect_are_found(
-    tmp_path: Path, unchanged: list[str], written: str, instead: str, found: str
+    tmp_path: Path, unchanged: list[str], request: pytest.FixtureRequest, written: str, instead: str, found: str
 ) -> None:
     """A scheduler is compiled from changed code; the lock-step names the proposal and what is wrong."""
     text = (ROOT / "scheduler" / "generated" / "machine.cpp").read_text()
     assert written in text
-    changed = build(tmp_path, text.replace(written, instead), unchanged)
+    name = NAMES[IDS.index(request.node.callspec.id)]
+    changed = build(name, tmp_path, text.replace(written, instead), unchanged)
     report = compare(LOCK_STEP[0], changed.STATE_ACCESS, 5_000)
     assert not report.agrees
     assert found in str(report.disagreements[0])
@@ -105,7 +109,7 @@ def test_bad_batches_are_refused(states: bytes, counts: bytes, proposals: bytes,
 
 @pytest.fixture(scope="module")
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A module named `changed`, compiled without its machine: the state access and the state machine."""
+    """A module compiled without its machine: the state access and the state machine."""
     compiler = shutil.which("c++")
     if compiler is None:
         pytest.skip("no C++ compiler")
@@ -114,9 +118,10 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     source.write_text(
         "#include <pybind11/pybind11.h>\n"
         '#include "scheduler/state_access.h"\n#include "scheduler/state_machine.h"\n'
-        "PYBIND11_MODULE(changed, m) {\n"
+        "static void fill(pybind11::module_& m) {\n"
         '  m.attr("STATE_ACCESS") = pybind11::capsule(&tokenspeed::kStateAccess, tokenspeed::kStateAccessName);\n'
         "  tokenspeed::bind_state_machine(m);\n}\n"
+        + "".join(f"PYBIND11_MODULE({name}, m) {{ fill(m); }}\n" for name in NAMES)
     )
     scheduler = ROOT / "scheduler"
     sources = [source, scheduler / "state_machine.cpp", scheduler / "generated" / "machine_access.cpp"]
@@ -126,20 +131,23 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(path) for path in objects]
 
 
+NAMES = [f"changed_{i}" for i in range(5)]
+"""Python wants another name for each module that it loads."""
+
 FLAGS = [
     "-std=c++20", "-O1", "-fPIC", "-fvisibility=hidden", f"-I{ROOT}", f"-I{sysconfig.get_path('include')}",
     f"-I{pybind11.get_include()}",
 ]  # fmt: skip
 
 
-def build(folder: Path, machine: str, unchanged: list[str]) -> Any:
+def build(name: str, folder: Path, machine: str, unchanged: list[str]) -> Any:
     """The module with this text of machine.cpp."""
     source = folder / "machine.cpp"
     source.write_text(machine)
-    library = folder / f"changed{sysconfig.get_config_var('EXT_SUFFIX')}"
+    library = folder / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
     include = f"-I{ROOT / 'scheduler' / 'generated'}"
     subprocess.run(["c++", *FLAGS, include, "-shared", str(source), *unchanged, "-o", str(library)], check=True)
-    spec = importlib.util.spec_from_file_location("changed", library)
+    spec = importlib.util.spec_from_file_location(name, library)
     assert spec is not None and spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
