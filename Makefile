@@ -106,7 +106,7 @@ parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone
 mutants: $(STAMPS)/core ## Judge every mutant of the specification (about 3 minutes)
 	@$(BIN)/tokenspeed verify --mutants $(ARGS)
 
-lockstep: $(STAMPS)/core ## Compare the compiled scheduler with the specification in 10 million states of each instance
+lockstep: $(STAMPS)/core ## Compare the compiled scheduler with the specification in 10 million states of each instance (ARGS=--thorough)
 	@$(BIN)/tokenspeed verify --lockstep --states 10000000 $(ARGS)
 
 second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on every mutant without a guard or effect

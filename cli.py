@@ -81,10 +81,10 @@ def version() -> None:
 @click.option(
     "--states",
     type=click.IntRange(min=1),
-    default=200_000,
-    show_default=True,
-    help="How many states of each instance --lockstep compares.",
+    help="How many states of each instance --lockstep compares.  [default: 200000]",
 )
+@click.option("--thorough", is_flag=True, help="With --lockstep: every refusal in every state, and the properties too.")
+@click.option("--through-python", is_flag=True, help="With --lockstep: Python asks the scheduler, batch by batch.")
 @click.option("--mutants", is_flag=True, help="Change every guard and effect a little and count what is noticed.")
 @click.option(
     "--binary",
@@ -121,7 +121,9 @@ def verify(
     solver: str,
     mutants: bool,
     lockstep: bool,
-    states: int,
+    states: int | None,
+    thorough: bool,
+    through_python: bool,
     binary: str | None,
     trace: Path | None,
     tla: Path | None,
@@ -141,16 +143,20 @@ def verify(
     given = [name for name, value in others.items() if value is not None]
     if html is not None and given and not set(given) <= {"--drop", "--bug"}:
         raise click.UsageError(f"--html goes with --drop or --bug, not with {given[0]}")
+    details = {"--states": states is not None, "--thorough": thorough, "--through-python": through_python}
+    if not lockstep and any(details.values()):
+        raise click.UsageError(f"{next(name for name, value in details.items() if value)} goes with --lockstep only")
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} do different things; give one of them")
     with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):
         from .spec.command import make_console, run_verify
 
         if lockstep:
-            from .scheduler import STATE_ACCESS
+            from .scheduler import STATE_ACCESS, StateMachine
             from .spec.lockstep_command import run_lockstep
 
-            sys.exit(run_lockstep(STATE_ACCESS, states, json_output, make_console()))
+            machine = StateMachine if through_python else STATE_ACCESS
+            sys.exit(run_lockstep(machine, states or 200_000, json_output, make_console(), thorough=thorough))
         status = run_verify(
             json_output=json_output, drop=drop, diagram=diagram, smtlib=smtlib, solver=solver, mutants=mutants,
             binary=binary, trace=trace, html=html, bugs=bugs, bug=bug, tla=tla,

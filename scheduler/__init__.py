@@ -11,6 +11,7 @@ from importlib import import_module
 if os.environ.get("TOKENSPEED_CHECKED") == "1":
     sys.modules[f"{__name__}._core"] = import_module("._core_checked", __name__)
 
+from . import _core
 from ._core import (
     CHECKED,
     POLICIES,
@@ -44,6 +45,9 @@ from ._core import (
 )
 from .generated.contract import CONTRACT_HASH
 
+StateMachine = getattr(_core, "StateMachine", None)
+"""The machine in states given as bytes; None in the checked build."""
+
 __all__ = [
     "CHECKED",
     "CONTRACT_HASH",
@@ -68,6 +72,7 @@ __all__ = [
     "SchedulerConfig",
     "SchedulerError",
     "SpecMismatch",
+    "StateMachine",
     "Stats",
     "StepPlan",
     "SubmitResult",

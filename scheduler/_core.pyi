@@ -340,3 +340,21 @@ class Machine:
 
     def snapshot(self) -> dict[str, dict[tuple[int, ...], int]]:
         """As `Scheduler.snapshot`."""
+
+class StateMachine:
+    """The generated state machine in states that are given as bytes (`tokenspeed verify --lockstep --through-python`).
+
+    Not in the checked build. A state has one byte for each value that the scheduler keeps, in the order of
+    `spec.layout.shared_order`.
+    """
+
+    def __init__(self, constants: list[int], population: list[int]) -> None:
+        """In the order of the specification. Raises ValueError for a wrong number of them, or one beyond 1 to 99."""
+
+    def answer(self, states: bytes, counts: bytes, proposals: bytes) -> tuple[bytes, bytes]:
+        """Make proposals in many states: `counts` (4 bytes each) says how many of them belong to each state.
+
+        A proposal has 8 bytes: transition number, 4 arguments (signed), 3 unused. Returns the answers (2 bytes each:
+        number of the first false guard from 1, or 0; 65535 if something else changed than may) and the next states of
+        what was accepted. Raises ValueError if the parts do not fit together.
+        """

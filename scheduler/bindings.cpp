@@ -18,6 +18,7 @@
 #include "python_arrays.h"
 #include "scheduler.h"
 #include "state_access.h"
+#include "state_machine.h"
 
 namespace py = pybind11;
 namespace ts = tokenspeed;
@@ -454,4 +455,5 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
     ts::bind_policy(m);
     bind_scheduler(m);
     bind_machine(m);
+    ts::bind_state_machine(m);
 }

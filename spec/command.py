@@ -18,14 +18,16 @@ from .debugger import debug
 from .debugger_command import print_diagnosis, print_findings, write_page
 from .diagram import diagrams
 from .drop import diagnose
+from .explore import available_cores
 from .machines import SPEC
 from .museum_command import list_bugs, show_bug
 from .mutants_command import run_mutants
+from .proofs import SOLVERS
 from .reachable import REBUILD
 from .smtlib import export
 from .tlaplus import write_tla
 from .trace_command import run_trace
-from .verify import SOLVERS, Report, Row, verify
+from .verify import Report, Row, verify
 
 
 def run_verify(
@@ -78,7 +80,7 @@ def run_verify(
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        report = verify(SPEC, show, solver)
+        report = verify(SPEC, show, solver, available_cores())
     failures = [o for row in report.rows for o in row.failures]
     violated = report.exploration is not None and report.exploration.violations
     findings = debug(SPEC, failures) if failures or violated else []

@@ -207,7 +207,7 @@ class _Frame:
                 self.report(1 if function is None else function.line, f"{name} is not the function that is known")
 
     def dispatch(self) -> None:
-        """`apply` calls each transition with its arguments in order."""
+        """`apply` calls each transition with its arguments in order, if their types can hold them."""
         apply = self.code.functions.get("Machine::apply")
         if apply is None or apply.body is None:
             self.report(1, "apply is not defined")
@@ -215,12 +215,17 @@ class _Frame:
         wanted: list[str] = []
         for t in self.spec.transitions.values():
             wanted.append(f"(case (name Transition::{t.name}))")
-            arguments = []
+            arguments, wide = [], ""
             for i, p in enumerate(t.parameters):
                 taken = f"(index (name arguments) (number {i}))"
-                arguments.append(
-                    f"(cast {self.layout.id_type(p.type)} {taken})" if p.type in self.spec.sorts else taken
-                )
+                if p.type not in self.spec.sorts:
+                    arguments.append(taken)
+                    continue
+                arguments.append(f"(cast {self.layout.id_type(p.type)} {taken})")
+                differs = f"(binary != {taken} {arguments[-1]})"
+                wide = f"(binary || {wide} {differs})" if wide else differs
+            if wide:
+                wanted.append(f"(if {wide} (return (name Guard::bad_index)))")
             wanted.append(f"(return (call (name apply_{t.name}) [{' '.join(arguments)}]))")
         body = apply.body.args
         if len(body) != 2 or body[0].kind != "switch" or str(body[0].args[0]) != "(name transition)":

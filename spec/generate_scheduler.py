@@ -166,7 +166,10 @@ class SchedulerGenerator:
         for t in spec.transitions.values():
             out.append(f"  // {t.doc}")
             out.append(f"  [[nodiscard]] Guard apply_{t.name}({self._signature(t)});")
-        out.append("\n  // Any transition, by its number; the arguments are those of apply_*, in order.")
+        out.append(
+            "\n  // Any transition, by its number; the arguments are those of apply_*, in order. An id that its type"
+        )
+        out.append("  // cannot hold is refused like one of no record.")
         out.append("  [[nodiscard]] Guard apply(Transition transition, const std::array<std::int64_t, 4>& arguments);")
         out.append("\n  // How often each transition was taken.")
         out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")
@@ -258,7 +261,14 @@ class SchedulerGenerator:
                 f"static_cast<{self._cpp_type(p.type)}>(arguments[{i}])" if p.type in self.ids else f"arguments[{i}]"
                 for i, p in enumerate(t.parameters)
             ]
-            cases.append(f"    case Transition::{t.name}:\n      return apply_{t.name}({', '.join(arguments)});")
+            wide = [
+                f"arguments[{i}] != static_cast<{self.ids[p.type]}>(arguments[{i}])"
+                for i, p in enumerate(t.parameters)
+                if p.type in self.ids
+            ]
+            refused = f"      if ({' || '.join(wide)}) return Guard::bad_index;\n" if wide else ""
+            call = f"      return apply_{t.name}({', '.join(arguments)});"
+            cases.append(f"    case Transition::{t.name}:\n{refused}{call}")
         body = "\n".join(cases)
         return (
             "Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& arguments) {\n"

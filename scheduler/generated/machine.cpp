@@ -1253,90 +1253,133 @@ Guard Machine::apply_retire(StepId s) {
 Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& arguments) {
   switch (transition) {
     case Transition::match_shared:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_match_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::match_cached:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_match_cached(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::match_tail:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_match_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::allocate:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_allocate(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::publish:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_publish(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::release_owned:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_release_owned(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::release_to_limbo:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_release_to_limbo(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::release_shared:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_release_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::release_to_cache:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_release_to_cache(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::keep_tail:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_keep_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::reap:
+      if (arguments[0] != static_cast<BlockId>(arguments[0])) return Guard::bad_index;
       return apply_reap(static_cast<BlockId>(arguments[0]));
     case Transition::evict:
+      if (arguments[0] != static_cast<BlockId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_evict(static_cast<BlockId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::spill:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
       return apply_spill(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
     case Transition::spill_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
       return apply_spill_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
     case Transition::fetch:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2]) || arguments[3] != static_cast<BlockId>(arguments[3])) return Guard::bad_index;
       return apply_fetch(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]), static_cast<BlockId>(arguments[3]));
     case Transition::fetch_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
       return apply_fetch_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
     case Transition::drop_page:
+      if (arguments[0] != static_cast<HostId>(arguments[0])) return Guard::bad_index;
       return apply_drop_page(static_cast<HostId>(arguments[0]));
     case Transition::send:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_send(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::send_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_send_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::receive:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_receive(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::receive_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_receive_done(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
     case Transition::receive_failed:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_receive_failed(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
     case Transition::receive_dropped:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_receive_dropped(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
     case Transition::copy_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0])) return Guard::bad_index;
       return apply_copy_done(static_cast<CopyId>(arguments[0]));
     case Transition::submit:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_submit(static_cast<RequestId>(arguments[0]), arguments[1], arguments[2], arguments[3]);
     case Transition::admit:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_admit(static_cast<RequestId>(arguments[0]));
     case Transition::finish:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_finish(static_cast<RequestId>(arguments[0]));
     case Transition::abort:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_abort(static_cast<RequestId>(arguments[0]));
     case Transition::retract:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_retract(static_cast<RequestId>(arguments[0]), static_cast<RequestId>(arguments[1]));
     case Transition::requeue:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_requeue(static_cast<RequestId>(arguments[0]));
     case Transition::close:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_close(static_cast<RequestId>(arguments[0]));
     case Transition::recycle:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_recycle(static_cast<RequestId>(arguments[0]));
     case Transition::open_step:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_open_step(static_cast<StepId>(arguments[0]));
     case Transition::add_row:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_add_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
     case Transition::prefill:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_prefill(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::prefill_last:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_prefill_last(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::decode:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_decode(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::launch:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_launch(static_cast<StepId>(arguments[0]));
     case Transition::device_done:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_device_done(static_cast<StepId>(arguments[0]));
     case Transition::observe:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_observe(static_cast<StepId>(arguments[0]));
     case Transition::land_row:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_land_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::drop_row:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_drop_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
     case Transition::retire:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_retire(static_cast<StepId>(arguments[0]));
   }
   return Guard::bad_index;

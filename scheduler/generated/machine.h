@@ -563,7 +563,8 @@ class Machine {
   // All rows have landed; blocks that waited for this step may be reaped.
   [[nodiscard]] Guard apply_retire(StepId s);
 
-  // Any transition, by its number; the arguments are those of apply_*, in order.
+  // Any transition, by its number; the arguments are those of apply_*, in order. An id that its type
+  // cannot hold is refused like one of no record.
   [[nodiscard]] Guard apply(Transition transition, const std::array<std::int64_t, 4>& arguments);
 
   // How often each transition was taken.

@@ -171,7 +171,7 @@ def test_a_prefix_is_matched_from_its_start() -> None:
     assert machine.apply(match, [1, 1, 0, 8]) == ""
 
 
-@pytest.mark.parametrize("index", [-1, 4, 10**6])
+@pytest.mark.parametrize("index", [-1, 4, 10**6, 2**32 + 1, -(2**32) + 1])
 def test_unknown_individuals_are_refused(index: int) -> None:
     machine = LockStep(0).machine
     for number, transition in enumerate(SPEC.transitions.values()):

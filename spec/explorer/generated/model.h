@@ -848,6 +848,57 @@ using Arguments = std::array<std::int8_t, kArguments>;
 // The answer to an argument that names nobody.
 inline constexpr int kBadIndex = kGuards.size() + 1;
 
+// Which arguments of a transition name individuals.
+struct Individuals {
+  std::int8_t count;
+  std::array<std::int8_t, 4> places;
+};
+inline constexpr std::array<Individuals, kTransitions.size()> kIndividuals = {{
+    {3, {0, 1, 2}},  // match_shared
+    {3, {0, 1, 2}},  // match_cached
+    {3, {0, 1, 2}},  // match_tail
+    {2, {0, 1}},  // allocate
+    {3, {0, 1, 2}},  // publish
+    {2, {0, 1}},  // release_owned
+    {2, {0, 1}},  // release_to_limbo
+    {2, {0, 1}},  // release_shared
+    {2, {0, 1}},  // release_to_cache
+    {3, {0, 1, 2}},  // keep_tail
+    {1, {0}},  // reap
+    {2, {0, 1}},  // evict
+    {3, {0, 1, 2}},  // spill
+    {3, {0, 1, 2}},  // spill_done
+    {4, {0, 1, 2, 3}},  // fetch
+    {3, {0, 1, 2}},  // fetch_done
+    {1, {0}},  // drop_page
+    {3, {0, 1, 2}},  // send
+    {2, {0, 1}},  // send_done
+    {3, {0, 1, 2}},  // receive
+    {3, {0, 1, 2}},  // receive_done
+    {3, {0, 1, 2}},  // receive_failed
+    {3, {0, 1, 2}},  // receive_dropped
+    {1, {0}},  // copy_done
+    {1, {0}},  // submit
+    {1, {0}},  // admit
+    {1, {0}},  // finish
+    {1, {0}},  // abort
+    {2, {0, 1}},  // retract
+    {1, {0}},  // requeue
+    {1, {0}},  // close
+    {1, {0}},  // recycle
+    {1, {0}},  // open_step
+    {2, {0, 1}},  // add_row
+    {2, {0, 1}},  // prefill
+    {2, {0, 1}},  // prefill_last
+    {2, {0, 1}},  // decode
+    {1, {0}},  // launch
+    {1, {0}},  // device_done
+    {1, {0}},  // observe
+    {2, {0, 1}},  // land_row
+    {2, {0, 1}},  // drop_row
+    {1, {0}},  // retire
+}};
+
 // A list that keeps its memory.
 class Proposals {
  public:
@@ -1831,1368 +1882,6 @@ struct Model {
       if (!k.omitted[340]) post.live_steps = static_cast<std::int8_t>(pre.live_steps + -1);
       if (!k.omitted[341]) post.number[s] = static_cast<std::int8_t>(0);
       found(post, Transition::retire, Arguments{static_cast<std::int8_t>(s)});
-    }
-  }
-
-  // Every transition with arguments of which one names nobody.
-  static void outside(Proposals& refused) {
-    refused.add(Transition::match_shared, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_shared, {NR, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_shared, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_shared, {0, NB, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_shared, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::match_shared, {0, 0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::match_cached, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_cached, {NR, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_cached, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_cached, {0, NB, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_cached, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::match_cached, {0, 0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::match_tail, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_tail, {NR, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_tail, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_tail, {0, NB, 0, 0}, kBadIndex, false);
-    refused.add(Transition::match_tail, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::match_tail, {0, 0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::allocate, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::allocate, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::allocate, {0, -1}, kBadIndex, false);
-    refused.add(Transition::allocate, {0, NB}, kBadIndex, false);
-    refused.add(Transition::publish, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::publish, {NR, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::publish, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::publish, {0, NB, 0, 0}, kBadIndex, false);
-    refused.add(Transition::publish, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::publish, {0, 0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::release_owned, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::release_owned, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::release_owned, {0, -1}, kBadIndex, false);
-    refused.add(Transition::release_owned, {0, NB}, kBadIndex, false);
-    refused.add(Transition::release_to_limbo, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::release_to_limbo, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::release_to_limbo, {0, -1}, kBadIndex, false);
-    refused.add(Transition::release_to_limbo, {0, NB}, kBadIndex, false);
-    refused.add(Transition::release_shared, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::release_shared, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::release_shared, {0, -1}, kBadIndex, false);
-    refused.add(Transition::release_shared, {0, NB}, kBadIndex, false);
-    refused.add(Transition::release_to_cache, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::release_to_cache, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::release_to_cache, {0, -1}, kBadIndex, false);
-    refused.add(Transition::release_to_cache, {0, NB}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {NR, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {0, NB, 0, 0}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {0, 0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::reap, {-1}, kBadIndex, false);
-    refused.add(Transition::reap, {NB}, kBadIndex, false);
-    refused.add(Transition::evict, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::evict, {NB, 0}, kBadIndex, false);
-    refused.add(Transition::evict, {0, -1}, kBadIndex, false);
-    refused.add(Transition::evict, {0, NB}, kBadIndex, false);
-    refused.add(Transition::spill, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::spill, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::spill, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::spill, {0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::spill, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::spill, {0, 0, NH}, kBadIndex, false);
-    refused.add(Transition::spill_done, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::spill_done, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::spill_done, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::spill_done, {0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::spill_done, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::spill_done, {0, 0, NH}, kBadIndex, false);
-    refused.add(Transition::fetch, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {NC, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, NB, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, 0, NH, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, 0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, 0, 0, NB}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {0, 0, NH}, kBadIndex, false);
-    refused.add(Transition::drop_page, {-1}, kBadIndex, false);
-    refused.add(Transition::drop_page, {NH}, kBadIndex, false);
-    refused.add(Transition::send, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::send, {NC, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::send, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::send, {0, NR, 0, 0}, kBadIndex, false);
-    refused.add(Transition::send, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::send, {0, 0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::send_done, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::send_done, {NC, 0}, kBadIndex, false);
-    refused.add(Transition::send_done, {0, -1}, kBadIndex, false);
-    refused.add(Transition::send_done, {0, NB}, kBadIndex, false);
-    refused.add(Transition::receive, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {NC, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {0, NR, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {0, 0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::receive_done, {0, 0, NB}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {0, 0, NB}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {0, 0, NB}, kBadIndex, false);
-    refused.add(Transition::copy_done, {-1}, kBadIndex, false);
-    refused.add(Transition::copy_done, {NC}, kBadIndex, false);
-    refused.add(Transition::submit, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::submit, {NR, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::admit, {-1}, kBadIndex, false);
-    refused.add(Transition::admit, {NR}, kBadIndex, false);
-    refused.add(Transition::finish, {-1}, kBadIndex, false);
-    refused.add(Transition::finish, {NR}, kBadIndex, false);
-    refused.add(Transition::abort, {-1}, kBadIndex, false);
-    refused.add(Transition::abort, {NR}, kBadIndex, false);
-    refused.add(Transition::retract, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::retract, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::retract, {0, -1}, kBadIndex, false);
-    refused.add(Transition::retract, {0, NR}, kBadIndex, false);
-    refused.add(Transition::requeue, {-1}, kBadIndex, false);
-    refused.add(Transition::requeue, {NR}, kBadIndex, false);
-    refused.add(Transition::close, {-1}, kBadIndex, false);
-    refused.add(Transition::close, {NR}, kBadIndex, false);
-    refused.add(Transition::recycle, {-1}, kBadIndex, false);
-    refused.add(Transition::recycle, {NR}, kBadIndex, false);
-    refused.add(Transition::open_step, {-1}, kBadIndex, false);
-    refused.add(Transition::open_step, {NS}, kBadIndex, false);
-    refused.add(Transition::add_row, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::add_row, {NS, 0}, kBadIndex, false);
-    refused.add(Transition::add_row, {0, -1}, kBadIndex, false);
-    refused.add(Transition::add_row, {0, NR}, kBadIndex, false);
-    refused.add(Transition::prefill, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::prefill, {NS, 0, 0}, kBadIndex, false);
-    refused.add(Transition::prefill, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::prefill, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::prefill_last, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::prefill_last, {NS, 0, 0}, kBadIndex, false);
-    refused.add(Transition::prefill_last, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::prefill_last, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::decode, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::decode, {NS, 0, 0}, kBadIndex, false);
-    refused.add(Transition::decode, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::decode, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::launch, {-1}, kBadIndex, false);
-    refused.add(Transition::launch, {NS}, kBadIndex, false);
-    refused.add(Transition::device_done, {-1}, kBadIndex, false);
-    refused.add(Transition::device_done, {NS}, kBadIndex, false);
-    refused.add(Transition::observe, {-1}, kBadIndex, false);
-    refused.add(Transition::observe, {NS}, kBadIndex, false);
-    refused.add(Transition::land_row, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::land_row, {NS, 0, 0}, kBadIndex, false);
-    refused.add(Transition::land_row, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::land_row, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::drop_row, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::drop_row, {NS, 0}, kBadIndex, false);
-    refused.add(Transition::drop_row, {0, -1}, kBadIndex, false);
-    refused.add(Transition::drop_row, {0, NR}, kBadIndex, false);
-    refused.add(Transition::retire, {-1}, kBadIndex, false);
-    refused.add(Transition::retire, {NS}, kBadIndex, false);
-  }
-
-  // Every transition with all arguments, and the first guard that refuses it (numbered as in kGuards, from 1; 0 is
-  // none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers go so far
-  // beyond the ranges that are explored.
-  template <int kBeyond>
-  static void proposals(const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {
-    const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {
-      (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);
-    };
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
-            propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
-                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
-                : !(pre.position[b] == pre.planned[r]) ? 3
-                : !(pre.planned[r] == pre.capacity[r]) ? 4
-                : !(!pre.holds[r][b]) ? 5
-                : !((pre.planned[r] + k.page) < pre.known[r]) ? 6
-                : !(pre.key[b] == x) ? 7
-                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 8
-                : !(1 <= x) ? 9
-                : 0, x <= pre.position[b] + 2);
-          }
-        }
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
-            propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 10
-                : !(pre.fill[b] == k.page) ? 11
-                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 12
-                : !(pre.position[b] == pre.planned[r]) ? 13
-                : !(pre.planned[r] == pre.capacity[r]) ? 14
-                : !(!pre.holds[r][b]) ? 15
-                : !((pre.planned[r] + k.page) < pre.known[r]) ? 16
-                : !(pre.key[b] == x) ? 17
-                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 18
-                : !(1 <= x) ? 19
-                : 0, x <= pre.position[b] + 2);
-          }
-        }
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
-            propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 20
-                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 21
-                : !(pre.position[b] == pre.planned[r]) ? 22
-                : !(pre.planned[r] == pre.capacity[r]) ? 23
-                : !(pre.fill[b] < k.page) ? 24
-                : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 25
-                : !(pre.stamp[b] <= pre.landed) ? 26
-                : !(pre.copies[b] == 0) ? 27
-                : !(pre.key[b] == x) ? 28
-                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 29
-                : !(1 <= x) ? 30
-                : 0, x <= pre.position[b] + 2);
-          }
-        }
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Free) ? 31
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 32
-            : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 33
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
-            propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 34
-                : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 35
-                : !(pre.holds[r][b]) ? 36
-                : !((pre.position[b] + k.page) <= pre.computed[r]) ? 37
-                : !(pre.inbound[r] == 0) ? 38
-                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 39
-                : !(1 <= x) ? 40
-                : 0, x <= pre.position[b] + 1);
-          }
-        }
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 41
-            : !(pre.holds[r][b]) ? 42
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 43
-            : !(pre.last_step[r] <= pre.landed) ? 44
-            : !(pre.copies[b] == 0) ? 45
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 46
-            : !(pre.holds[r][b]) ? 47
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 48
-            : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 49
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 50
-            : !(pre.holds[r][b]) ? 51
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 52
-            : !(1 < pre.refs[b]) ? 53
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 54
-            : !(pre.holds[r][b]) ? 55
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 56
-            : !(pre.refs[b] == 1) ? 57
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
-            propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 58
-                : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 59
-                : !(pre.holds[r][b]) ? 60
-                : !(pre.position[b] < pre.computed[r]) ? 61
-                : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 62
-                : !(pre.last_step[r] <= pre.landed) ? 63
-                : !(pre.inbound[r] == 0) ? 64
-                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 65
-                : !(1 <= x) ? 66
-                : 0, x <= pre.position[b] + 1);
-          }
-        }
-      }
-    }
-    for (int b = 0; b <= NB - 1; ++b) {
-      propose(Transition::reap, {static_cast<std::int8_t>(b)},
-          !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 67
-          : !(pre.stamp[b] <= pre.landed) ? 68
-          : !(pre.copies[b] == 0) ? 69
-          : 0, true);
-    }
-    for (int b = 0; b <= NB - 1; ++b) {
-      for (int p = 0; p <= NB - 1; ++p) {
-        propose(Transition::evict, {static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)},
-            !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 70
-            : !(pre.stamp[b] <= pre.landed) ? 71
-            : !(pre.copies[b] == 0) ? 72
-            : !(pre.parent[b][p]) ? 73
-            : !(pre.children[b] == 0) ? 74
-            : 0, true);
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 75
-              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 76
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 77
-              : 0, true);
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          propose(Transition::spill_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 78
-              : !(pre.block_of[c][b]) ? 79
-              : !(pre.host_of[c][h]) ? 81
-              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 82
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          for (int p = 0; p <= NB - 1; ++p) {
-            propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)},
-                !(BlockState(pre.block_state[b]) == BlockState::Free) ? 83
-                : !(HostState(pre.host_state[h]) == HostState::Valid) ? 84
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 85
-                : !(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h]))) ? 86
-                : 0, true);
-          }
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 87
-              : !(pre.block_of[c][b]) ? 88
-              : !(pre.host_of[c][h]) ? 90
-              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 91
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int h = 0; h <= NH - 1; ++h) {
-      propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
-          !(HostState(pre.host_state[h]) == HostState::Valid) ? 92
-          : !(pre.host_copies[h] == 0) ? 93
-          : 0, true);
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
-            propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 94
-                : !(pre.holds[r][b]) ? 95
-                : !((pre.position[b] + n) <= pre.computed[r]) ? 96
-                : !(pre.inbound[r] == 0) ? 97
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 98
-                : !(1 <= n) ? 99
-                : !(n <= k.page) ? 100
-                : 0, n <= k.page + 1);
-          }
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
-            !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 101
-            : !(pre.block_of[c][b]) ? 102
-            : 0, (!pre.copying[c]));
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
-            propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 104
-                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 105
-                : !(pre.holds[r][b]) ? 106
-                : !(pre.pending[r] == 0) ? 107
-                : !(pre.position[b] <= pre.planned[r]) ? 108
-                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 109
-                : !((pre.planned[r] + n) < pre.known[r]) ? 110
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 111
-                : !(1 <= n) ? 112
-                : 0, n <= k.page + 1);
-          }
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 113
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 114
-              : !(pre.block_of[c][b]) ? 115
-              : !(pre.request_of[c][r]) ? 117
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 118
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 119
-              : !(pre.block_of[c][b]) ? 120
-              : !(pre.request_of[c][r]) ? 122
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 123
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 124
-              : !(pre.block_of[c][b]) ? 125
-              : !(pre.request_of[c][r]) ? 127
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      propose(Transition::copy_done, {static_cast<std::int8_t>(c)},
-          0, (pre.copying[c]));
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int tokens = 0; tokens <= k.max_prompt + kBeyond; ++tokens) {
-        for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
-          for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
-            propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
-                !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 129
-                : !(tokens < most) ? 130
-                : !(most <= (k.room + 1)) ? 131
-                : !(pre.newest_arrival < turn) ? 132
-                : !(1 <= tokens) ? 133
-                : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
-          }
-        }
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::admit, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 134
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::finish, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 135
-          : !(pre.prompt[r] < pre.known[r]) ? 136
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::abort, {static_cast<std::int8_t>(r)},
-          !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 137
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int o = 0; o <= NR - 1; ++o) {
-        propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
-            !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 138
-            : !(1 <= pre.blocks[r]) ? 139
-            : !(pre.pending[r] == 0) ? 140
-            : !(pre.known[r] < pre.limit[r]) ? 141
-            : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 142
-            : !(pre.arrival[o] < pre.arrival[r]) ? 143
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::requeue, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 144
-          : !(pre.blocks[r] == 0) ? 145
-          : !(pre.inbound[r] == 0) ? 146
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::close, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 147
-          : !(pre.blocks[r] == 0) ? 148
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::recycle, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 149
-          : !(pre.pending[r] == 0) ? 150
-          : !(pre.inbound[r] == 0) ? 151
-          : 0, true);
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::open_step, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Idle) ? 152
-          : !(pre.opened == pre.launched) ? 153
-          : 0, true);
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-            !(StepState(pre.step_state[s]) == StepState::Planned) ? 154
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 155
-            : !(!pre.in_step[s][r]) ? 156
-            : !(pre.inbound[r] == 0) ? 157
-            : 0, true);
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page + kBeyond; ++n) {
-          propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 158
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 159
-              : !(pre.in_step[s][r]) ? 160
-              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 161
-              : !((pre.planned[r] + n) < pre.known[r]) ? 162
-              : !(1 <= n) ? 163
-              : 0, n <= k.page);
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page + kBeyond; ++n) {
-          propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 164
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 165
-              : !(pre.in_step[s][r]) ? 166
-              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 167
-              : !((pre.planned[r] + n) == pre.known[r]) ? 168
-              : !(1 <= n) ? 169
-              : 0, n <= k.page);
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
-          propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 170
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 171
-              : !(pre.in_step[s][r]) ? 172
-              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 173
-              : !(pre.row_tokens[s][r] == 0) ? 174
-              : !((pre.planned[r] + n) < pre.limit[r]) ? 175
-              : !(1 <= n) ? 176
-              : !(n <= k.width) ? 177
-              : 0, n <= k.width + 1);
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::launch, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Planned) ? 178
-          : !(1 <= pre.rows[s]) ? 179
-          : 0, true);
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::device_done, {static_cast<std::int8_t>(s)},
-          0, (pre.executing[s]));
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::observe, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Inflight) ? 181
-          : !(pre.number[s] == (pre.landed + 1)) ? 183
-          : 0, (!pre.executing[s]));
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
-          propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
-              !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 184
-              : !(StepState(pre.step_state[s]) == StepState::Done) ? 185
-              : !(pre.in_step[s][r]) ? 186
-              : !(accepted <= pre.row_outputs[s][r]) ? 187
-              : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 188
-              : !(0 <= accepted) ? 189
-              : 0, accepted <= k.width + 1);
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-            !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 190
-            : !(StepState(pre.step_state[s]) == StepState::Done) ? 191
-            : !(pre.in_step[s][r]) ? 192
-            : 0, true);
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::retire, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Done) ? 193
-          : !(pre.rows[s] == 0) ? 194
-          : 0, true);
-    }
-  }
-
-  // The effects of a transition, whatever its guards say; post is a copy of pre.
-  static void apply(const State& pre, const Instance& k, Transition transition, const Arguments& arguments,
-                    State& post) {
-    (void)k;
-    switch (transition) {
-      case Transition::match_shared: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        const int p = arguments[2];
-        const int x = arguments[3];
-        (void)r;
-        (void)b;
-        (void)p;
-        (void)x;
-        post.text[r][b] = static_cast<std::int8_t>(x);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-        break;
-      }
-      case Transition::match_cached: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        const int p = arguments[2];
-        const int x = arguments[3];
-        (void)r;
-        (void)b;
-        (void)p;
-        (void)x;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-        post.text[r][b] = static_cast<std::int8_t>(x);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        post.held = static_cast<std::int8_t>(pre.held + 1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        break;
-      }
-      case Transition::match_tail: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        const int p = arguments[2];
-        const int x = arguments[3];
-        (void)r;
-        (void)b;
-        (void)p;
-        (void)x;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        post.text[r][b] = static_cast<std::int8_t>(x);
-        post.parent[b][p] = static_cast<std::int8_t>(false);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
-        post.key[b] = static_cast<std::int8_t>(0);
-        post.before[b] = static_cast<std::int8_t>(0);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
-        post.fill[b] = static_cast<std::int8_t>(0);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        post.held = static_cast<std::int8_t>(pre.held + 1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        break;
-      }
-      case Transition::allocate: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.free = static_cast<std::int8_t>(pre.free + -1);
-        post.held = static_cast<std::int8_t>(pre.held + 1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        break;
-      }
-      case Transition::publish: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        const int p = arguments[2];
-        const int x = arguments[3];
-        (void)r;
-        (void)b;
-        (void)p;
-        (void)x;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-        post.fill[b] = static_cast<std::int8_t>(k.page);
-        post.parent[b][p] = static_cast<std::int8_t>(true);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
-        post.key[b] = static_cast<std::int8_t>(x);
-        post.before[b] = static_cast<std::int8_t>(pre.key[p]);
-        post.content[b] = static_cast<std::int8_t>(x);
-        post.text[r][b] = static_cast<std::int8_t>(x);
-        break;
-      }
-      case Transition::release_owned: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.text[r][b] = static_cast<std::int8_t>(0);
-        post.content[b] = static_cast<std::int8_t>(0);
-        post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        break;
-      }
-      case Transition::release_to_limbo: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.text[r][b] = static_cast<std::int8_t>(0);
-        post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
-        post.content[b] = static_cast<std::int8_t>(0);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        break;
-      }
-      case Transition::release_shared: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.text[r][b] = static_cast<std::int8_t>(0);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
-        break;
-      }
-      case Transition::release_to_cache: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.text[r][b] = static_cast<std::int8_t>(0);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
-        post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        break;
-      }
-      case Transition::keep_tail: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        const int p = arguments[2];
-        const int x = arguments[3];
-        (void)r;
-        (void)b;
-        (void)p;
-        (void)x;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.parent[b][p] = static_cast<std::int8_t>(true);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
-        post.key[b] = static_cast<std::int8_t>(x);
-        post.before[b] = static_cast<std::int8_t>(pre.key[p]);
-        post.content[b] = static_cast<std::int8_t>(x);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.text[r][b] = static_cast<std::int8_t>(0);
-        post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
-        post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        break;
-      }
-      case Transition::reap: {
-        const int b = arguments[0];
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        break;
-      }
-      case Transition::evict: {
-        const int b = arguments[0];
-        const int p = arguments[1];
-        (void)b;
-        (void)p;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        post.parent[b][p] = static_cast<std::int8_t>(false);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
-        post.key[b] = static_cast<std::int8_t>(0);
-        post.before[b] = static_cast<std::int8_t>(0);
-        post.fill[b] = static_cast<std::int8_t>(0);
-        post.content[b] = static_cast<std::int8_t>(0);
-        post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        break;
-      }
-      case Transition::spill: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        const int h = arguments[2];
-        (void)c;
-        (void)b;
-        (void)h;
-        post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
-        post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-        post.copying[c] = static_cast<std::int8_t>(true);
-        post.host_of[c][h] = static_cast<std::int8_t>(true);
-        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-        post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
-        post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
-        post.host_key[h] = static_cast<std::int8_t>(pre.key[b]);
-        post.host_before[h] = static_cast<std::int8_t>(pre.before[b]);
-        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
-        post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
-        break;
-      }
-      case Transition::spill_done: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        const int h = arguments[2];
-        (void)c;
-        (void)b;
-        (void)h;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.host_of[c][h] = static_cast<std::int8_t>(false);
-        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-        post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
-        post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
-        break;
-      }
-      case Transition::fetch: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        const int h = arguments[2];
-        const int p = arguments[3];
-        (void)c;
-        (void)b;
-        (void)h;
-        (void)p;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
-        post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-        post.copying[c] = static_cast<std::int8_t>(true);
-        post.host_of[c][h] = static_cast<std::int8_t>(true);
-        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-        post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
-        post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
-        post.parent[b][p] = static_cast<std::int8_t>(true);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
-        post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
-        post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
-        post.free = static_cast<std::int8_t>(pre.free + -1);
-        post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
-        break;
-      }
-      case Transition::fetch_done: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        const int h = arguments[2];
-        (void)c;
-        (void)b;
-        (void)h;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.host_of[c][h] = static_cast<std::int8_t>(false);
-        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
-        post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
-        break;
-      }
-      case Transition::drop_page: {
-        const int h = arguments[0];
-        (void)h;
-        post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
-        post.host_position[h] = static_cast<std::int8_t>(0);
-        post.host_fill[h] = static_cast<std::int8_t>(0);
-        post.host_key[h] = static_cast<std::int8_t>(0);
-        post.host_before[h] = static_cast<std::int8_t>(0);
-        post.host_content[h] = static_cast<std::int8_t>(0);
-        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
-        post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
-        break;
-      }
-      case Transition::send: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        const int n = arguments[3];
-        (void)c;
-        (void)r;
-        (void)b;
-        (void)n;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
-        post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-        post.copying[c] = static_cast<std::int8_t>(true);
-        post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
-        post.copy_tokens[c] = static_cast<std::int8_t>(n);
-        break;
-      }
-      case Transition::send_done: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        (void)c;
-        (void)b;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.copy_start[c] = static_cast<std::int8_t>(0);
-        post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        break;
-      }
-      case Transition::receive: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        const int n = arguments[3];
-        (void)c;
-        (void)r;
-        (void)b;
-        (void)n;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
-        post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-        post.copying[c] = static_cast<std::int8_t>(true);
-        post.request_of[c][r] = static_cast<std::int8_t>(true);
-        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
-        post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
-        post.copy_tokens[c] = static_cast<std::int8_t>(n);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
-        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        break;
-      }
-      case Transition::receive_done: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        (void)c;
-        (void)r;
-        (void)b;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.request_of[c][r] = static_cast<std::int8_t>(false);
-        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
-        post.copy_start[c] = static_cast<std::int8_t>(0);
-        post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
-        break;
-      }
-      case Transition::receive_failed: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        (void)c;
-        (void)r;
-        (void)b;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.request_of[c][r] = static_cast<std::int8_t>(false);
-        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
-        post.copy_start[c] = static_cast<std::int8_t>(0);
-        post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-        break;
-      }
-      case Transition::receive_dropped: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        (void)c;
-        (void)r;
-        (void)b;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.request_of[c][r] = static_cast<std::int8_t>(false);
-        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
-        post.copy_start[c] = static_cast<std::int8_t>(0);
-        post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-        break;
-      }
-      case Transition::copy_done: {
-        const int c = arguments[0];
-        (void)c;
-        post.copying[c] = static_cast<std::int8_t>(false);
-        break;
-      }
-      case Transition::submit: {
-        const int r = arguments[0];
-        const int tokens = arguments[1];
-        const int most = arguments[2];
-        const int turn = arguments[3];
-        (void)r;
-        (void)tokens;
-        (void)most;
-        (void)turn;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-        post.prompt[r] = static_cast<std::int8_t>(tokens);
-        post.known[r] = static_cast<std::int8_t>(tokens);
-        post.limit[r] = static_cast<std::int8_t>(most);
-        post.arrival[r] = static_cast<std::int8_t>(turn);
-        post.newest_arrival = static_cast<std::int8_t>(turn);
-        break;
-      }
-      case Transition::admit: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
-        break;
-      }
-      case Transition::finish: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
-        break;
-      }
-      case Transition::abort: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
-        break;
-      }
-      case Transition::retract: {
-        const int r = arguments[0];
-        const int o = arguments[1];
-        (void)r;
-        (void)o;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-        break;
-      }
-      case Transition::requeue: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-        post.planned[r] = static_cast<std::int8_t>(0);
-        post.computed[r] = static_cast<std::int8_t>(0);
-        post.pruned[r] = static_cast<std::int8_t>(0);
-        break;
-      }
-      case Transition::close: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
-        break;
-      }
-      case Transition::recycle: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
-        post.arrival[r] = static_cast<std::int8_t>(0);
-        post.prompt[r] = static_cast<std::int8_t>(0);
-        post.limit[r] = static_cast<std::int8_t>(0);
-        post.known[r] = static_cast<std::int8_t>(0);
-        post.planned[r] = static_cast<std::int8_t>(0);
-        post.computed[r] = static_cast<std::int8_t>(0);
-        post.pruned[r] = static_cast<std::int8_t>(0);
-        post.last_step[r] = static_cast<std::int8_t>(0);
-        break;
-      }
-      case Transition::open_step: {
-        const int s = arguments[0];
-        (void)s;
-        post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
-        post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
-        post.opened = static_cast<std::int8_t>(pre.opened + 1);
-        post.live_steps = static_cast<std::int8_t>(pre.live_steps + 1);
-        break;
-      }
-      case Transition::add_row: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        (void)s;
-        (void)r;
-        post.in_step[s][r] = static_cast<std::int8_t>(true);
-        post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-        }
-        break;
-      }
-      case Transition::prefill: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        const int n = arguments[2];
-        (void)s;
-        (void)r;
-        (void)n;
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-        }
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-        }
-        break;
-      }
-      case Transition::prefill_last: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        const int n = arguments[2];
-        (void)s;
-        (void)r;
-        (void)n;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-        }
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-        }
-        post.row_outputs[s][r] = static_cast<std::int8_t>(1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
-        break;
-      }
-      case Transition::decode: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        const int n = arguments[2];
-        (void)s;
-        (void)r;
-        (void)n;
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-        }
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-        }
-        post.row_outputs[s][r] = static_cast<std::int8_t>(n);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
-        break;
-      }
-      case Transition::launch: {
-        const int s = arguments[0];
-        (void)s;
-        post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
-        post.executing[s] = static_cast<std::int8_t>(true);
-        post.launched = static_cast<std::int8_t>(pre.number[s]);
-        break;
-      }
-      case Transition::device_done: {
-        const int s = arguments[0];
-        (void)s;
-        post.executing[s] = static_cast<std::int8_t>(false);
-        break;
-      }
-      case Transition::observe: {
-        const int s = arguments[0];
-        (void)s;
-        post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
-        break;
-      }
-      case Transition::land_row: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        const int accepted = arguments[2];
-        (void)s;
-        (void)r;
-        (void)accepted;
-        post.in_step[s][r] = static_cast<std::int8_t>(false);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
-        }
-        post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
-        post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
-        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-          post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
-        }
-        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-          for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
-            post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
-          }
-        }
-        break;
-      }
-      case Transition::drop_row: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        (void)s;
-        (void)r;
-        post.in_step[s][r] = static_cast<std::int8_t>(false);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
-        }
-        post.row_start[s][r] = static_cast<std::int8_t>(0);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
-        }
-        break;
-      }
-      case Transition::retire: {
-        const int s = arguments[0];
-        (void)s;
-        post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
-        post.landed = static_cast<std::int8_t>(pre.number[s]);
-        post.live_steps = static_cast<std::int8_t>(pre.live_steps + -1);
-        post.number[s] = static_cast<std::int8_t>(0);
-        break;
-      }
     }
   }
 
@@ -4489,203 +3178,323 @@ struct Model {
   // Gives individuals other names.
   static void rename(State& s, const Order& order) {
     const State old = s;
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.request_state[i0] = old.request_state[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.arrival[i0] = old.arrival[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.prompt[i0] = old.prompt[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.limit[i0] = old.limit[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.known[i0] = old.known[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.planned[i0] = old.planned[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.computed[i0] = old.computed[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.pruned[i0] = old.pruned[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.last_step[i0] = old.last_step[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.block_state[i0] = old.block_state[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.position[i0] = old.position[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.fill[i0] = old.fill[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.stamp[i0] = old.stamp[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
+    const Order same;
+    const bool moved_r = order.r != same.r;
+    const bool moved_b = order.b != same.b;
+    const bool moved_s = order.s != same.s;
+    const bool moved_h = order.h != same.h;
+    const bool moved_c = order.c != same.c;
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.request_state[i0] = old.request_state[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.step_state[i0] = old.step_state[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.number[i0] = old.number[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.arrival[i0] = old.arrival[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.prompt[i0] = old.prompt[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.limit[i0] = old.limit[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_state[i0] = old.host_state[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_position[i0] = old.host_position[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_fill[i0] = old.host_fill[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_state[i0] = old.copy_state[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.known[i0] = old.known[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NH - 1; ++i1) {
-        s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.planned[i0] = old.planned[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.computed[i0] = old.computed[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.executing[i0] = old.executing[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copying[i0] = old.copying[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_start[i0] = old.copy_start[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.pruned[i0] = old.pruned[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          s.reads[i0][i1][i2] = old.reads[order.s[i0]][order.r[i1]][order.b[i2]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.last_step[i0] = old.last_step[order.r[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.block_state[i0] = old.block_state[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.position[i0] = old.position[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.fill[i0] = old.fill[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.stamp[i0] = old.stamp[order.b[i0]];
+      }
+    }
+    if (moved_r || moved_b) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
         }
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          s.writes[i0][i1][i2] = old.writes[order.s[i0]][order.r[i1]][order.b[i2]];
+    if (moved_s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.step_state[i0] = old.step_state[order.s[i0]];
+      }
+    }
+    if (moved_s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.number[i0] = old.number[order.s[i0]];
+      }
+    }
+    if (moved_s || moved_r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
         }
       }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.refs[i0] = old.refs[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.blocks[i0] = old.blocks[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.capacity[i0] = old.capacity[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.pending[i0] = old.pending[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.sampling[i0] = old.sampling[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.flying[i0] = old.flying[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.rows[i0] = old.rows[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.copies[i0] = old.copies[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_copies[i0] = old.host_copies[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_hosts[i0] = old.copy_hosts[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_requests[i0] = old.copy_requests[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.inbound[i0] = old.inbound[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.arriving[i0] = old.arriving[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.key[i0] = old.key[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.before[i0] = old.before[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        s.parent[i0][i1] = old.parent[order.b[i0]][order.b[i1]];
+    if (moved_s || moved_r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
+        }
       }
     }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_key[i0] = old.host_key[order.h[i0]];
+    if (moved_s || moved_r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_before[i0] = old.host_before[order.h[i0]];
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_state[i0] = old.host_state[order.h[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.children[i0] = old.children[order.b[i0]];
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_position[i0] = old.host_position[order.h[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.parents[i0] = old.parents[order.b[i0]];
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_fill[i0] = old.host_fill[order.h[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.content[i0] = old.content[order.b[i0]];
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_state[i0] = old.copy_state[order.c[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_content[i0] = old.host_content[order.h[i0]];
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        s.text[i0][i1] = old.text[order.r[i0]][order.b[i1]];
+    if (moved_c || moved_b) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
+        }
+      }
+    }
+    if (moved_c || moved_h) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NH - 1; ++i1) {
+          s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
+        }
+      }
+    }
+    if (moved_c || moved_r) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
+        }
+      }
+    }
+    if (moved_s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.executing[i0] = old.executing[order.s[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copying[i0] = old.copying[order.c[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_start[i0] = old.copy_start[order.c[i0]];
+      }
+    }
+    if (moved_s || moved_r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
+        }
+      }
+    }
+    if (moved_s || moved_r || moved_b) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            s.reads[i0][i1][i2] = old.reads[order.s[i0]][order.r[i1]][order.b[i2]];
+          }
+        }
+      }
+    }
+    if (moved_s || moved_r || moved_b) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            s.writes[i0][i1][i2] = old.writes[order.s[i0]][order.r[i1]][order.b[i2]];
+          }
+        }
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.refs[i0] = old.refs[order.b[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.blocks[i0] = old.blocks[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.capacity[i0] = old.capacity[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.pending[i0] = old.pending[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.sampling[i0] = old.sampling[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.flying[i0] = old.flying[order.r[i0]];
+      }
+    }
+    if (moved_s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.rows[i0] = old.rows[order.s[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.copies[i0] = old.copies[order.b[i0]];
+      }
+    }
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_copies[i0] = old.host_copies[order.h[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_hosts[i0] = old.copy_hosts[order.c[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_requests[i0] = old.copy_requests[order.c[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.inbound[i0] = old.inbound[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.arriving[i0] = old.arriving[order.r[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.key[i0] = old.key[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.before[i0] = old.before[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.parent[i0][i1] = old.parent[order.b[i0]][order.b[i1]];
+        }
+      }
+    }
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_key[i0] = old.host_key[order.h[i0]];
+      }
+    }
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_before[i0] = old.host_before[order.h[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.children[i0] = old.children[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.parents[i0] = old.parents[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.content[i0] = old.content[order.b[i0]];
+      }
+    }
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_content[i0] = old.host_content[order.h[i0]];
+      }
+    }
+    if (moved_r || moved_b) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.text[i0][i1] = old.text[order.r[i0]][order.b[i1]];
+        }
       }
     }
   }
@@ -5080,6 +3889,1860 @@ struct Model {
     changed = sort_by(of.c, order.c) || changed;
     if (changed) rename(s, order);
     return order;
+  }
+
+  // For each individual, those before it with which it can change places and the state stays the same (bits).
+  struct Twins {
+    std::array<std::uint32_t, NR> r{};
+    std::array<std::uint32_t, NB> b{};
+    std::array<std::uint32_t, NS> s{};
+    std::array<std::uint32_t, NH> h{};
+    std::array<std::uint32_t, NC> c{};
+  };
+  // Whether i and j can change places.
+  static bool twins_r(const State& s, int i, int j) {
+    (void)s;
+    if (s.request_state[i] != s.request_state[j]) return false;
+    if (s.arrival[i] != s.arrival[j]) return false;
+    if (s.prompt[i] != s.prompt[j]) return false;
+    if (s.limit[i] != s.limit[j]) return false;
+    if (s.known[i] != s.known[j]) return false;
+    if (s.planned[i] != s.planned[j]) return false;
+    if (s.computed[i] != s.computed[j]) return false;
+    if (s.pruned[i] != s.pruned[j]) return false;
+    if (s.last_step[i] != s.last_step[j]) return false;
+    if (s.blocks[i] != s.blocks[j]) return false;
+    if (s.capacity[i] != s.capacity[j]) return false;
+    if (s.pending[i] != s.pending[j]) return false;
+    if (s.sampling[i] != s.sampling[j]) return false;
+    if (s.flying[i] != s.flying[j]) return false;
+    if (s.inbound[i] != s.inbound[j]) return false;
+    if (s.arriving[i] != s.arriving[j]) return false;
+    for (int i1 = 0; i1 <= NB - 1; ++i1) {
+      if (s.holds[i][i1] != s.holds[j][i1]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      if (s.in_step[i0][i] != s.in_step[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      if (s.row_tokens[i0][i] != s.row_tokens[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      if (s.row_outputs[i0][i] != s.row_outputs[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      if (s.request_of[i0][i] != s.request_of[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      if (s.row_start[i0][i] != s.row_start[i0][j]) return false;
+    }
+    for (int i1 = 0; i1 <= NB - 1; ++i1) {
+      if (s.text[i][i1] != s.text[j][i1]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i2 = 0; i2 <= NB - 1; ++i2) {
+        if (s.reads[i0][i][i2] != s.reads[i0][j][i2]) return false;
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i2 = 0; i2 <= NB - 1; ++i2) {
+        if (s.writes[i0][i][i2] != s.writes[i0][j][i2]) return false;
+      }
+    }
+    return true;
+  }
+
+  // Whether i and j can change places.
+  static bool twins_b(const State& s, int i, int j) {
+    (void)s;
+    if (s.block_state[i] != s.block_state[j]) return false;
+    if (s.position[i] != s.position[j]) return false;
+    if (s.fill[i] != s.fill[j]) return false;
+    if (s.stamp[i] != s.stamp[j]) return false;
+    if (s.refs[i] != s.refs[j]) return false;
+    if (s.copies[i] != s.copies[j]) return false;
+    if (s.key[i] != s.key[j]) return false;
+    if (s.before[i] != s.before[j]) return false;
+    if (s.children[i] != s.children[j]) return false;
+    if (s.parents[i] != s.parents[j]) return false;
+    if (s.content[i] != s.content[j]) return false;
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      if (s.holds[i0][i] != s.holds[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      if (s.block_of[i0][i] != s.block_of[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      if (s.text[i0][i] != s.text[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        if (s.reads[i0][i1][i] != s.reads[i0][i1][j]) return false;
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        if (s.writes[i0][i1][i] != s.writes[i0][i1][j]) return false;
+      }
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      for (int i1 = 0; i1 <= NB - 1; ++i1) {
+        if (s.parent[i0][i1] != s.parent[(i0 == i ? j : i0 == j ? i : i0)][(i1 == i ? j : i1 == j ? i : i1)]) return false;
+      }
+    }
+    return true;
+  }
+
+  // Whether i and j can change places.
+  static bool twins_s(const State& s, int i, int j) {
+    (void)s;
+    if (s.step_state[i] != s.step_state[j]) return false;
+    if (s.number[i] != s.number[j]) return false;
+    if (s.executing[i] != s.executing[j]) return false;
+    if (s.rows[i] != s.rows[j]) return false;
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.in_step[i][i1] != s.in_step[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.row_tokens[i][i1] != s.row_tokens[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.row_outputs[i][i1] != s.row_outputs[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.row_start[i][i1] != s.row_start[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      for (int i2 = 0; i2 <= NB - 1; ++i2) {
+        if (s.reads[i][i1][i2] != s.reads[j][i1][i2]) return false;
+      }
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      for (int i2 = 0; i2 <= NB - 1; ++i2) {
+        if (s.writes[i][i1][i2] != s.writes[j][i1][i2]) return false;
+      }
+    }
+    return true;
+  }
+
+  // Whether i and j can change places.
+  static bool twins_h(const State& s, int i, int j) {
+    (void)s;
+    if (s.host_state[i] != s.host_state[j]) return false;
+    if (s.host_position[i] != s.host_position[j]) return false;
+    if (s.host_fill[i] != s.host_fill[j]) return false;
+    if (s.host_copies[i] != s.host_copies[j]) return false;
+    if (s.host_key[i] != s.host_key[j]) return false;
+    if (s.host_before[i] != s.host_before[j]) return false;
+    if (s.host_content[i] != s.host_content[j]) return false;
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      if (s.host_of[i0][i] != s.host_of[i0][j]) return false;
+    }
+    return true;
+  }
+
+  // Whether i and j can change places.
+  static bool twins_c(const State& s, int i, int j) {
+    (void)s;
+    if (s.copy_state[i] != s.copy_state[j]) return false;
+    if (s.copy_tokens[i] != s.copy_tokens[j]) return false;
+    if (s.copying[i] != s.copying[j]) return false;
+    if (s.copy_start[i] != s.copy_start[j]) return false;
+    if (s.copy_blocks[i] != s.copy_blocks[j]) return false;
+    if (s.copy_hosts[i] != s.copy_hosts[j]) return false;
+    if (s.copy_requests[i] != s.copy_requests[j]) return false;
+    for (int i1 = 0; i1 <= NB - 1; ++i1) {
+      if (s.block_of[i][i1] != s.block_of[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NH - 1; ++i1) {
+      if (s.host_of[i][i1] != s.host_of[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.request_of[i][i1] != s.request_of[j][i1]) return false;
+    }
+    return true;
+  }
+
+  // All of them.
+  static Twins twins(const State& s) {
+    Twins of;
+    for (int i = 1; i < NR; ++i) {
+      for (int j = 0; j < i; ++j) of.r[i] |= static_cast<std::uint32_t>(twins_r(s, i, j)) << j;
+    }
+    for (int i = 1; i < NB; ++i) {
+      for (int j = 0; j < i; ++j) of.b[i] |= static_cast<std::uint32_t>(twins_b(s, i, j)) << j;
+    }
+    for (int i = 1; i < NS; ++i) {
+      for (int j = 0; j < i; ++j) of.s[i] |= static_cast<std::uint32_t>(twins_s(s, i, j)) << j;
+    }
+    for (int i = 1; i < NH; ++i) {
+      for (int j = 0; j < i; ++j) of.h[i] |= static_cast<std::uint32_t>(twins_h(s, i, j)) << j;
+    }
+    for (int i = 1; i < NC; ++i) {
+      for (int j = 0; j < i; ++j) of.c[i] |= static_cast<std::uint32_t>(twins_c(s, i, j)) << j;
+    }
+    return of;
+  }
+
+  // Every transition with arguments of which one names nobody.
+  static void outside(Proposals& refused) {
+    refused.add(Transition::match_shared, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {0, -1}, kBadIndex, false);
+    refused.add(Transition::allocate, {0, NB}, kBadIndex, false);
+    refused.add(Transition::publish, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_owned, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_shared, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_shared, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_shared, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_shared, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {0, NB}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::reap, {-1}, kBadIndex, false);
+    refused.add(Transition::reap, {NB}, kBadIndex, false);
+    refused.add(Transition::evict, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::evict, {NB, 0}, kBadIndex, false);
+    refused.add(Transition::evict, {0, -1}, kBadIndex, false);
+    refused.add(Transition::evict, {0, NB}, kBadIndex, false);
+    refused.add(Transition::spill, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::spill, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::spill_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::fetch, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, NH, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::drop_page, {-1}, kBadIndex, false);
+    refused.add(Transition::drop_page, {NH}, kBadIndex, false);
+    refused.add(Transition::send, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {NC, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {0, -1}, kBadIndex, false);
+    refused.add(Transition::send_done, {0, NB}, kBadIndex, false);
+    refused.add(Transition::receive, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::copy_done, {-1}, kBadIndex, false);
+    refused.add(Transition::copy_done, {NC}, kBadIndex, false);
+    refused.add(Transition::submit, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::submit, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::admit, {-1}, kBadIndex, false);
+    refused.add(Transition::admit, {NR}, kBadIndex, false);
+    refused.add(Transition::finish, {-1}, kBadIndex, false);
+    refused.add(Transition::finish, {NR}, kBadIndex, false);
+    refused.add(Transition::abort, {-1}, kBadIndex, false);
+    refused.add(Transition::abort, {NR}, kBadIndex, false);
+    refused.add(Transition::retract, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::retract, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::retract, {0, -1}, kBadIndex, false);
+    refused.add(Transition::retract, {0, NR}, kBadIndex, false);
+    refused.add(Transition::requeue, {-1}, kBadIndex, false);
+    refused.add(Transition::requeue, {NR}, kBadIndex, false);
+    refused.add(Transition::close, {-1}, kBadIndex, false);
+    refused.add(Transition::close, {NR}, kBadIndex, false);
+    refused.add(Transition::recycle, {-1}, kBadIndex, false);
+    refused.add(Transition::recycle, {NR}, kBadIndex, false);
+    refused.add(Transition::open_step, {-1}, kBadIndex, false);
+    refused.add(Transition::open_step, {NS}, kBadIndex, false);
+    refused.add(Transition::add_row, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::add_row, {NS, 0}, kBadIndex, false);
+    refused.add(Transition::add_row, {0, -1}, kBadIndex, false);
+    refused.add(Transition::add_row, {0, NR}, kBadIndex, false);
+    refused.add(Transition::prefill, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::launch, {-1}, kBadIndex, false);
+    refused.add(Transition::launch, {NS}, kBadIndex, false);
+    refused.add(Transition::device_done, {-1}, kBadIndex, false);
+    refused.add(Transition::device_done, {NS}, kBadIndex, false);
+    refused.add(Transition::observe, {-1}, kBadIndex, false);
+    refused.add(Transition::observe, {NS}, kBadIndex, false);
+    refused.add(Transition::land_row, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {NS, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {0, -1}, kBadIndex, false);
+    refused.add(Transition::drop_row, {0, NR}, kBadIndex, false);
+    refused.add(Transition::retire, {-1}, kBadIndex, false);
+    refused.add(Transition::retire, {NS}, kBadIndex, false);
+  }
+
+  using Tuple = std::array<std::int8_t, 4>;
+
+  // Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name;
+  // of those that differ in twins only, for one.
+  // Tuples with the same key get the same answers: it hashes all that the guards of the group read.
+  template <class Visit>
+  static void tuples(const State& pre, const Twins& twins, Visit&& visit) {
+    {  // Request, Block, Block
+      std::uint64_t common = 0x6413826e310ec29fULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0x25dda7d3c21c495bULL
+          + static_cast<std::uint64_t>(pre.copies[i1]) * 0x4b6d3fc8334d72b9ULL
+          + static_cast<std::uint64_t>(pre.fill[i1]) * 0xaa0ed1b6c377d04bULL
+          + static_cast<std::uint64_t>(pre.key[i1]) * 0xfb17f834b1b30d3bULL
+          + static_cast<std::uint64_t>(pre.position[i1]) * 0xd6024fe8a6ad4e2fULL
+          + static_cast<std::uint64_t>(pre.stamp[i1]) * 0x03cbaaea44b4a385ULL;
+      std::array<std::uint64_t, NB> of2;
+      for (int i2 = 0; i2 < NB; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.block_state[i2]) * 0xc1ff90919bda9e81ULL
+          + static_cast<std::uint64_t>(pre.position[i2]) * 0x5a194144835c331fULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.capacity[i0]) * 0x9755f3f5be07e25fULL
+          + static_cast<std::uint64_t>(pre.computed[i0]) * 0x88a73db8d787e6d5ULL
+          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x5c41dd80cc79c183ULL
+          + static_cast<std::uint64_t>(pre.known[i0]) * 0x78e10878fb3351c5ULL
+          + static_cast<std::uint64_t>(pre.last_step[i0]) * 0x2c24ae8486be2ad9ULL
+          + static_cast<std::uint64_t>(pre.planned[i0]) * 0x8ad42fe126441337ULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xb63eb6398bfaafb9ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0xe6953eb1551a688dULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        if (twins.r[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          for (int i2 = 0; i2 < NB; ++i2) {
+            if (((twins.b[i1] | twins.b[i2]) & ~(1U << i1 | 1U << i2)) != 0) continue;
+            visit(0, common + of1[i1] + of2[i2] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i0][i1]) * 0x02cc779c09259875ULL) + (static_cast<std::uint64_t>(pre.holds[i0][i2]) * 0x5876bae6b7351a05ULL) + (static_cast<std::uint64_t>(pre.parent[i1][i2]) * 0x5089a1f74ed5ffefULL) + (i1 == i2 ? 0x48374426a1bfb7b7ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+      }
+    }
+    {  // Request, Block
+      std::uint64_t common = 0x0213750d722ee9e1ULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0x3bcad6bb3dc721c3ULL
+          + static_cast<std::uint64_t>(pre.children[i1]) * 0xa8ffcdd5871fe00fULL
+          + static_cast<std::uint64_t>(pre.copies[i1]) * 0x42c112482ecebd2fULL
+          + static_cast<std::uint64_t>(pre.position[i1]) * 0xdff07d8b5c8bff85ULL
+          + static_cast<std::uint64_t>(pre.refs[i1]) * 0x77c4a63041362e5bULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.capacity[i0]) * 0xa964ca41ab205291ULL
+          + static_cast<std::uint64_t>(pre.computed[i0]) * 0x9aa2040f644f3799ULL
+          + static_cast<std::uint64_t>(pre.last_step[i0]) * 0x97e65ab922e00a79ULL
+          + static_cast<std::uint64_t>(pre.limit[i0]) * 0x1b0e7d21f0e35291ULL
+          + static_cast<std::uint64_t>(pre.pruned[i0]) * 0xc7b9eb3ad6829d2dULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xa0878af3696ef841ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0x19fe2346dfbf17bbULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        if (twins.r[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (twins.b[i1] != 0) continue;
+          visit(1, common + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i0][i1]) * 0x41f105af1200ca05ULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Block
+      std::uint64_t common = 0xa1a4722de75af6e3ULL;
+      std::array<std::uint64_t, NB> of0;
+      for (int i0 = 0; i0 < NB; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.block_state[i0]) * 0xd25f59d05b033f07ULL
+          + static_cast<std::uint64_t>(pre.copies[i0]) * 0xf06cd0ae8fca4311ULL
+          + static_cast<std::uint64_t>(pre.stamp[i0]) * 0x7d3f5772c1bc92d9ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0xd25d6e76de6a0c15ULL;
+      for (int i0 = 0; i0 < NB; ++i0) {
+        if (twins.b[i0] != 0) continue;
+        visit(2, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Block, Block
+      std::uint64_t common = 0x3d8de94c46d5aea3ULL;
+      std::array<std::uint64_t, NB> of0;
+      for (int i0 = 0; i0 < NB; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.block_state[i0]) * 0x2c09928ea994b2ddULL
+          + static_cast<std::uint64_t>(pre.children[i0]) * 0x3569083f87202e3dULL
+          + static_cast<std::uint64_t>(pre.copies[i0]) * 0x8b7dddad488b177dULL
+          + static_cast<std::uint64_t>(pre.stamp[i0]) * 0x1a24fa62c5e7ab6dULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0x6353dbfa088617c3ULL;
+      for (int i0 = 0; i0 < NB; ++i0) {
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (((twins.b[i0] | twins.b[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
+          visit(3, common + of0[i0] + (static_cast<std::uint64_t>(pre.parent[i0][i1]) * 0x0a7ebe7a5c3d9d05ULL) + (i0 == i1 ? 0x37a991bfbe6a2f07ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Copy, Block, Host
+      std::uint64_t common = 0x2e594e2b765df95bULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0xd6c46725b7d28dffULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x4a27681393619717ULL
+          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x3db269ba7cf6b6d5ULL;
+      std::array<std::uint64_t, NH> of2;
+      for (int i2 = 0; i2 < NH; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.host_state[i2]) * 0x542350d1afe206ffULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (twins.b[i1] != 0) continue;
+          for (int i2 = 0; i2 < NH; ++i2) {
+            if (twins.h[i2] != 0) continue;
+            visit(4, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0xbc6599872ce9adb3ULL) + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.host_of[i0][i2]) * 0x4520cd28277cb1d9ULL) + of2[i2], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+      }
+    }
+    {  // Copy, Block, Host, Block
+      std::uint64_t common = 0x175809e542a44297ULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0xd35e8bef4d4719dbULL;
+      std::array<std::uint64_t, NB> of3;
+      for (int i3 = 0; i3 < NB; ++i3) of3[i3] = static_cast<std::uint64_t>(pre.block_state[i3]) * 0xd3c39916288e88a5ULL
+          + static_cast<std::uint64_t>(pre.fill[i3]) * 0xca9c27c1ad4089afULL
+          + static_cast<std::uint64_t>(pre.key[i3]) * 0x88b24e42be988371ULL
+          + static_cast<std::uint64_t>(pre.position[i3]) * 0x02ecaad7448529dfULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x2564300ed5f5f4fdULL;
+      std::array<std::uint64_t, NH> of2;
+      for (int i2 = 0; i2 < NH; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.host_before[i2]) * 0x05b9ff8956ddbb07ULL
+          + static_cast<std::uint64_t>(pre.host_position[i2]) * 0xcfaeba0c43ff845fULL
+          + static_cast<std::uint64_t>(pre.host_state[i2]) * 0xcd69b0d7d3e18eb5ULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          for (int i2 = 0; i2 < NH; ++i2) {
+            if (twins.h[i2] != 0) continue;
+            for (int i3 = 0; i3 < NB; ++i3) {
+              if (((twins.b[i1] | twins.b[i3]) & ~(1U << i1 | 1U << i3)) != 0) continue;
+              visit(5, common + of1[i1] + of3[i3] + of0[i0] + of2[i2] + (i1 == i3 ? 0x1a7b9f0ef09a9f5dULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2), static_cast<std::int8_t>(i3)});
+            }
+          }
+        }
+      }
+    }
+    {  // Host
+      std::uint64_t common = 0xe8d80e0bc8e6c0bdULL;
+      std::array<std::uint64_t, NH> of0;
+      for (int i0 = 0; i0 < NH; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.host_copies[i0]) * 0x76fcf29a3162c9f9ULL
+          + static_cast<std::uint64_t>(pre.host_state[i0]) * 0x3d6db5934f54be9dULL;
+      for (int i0 = 0; i0 < NH; ++i0) {
+        if (twins.h[i0] != 0) continue;
+        visit(6, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Copy, Request, Block
+      std::uint64_t common = 0xa0a327cc725e2d6fULL;
+      std::array<std::uint64_t, NB> of2;
+      for (int i2 = 0; i2 < NB; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.block_state[i2]) * 0x8006d73c75e552f9ULL
+          + static_cast<std::uint64_t>(pre.position[i2]) * 0x66e8e0eeaa9a8b35ULL;
+      std::array<std::uint64_t, NR> of1;
+      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.computed[i1]) * 0x680b86e320b4fa8bULL
+          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0x4e7d177646e9237dULL
+          + static_cast<std::uint64_t>(pre.known[i1]) * 0x32c7b071c73cf8d9ULL
+          + static_cast<std::uint64_t>(pre.pending[i1]) * 0x3159cbc1866fb313ULL
+          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x6546b04a2a514d1bULL
+          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0x1d58ce78f9c354d7ULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0xece25f6eec343ec3ULL
+          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x4d487a16af0e6927ULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        for (int i1 = 0; i1 < NR; ++i1) {
+          if (twins.r[i1] != 0) continue;
+          for (int i2 = 0; i2 < NB; ++i2) {
+            if (twins.b[i2] != 0) continue;
+            visit(7, common + (static_cast<std::uint64_t>(pre.block_of[i0][i2]) * 0x1a1e55ab05a86847ULL) + of2[i2] + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i1][i2]) * 0xa468307d6ecc1c25ULL) + (static_cast<std::uint64_t>(pre.request_of[i0][i1]) * 0xefeed106d8cc159bULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+      }
+    }
+    {  // Copy, Block
+      std::uint64_t common = 0x7104a66a7e8b0905ULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x3bd0141338767e97ULL
+          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x091ca455447758b3ULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (twins.b[i1] != 0) continue;
+          visit(8, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0x47e0e1d08120d2f5ULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Copy
+      std::uint64_t common = 0xebea379f6732d7c7ULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copying[i0]) * 0x3043be50d154db8bULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        visit(9, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Request
+      std::uint64_t common = 0xe0aba57c48e568bdULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.blocks[i0]) * 0xdead95de51cac15dULL
+          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x9853558aa645c66bULL
+          + static_cast<std::uint64_t>(pre.known[i0]) * 0x567dcb4ea0167ac9ULL
+          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x3cabea88196a9331ULL
+          + static_cast<std::uint64_t>(pre.prompt[i0]) * 0xb27a9a42bdd3e249ULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0x07427dc91e9c2c07ULL;
+      common += static_cast<std::uint64_t>(pre.newest_arrival) * 0xed15788d820da983ULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        if (twins.r[i0] != 0) continue;
+        visit(10, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Request, Request
+      std::uint64_t common = 0x2964bdf4f1c5901bULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.arrival[i0]) * 0x50240d9ecc15365dULL
+          + static_cast<std::uint64_t>(pre.blocks[i0]) * 0x2f694e61ddbd3d09ULL
+          + static_cast<std::uint64_t>(pre.known[i0]) * 0xa52951de78009f2fULL
+          + static_cast<std::uint64_t>(pre.limit[i0]) * 0xaf2bbfaf41dc9e43ULL
+          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x8d1b95445f151f35ULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xb538f67a6650a525ULL;
+      std::array<std::uint64_t, NR> of1;
+      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.arrival[i1]) * 0xd16749cc19f4ee69ULL
+          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xd1db85bdf5fb27b7ULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        for (int i1 = 0; i1 < NR; ++i1) {
+          if (((twins.r[i0] | twins.r[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
+          visit(11, common + of0[i0] + of1[i1] + (i0 == i1 ? 0x3d9717c5e1226de3ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Step
+      std::uint64_t common = 0xa8282524fee05e8bULL;
+      std::array<std::uint64_t, NS> of0;
+      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.executing[i0]) * 0x80767a7cbe687e77ULL
+          + static_cast<std::uint64_t>(pre.number[i0]) * 0x224cd72e6b20d693ULL
+          + static_cast<std::uint64_t>(pre.rows[i0]) * 0x7ea45054114fee6fULL
+          + static_cast<std::uint64_t>(pre.step_state[i0]) * 0x808b0927eb3b6731ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0xa1ded9f17f6badf7ULL
+          + static_cast<std::uint64_t>(pre.launched) * 0x88b25c9a82e461b9ULL
+          + static_cast<std::uint64_t>(pre.opened) * 0x09fdb7fc5f42b28fULL;
+      for (int i0 = 0; i0 < NS; ++i0) {
+        if (twins.s[i0] != 0) continue;
+        visit(12, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Step, Request
+      std::uint64_t common = 0x98262a04163b1c87ULL;
+      std::array<std::uint64_t, NR> of1;
+      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.capacity[i1]) * 0x77cc228b849e5c0bULL
+          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0xd742f82c7feea7f7ULL
+          + static_cast<std::uint64_t>(pre.known[i1]) * 0x1e98b5c25379d30fULL
+          + static_cast<std::uint64_t>(pre.limit[i1]) * 0x068cc662134e6a49ULL
+          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x3fb1d7eeb2790073ULL
+          + static_cast<std::uint64_t>(pre.pruned[i1]) * 0x37a6547ad0cfae11ULL
+          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xf490450268e08e33ULL;
+      std::array<std::uint64_t, NS> of0;
+      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.step_state[i0]) * 0x7d30720b18510663ULL;
+      for (int i0 = 0; i0 < NS; ++i0) {
+        if (twins.s[i0] != 0) continue;
+        for (int i1 = 0; i1 < NR; ++i1) {
+          if (twins.r[i1] != 0) continue;
+          visit(13, common + of1[i1] + (static_cast<std::uint64_t>(pre.in_step[i0][i1]) * 0x1a1fc245658dd483ULL
+              + static_cast<std::uint64_t>(pre.row_outputs[i0][i1]) * 0xa331059b63c14a51ULL
+              + static_cast<std::uint64_t>(pre.row_tokens[i0][i1]) * 0xdc54546b0db0da5fULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+  }
+
+  // Every proposal of a group to one tuple, and the first guard that refuses it (numbered as in kGuards, from
+  // 1; 0 is none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers
+  // go so far beyond the ranges that are explored.
+  template <int kBeyond>
+  static void judge(int group, const Tuple& who, const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {
+    const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {
+      (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);
+    };
+    (void)k;
+    switch (group) {
+      case 0:
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
+            propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
+                : !(pre.position[b] == pre.planned[r]) ? 3
+                : !(pre.planned[r] == pre.capacity[r]) ? 4
+                : !(!pre.holds[r][b]) ? 5
+                : !((pre.planned[r] + k.page) < pre.known[r]) ? 6
+                : !(pre.key[b] == x) ? 7
+                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 8
+                : !(1 <= x) ? 9
+                : 0, x <= pre.position[b] + 2);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
+            propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 10
+                : !(pre.fill[b] == k.page) ? 11
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 12
+                : !(pre.position[b] == pre.planned[r]) ? 13
+                : !(pre.planned[r] == pre.capacity[r]) ? 14
+                : !(!pre.holds[r][b]) ? 15
+                : !((pre.planned[r] + k.page) < pre.known[r]) ? 16
+                : !(pre.key[b] == x) ? 17
+                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 18
+                : !(1 <= x) ? 19
+                : 0, x <= pre.position[b] + 2);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
+            propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 20
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 21
+                : !(pre.position[b] == pre.planned[r]) ? 22
+                : !(pre.planned[r] == pre.capacity[r]) ? 23
+                : !(pre.fill[b] < k.page) ? 24
+                : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 25
+                : !(pre.stamp[b] <= pre.landed) ? 26
+                : !(pre.copies[b] == 0) ? 27
+                : !(pre.key[b] == x) ? 28
+                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 29
+                : !(1 <= x) ? 30
+                : 0, x <= pre.position[b] + 2);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
+            propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 34
+                : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 35
+                : !(pre.holds[r][b]) ? 36
+                : !((pre.position[b] + k.page) <= pre.computed[r]) ? 37
+                : !(pre.inbound[r] == 0) ? 38
+                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 39
+                : !(1 <= x) ? 40
+                : 0, x <= pre.position[b] + 1);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
+            propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 58
+                : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 59
+                : !(pre.holds[r][b]) ? 60
+                : !(pre.position[b] < pre.computed[r]) ? 61
+                : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 62
+                : !(pre.last_step[r] <= pre.landed) ? 63
+                : !(pre.inbound[r] == 0) ? 64
+                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 65
+                : !(1 <= x) ? 66
+                : 0, x <= pre.position[b] + 1);
+          }
+        }
+        break;
+      case 1:
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 31
+              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 32
+              : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 33
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 41
+              : !(pre.holds[r][b]) ? 42
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 43
+              : !(pre.last_step[r] <= pre.landed) ? 44
+              : !(pre.copies[b] == 0) ? 45
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 46
+              : !(pre.holds[r][b]) ? 47
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 48
+              : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 49
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 50
+              : !(pre.holds[r][b]) ? 51
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 52
+              : !(1 < pre.refs[b]) ? 53
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 54
+              : !(pre.holds[r][b]) ? 55
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 56
+              : !(pre.refs[b] == 1) ? 57
+              : 0, true);
+        }
+        break;
+      case 2:
+        {
+          const int b = who[0];
+          propose(Transition::reap, {static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 67
+              : !(pre.stamp[b] <= pre.landed) ? 68
+              : !(pre.copies[b] == 0) ? 69
+              : 0, true);
+        }
+        break;
+      case 3:
+        {
+          const int b = who[0];
+          const int p = who[1];
+          propose(Transition::evict, {static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)},
+              !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 70
+              : !(pre.stamp[b] <= pre.landed) ? 71
+              : !(pre.copies[b] == 0) ? 72
+              : !(pre.parent[b][p]) ? 73
+              : !(pre.children[b] == 0) ? 74
+              : 0, true);
+        }
+        break;
+      case 4:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 75
+              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 76
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 77
+              : 0, true);
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          propose(Transition::spill_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 78
+              : !(pre.block_of[c][b]) ? 79
+              : !(pre.host_of[c][h]) ? 81
+              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 82
+              : 0, (!pre.copying[c]));
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 87
+              : !(pre.block_of[c][b]) ? 88
+              : !(pre.host_of[c][h]) ? 90
+              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 91
+              : 0, (!pre.copying[c]));
+        }
+        break;
+      case 5:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          const int p = who[3];
+          propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)},
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 83
+              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 84
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 85
+              : !(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h]))) ? 86
+              : 0, true);
+        }
+        break;
+      case 6:
+        {
+          const int h = who[0];
+          propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
+              !(HostState(pre.host_state[h]) == HostState::Valid) ? 92
+              : !(pre.host_copies[h] == 0) ? 93
+              : 0, true);
+        }
+        break;
+      case 7:
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
+            propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
+                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 94
+                : !(pre.holds[r][b]) ? 95
+                : !((pre.position[b] + n) <= pre.computed[r]) ? 96
+                : !(pre.inbound[r] == 0) ? 97
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 98
+                : !(1 <= n) ? 99
+                : !(n <= k.page) ? 100
+                : 0, n <= k.page + 1);
+          }
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
+            propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 104
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 105
+                : !(pre.holds[r][b]) ? 106
+                : !(pre.pending[r] == 0) ? 107
+                : !(pre.position[b] <= pre.planned[r]) ? 108
+                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 109
+                : !((pre.planned[r] + n) < pre.known[r]) ? 110
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 111
+                : !(1 <= n) ? 112
+                : 0, n <= k.page + 1);
+          }
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 113
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 114
+              : !(pre.block_of[c][b]) ? 115
+              : !(pre.request_of[c][r]) ? 117
+              : 0, (!pre.copying[c]));
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 118
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 119
+              : !(pre.block_of[c][b]) ? 120
+              : !(pre.request_of[c][r]) ? 122
+              : 0, (!pre.copying[c]));
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 123
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 124
+              : !(pre.block_of[c][b]) ? 125
+              : !(pre.request_of[c][r]) ? 127
+              : 0, (!pre.copying[c]));
+        }
+        break;
+      case 8:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 101
+              : !(pre.block_of[c][b]) ? 102
+              : 0, (!pre.copying[c]));
+        }
+        break;
+      case 9:
+        {
+          const int c = who[0];
+          propose(Transition::copy_done, {static_cast<std::int8_t>(c)},
+              0, (pre.copying[c]));
+        }
+        break;
+      case 10:
+        {
+          const int r = who[0];
+          for (int tokens = 0; tokens <= k.max_prompt + kBeyond; ++tokens) {
+            for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
+              for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
+                propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
+                    !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 129
+                    : !(tokens < most) ? 130
+                    : !(most <= (k.room + 1)) ? 131
+                    : !(pre.newest_arrival < turn) ? 132
+                    : !(1 <= tokens) ? 133
+                    : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
+              }
+            }
+          }
+        }
+        {
+          const int r = who[0];
+          propose(Transition::admit, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 134
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::finish, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 135
+              : !(pre.prompt[r] < pre.known[r]) ? 136
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::abort, {static_cast<std::int8_t>(r)},
+              !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 137
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::requeue, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 144
+              : !(pre.blocks[r] == 0) ? 145
+              : !(pre.inbound[r] == 0) ? 146
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::close, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 147
+              : !(pre.blocks[r] == 0) ? 148
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::recycle, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 149
+              : !(pre.pending[r] == 0) ? 150
+              : !(pre.inbound[r] == 0) ? 151
+              : 0, true);
+        }
+        break;
+      case 11:
+        {
+          const int r = who[0];
+          const int o = who[1];
+          propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
+              !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 138
+              : !(1 <= pre.blocks[r]) ? 139
+              : !(pre.pending[r] == 0) ? 140
+              : !(pre.known[r] < pre.limit[r]) ? 141
+              : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 142
+              : !(pre.arrival[o] < pre.arrival[r]) ? 143
+              : 0, true);
+        }
+        break;
+      case 12:
+        {
+          const int s = who[0];
+          propose(Transition::open_step, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Idle) ? 152
+              : !(pre.opened == pre.launched) ? 153
+              : 0, true);
+        }
+        {
+          const int s = who[0];
+          propose(Transition::launch, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 178
+              : !(1 <= pre.rows[s]) ? 179
+              : 0, true);
+        }
+        {
+          const int s = who[0];
+          propose(Transition::device_done, {static_cast<std::int8_t>(s)},
+              0, (pre.executing[s]));
+        }
+        {
+          const int s = who[0];
+          propose(Transition::observe, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 181
+              : !(pre.number[s] == (pre.landed + 1)) ? 183
+              : 0, (!pre.executing[s]));
+        }
+        {
+          const int s = who[0];
+          propose(Transition::retire, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Done) ? 193
+              : !(pre.rows[s] == 0) ? 194
+              : 0, true);
+        }
+        break;
+      case 13:
+        {
+          const int s = who[0];
+          const int r = who[1];
+          propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 154
+              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 155
+              : !(!pre.in_step[s][r]) ? 156
+              : !(pre.inbound[r] == 0) ? 157
+              : 0, true);
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int n = 0; n <= k.page + kBeyond; ++n) {
+            propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 158
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 159
+                : !(pre.in_step[s][r]) ? 160
+                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 161
+                : !((pre.planned[r] + n) < pre.known[r]) ? 162
+                : !(1 <= n) ? 163
+                : 0, n <= k.page);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int n = 0; n <= k.page + kBeyond; ++n) {
+            propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 164
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 165
+                : !(pre.in_step[s][r]) ? 166
+                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 167
+                : !((pre.planned[r] + n) == pre.known[r]) ? 168
+                : !(1 <= n) ? 169
+                : 0, n <= k.page);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
+            propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 170
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 171
+                : !(pre.in_step[s][r]) ? 172
+                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 173
+                : !(pre.row_tokens[s][r] == 0) ? 174
+                : !((pre.planned[r] + n) < pre.limit[r]) ? 175
+                : !(1 <= n) ? 176
+                : !(n <= k.width) ? 177
+                : 0, n <= k.width + 1);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
+            propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
+                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 184
+                : !(StepState(pre.step_state[s]) == StepState::Done) ? 185
+                : !(pre.in_step[s][r]) ? 186
+                : !(accepted <= pre.row_outputs[s][r]) ? 187
+                : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 188
+                : !(0 <= accepted) ? 189
+                : 0, accepted <= k.width + 1);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
+              !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 190
+              : !(StepState(pre.step_state[s]) == StepState::Done) ? 191
+              : !(pre.in_step[s][r]) ? 192
+              : 0, true);
+        }
+        break;
+    }
+  }
+
+  // The effects of a transition, whatever its guards say; post is a copy of pre.
+  static void apply(const State& pre, const Instance& k, Transition transition, const Arguments& arguments,
+                    State& post) {
+    (void)k;
+    switch (transition) {
+      case Transition::match_shared: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.text[r][b] = static_cast<std::int8_t>(x);
+        post.holds[r][b] = static_cast<std::int8_t>(true);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        break;
+      }
+      case Transition::match_cached: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+        post.text[r][b] = static_cast<std::int8_t>(x);
+        post.holds[r][b] = static_cast<std::int8_t>(true);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        break;
+      }
+      case Transition::match_tail: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        post.text[r][b] = static_cast<std::int8_t>(x);
+        post.parent[b][p] = static_cast<std::int8_t>(false);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(0);
+        post.before[b] = static_cast<std::int8_t>(0);
+        post.holds[r][b] = static_cast<std::int8_t>(true);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+        post.fill[b] = static_cast<std::int8_t>(0);
+        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        break;
+      }
+      case Transition::allocate: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(true);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.free = static_cast<std::int8_t>(pre.free + -1);
+        post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        break;
+      }
+      case Transition::publish: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+        post.fill[b] = static_cast<std::int8_t>(k.page);
+        post.parent[b][p] = static_cast<std::int8_t>(true);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(x);
+        post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+        post.content[b] = static_cast<std::int8_t>(x);
+        post.text[r][b] = static_cast<std::int8_t>(x);
+        break;
+      }
+      case Transition::release_owned: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.content[b] = static_cast<std::int8_t>(0);
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        break;
+      }
+      case Transition::release_to_limbo: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
+        post.content[b] = static_cast<std::int8_t>(0);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        break;
+      }
+      case Transition::release_shared: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        break;
+      }
+      case Transition::release_to_cache: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        break;
+      }
+      case Transition::keep_tail: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        post.parent[b][p] = static_cast<std::int8_t>(true);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(x);
+        post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+        post.content[b] = static_cast<std::int8_t>(x);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
+        post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        break;
+      }
+      case Transition::reap: {
+        const int b = arguments[0];
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        break;
+      }
+      case Transition::evict: {
+        const int b = arguments[0];
+        const int p = arguments[1];
+        (void)b;
+        (void)p;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.parent[b][p] = static_cast<std::int8_t>(false);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(0);
+        post.before[b] = static_cast<std::int8_t>(0);
+        post.fill[b] = static_cast<std::int8_t>(0);
+        post.content[b] = static_cast<std::int8_t>(0);
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        break;
+      }
+      case Transition::spill: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.host_of[c][h] = static_cast<std::int8_t>(true);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+        post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
+        post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
+        post.host_key[h] = static_cast<std::int8_t>(pre.key[b]);
+        post.host_before[h] = static_cast<std::int8_t>(pre.before[b]);
+        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+        post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
+        break;
+      }
+      case Transition::spill_done: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+        post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
+        break;
+      }
+      case Transition::fetch: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        const int p = arguments[3];
+        (void)c;
+        (void)b;
+        (void)h;
+        (void)p;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.host_of[c][h] = static_cast<std::int8_t>(true);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+        post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+        post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+        post.parent[b][p] = static_cast<std::int8_t>(true);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
+        post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
+        post.free = static_cast<std::int8_t>(pre.free + -1);
+        post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+        break;
+      }
+      case Transition::fetch_done: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
+        post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+        break;
+      }
+      case Transition::drop_page: {
+        const int h = arguments[0];
+        (void)h;
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+        post.host_position[h] = static_cast<std::int8_t>(0);
+        post.host_fill[h] = static_cast<std::int8_t>(0);
+        post.host_key[h] = static_cast<std::int8_t>(0);
+        post.host_before[h] = static_cast<std::int8_t>(0);
+        post.host_content[h] = static_cast<std::int8_t>(0);
+        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+        post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+        break;
+      }
+      case Transition::send: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        const int n = arguments[3];
+        (void)c;
+        (void)r;
+        (void)b;
+        (void)n;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
+        post.copy_tokens[c] = static_cast<std::int8_t>(n);
+        break;
+      }
+      case Transition::send_done: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        (void)c;
+        (void)b;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        break;
+      }
+      case Transition::receive: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        const int n = arguments[3];
+        (void)c;
+        (void)r;
+        (void)b;
+        (void)n;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.request_of[c][r] = static_cast<std::int8_t>(true);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
+        post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
+        post.copy_tokens[c] = static_cast<std::int8_t>(n);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        break;
+      }
+      case Transition::receive_done: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        (void)c;
+        (void)r;
+        (void)b;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+        break;
+      }
+      case Transition::receive_failed: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        (void)c;
+        (void)r;
+        (void)b;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+        break;
+      }
+      case Transition::receive_dropped: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        (void)c;
+        (void)r;
+        (void)b;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+        break;
+      }
+      case Transition::copy_done: {
+        const int c = arguments[0];
+        (void)c;
+        post.copying[c] = static_cast<std::int8_t>(false);
+        break;
+      }
+      case Transition::submit: {
+        const int r = arguments[0];
+        const int tokens = arguments[1];
+        const int most = arguments[2];
+        const int turn = arguments[3];
+        (void)r;
+        (void)tokens;
+        (void)most;
+        (void)turn;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+        post.prompt[r] = static_cast<std::int8_t>(tokens);
+        post.known[r] = static_cast<std::int8_t>(tokens);
+        post.limit[r] = static_cast<std::int8_t>(most);
+        post.arrival[r] = static_cast<std::int8_t>(turn);
+        post.newest_arrival = static_cast<std::int8_t>(turn);
+        break;
+      }
+      case Transition::admit: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
+        break;
+      }
+      case Transition::finish: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+        break;
+      }
+      case Transition::abort: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+        break;
+      }
+      case Transition::retract: {
+        const int r = arguments[0];
+        const int o = arguments[1];
+        (void)r;
+        (void)o;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        break;
+      }
+      case Transition::requeue: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+        post.planned[r] = static_cast<std::int8_t>(0);
+        post.computed[r] = static_cast<std::int8_t>(0);
+        post.pruned[r] = static_cast<std::int8_t>(0);
+        break;
+      }
+      case Transition::close: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
+        break;
+      }
+      case Transition::recycle: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
+        post.arrival[r] = static_cast<std::int8_t>(0);
+        post.prompt[r] = static_cast<std::int8_t>(0);
+        post.limit[r] = static_cast<std::int8_t>(0);
+        post.known[r] = static_cast<std::int8_t>(0);
+        post.planned[r] = static_cast<std::int8_t>(0);
+        post.computed[r] = static_cast<std::int8_t>(0);
+        post.pruned[r] = static_cast<std::int8_t>(0);
+        post.last_step[r] = static_cast<std::int8_t>(0);
+        break;
+      }
+      case Transition::open_step: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
+        post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
+        post.opened = static_cast<std::int8_t>(pre.opened + 1);
+        post.live_steps = static_cast<std::int8_t>(pre.live_steps + 1);
+        break;
+      }
+      case Transition::add_row: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        (void)s;
+        (void)r;
+        post.in_step[s][r] = static_cast<std::int8_t>(true);
+        post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
+        post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        }
+        break;
+      }
+      case Transition::prefill: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int n = arguments[2];
+        (void)s;
+        (void)r;
+        (void)n;
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        }
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+        }
+        break;
+      }
+      case Transition::prefill_last: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int n = arguments[2];
+        (void)s;
+        (void)r;
+        (void)n;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        }
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+        }
+        post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+        break;
+      }
+      case Transition::decode: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int n = arguments[2];
+        (void)s;
+        (void)r;
+        (void)n;
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        }
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+        }
+        post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+        break;
+      }
+      case Transition::launch: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
+        post.executing[s] = static_cast<std::int8_t>(true);
+        post.launched = static_cast<std::int8_t>(pre.number[s]);
+        break;
+      }
+      case Transition::device_done: {
+        const int s = arguments[0];
+        (void)s;
+        post.executing[s] = static_cast<std::int8_t>(false);
+        break;
+      }
+      case Transition::observe: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+        break;
+      }
+      case Transition::land_row: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int accepted = arguments[2];
+        (void)s;
+        (void)r;
+        (void)accepted;
+        post.in_step[s][r] = static_cast<std::int8_t>(false);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+        }
+        post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+        post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+          post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+        }
+        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+          for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
+            post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+          }
+        }
+        break;
+      }
+      case Transition::drop_row: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        (void)s;
+        (void)r;
+        post.in_step[s][r] = static_cast<std::int8_t>(false);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+        }
+        post.row_start[s][r] = static_cast<std::int8_t>(0);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
+        }
+        break;
+      }
+      case Transition::retire: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
+        post.landed = static_cast<std::int8_t>(pre.number[s]);
+        post.live_steps = static_cast<std::int8_t>(pre.live_steps + -1);
+        post.number[s] = static_cast<std::int8_t>(0);
+        break;
+      }
+    }
   }
 
 };
