@@ -18,8 +18,8 @@ struct PageHashHasher {
     std::size_t operator()(const PageHash& hash) const { return static_cast<std::size_t>(hash.low); }
 };
 
-// The number by which the machine knows a prefix: the low bits of its hash, above 0. The index compares whole hashes; the
-// machine compares these again, so a block that the index names wrongly is refused.
+// The number by which the machine knows a prefix: the low bits of its hash, above 0. The index compares whole hashes;
+// the machine compares these again, so a block that the index names wrongly is refused.
 inline std::int64_t name_of(const PageHash& prefix) {
     constexpr std::uint64_t kNames = std::uint64_t{1} << 46;
     return static_cast<std::int64_t>(prefix.low & (kNames - 1)) + 1;

@@ -125,9 +125,7 @@ def counted(count: Count, index: Sequence[Expr], x: Expr) -> Expr:
     return (count.variable(*index) >= 1) >> (condition & (weight >= 1))
 
 
-def at_most(
-    count: Count, index: Sequence[Expr], measure: Callable[[Expr], Expr], other: Expr, chosen: Expr
-) -> Expr:
+def at_most(count: Count, index: Sequence[Expr], measure: Callable[[Expr], Expr], other: Expr, chosen: Expr) -> Expr:
     """Of another individual: it has no more measure than the chosen one, if the counter counts it."""
     names = {i.name: e for i, e in zip(count.index, index, strict=True)}
     condition, weight = summand(count, other, names)

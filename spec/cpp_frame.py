@@ -269,9 +269,7 @@ class _Frame:
         for sort, letter in reversed(loops):
             count = f"(call (name {sort.name.lower()}_count) [])"
             head = f"{self.layout.id_type(sort.name)} {letter} (number 0)"
-            text = (
-                f"(for {head} (binary < (name {letter}) {count}) (unary ++ (name {letter})) (block {text}))"
-            )
+            text = f"(for {head} (binary < (name {letter}) {count}) (unary ++ (name {letter})) (block {text}))"
         return text
 
 

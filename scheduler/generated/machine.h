@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "fbe85016f2f57b2780f86d7c9f87493c03a2a7ab5c82ea74b64d47e574e2c7be";
+inline constexpr std::string_view kSpecHash = "b4c481854f833710eb36d91120bdb71b322a2a3776066ba716b2299678a0de4d";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

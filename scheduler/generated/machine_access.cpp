@@ -768,7 +768,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "fbe85016f2f57b2780f86d7c9f87493c03a2a7ab5c82ea74b64d47e574e2c7be",
+  "b4c481854f833710eb36d91120bdb71b322a2a3776066ba716b2299678a0de4d",
   static_cast<std::uint16_t>(Guard::bad_index),
   MachineAccess::create,
   [](void* machine) { delete static_cast<Machine*>(machine); },

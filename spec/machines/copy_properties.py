@@ -232,7 +232,7 @@ def a_quiet_host_page_makes_room(h: Expr) -> Expr:
 
 @spec.choice("P8", "keep_tail", r=Request, b=Block, p=Block, arguments=lambda r, b, p: {"x": lift(1)})
 def a_partial_tail_can_be_kept(r: Expr, b: Expr, p: Expr) -> Expr:
-    """A leaving request's partial block, behind a shared one, can stay in the cache once nothing in flight writes it."""
+    """A leaving request's partial block, behind a shared one, can stay in the cache once nothing writes it."""
     tail = (position(b) < computed(r)) & (computed(r) <= position(b) + PAGE)
     written = (last_step(r) <= landed()) & (inbound(r) == 0)
     return leaving(r) & holds(r, b) & (block_state(b) == B.OWNED) & tail & written & continues(r, b, p)

@@ -3,8 +3,8 @@
 A block is *published* while others can find it: SHARED, CACHED, or FETCHING from the host. Published blocks form a
 forest. Each stands for a prefix of some text and has a `parent`, the block with the page in front of its own; the block
 at the start of a text is its own parent. A child lies exactly one page behind its parent, so there are no cycles, and
-from any published block the parents lead to the start of its text. Only whole pages have children; a kept tail is a leaf.
-Only leaves leave the tree, so whatever can be found can also be reached.
+from any published block the parents lead to the start of its text. Only whole pages have children; a kept tail is a
+leaf. Only leaves leave the tree, so whatever can be found can also be reached.
 
 A prefix is named by a key, a number that the driver derives from the tokens (equal keys are taken for equal tokens;
 0 names nothing). A key names the whole prefix and not only its last page. To match a block is to compare one key and to
@@ -81,7 +81,7 @@ def published(b: Expr) -> Expr:
 
 
 def continues(r: Expr, b: Expr, p: Expr) -> Expr:
-    """In the request's table, `p` is the shared block in front of `b`, or `b` itself if that is where the text starts."""
+    """In the request's table, `p` is the shared block in front of `b`, or `b` itself at the start of the text."""
     in_front = holds(r, p) & (block_state(p) == B.SHARED) & (position(p) + PAGE == position(b))
     return ((position(b) == 0) & (p == b)) | in_front
 

@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "fbe85016f2f57b2780f86d7c9f87493c03a2a7ab5c82ea74b64d47e574e2c7be";
+inline constexpr std::string_view kSpecHash = "b4c481854f833710eb36d91120bdb71b322a2a3776066ba716b2299678a0de4d";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -939,7 +939,7 @@ struct Model {
         if (!k.dropped[4] && !(!pre.holds[r][b])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
           if (!k.dropped[7] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
-          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
             if (!k.dropped[6] && !(pre.key[b] == x)) continue;
             if (!k.dropped[8] && !(1 <= x)) continue;
             State post = pre;
@@ -966,7 +966,7 @@ struct Model {
         if (!k.dropped[14] && !(!pre.holds[r][b])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
           if (!k.dropped[17] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
-          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
             if (!k.dropped[16] && !(pre.key[b] == x)) continue;
             if (!k.dropped[18] && !(1 <= x)) continue;
             State post = pre;
@@ -999,7 +999,7 @@ struct Model {
         if (!k.dropped[26] && !(pre.copies[b] == 0)) continue;
         for (int p = 0; p <= NB - 1; ++p) {
           if (!k.dropped[28] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
-          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
             if (!k.dropped[27] && !(pre.key[b] == x)) continue;
             if (!k.dropped[29] && !(1 <= x)) continue;
             State post = pre;
@@ -1971,7 +1971,7 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
             propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
                 : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
@@ -1982,7 +1982,7 @@ struct Model {
                 : !(pre.key[b] == x) ? 7
                 : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 8
                 : !(1 <= x) ? 9
-                : 0, x <= pre.position[b] + 1);
+                : 0, x <= pre.position[b] + 2);
           }
         }
       }
@@ -1990,7 +1990,7 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
             propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 10
                 : !(pre.fill[b] == k.page) ? 11
@@ -2002,7 +2002,7 @@ struct Model {
                 : !(pre.key[b] == x) ? 17
                 : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 18
                 : !(1 <= x) ? 19
-                : 0, x <= pre.position[b] + 1);
+                : 0, x <= pre.position[b] + 2);
           }
         }
       }
@@ -2010,7 +2010,7 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
+          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
             propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 20
                 : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 21
@@ -2023,7 +2023,7 @@ struct Model {
                 : !(pre.key[b] == x) ? 28
                 : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 29
                 : !(1 <= x) ? 30
-                : 0, x <= pre.position[b] + 1);
+                : 0, x <= pre.position[b] + 2);
           }
         }
       }
