@@ -12,6 +12,7 @@ from .explore import Exploration
 from .language import Choice, Spec, Transition
 from .progress import Progress as ProgressClaim
 from .prover import Obligation, Prover
+from .ranking import KINDS
 from .reachable import survey_anyway
 
 SOLVERS = ("z3", "cvc5")
@@ -37,6 +38,9 @@ class Decider(Protocol):
 
     def prove_progress(self, claim: ProgressClaim) -> Obligation:
         """In the situation of the claim, some option may be taken."""
+
+    def prove_stages(self, transition: Transition | None = None) -> list[Obligation]:
+        """Stages of liveness against one transition, or what concerns single states."""
 
     def prove_parts(self) -> list[Obligation]:
         """Side conditions of counters: parts of others, tilings."""
@@ -124,6 +128,18 @@ def group_order(group: str) -> tuple[int, int]:
     return ("PL".find(group[0]), int(group[1:])) if group != "lemma" else (2, 0)
 
 
+def _liveness(spec: Spec, found: list[Obligation]) -> list[Row]:
+    """A row for each stage, and for each invariant of what a conforming policy can reach."""
+    rows = []
+    for s in spec.stages.values():
+        own = tuple(o for o in found if o.kind in KINDS and o.claim.startswith(f"{s.name}: "))
+        rows.append(Row(s.group, s.name, s.doc, "ranking", own))
+    for claim in spec.conforming.values():
+        own = tuple(o for o in found if o.kind == "conforming" and o.claim == claim.name)
+        rows.append(Row("L5", claim.name, "Whatever a policy that keeps the contract does.", KINDS["conforming"], own))
+    return rows
+
+
 def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVERS[0]) -> Report:
     """Prove every property for any number of individuals, and survey small instances."""
     start = time.perf_counter()
@@ -132,13 +148,16 @@ def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVE
     prover = decider(spec, solver)
     report = Report(spec, prover.solver_name)
     transitions = list(spec.transitions.values())
-    total = 2 * len(transitions) + 2
+    total = 3 * len(transitions) + 3
     progress("initial state", 0, total)
     found = prover.prove_initial()
     for i, transition in enumerate(transitions):
         progress(transition.name, i + 1, total)
         found += prover.prove_transition(transition)
     found += prover.prove_parts()
+    for i, subject in enumerate([None, *transitions] if spec.stages else []):
+        progress("liveness", len(transitions) + i + 1, total)
+        found += prover.prove_stages(subject)
     by_property: dict[str, list[Obligation]] = {}
     for obligation in found:
         by_property.setdefault(obligation.claim, []).append(obligation)
@@ -151,6 +170,7 @@ def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVE
     for claim in spec.progress.values():
         row = Row(claim.group, claim.name, claim.doc, "witnesses", (prover.prove_progress(claim),))
         report.rows.append(row)
+    report.rows += _liveness(spec, found)
     changes = tuple(by_property.pop("changes something"))
     report.rows.append(Row("P14", "no idle transition", "Every transition changes the state.", "two-state", changes))
     for name, count in spec.counts.items():
@@ -158,7 +178,7 @@ def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVE
         meaning = f"{count.variable.name} = {count.variable.doc}."
         report.rows.append(Row("P5" if not count.index else "P2", f"count {name}", meaning, "delta rule", tuple(own)))
     for i, transition in enumerate(transitions):
-        progress(f"vacuity of {transition.name}", len(transitions) + i + 1, total)
+        progress(f"vacuity of {transition.name}", 2 * len(transitions) + i + 2, total)
         report.vacuity.append(prover.vacuous(transition))
     progress("small instances", total - 1, total)
     report.exploration = exploration.result()

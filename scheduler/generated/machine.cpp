@@ -42,6 +42,7 @@ Guard Machine::apply_match_shared(RequestId r, BlockId b, BlockId p, std::int64_
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.text, {r, b}, x);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].refs = block_[b].refs + 1;
@@ -75,6 +76,7 @@ Guard Machine::apply_match_cached(RequestId r, BlockId b, BlockId p, std::int64_
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.text, {r, b}, x);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, true);
@@ -115,6 +117,7 @@ Guard Machine::apply_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t 
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.text, {r, b}, x);
   ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + -1);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.parent, {b, p}, false);
@@ -151,6 +154,7 @@ Guard Machine::apply_allocate(RequestId r, BlockId b) {
   if (!(((request_[r].pruned + request_[r].capacity) + 1) < request_[r].limit)) return Guard::allocate__needs_room;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, true);
@@ -218,6 +222,7 @@ Guard Machine::apply_release_owned(RequestId r, BlockId b) {
   if (!(block_[b].copies == 0)) return Guard::release_owned__not_being_copied;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.content, {b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
@@ -250,6 +255,7 @@ Guard Machine::apply_release_to_limbo(RequestId r, BlockId b) {
   if (!((globals_.landed < request_[r].last_step) || (1 <= block_[b].copies))) return Guard::release_to_limbo__in_flight;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.content, {b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
@@ -281,6 +287,7 @@ Guard Machine::apply_release_shared(RequestId r, BlockId b) {
   if (!(1 < block_[b].refs)) return Guard::release_shared__others_hold_it;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
@@ -308,6 +315,7 @@ Guard Machine::apply_release_to_cache(RequestId r, BlockId b) {
   if (!(block_[b].refs == 1)) return Guard::release_to_cache__last_holder;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
@@ -347,6 +355,7 @@ Guard Machine::apply_keep_tail(RequestId r, BlockId b, BlockId p, std::int64_t x
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
   ghost_writes.add(ghost_.content, {b}, x);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
@@ -439,6 +448,7 @@ Guard Machine::apply_spill(CopyId c, BlockId b, HostId h) {
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + 1);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
   ghost_writes.add(ghost_.host_of, {c, h}, true);
 #endif
@@ -476,6 +486,7 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + -1);
   ghost_writes.add(ghost_.host_content, {h}, ghost_.content.get({b}));
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.host_of, {c, h}, false);
@@ -506,6 +517,7 @@ Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h, BlockId p) {
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + 1);
   ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
   ghost_writes.add(ghost_.host_of, {c, h}, true);
@@ -547,6 +559,7 @@ Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + -1);
   ghost_writes.add(ghost_.content, {b}, ghost_.host_content.get({h}));
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.host_of, {c, h}, false);
@@ -666,6 +679,7 @@ Guard Machine::apply_receive(CopyId c, RequestId r, BlockId b, std::int64_t n) {
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + 1);
   ghost_writes.add(ghost_.copy_start, {c}, request_[r].planned);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) + n);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
@@ -700,6 +714,7 @@ Guard Machine::apply_receive_done(CopyId c, RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -737,6 +752,7 @@ Guard Machine::apply_receive_failed(CopyId c, RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -771,6 +787,7 @@ Guard Machine::apply_receive_dropped(CopyId c, RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -934,9 +951,16 @@ Guard Machine::apply_open_step(StepId s) {
   if (s < 0 || s >= step_count()) return Guard::bad_index;
   if (!(step_[s].step_state == StepState::Idle)) return Guard::open_step__step_IDLE;
   if (!(globals_.opened == globals_.launched)) return Guard::open_step__one_at_a_time;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.live_steps, {}, ghost_.live_steps.get({}) + 1);
+#endif
   step_[s].step_state = StepState::Planned;
   step_[s].number = globals_.opened + 1;
   globals_.opened = globals_.opened + 1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
   record(Transition::open_step, s);
 #if TOKENSPEED_CHECKED
   recheck();
@@ -1209,9 +1233,16 @@ Guard Machine::apply_retire(StepId s) {
   if (s < 0 || s >= step_count()) return Guard::bad_index;
   if (!(step_[s].step_state == StepState::Done)) return Guard::retire__step_DONE;
   if (!(step_[s].rows == 0)) return Guard::retire__no_rows_left;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.live_steps, {}, ghost_.live_steps.get({}) + -1);
+#endif
   step_[s].step_state = StepState::Idle;
   globals_.landed = step_[s].number;
   step_[s].number = 0;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
   record(Transition::retire, s);
 #if TOKENSPEED_CHECKED
   recheck();

@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "b4c481854f833710eb36d91120bdb71b322a2a3776066ba716b2299678a0de4d";
+inline constexpr std::string_view kSpecHash = "f5ee39768785ee49eacf113005149778b21e637ff4236a9b993e9174a40367d6";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused
@@ -610,9 +610,13 @@ class Machine {
     Ghost<3, bool> writes;
     Ghost<1, std::int64_t> flying;
     Ghost<1, std::int64_t> copy_blocks;
+    Ghost<1, std::int64_t> copy_hosts;
+    Ghost<1, std::int64_t> copy_requests;
     Ghost<1, std::int64_t> arriving;
     Ghost<0, std::int64_t> held_room;
     Ghost<0, std::int64_t> idle_room;
+    Ghost<0, std::int64_t> table_entries;
+    Ghost<0, std::int64_t> live_steps;
     Ghost<2, bool> parent;
     Ghost<1, std::int64_t> parents;
     Ghost<1, std::int64_t> content;

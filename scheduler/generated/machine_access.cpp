@@ -768,7 +768,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "b4c481854f833710eb36d91120bdb71b322a2a3776066ba716b2299678a0de4d",
+  "f5ee39768785ee49eacf113005149778b21e637ff4236a9b993e9174a40367d6",
   static_cast<std::uint16_t>(Guard::bad_index),
   MachineAccess::create,
   [](void* machine) { delete static_cast<Machine*>(machine); },

@@ -237,6 +237,20 @@ void Machine::recheck() const {
   for (HostId h = 0; h < host_count(); ++h) {
     if (!(0 <= host_[h].host_position)) fail_invariant("host pages lie behind the start", {h});
   }
+  if (!((ghost_.live_steps.get({}) == (globals_.opened - globals_.landed)) && (0 <= globals_.landed))) fail_invariant("live steps are those between", {});
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!(((step_[s].step_state == StepState::Planned) || (step_[s].step_state == StepState::Inflight)) && (request_[r].last_step == step_[s].number)) || step_request_[s][r].in_step)) fail_invariant("the last step of a request has its row", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      if (!(!((step_[s].step_state == StepState::Planned) && (block_[b].stamp == step_[s].number)) || (1 <= step_[s].rows))) fail_invariant("a planned step that stamps a block has rows", {s, b});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    if (!((ghost_.copy_hosts.get({c}) == (((copy_[c].copy_state == CopyState::Spilling) || (copy_[c].copy_state == CopyState::Fetching)) ? 1 : 0)) && (ghost_.copy_requests.get({c}) == ((copy_[c].copy_state == CopyState::Receiving) ? 1 : 0)))) fail_invariant("copies have their host page or request", {c});
+  }
   for (BlockId b = 0; b < block_count(); ++b) {
     if (!(!(block_[b].block_state == BlockState::Owned) || (block_[b].refs == 1))) fail_invariant("owned block has its owner", {b});
   }
@@ -514,6 +528,20 @@ void Machine::recheck() const {
     }
     if (ghost_.copy_blocks.get({c}) != total) fail_invariant("count copy_blocks", {c});
   }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    std::int64_t total = 0;
+    for (HostId each_h = 0; each_h < host_count(); ++each_h) {
+      if (copy_[c].host_of == each_h) total += 1;
+    }
+    if (ghost_.copy_hosts.get({c}) != total) fail_invariant("count copy_hosts", {c});
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    std::int64_t total = 0;
+    for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
+      if (copy_[c].request_of == each_r) total += 1;
+    }
+    if (ghost_.copy_requests.get({c}) != total) fail_invariant("count copy_requests", {c});
+  }
   for (RequestId r = 0; r < request_count(); ++r) {
     std::int64_t total = 0;
     for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
@@ -583,6 +611,20 @@ void Machine::recheck() const {
       if (!((block_[each_b].block_state == BlockState::Owned) || (block_[each_b].block_state == BlockState::Shared))) total += limits_.page;
     }
     if (ghost_.idle_room.get({}) != total) fail_invariant("count idle_room", {});
+  }
+  {
+    std::int64_t total = 0;
+    for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
+      if (true) total += request_[each_r].blocks;
+    }
+    if (ghost_.table_entries.get({}) != total) fail_invariant("count table_entries", {});
+  }
+  {
+    std::int64_t total = 0;
+    for (StepId each_s = 0; each_s < step_count(); ++each_s) {
+      if (!(step_[each_s].step_state == StepState::Idle)) total += 1;
+    }
+    if (ghost_.live_steps.get({}) != total) fail_invariant("count live_steps", {});
   }
   for (BlockId b = 0; b < block_count(); ++b) {
     std::int64_t total = 0;

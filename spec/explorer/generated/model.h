@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "b4c481854f833710eb36d91120bdb71b322a2a3776066ba716b2299678a0de4d";
+inline constexpr std::string_view kSpecHash = "f5ee39768785ee49eacf113005149778b21e637ff4236a9b993e9174a40367d6";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -273,11 +273,12 @@ inline constexpr std::array<std::string_view, 194> kGuards = {
     "retire:step DONE",
     "retire:no rows left"};
 
-inline constexpr std::array<std::string_view, 323> kEffects = {
+inline constexpr std::array<std::string_view, 342> kEffects = {
     "match_shared:effect text",
     "match_shared:effect holds",
     "match_shared:effect refs",
     "match_shared:effect blocks",
+    "match_shared:effect table_entries",
     "match_shared:effect capacity",
     "match_shared:effect planned",
     "match_shared:effect computed",
@@ -286,6 +287,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "match_cached:effect holds",
     "match_cached:effect refs",
     "match_cached:effect blocks",
+    "match_cached:effect table_entries",
     "match_cached:effect capacity",
     "match_cached:effect planned",
     "match_cached:effect computed",
@@ -303,6 +305,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "match_tail:effect holds",
     "match_tail:effect refs",
     "match_tail:effect blocks",
+    "match_tail:effect table_entries",
     "match_tail:effect capacity",
     "match_tail:effect planned",
     "match_tail:effect computed",
@@ -316,6 +319,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "allocate:effect holds",
     "allocate:effect refs",
     "allocate:effect blocks",
+    "allocate:effect table_entries",
     "allocate:effect capacity",
     "allocate:effect free",
     "allocate:effect held",
@@ -335,6 +339,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "release_owned:effect holds",
     "release_owned:effect refs",
     "release_owned:effect blocks",
+    "release_owned:effect table_entries",
     "release_owned:effect capacity",
     "release_owned:effect text",
     "release_owned:effect content",
@@ -347,6 +352,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "release_to_limbo:effect holds",
     "release_to_limbo:effect refs",
     "release_to_limbo:effect blocks",
+    "release_to_limbo:effect table_entries",
     "release_to_limbo:effect capacity",
     "release_to_limbo:effect text",
     "release_to_limbo:effect stamp",
@@ -357,6 +363,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "release_shared:effect holds",
     "release_shared:effect refs",
     "release_shared:effect blocks",
+    "release_shared:effect table_entries",
     "release_shared:effect capacity",
     "release_shared:effect text",
     "release_shared:effect stamp",
@@ -365,6 +372,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "release_to_cache:effect holds",
     "release_to_cache:effect refs",
     "release_to_cache:effect blocks",
+    "release_to_cache:effect table_entries",
     "release_to_cache:effect capacity",
     "release_to_cache:effect text",
     "release_to_cache:effect stamp",
@@ -382,6 +390,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "keep_tail:effect holds",
     "keep_tail:effect refs",
     "keep_tail:effect blocks",
+    "keep_tail:effect table_entries",
     "keep_tail:effect capacity",
     "keep_tail:effect text",
     "keep_tail:effect fill",
@@ -409,6 +418,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "spill:effect copies",
     "spill:effect copying",
     "spill:effect host_of",
+    "spill:effect copy_hosts",
     "spill:effect host_copies",
     "spill:effect host_position",
     "spill:effect host_fill",
@@ -421,6 +431,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "spill_done:effect copy_blocks",
     "spill_done:effect copies",
     "spill_done:effect host_of",
+    "spill_done:effect copy_hosts",
     "spill_done:effect host_copies",
     "spill_done:effect host_state",
     "spill_done:effect host_content",
@@ -431,6 +442,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "fetch:effect copies",
     "fetch:effect copying",
     "fetch:effect host_of",
+    "fetch:effect copy_hosts",
     "fetch:effect host_copies",
     "fetch:effect position",
     "fetch:effect fill",
@@ -446,6 +458,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "fetch_done:effect copy_blocks",
     "fetch_done:effect copies",
     "fetch_done:effect host_of",
+    "fetch_done:effect copy_hosts",
     "fetch_done:effect host_copies",
     "fetch_done:effect block_state",
     "fetch_done:effect content",
@@ -478,6 +491,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "receive:effect copies",
     "receive:effect copying",
     "receive:effect request_of",
+    "receive:effect copy_requests",
     "receive:effect copy_start",
     "receive:effect copy_tokens",
     "receive:effect inbound",
@@ -488,6 +502,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "receive_done:effect copy_blocks",
     "receive_done:effect copies",
     "receive_done:effect request_of",
+    "receive_done:effect copy_requests",
     "receive_done:effect copy_start",
     "receive_done:effect copy_tokens",
     "receive_done:effect inbound",
@@ -499,6 +514,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "receive_failed:effect copy_blocks",
     "receive_failed:effect copies",
     "receive_failed:effect request_of",
+    "receive_failed:effect copy_requests",
     "receive_failed:effect copy_start",
     "receive_failed:effect copy_tokens",
     "receive_failed:effect inbound",
@@ -508,6 +524,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "receive_dropped:effect copy_blocks",
     "receive_dropped:effect copies",
     "receive_dropped:effect request_of",
+    "receive_dropped:effect copy_requests",
     "receive_dropped:effect copy_start",
     "receive_dropped:effect copy_tokens",
     "receive_dropped:effect inbound",
@@ -540,6 +557,7 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "open_step:effect step_state",
     "open_step:effect number",
     "open_step:effect opened",
+    "open_step:effect live_steps",
     "add_row:effect in_step",
     "add_row:effect row_start",
     "add_row:effect pending",
@@ -596,9 +614,10 @@ inline constexpr std::array<std::string_view, 323> kEffects = {
     "drop_row:effect writes",
     "retire:effect step_state",
     "retire:effect landed",
+    "retire:effect live_steps",
     "retire:effect number"};
 
-inline constexpr std::array<std::string_view, 122> kInvariants = {
+inline constexpr std::array<std::string_view, 130> kInvariants = {
     "device reads no free block",
     "device works on launched steps",
     "no stale row",
@@ -650,6 +669,10 @@ inline constexpr std::array<std::string_view, 122> kInvariants = {
     "computed and pruned are not negative",
     "blocks lie behind the start",
     "host pages lie behind the start",
+    "live steps are those between",
+    "the last step of a request has its row",
+    "a planned step that stamps a block has rows",
+    "copies have their host page or request",
     "owned block has its owner",
     "shared block has a holder",
     "limbo ends",
@@ -709,6 +732,8 @@ inline constexpr std::array<std::string_view, 122> kInvariants = {
     "count copies",
     "count host_copies",
     "count copy_blocks",
+    "count copy_hosts",
+    "count copy_requests",
     "count inbound",
     "count arriving",
     "count free",
@@ -719,6 +744,8 @@ inline constexpr std::array<std::string_view, 122> kInvariants = {
     "count used_pages",
     "count held_room",
     "count idle_room",
+    "count table_entries",
+    "count live_steps",
     "count children",
     "count parents"};
 
@@ -751,7 +778,7 @@ inline constexpr std::array<std::string_view, 26> kActions = {
     "a block keeps its place"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
 // The constants of an instance, and what is switched off or checked.
 struct Instance {
@@ -903,9 +930,13 @@ struct Model {
     std::int8_t row_start[NS][NR];
     std::int8_t flying[NR];
     std::int8_t copy_blocks[NC];
+    std::int8_t copy_hosts[NC];
+    std::int8_t copy_requests[NC];
     std::int8_t arriving[NR];
     std::int8_t held_room;
     std::int8_t idle_room;
+    std::int8_t table_entries;
+    std::int8_t live_steps;
     std::int8_t parents[NB];
     std::int8_t content[NB];
     std::int8_t host_content[NH];
@@ -947,9 +978,10 @@ struct Model {
             if (!k.omitted[1]) post.holds[r][b] = static_cast<std::int8_t>(true);
             if (!k.omitted[2]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
             if (!k.omitted[3]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-            if (!k.omitted[4]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-            if (!k.omitted[5]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-            if (!k.omitted[6]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+            if (!k.omitted[4]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+            if (!k.omitted[5]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+            if (!k.omitted[6]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+            if (!k.omitted[7]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
             found(post, Transition::match_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -970,18 +1002,19 @@ struct Model {
             if (!k.dropped[16] && !(pre.key[b] == x)) continue;
             if (!k.dropped[18] && !(1 <= x)) continue;
             State post = pre;
-            if (!k.omitted[7]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-            if (!k.omitted[8]) post.text[r][b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[9]) post.holds[r][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[10]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-            if (!k.omitted[11]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-            if (!k.omitted[12]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-            if (!k.omitted[13]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-            if (!k.omitted[14]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-            if (!k.omitted[15]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
-            if (!k.omitted[16]) post.held = static_cast<std::int8_t>(pre.held + 1);
-            if (!k.omitted[17]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-            if (!k.omitted[18]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+            if (!k.omitted[8]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+            if (!k.omitted[9]) post.text[r][b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[10]) post.holds[r][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[11]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+            if (!k.omitted[12]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+            if (!k.omitted[13]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+            if (!k.omitted[14]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+            if (!k.omitted[15]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+            if (!k.omitted[16]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+            if (!k.omitted[17]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+            if (!k.omitted[18]) post.held = static_cast<std::int8_t>(pre.held + 1);
+            if (!k.omitted[19]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+            if (!k.omitted[20]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
             found(post, Transition::match_cached, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -1003,24 +1036,25 @@ struct Model {
             if (!k.dropped[27] && !(pre.key[b] == x)) continue;
             if (!k.dropped[29] && !(1 <= x)) continue;
             State post = pre;
-            if (!k.omitted[19]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-            if (!k.omitted[20]) post.text[r][b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[21]) post.parent[b][p] = static_cast<std::int8_t>(false);
-            if (!k.omitted[22]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
-            if (!k.omitted[23]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
-            if (!k.omitted[24]) post.key[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[25]) post.before[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[26]) post.holds[r][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[27]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-            if (!k.omitted[28]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-            if (!k.omitted[29]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-            if (!k.omitted[30]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
-            if (!k.omitted[31]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
-            if (!k.omitted[32]) post.fill[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[33]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
-            if (!k.omitted[34]) post.held = static_cast<std::int8_t>(pre.held + 1);
-            if (!k.omitted[35]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-            if (!k.omitted[36]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+            if (!k.omitted[21]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+            if (!k.omitted[22]) post.text[r][b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[23]) post.parent[b][p] = static_cast<std::int8_t>(false);
+            if (!k.omitted[24]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
+            if (!k.omitted[25]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+            if (!k.omitted[26]) post.key[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[27]) post.before[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[28]) post.holds[r][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[29]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+            if (!k.omitted[30]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+            if (!k.omitted[31]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+            if (!k.omitted[32]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+            if (!k.omitted[33]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+            if (!k.omitted[34]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+            if (!k.omitted[35]) post.fill[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[36]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+            if (!k.omitted[37]) post.held = static_cast<std::int8_t>(pre.held + 1);
+            if (!k.omitted[38]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+            if (!k.omitted[39]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
             found(post, Transition::match_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -1032,16 +1066,17 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[30] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         State post = pre;
-        if (!k.omitted[37]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        if (!k.omitted[38]) post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
-        if (!k.omitted[39]) post.holds[r][b] = static_cast<std::int8_t>(true);
-        if (!k.omitted[40]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        if (!k.omitted[41]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        if (!k.omitted[42]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        if (!k.omitted[43]) post.free = static_cast<std::int8_t>(pre.free + -1);
-        if (!k.omitted[44]) post.held = static_cast<std::int8_t>(pre.held + 1);
-        if (!k.omitted[45]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        if (!k.omitted[46]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        if (!k.omitted[40]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        if (!k.omitted[41]) post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
+        if (!k.omitted[42]) post.holds[r][b] = static_cast<std::int8_t>(true);
+        if (!k.omitted[43]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        if (!k.omitted[44]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        if (!k.omitted[45]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        if (!k.omitted[46]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        if (!k.omitted[47]) post.free = static_cast<std::int8_t>(pre.free + -1);
+        if (!k.omitted[48]) post.held = static_cast<std::int8_t>(pre.held + 1);
+        if (!k.omitted[49]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        if (!k.omitted[50]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
         found(post, Transition::allocate, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1057,15 +1092,15 @@ struct Model {
           for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
             if (!k.dropped[39] && !(1 <= x)) continue;
             State post = pre;
-            if (!k.omitted[47]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-            if (!k.omitted[48]) post.fill[b] = static_cast<std::int8_t>(k.page);
-            if (!k.omitted[49]) post.parent[b][p] = static_cast<std::int8_t>(true);
-            if (!k.omitted[50]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-            if (!k.omitted[51]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
-            if (!k.omitted[52]) post.key[b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[53]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
-            if (!k.omitted[54]) post.content[b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[55]) post.text[r][b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[51]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+            if (!k.omitted[52]) post.fill[b] = static_cast<std::int8_t>(k.page);
+            if (!k.omitted[53]) post.parent[b][p] = static_cast<std::int8_t>(true);
+            if (!k.omitted[54]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+            if (!k.omitted[55]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[56]) post.key[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[57]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+            if (!k.omitted[58]) post.content[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[59]) post.text[r][b] = static_cast<std::int8_t>(x);
             found(post, Transition::publish, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -1079,18 +1114,19 @@ struct Model {
         if (!k.dropped[42] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
         if (!k.dropped[44] && !(pre.copies[b] == 0)) continue;
         State post = pre;
-        if (!k.omitted[56]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        if (!k.omitted[57]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        if (!k.omitted[58]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[59]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[60]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[61]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[62]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[63]) post.content[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[64]) post.free = static_cast<std::int8_t>(pre.free + 1);
-        if (!k.omitted[65]) post.held = static_cast<std::int8_t>(pre.held + -1);
-        if (!k.omitted[66]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[67]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[60]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        if (!k.omitted[61]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[62]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[63]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[64]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[65]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        if (!k.omitted[66]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[67]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[68]) post.content[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[69]) post.free = static_cast<std::int8_t>(pre.free + 1);
+        if (!k.omitted[70]) post.held = static_cast<std::int8_t>(pre.held + -1);
+        if (!k.omitted[71]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[72]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         found(post, Transition::release_owned, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1101,17 +1137,18 @@ struct Model {
         if (!k.dropped[47] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
         if (!k.dropped[48] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
         State post = pre;
-        if (!k.omitted[68]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
-        if (!k.omitted[69]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        if (!k.omitted[70]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[71]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[72]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[73]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[74]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[75]) post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
-        if (!k.omitted[76]) post.content[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[77]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[78]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[73]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
+        if (!k.omitted[74]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[75]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[76]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[77]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[78]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        if (!k.omitted[79]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[80]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[81]) post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
+        if (!k.omitted[82]) post.content[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[83]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[84]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         found(post, Transition::release_to_limbo, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1122,13 +1159,14 @@ struct Model {
         if (!k.dropped[51] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
         if (!k.dropped[52] && !(1 < pre.refs[b])) continue;
         State post = pre;
-        if (!k.omitted[79]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        if (!k.omitted[80]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[81]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[82]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[83]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[84]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[85]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[85]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[86]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[87]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[88]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[89]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        if (!k.omitted[90]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[91]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[92]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
         found(post, Transition::release_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1139,18 +1177,19 @@ struct Model {
         if (!k.dropped[55] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
         if (!k.dropped[56] && !(pre.refs[b] == 1)) continue;
         State post = pre;
-        if (!k.omitted[86]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        if (!k.omitted[87]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        if (!k.omitted[88]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[89]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[90]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[91]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[92]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[93]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
-        if (!k.omitted[94]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        if (!k.omitted[95]) post.held = static_cast<std::int8_t>(pre.held + -1);
-        if (!k.omitted[96]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[97]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[93]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        if (!k.omitted[94]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[95]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[96]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[97]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[98]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        if (!k.omitted[99]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[100]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[101]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[102]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        if (!k.omitted[103]) post.held = static_cast<std::int8_t>(pre.held + -1);
+        if (!k.omitted[104]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[105]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         found(post, Transition::release_to_cache, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1168,23 +1207,24 @@ struct Model {
           for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
             if (!k.dropped[65] && !(1 <= x)) continue;
             State post = pre;
-            if (!k.omitted[98]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-            if (!k.omitted[99]) post.parent[b][p] = static_cast<std::int8_t>(true);
-            if (!k.omitted[100]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-            if (!k.omitted[101]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
-            if (!k.omitted[102]) post.key[b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[103]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
-            if (!k.omitted[104]) post.content[b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[105]) post.holds[r][b] = static_cast<std::int8_t>(false);
-            if (!k.omitted[106]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-            if (!k.omitted[107]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-            if (!k.omitted[108]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-            if (!k.omitted[109]) post.text[r][b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[110]) post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
-            if (!k.omitted[111]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-            if (!k.omitted[112]) post.held = static_cast<std::int8_t>(pre.held + -1);
-            if (!k.omitted[113]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-            if (!k.omitted[114]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+            if (!k.omitted[106]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+            if (!k.omitted[107]) post.parent[b][p] = static_cast<std::int8_t>(true);
+            if (!k.omitted[108]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+            if (!k.omitted[109]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[110]) post.key[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[111]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+            if (!k.omitted[112]) post.content[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[113]) post.holds[r][b] = static_cast<std::int8_t>(false);
+            if (!k.omitted[114]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+            if (!k.omitted[115]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+            if (!k.omitted[116]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+            if (!k.omitted[117]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+            if (!k.omitted[118]) post.text[r][b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[119]) post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
+            if (!k.omitted[120]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+            if (!k.omitted[121]) post.held = static_cast<std::int8_t>(pre.held + -1);
+            if (!k.omitted[122]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+            if (!k.omitted[123]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
             found(post, Transition::keep_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -1195,9 +1235,9 @@ struct Model {
       if (!k.dropped[67] && !(pre.stamp[b] <= pre.landed)) continue;
       if (!k.dropped[68] && !(pre.copies[b] == 0)) continue;
       State post = pre;
-      if (!k.omitted[115]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-      if (!k.omitted[116]) post.free = static_cast<std::int8_t>(pre.free + 1);
-      if (!k.omitted[117]) post.held = static_cast<std::int8_t>(pre.held + -1);
+      if (!k.omitted[124]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+      if (!k.omitted[125]) post.free = static_cast<std::int8_t>(pre.free + 1);
+      if (!k.omitted[126]) post.held = static_cast<std::int8_t>(pre.held + -1);
       found(post, Transition::reap, Arguments{static_cast<std::int8_t>(b)});
     }
     for (int b = 0; b <= NB - 1; ++b) {
@@ -1208,16 +1248,16 @@ struct Model {
       for (int p = 0; p <= NB - 1; ++p) {
         if (!k.dropped[72] && !(pre.parent[b][p])) continue;
         State post = pre;
-        if (!k.omitted[118]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        if (!k.omitted[119]) post.parent[b][p] = static_cast<std::int8_t>(false);
-        if (!k.omitted[120]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
-        if (!k.omitted[121]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
-        if (!k.omitted[122]) post.key[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[123]) post.before[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[124]) post.fill[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[125]) post.content[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[126]) post.free = static_cast<std::int8_t>(pre.free + 1);
-        if (!k.omitted[127]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        if (!k.omitted[127]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        if (!k.omitted[128]) post.parent[b][p] = static_cast<std::int8_t>(false);
+        if (!k.omitted[129]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
+        if (!k.omitted[130]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        if (!k.omitted[131]) post.key[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[132]) post.before[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[133]) post.fill[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[134]) post.content[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[135]) post.free = static_cast<std::int8_t>(pre.free + 1);
+        if (!k.omitted[136]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
         found(post, Transition::evict, Arguments{static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)});
       }
     }
@@ -1228,20 +1268,21 @@ struct Model {
         for (int h = 0; h <= NH - 1; ++h) {
           if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
           State post = pre;
-          if (!k.omitted[128]) post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
-          if (!k.omitted[129]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
-          if (!k.omitted[130]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-          if (!k.omitted[131]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-          if (!k.omitted[132]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-          if (!k.omitted[133]) post.copying[c] = static_cast<std::int8_t>(true);
-          if (!k.omitted[134]) post.host_of[c][h] = static_cast<std::int8_t>(true);
-          if (!k.omitted[135]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-          if (!k.omitted[136]) post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
-          if (!k.omitted[137]) post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
-          if (!k.omitted[138]) post.host_key[h] = static_cast<std::int8_t>(pre.key[b]);
-          if (!k.omitted[139]) post.host_before[h] = static_cast<std::int8_t>(pre.before[b]);
-          if (!k.omitted[140]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
-          if (!k.omitted[141]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
+          if (!k.omitted[137]) post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
+          if (!k.omitted[138]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
+          if (!k.omitted[139]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+          if (!k.omitted[140]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+          if (!k.omitted[141]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          if (!k.omitted[142]) post.copying[c] = static_cast<std::int8_t>(true);
+          if (!k.omitted[143]) post.host_of[c][h] = static_cast<std::int8_t>(true);
+          if (!k.omitted[144]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+          if (!k.omitted[145]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+          if (!k.omitted[146]) post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
+          if (!k.omitted[147]) post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
+          if (!k.omitted[148]) post.host_key[h] = static_cast<std::int8_t>(pre.key[b]);
+          if (!k.omitted[149]) post.host_before[h] = static_cast<std::int8_t>(pre.before[b]);
+          if (!k.omitted[150]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+          if (!k.omitted[151]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
           found(post, Transition::spill, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
@@ -1255,14 +1296,15 @@ struct Model {
           if (!k.dropped[80] && !(pre.host_of[c][h])) continue;
           if (!k.dropped[81] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
           State post = pre;
-          if (!k.omitted[142]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[143]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[144]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[145]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[146]) post.host_of[c][h] = static_cast<std::int8_t>(false);
-          if (!k.omitted[147]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          if (!k.omitted[148]) post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
-          if (!k.omitted[149]) post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
+          if (!k.omitted[152]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[153]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[154]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[155]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[156]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[157]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
+          if (!k.omitted[158]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          if (!k.omitted[159]) post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+          if (!k.omitted[160]) post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
           found(post, Transition::spill_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
@@ -1276,23 +1318,24 @@ struct Model {
           for (int p = 0; p <= NB - 1; ++p) {
             if (!k.dropped[85] && !(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h])))) continue;
             State post = pre;
-            if (!k.omitted[150]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
-            if (!k.omitted[151]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
-            if (!k.omitted[152]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[153]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[154]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[155]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[156]) post.host_of[c][h] = static_cast<std::int8_t>(true);
-            if (!k.omitted[157]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-            if (!k.omitted[158]) post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
-            if (!k.omitted[159]) post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
-            if (!k.omitted[160]) post.parent[b][p] = static_cast<std::int8_t>(true);
-            if (!k.omitted[161]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-            if (!k.omitted[162]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
-            if (!k.omitted[163]) post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
-            if (!k.omitted[164]) post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
-            if (!k.omitted[165]) post.free = static_cast<std::int8_t>(pre.free + -1);
-            if (!k.omitted[166]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+            if (!k.omitted[161]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
+            if (!k.omitted[162]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
+            if (!k.omitted[163]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[164]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[165]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[166]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[167]) post.host_of[c][h] = static_cast<std::int8_t>(true);
+            if (!k.omitted[168]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+            if (!k.omitted[169]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+            if (!k.omitted[170]) post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+            if (!k.omitted[171]) post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+            if (!k.omitted[172]) post.parent[b][p] = static_cast<std::int8_t>(true);
+            if (!k.omitted[173]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+            if (!k.omitted[174]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[175]) post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
+            if (!k.omitted[176]) post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
+            if (!k.omitted[177]) post.free = static_cast<std::int8_t>(pre.free + -1);
+            if (!k.omitted[178]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
             found(post, Transition::fetch, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)});
           }
         }
@@ -1307,16 +1350,17 @@ struct Model {
         for (int h = 0; h <= NH - 1; ++h) {
           if (!k.dropped[89] && !(pre.host_of[c][h])) continue;
           State post = pre;
-          if (!k.omitted[167]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[168]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[169]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[170]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[171]) post.host_of[c][h] = static_cast<std::int8_t>(false);
-          if (!k.omitted[172]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          if (!k.omitted[173]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-          if (!k.omitted[174]) post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
-          if (!k.omitted[175]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-          if (!k.omitted[176]) post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+          if (!k.omitted[179]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[180]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[181]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[182]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[183]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[184]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
+          if (!k.omitted[185]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          if (!k.omitted[186]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+          if (!k.omitted[187]) post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
+          if (!k.omitted[188]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+          if (!k.omitted[189]) post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
           found(post, Transition::fetch_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
@@ -1325,14 +1369,14 @@ struct Model {
       if (!k.dropped[91] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
       if (!k.dropped[92] && !(pre.host_copies[h] == 0)) continue;
       State post = pre;
-      if (!k.omitted[177]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
-      if (!k.omitted[178]) post.host_position[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[179]) post.host_fill[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[180]) post.host_key[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[181]) post.host_before[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[182]) post.host_content[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[183]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
-      if (!k.omitted[184]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+      if (!k.omitted[190]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+      if (!k.omitted[191]) post.host_position[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[192]) post.host_fill[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[193]) post.host_key[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[194]) post.host_before[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[195]) post.host_content[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[196]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+      if (!k.omitted[197]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
       found(post, Transition::drop_page, Arguments{static_cast<std::int8_t>(h)});
     }
     for (int c = 0; c <= NC - 1; ++c) {
@@ -1347,13 +1391,13 @@ struct Model {
             if (!k.dropped[98] && !(1 <= n)) continue;
             if (!k.dropped[99] && !(n <= k.page)) continue;
             State post = pre;
-            if (!k.omitted[185]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
-            if (!k.omitted[186]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[187]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[188]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[189]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[190]) post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
-            if (!k.omitted[191]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[198]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
+            if (!k.omitted[199]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[200]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[201]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[202]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[203]) post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
+            if (!k.omitted[204]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
             found(post, Transition::send, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
           }
         }
@@ -1365,12 +1409,12 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
         State post = pre;
-        if (!k.omitted[192]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        if (!k.omitted[193]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[194]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        if (!k.omitted[195]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        if (!k.omitted[196]) post.copy_start[c] = static_cast<std::int8_t>(0);
-        if (!k.omitted[197]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[205]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        if (!k.omitted[206]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[207]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        if (!k.omitted[208]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        if (!k.omitted[209]) post.copy_start[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[210]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
         found(post, Transition::send_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)});
       }
     }
@@ -1388,17 +1432,18 @@ struct Model {
             if (!k.dropped[109] && !((pre.planned[r] + n) < pre.known[r])) continue;
             if (!k.dropped[111] && !(1 <= n)) continue;
             State post = pre;
-            if (!k.omitted[198]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
-            if (!k.omitted[199]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[200]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[201]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[202]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[203]) post.request_of[c][r] = static_cast<std::int8_t>(true);
-            if (!k.omitted[204]) post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
-            if (!k.omitted[205]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
-            if (!k.omitted[206]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
-            if (!k.omitted[207]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
-            if (!k.omitted[208]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            if (!k.omitted[211]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
+            if (!k.omitted[212]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[213]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[214]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[215]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[216]) post.request_of[c][r] = static_cast<std::int8_t>(true);
+            if (!k.omitted[217]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
+            if (!k.omitted[218]) post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
+            if (!k.omitted[219]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[220]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+            if (!k.omitted[221]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
+            if (!k.omitted[222]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
             found(post, Transition::receive, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
           }
         }
@@ -1413,16 +1458,17 @@ struct Model {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!k.dropped[114] && !(pre.block_of[c][b])) continue;
           State post = pre;
-          if (!k.omitted[209]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[210]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[211]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[212]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[213]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[214]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[215]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[216]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          if (!k.omitted[217]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-          if (!k.omitted[218]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+          if (!k.omitted[223]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[224]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[225]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[226]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[227]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[228]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+          if (!k.omitted[229]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[230]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[231]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[232]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[233]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
           found(post, Transition::receive_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
@@ -1436,16 +1482,17 @@ struct Model {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!k.dropped[119] && !(pre.block_of[c][b])) continue;
           State post = pre;
-          if (!k.omitted[219]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-          if (!k.omitted[220]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[221]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[222]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[223]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[224]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[225]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[226]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[227]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          if (!k.omitted[228]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[234]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+          if (!k.omitted[235]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[236]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[237]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[238]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[239]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[240]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+          if (!k.omitted[241]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[242]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[243]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[244]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_failed, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
@@ -1459,15 +1506,16 @@ struct Model {
         for (int b = 0; b <= NB - 1; ++b) {
           if (!k.dropped[124] && !(pre.block_of[c][b])) continue;
           State post = pre;
-          if (!k.omitted[229]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[230]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[231]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[232]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[233]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[234]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[235]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[236]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          if (!k.omitted[237]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[245]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[246]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[247]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[248]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[249]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[250]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+          if (!k.omitted[251]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[252]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[253]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[254]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_dropped, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
@@ -1475,7 +1523,7 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       if (!k.dropped[127] && !(pre.copying[c])) continue;
       State post = pre;
-      if (!k.omitted[238]) post.copying[c] = static_cast<std::int8_t>(false);
+      if (!k.omitted[255]) post.copying[c] = static_cast<std::int8_t>(false);
       found(post, Transition::copy_done, Arguments{static_cast<std::int8_t>(c)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
@@ -1488,12 +1536,12 @@ struct Model {
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
             if (!k.dropped[131] && !(pre.newest_arrival < turn)) continue;
             State post = pre;
-            if (!k.omitted[239]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-            if (!k.omitted[240]) post.prompt[r] = static_cast<std::int8_t>(tokens);
-            if (!k.omitted[241]) post.known[r] = static_cast<std::int8_t>(tokens);
-            if (!k.omitted[242]) post.limit[r] = static_cast<std::int8_t>(most);
-            if (!k.omitted[243]) post.arrival[r] = static_cast<std::int8_t>(turn);
-            if (!k.omitted[244]) post.newest_arrival = static_cast<std::int8_t>(turn);
+            if (!k.omitted[256]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+            if (!k.omitted[257]) post.prompt[r] = static_cast<std::int8_t>(tokens);
+            if (!k.omitted[258]) post.known[r] = static_cast<std::int8_t>(tokens);
+            if (!k.omitted[259]) post.limit[r] = static_cast<std::int8_t>(most);
+            if (!k.omitted[260]) post.arrival[r] = static_cast<std::int8_t>(turn);
+            if (!k.omitted[261]) post.newest_arrival = static_cast<std::int8_t>(turn);
             found(post, Transition::submit, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens - (0)), static_cast<std::int8_t>(most - (tokens)), static_cast<std::int8_t>(turn - (pre.newest_arrival))});
           }
         }
@@ -1502,20 +1550,20 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       if (!k.dropped[133] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       State post = pre;
-      if (!k.omitted[245]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
+      if (!k.omitted[262]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
       found(post, Transition::admit, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
       if (!k.dropped[134] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
       if (!k.dropped[135] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
-      if (!k.omitted[246]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      if (!k.omitted[263]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::finish, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
       if (!k.dropped[136] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
       State post = pre;
-      if (!k.omitted[247]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      if (!k.omitted[264]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
@@ -1527,7 +1575,7 @@ struct Model {
         if (!k.dropped[141] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
         if (!k.dropped[142] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
-        if (!k.omitted[248]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        if (!k.omitted[265]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         found(post, Transition::retract, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)});
       }
     }
@@ -1536,17 +1584,17 @@ struct Model {
       if (!k.dropped[144] && !(pre.blocks[r] == 0)) continue;
       if (!k.dropped[145] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
-      if (!k.omitted[249]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-      if (!k.omitted[250]) post.planned[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[251]) post.computed[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[252]) post.pruned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[266]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+      if (!k.omitted[267]) post.planned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[268]) post.computed[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[269]) post.pruned[r] = static_cast<std::int8_t>(0);
       found(post, Transition::requeue, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
       if (!k.dropped[146] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
       if (!k.dropped[147] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
-      if (!k.omitted[253]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
+      if (!k.omitted[270]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
       found(post, Transition::close, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
@@ -1554,24 +1602,25 @@ struct Model {
       if (!k.dropped[149] && !(pre.pending[r] == 0)) continue;
       if (!k.dropped[150] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
-      if (!k.omitted[254]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
-      if (!k.omitted[255]) post.arrival[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[256]) post.prompt[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[257]) post.limit[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[258]) post.known[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[259]) post.planned[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[260]) post.computed[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[261]) post.pruned[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[262]) post.last_step[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[271]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
+      if (!k.omitted[272]) post.arrival[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[273]) post.prompt[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[274]) post.limit[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[275]) post.known[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[276]) post.planned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[277]) post.computed[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[278]) post.pruned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[279]) post.last_step[r] = static_cast<std::int8_t>(0);
       found(post, Transition::recycle, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
       if (!k.dropped[151] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
       if (!k.dropped[152] && !(pre.opened == pre.launched)) continue;
       State post = pre;
-      if (!k.omitted[263]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
-      if (!k.omitted[264]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
-      if (!k.omitted[265]) post.opened = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[280]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
+      if (!k.omitted[281]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[282]) post.opened = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[283]) post.live_steps = static_cast<std::int8_t>(pre.live_steps + 1);
       found(post, Transition::open_step, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
@@ -1581,12 +1630,12 @@ struct Model {
         if (!k.dropped[155] && !(!pre.in_step[s][r])) continue;
         if (!k.dropped[156] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
-        if (!k.omitted[266]) post.in_step[s][r] = static_cast<std::int8_t>(true);
-        if (!k.omitted[267]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-        if (!k.omitted[268]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        if (!k.omitted[269]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        if (!k.omitted[270]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        if (!k.omitted[271]) {
+        if (!k.omitted[284]) post.in_step[s][r] = static_cast<std::int8_t>(true);
+        if (!k.omitted[285]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+        if (!k.omitted[286]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+        if (!k.omitted[287]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
+        if (!k.omitted[288]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+        if (!k.omitted[289]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
           }
@@ -1604,15 +1653,15 @@ struct Model {
           if (!k.dropped[161] && !((pre.planned[r] + n) < pre.known[r])) continue;
           if (!k.dropped[162] && !(1 <= n)) continue;
           State post = pre;
-          if (!k.omitted[272]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[273]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          if (!k.omitted[274]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[275]) {
+          if (!k.omitted[290]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[291]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          if (!k.omitted[292]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[293]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[276]) {
+          if (!k.omitted[294]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
             }
@@ -1631,22 +1680,22 @@ struct Model {
           if (!k.dropped[167] && !((pre.planned[r] + n) == pre.known[r])) continue;
           if (!k.dropped[168] && !(1 <= n)) continue;
           State post = pre;
-          if (!k.omitted[277]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
-          if (!k.omitted[278]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[279]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          if (!k.omitted[280]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[281]) {
+          if (!k.omitted[295]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+          if (!k.omitted[296]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[297]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          if (!k.omitted[298]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[299]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[282]) {
+          if (!k.omitted[300]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
             }
           }
-          if (!k.omitted[283]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
-          if (!k.omitted[284]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+          if (!k.omitted[301]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+          if (!k.omitted[302]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
           found(post, Transition::prefill_last, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
@@ -1663,21 +1712,21 @@ struct Model {
           if (!k.dropped[175] && !(1 <= n)) continue;
           if (!k.dropped[176] && !(n <= k.width)) continue;
           State post = pre;
-          if (!k.omitted[285]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[286]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          if (!k.omitted[287]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[288]) {
+          if (!k.omitted[303]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[304]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          if (!k.omitted[305]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[306]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[289]) {
+          if (!k.omitted[307]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
             }
           }
-          if (!k.omitted[290]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
-          if (!k.omitted[291]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+          if (!k.omitted[308]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[309]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
           found(post, Transition::decode, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
@@ -1686,15 +1735,15 @@ struct Model {
       if (!k.dropped[177] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       if (!k.dropped[178] && !(1 <= pre.rows[s])) continue;
       State post = pre;
-      if (!k.omitted[292]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
-      if (!k.omitted[293]) post.executing[s] = static_cast<std::int8_t>(true);
-      if (!k.omitted[294]) post.launched = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[310]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
+      if (!k.omitted[311]) post.executing[s] = static_cast<std::int8_t>(true);
+      if (!k.omitted[312]) post.launched = static_cast<std::int8_t>(pre.number[s]);
       found(post, Transition::launch, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
       if (!k.dropped[179] && !(pre.executing[s])) continue;
       State post = pre;
-      if (!k.omitted[295]) post.executing[s] = static_cast<std::int8_t>(false);
+      if (!k.omitted[313]) post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
@@ -1702,7 +1751,7 @@ struct Model {
       if (!k.dropped[181] && !(!pre.executing[s])) continue;
       if (!k.dropped[182] && !(pre.number[s] == (pre.landed + 1))) continue;
       State post = pre;
-      if (!k.omitted[296]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+      if (!k.omitted[314]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
@@ -1715,27 +1764,27 @@ struct Model {
           if (!k.dropped[187] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
           if (!k.dropped[188] && !(0 <= accepted)) continue;
           State post = pre;
-          if (!k.omitted[297]) post.in_step[s][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[298]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-          if (!k.omitted[299]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-          if (!k.omitted[300]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-          if (!k.omitted[301]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-          if (!k.omitted[302]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-          if (!k.omitted[303]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-          if (!k.omitted[304]) {
+          if (!k.omitted[315]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[316]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[317]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[318]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+          if (!k.omitted[319]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+          if (!k.omitted[320]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+          if (!k.omitted[321]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+          if (!k.omitted[322]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
             }
           }
-          if (!k.omitted[305]) post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[306]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[307]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
-          if (!k.omitted[308]) {
+          if (!k.omitted[323]) post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[324]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[325]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+          if (!k.omitted[326]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
             }
           }
-          if (!k.omitted[309]) {
+          if (!k.omitted[327]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
                 post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
@@ -1752,20 +1801,20 @@ struct Model {
         if (!k.dropped[189] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
         if (!k.dropped[191] && !(pre.in_step[s][r])) continue;
         State post = pre;
-        if (!k.omitted[310]) post.in_step[s][r] = static_cast<std::int8_t>(false);
-        if (!k.omitted[311]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[312]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[313]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        if (!k.omitted[314]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        if (!k.omitted[315]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        if (!k.omitted[316]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        if (!k.omitted[317]) {
+        if (!k.omitted[328]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+        if (!k.omitted[329]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[330]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[331]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+        if (!k.omitted[332]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+        if (!k.omitted[333]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        if (!k.omitted[334]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        if (!k.omitted[335]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
         }
-        if (!k.omitted[318]) post.row_start[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[319]) {
+        if (!k.omitted[336]) post.row_start[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[337]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
@@ -1777,9 +1826,10 @@ struct Model {
       if (!k.dropped[192] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       if (!k.dropped[193] && !(pre.rows[s] == 0)) continue;
       State post = pre;
-      if (!k.omitted[320]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
-      if (!k.omitted[321]) post.landed = static_cast<std::int8_t>(pre.number[s]);
-      if (!k.omitted[322]) post.number[s] = static_cast<std::int8_t>(0);
+      if (!k.omitted[338]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
+      if (!k.omitted[339]) post.landed = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[340]) post.live_steps = static_cast<std::int8_t>(pre.live_steps + -1);
+      if (!k.omitted[341]) post.number[s] = static_cast<std::int8_t>(0);
       found(post, Transition::retire, Arguments{static_cast<std::int8_t>(s)});
     }
   }
@@ -2459,6 +2509,7 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
@@ -2478,6 +2529,7 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
@@ -2506,6 +2558,7 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
@@ -2526,6 +2579,7 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.free = static_cast<std::int8_t>(pre.free + -1);
         post.held = static_cast<std::int8_t>(pre.held + 1);
@@ -2563,6 +2617,7 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.content[b] = static_cast<std::int8_t>(0);
@@ -2582,6 +2637,7 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
@@ -2599,6 +2655,7 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
@@ -2614,6 +2671,7 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
@@ -2642,6 +2700,7 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
@@ -2690,6 +2749,7 @@ struct Model {
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
         post.copying[c] = static_cast<std::int8_t>(true);
         post.host_of[c][h] = static_cast<std::int8_t>(true);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
         post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
         post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
         post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
@@ -2711,6 +2771,7 @@ struct Model {
         post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
         post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
         post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
         post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
@@ -2732,6 +2793,7 @@ struct Model {
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
         post.copying[c] = static_cast<std::int8_t>(true);
         post.host_of[c][h] = static_cast<std::int8_t>(true);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
         post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
         post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
         post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
@@ -2756,6 +2818,7 @@ struct Model {
         post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
         post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
@@ -2822,6 +2885,7 @@ struct Model {
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
         post.copying[c] = static_cast<std::int8_t>(true);
         post.request_of[c][r] = static_cast<std::int8_t>(true);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
         post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
         post.copy_tokens[c] = static_cast<std::int8_t>(n);
         post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
@@ -2841,6 +2905,7 @@ struct Model {
         post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
         post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
@@ -2861,6 +2926,7 @@ struct Model {
         post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
         post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
@@ -2879,6 +2945,7 @@ struct Model {
         post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
         post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
@@ -2969,6 +3036,7 @@ struct Model {
         post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
         post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
         post.opened = static_cast<std::int8_t>(pre.opened + 1);
+        post.live_steps = static_cast<std::int8_t>(pre.live_steps + 1);
         break;
       }
       case Transition::add_row: {
@@ -3121,6 +3189,7 @@ struct Model {
         (void)s;
         post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
         post.landed = static_cast<std::int8_t>(pre.number[s]);
+        post.live_steps = static_cast<std::int8_t>(pre.live_steps + -1);
         post.number[s] = static_cast<std::int8_t>(0);
         break;
       }
@@ -3460,76 +3529,62 @@ struct Model {
       }
     }
     if (all || k.checked[51]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 51;
-      }
+      if (!((pre.live_steps == (pre.opened - pre.landed)) && (0 <= pre.landed))) return 51;
     }
     if (all || k.checked[52]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 52;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(((StepState(pre.step_state[s]) == StepState::Planned) || (StepState(pre.step_state[s]) == StepState::Inflight)) && (pre.last_step[r] == pre.number[s])) || pre.in_step[s][r])) return 52;
+        }
       }
     }
     if (all || k.checked[53]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 53;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((StepState(pre.step_state[s]) == StepState::Planned) && (pre.stamp[b] == pre.number[s])) || (1 <= pre.rows[s]))) return 53;
+        }
       }
     }
     if (all || k.checked[54]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 54;
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!((pre.copy_hosts[c] == (((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)) ? 1 : 0)) && (pre.copy_requests[c] == ((CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 1 : 0)))) return 54;
       }
     }
     if (all || k.checked[55]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 55;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 55;
       }
     }
     if (all || k.checked[56]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 56;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 56;
       }
     }
     if (all || k.checked[57]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 57;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.stamp[b] <= pre.opened)) return 57;
       }
     }
     if (all || k.checked[58]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int q = 0; q <= NR - 1; ++q) {
-            for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 58;
-            }
-          }
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 58;
       }
     }
     if (all || k.checked[59]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int q = 0; q <= NR - 1; ++q) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 59;
+            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 59;
           }
         }
       }
     }
     if (all || k.checked[60]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 60;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int c = 0; c <= NB - 1; ++c) {
+            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 60;
+          }
         }
       }
     }
@@ -3537,413 +3592,481 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 61;
+            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 61;
           }
         }
       }
     }
     if (all || k.checked[62]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 62;
-      }
-    }
-    if (all || k.checked[63]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 63;
-      }
-    }
-    if (all || k.checked[64]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 64;
-        }
-      }
-    }
-    if (all || k.checked[65]) {
-      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 65;
-    }
-    if (all || k.checked[66]) {
-      if (!((pre.held_room + pre.idle_room) == k.room)) return 66;
-    }
-    if (all || k.checked[67]) {
-      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 67;
-    }
-    if (all || k.checked[68]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 68;
-      }
-    }
-    if (all || k.checked[69]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 69;
-      }
-    }
-    if (all || k.checked[70]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 70;
-        }
-      }
-    }
-    if (all || k.checked[71]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 71;
-      }
-    }
-    if (all || k.checked[72]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 72;
-      }
-    }
-    if (all || k.checked[73]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 73;
-      }
-    }
-    if (all || k.checked[74]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 74;
-      }
-    }
-    if (all || k.checked[75]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 75;
-      }
-    }
-    if (all || k.checked[76]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 76;
-      }
-    }
-    if (all || k.checked[77]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 77;
-      }
-    }
-    if (all || k.checked[78]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 78;
-      }
-    }
-    if (all || k.checked[79]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 79;
-      }
-    }
-    if (all || k.checked[80]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 80;
-        }
-      }
-    }
-    if (all || k.checked[81]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 81;
+          for (int q = 0; q <= NR - 1; ++q) {
+            for (int b = 0; b <= NB - 1; ++b) {
+              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 62;
+            }
           }
         }
       }
     }
-    if (all || k.checked[82]) {
+    if (all || k.checked[63]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 82;
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 63;
+          }
         }
+      }
+    }
+    if (all || k.checked[64]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 64;
+        }
+      }
+    }
+    if (all || k.checked[65]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 65;
+          }
+        }
+      }
+    }
+    if (all || k.checked[66]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 66;
+      }
+    }
+    if (all || k.checked[67]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 67;
+      }
+    }
+    if (all || k.checked[68]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 68;
+        }
+      }
+    }
+    if (all || k.checked[69]) {
+      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 69;
+    }
+    if (all || k.checked[70]) {
+      if (!((pre.held_room + pre.idle_room) == k.room)) return 70;
+    }
+    if (all || k.checked[71]) {
+      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 71;
+    }
+    if (all || k.checked[72]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 72;
+      }
+    }
+    if (all || k.checked[73]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 73;
+      }
+    }
+    if (all || k.checked[74]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 74;
+        }
+      }
+    }
+    if (all || k.checked[75]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 75;
+      }
+    }
+    if (all || k.checked[76]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 76;
+      }
+    }
+    if (all || k.checked[77]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 77;
+      }
+    }
+    if (all || k.checked[78]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 78;
+      }
+    }
+    if (all || k.checked[79]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 79;
+      }
+    }
+    if (all || k.checked[80]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 80;
+      }
+    }
+    if (all || k.checked[81]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 81;
+      }
+    }
+    if (all || k.checked[82]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 82;
       }
     }
     if (all || k.checked[83]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 83;
+        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 83;
       }
     }
     if (all || k.checked[84]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 84;
-          }
+          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 84;
         }
       }
     }
     if (all || k.checked[85]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 85;
+        for (int z = 0; z <= NS - 1; ++z) {
+          for (int r = 0; r <= NR - 1; ++r) {
+            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 85;
           }
         }
       }
     }
     if (all || k.checked[86]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 86;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 86;
         }
       }
     }
     if (all || k.checked[87]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 87;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 87;
       }
     }
     if (all || k.checked[88]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 88;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 88;
+          }
+        }
       }
     }
     if (all || k.checked[89]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.parents[b] == 1)) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || (pre.parents[b] == 0)))) return 89;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 89;
+          }
+        }
       }
     }
     if (all || k.checked[90]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!pre.parent[b][p] || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching))))) return 90;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 90;
         }
       }
     }
     if (all || k.checked[91]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!pre.parent[b][p] || (((p == b) && (pre.position[b] == 0)) || ((!(p == b) && ((pre.position[p] + k.page) == pre.position[b])) && (pre.fill[p] == k.page))))) return 91;
-        }
+        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 91;
       }
     }
     if (all || k.checked[92]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(1 <= pre.children[b]) || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (pre.fill[b] == k.page)))) return 92;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 92;
       }
     }
     if (all || k.checked[93]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int p = 0; p <= NB - 1; ++p) {
-            if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.parent[b][p]) || pre.holds[r][p])) return 93;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.parents[b] == 1)) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || (pre.parents[b] == 0)))) return 93;
       }
     }
     if (all || k.checked[94]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (((1 <= pre.key[b]) && (!(pre.position[b] == 0) || (pre.before[b] == 0))) && (0 <= pre.before[b]))) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || ((pre.key[b] == 0) && (pre.before[b] == 0))))) return 94;
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!pre.parent[b][p] || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching))))) return 94;
+        }
       }
     }
     if (all || k.checked[95]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!(pre.parent[b][p] && !(p == b)) || (pre.before[b] == pre.key[p]))) return 95;
+          if (!(!pre.parent[b][p] || (((p == b) && (pre.position[b] == 0)) || ((!(p == b) && ((pre.position[p] + k.page) == pre.position[b])) && (pre.fill[p] == k.page))))) return 95;
         }
       }
     }
     if (all || k.checked[96]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (pre.content[b] == pre.key[b])) && (!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.content[b] == 0)))) return 96;
+        if (!(!(1 <= pre.children[b]) || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (pre.fill[b] == k.page)))) return 96;
       }
     }
     if (all || k.checked[97]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!((!pre.holds[r][b] || (pre.content[b] == pre.text[r][b])) && (!(!pre.holds[r][b]) || (pre.text[r][b] == 0)))) return 97;
+          for (int p = 0; p <= NB - 1; ++p) {
+            if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.parent[b][p]) || pre.holds[r][p])) return 97;
+          }
         }
       }
     }
     if (all || k.checked[98]) {
-      for (int h = 0; h <= NH - 1; ++h) {
-        if (!((((!(!(HostState(pre.host_state[h]) == HostState::Empty)) || (((1 <= pre.host_key[h]) && (!(pre.host_position[h] == 0) || (pre.host_before[h] == 0))) && (0 <= pre.host_before[h]))) && (!(!(!(HostState(pre.host_state[h]) == HostState::Empty))) || ((pre.host_key[h] == 0) && (pre.host_before[h] == 0)))) && (!(HostState(pre.host_state[h]) == HostState::Valid) || (pre.host_content[h] == pre.host_key[h]))) && (!(!(HostState(pre.host_state[h]) == HostState::Valid)) || (pre.host_content[h] == 0)))) return 98;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (((1 <= pre.key[b]) && (!(pre.position[b] == 0) || (pre.before[b] == 0))) && (0 <= pre.before[b]))) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || ((pre.key[b] == 0) && (pre.before[b] == 0))))) return 98;
       }
     }
     if (all || k.checked[99]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int h = 0; h <= NH - 1; ++h) {
-            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || ((pre.host_key[h] == pre.key[b]) && (pre.host_before[h] == pre.before[b])))) return 99;
-          }
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!(pre.parent[b][p] && !(p == b)) || (pre.before[b] == pre.key[p]))) return 99;
         }
       }
     }
     if (all || k.checked[100]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        int total = 0;
-        for (int each_r = 0; each_r <= NR - 1; ++each_r) {
-          if (pre.holds[each_r][b]) total += 1;
-        }
-        if (total != pre.refs[b]) return 100;
+        if (!((!((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (pre.content[b] == pre.key[b])) && (!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.content[b] == 0)))) return 100;
       }
     }
     if (all || k.checked[101]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        int total = 0;
-        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-          if (pre.holds[r][each_b]) total += 1;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!((!pre.holds[r][b] || (pre.content[b] == pre.text[r][b])) && (!(!pre.holds[r][b]) || (pre.text[r][b] == 0)))) return 101;
         }
-        if (total != pre.blocks[r]) return 101;
       }
     }
     if (all || k.checked[102]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        int total = 0;
-        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-          if (pre.holds[r][each_b]) total += k.page;
-        }
-        if (total != pre.capacity[r]) return 102;
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!((((!(!(HostState(pre.host_state[h]) == HostState::Empty)) || (((1 <= pre.host_key[h]) && (!(pre.host_position[h] == 0) || (pre.host_before[h] == 0))) && (0 <= pre.host_before[h]))) && (!(!(!(HostState(pre.host_state[h]) == HostState::Empty))) || ((pre.host_key[h] == 0) && (pre.host_before[h] == 0)))) && (!(HostState(pre.host_state[h]) == HostState::Valid) || (pre.host_content[h] == pre.host_key[h]))) && (!(!(HostState(pre.host_state[h]) == HostState::Valid)) || (pre.host_content[h] == 0)))) return 102;
       }
     }
     if (all || k.checked[103]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        int total = 0;
-        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
-          if (pre.in_step[each_s][r]) total += 1;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int h = 0; h <= NH - 1; ++h) {
+            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || ((pre.host_key[h] == pre.key[b]) && (pre.host_before[h] == pre.before[b])))) return 103;
+          }
         }
-        if (total != pre.pending[r]) return 103;
       }
     }
     if (all || k.checked[104]) {
-      for (int r = 0; r <= NR - 1; ++r) {
+      for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
-        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
-          if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
+        for (int each_r = 0; each_r <= NR - 1; ++each_r) {
+          if (pre.holds[each_r][b]) total += 1;
         }
-        if (total != pre.sampling[r]) return 104;
+        if (total != pre.refs[b]) return 104;
       }
     }
     if (all || k.checked[105]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
-        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
-          if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
+        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+          if (pre.holds[r][each_b]) total += 1;
         }
-        if (total != pre.flying[r]) return 105;
+        if (total != pre.blocks[r]) return 105;
       }
     }
     if (all || k.checked[106]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        int total = 0;
+        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+          if (pre.holds[r][each_b]) total += k.page;
+        }
+        if (total != pre.capacity[r]) return 106;
+      }
+    }
+    if (all || k.checked[107]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        int total = 0;
+        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
+          if (pre.in_step[each_s][r]) total += 1;
+        }
+        if (total != pre.pending[r]) return 107;
+      }
+    }
+    if (all || k.checked[108]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        int total = 0;
+        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
+          if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
+        }
+        if (total != pre.sampling[r]) return 108;
+      }
+    }
+    if (all || k.checked[109]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        int total = 0;
+        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
+          if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
+        }
+        if (total != pre.flying[r]) return 109;
+      }
+    }
+    if (all || k.checked[110]) {
       for (int s = 0; s <= NS - 1; ++s) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.in_step[s][each_r]) total += 1;
         }
-        if (total != pre.rows[s]) return 106;
+        if (total != pre.rows[s]) return 110;
       }
     }
-    if (all || k.checked[107]) {
+    if (all || k.checked[111]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.block_of[each_c][b]) total += 1;
         }
-        if (total != pre.copies[b]) return 107;
+        if (total != pre.copies[b]) return 111;
       }
     }
-    if (all || k.checked[108]) {
+    if (all || k.checked[112]) {
       for (int h = 0; h <= NH - 1; ++h) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.host_of[each_c][h]) total += 1;
         }
-        if (total != pre.host_copies[h]) return 108;
+        if (total != pre.host_copies[h]) return 112;
       }
     }
-    if (all || k.checked[109]) {
+    if (all || k.checked[113]) {
       for (int c = 0; c <= NC - 1; ++c) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.block_of[c][each_b]) total += 1;
         }
-        if (total != pre.copy_blocks[c]) return 109;
+        if (total != pre.copy_blocks[c]) return 113;
       }
     }
-    if (all || k.checked[110]) {
+    if (all || k.checked[114]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        int total = 0;
+        for (int each_h = 0; each_h <= NH - 1; ++each_h) {
+          if (pre.host_of[c][each_h]) total += 1;
+        }
+        if (total != pre.copy_hosts[c]) return 114;
+      }
+    }
+    if (all || k.checked[115]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        int total = 0;
+        for (int each_r = 0; each_r <= NR - 1; ++each_r) {
+          if (pre.request_of[c][each_r]) total += 1;
+        }
+        if (total != pre.copy_requests[c]) return 115;
+      }
+    }
+    if (all || k.checked[116]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += 1;
         }
-        if (total != pre.inbound[r]) return 110;
+        if (total != pre.inbound[r]) return 116;
       }
     }
-    if (all || k.checked[111]) {
+    if (all || k.checked[117]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += pre.copy_tokens[each_c];
         }
-        if (total != pre.arriving[r]) return 111;
+        if (total != pre.arriving[r]) return 117;
       }
-    }
-    if (all || k.checked[112]) {
-      int total = 0;
-      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
-      }
-      if (total != pre.free) return 112;
-    }
-    if (all || k.checked[113]) {
-      int total = 0;
-      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
-      }
-      if (total != pre.held) return 113;
-    }
-    if (all || k.checked[114]) {
-      int total = 0;
-      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
-      }
-      if (total != pre.cached) return 114;
-    }
-    if (all || k.checked[115]) {
-      int total = 0;
-      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
-      }
-      if (total != pre.fetching) return 115;
-    }
-    if (all || k.checked[116]) {
-      int total = 0;
-      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
-        if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
-      }
-      if (total != pre.spare_pages) return 116;
-    }
-    if (all || k.checked[117]) {
-      int total = 0;
-      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
-        if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
-      }
-      if (total != pre.used_pages) return 117;
     }
     if (all || k.checked[118]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
+        if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
-      if (total != pre.held_room) return 118;
+      if (total != pre.free) return 118;
     }
     if (all || k.checked[119]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
+        if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
       }
-      if (total != pre.idle_room) return 119;
+      if (total != pre.held) return 119;
     }
     if (all || k.checked[120]) {
+      int total = 0;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
+      }
+      if (total != pre.cached) return 120;
+    }
+    if (all || k.checked[121]) {
+      int total = 0;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
+      }
+      if (total != pre.fetching) return 121;
+    }
+    if (all || k.checked[122]) {
+      int total = 0;
+      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
+        if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
+      }
+      if (total != pre.spare_pages) return 122;
+    }
+    if (all || k.checked[123]) {
+      int total = 0;
+      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
+        if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
+      }
+      if (total != pre.used_pages) return 123;
+    }
+    if (all || k.checked[124]) {
+      int total = 0;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
+      }
+      if (total != pre.held_room) return 124;
+    }
+    if (all || k.checked[125]) {
+      int total = 0;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
+      }
+      if (total != pre.idle_room) return 125;
+    }
+    if (all || k.checked[126]) {
+      int total = 0;
+      for (int each_r = 0; each_r <= NR - 1; ++each_r) {
+        if (true) total += pre.blocks[each_r];
+      }
+      if (total != pre.table_entries) return 126;
+    }
+    if (all || k.checked[127]) {
+      int total = 0;
+      for (int each_s = 0; each_s <= NS - 1; ++each_s) {
+        if (!(StepState(pre.step_state[each_s]) == StepState::Idle)) total += 1;
+      }
+      if (total != pre.live_steps) return 127;
+    }
+    if (all || k.checked[128]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.parent[each_b][b] && !(each_b == b)) total += 1;
         }
-        if (total != pre.children[b]) return 120;
+        if (total != pre.children[b]) return 128;
       }
     }
-    if (all || k.checked[121]) {
+    if (all || k.checked[129]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.parent[b][each_b]) total += 1;
         }
-        if (total != pre.parents[b]) return 121;
+        if (total != pre.parents[b]) return 129;
       }
     }
     return -1;
@@ -4519,6 +4642,12 @@ struct Model {
     for (int i0 = 0; i0 <= NC - 1; ++i0) {
       s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
     }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      s.copy_hosts[i0] = old.copy_hosts[order.c[i0]];
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      s.copy_requests[i0] = old.copy_requests[order.c[i0]];
+    }
     for (int i0 = 0; i0 <= NR - 1; ++i0) {
       s.inbound[i0] = old.inbound[order.r[i0]];
     }
@@ -4706,6 +4835,12 @@ struct Model {
     }
     for (int i0 = 0; i0 <= NC - 1; ++i0) {
       of.c[i0] += static_cast<std::uint8_t>(s.copy_blocks[i0]) * 0xb1ec06bd9741d88dULL;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.copy_hosts[i0]) * 0xad48511a8e7f2ca1ULL;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.copy_requests[i0]) * 0x9515db8b75c5ba69ULL;
     }
     for (auto& x : of.c) x = mix(x);
   }
