@@ -19,8 +19,8 @@ SOLVERS = ("z3", "cvc5")
 Part = tuple[str, str]
 """What kind of proof, and of what: ("transition", "admit")."""
 
-GENERAL = ("initial", "transition", "counters")
-"""Kinds of parts whose obligations belong to properties and counters."""
+GENERAL = ("initial", "transition", "counters", "liveness")
+"""Kinds of parts whose obligations belong to properties, counters and stages."""
 
 
 class Decider(Protocol):
@@ -39,6 +39,9 @@ class Decider(Protocol):
 
     def prove_progress(self, claim: Progress) -> Obligation:
         """In the situation of the claim, some option may be taken."""
+
+    def prove_stages(self, transition: Transition | None = None) -> list[Obligation]:
+        """Stages of liveness against one transition, or what concerns single states."""
 
     def prove_parts(self) -> list[Obligation]:
         """Side conditions of counters: parts of others, tilings."""
@@ -63,6 +66,8 @@ def parts(spec: Spec) -> list[Part]:
     found = [("initial", "initial state"), *(("transition", name) for name in spec.transitions)]
     found += [("counters", "counters"), *(("choice", choice.name) for choice in spec.choices)]
     found += [("progress", name) for name in spec.progress]
+    if spec.stages:
+        found += [("liveness", name) for name in ("", *spec.transitions)]
     return found + [("vacuity", name) for name in spec.transitions]
 
 
@@ -80,6 +85,8 @@ def prove(prover: Decider, spec: Spec, part: Part) -> list[Obligation]:
             return prover.prove_choice(next(c for c in spec.choices if c.name == name))
         case "progress":
             return [prover.prove_progress(spec.progress[name])]
+        case "liveness":
+            return prover.prove_stages(spec.transitions[name] if name else None)
         case "vacuity":
             return [prover.vacuous(spec.transitions[name])]
     raise AssertionError(f"unknown part {kind}")

@@ -37,6 +37,9 @@ from .expressions import children as subexpressions
 from .language import Spec
 from .progress import Progress
 
+KINDS = {"cover": "ranking", "rank": "ranking", "kept": "ranking", "helpful": "ranking", "conforming": "under the contract"}
+"""Kinds of obligations, and how they are proved."""
+
 Finder = Callable[..., Expr]
 """Finds an individual of a stage inside: a function of the parent's cover and individuals."""
 
@@ -265,6 +268,16 @@ def concerns(formula: Expr, transition: Transition) -> bool:
     named, written = _named(formula), _written(transition)
     changes = set[str]().union(*[variables_read(e) for e in _changes(formula)])
     return transition.name in named if named else bool(changes & written)
+
+
+def helpful_transitions(spec: Spec) -> dict[str, list[str]]:
+    """By actor, the transitions that have to be taken at last where they help."""
+    helpful = {option.transition for s in spec.stages.values() for option in s.cover.options}
+    found: dict[str, list[str]] = {}
+    for transition in spec.transitions.values():
+        if transition.name in helpful:
+            found.setdefault(transition.actor, []).append(transition.name)
+    return found
 
 
 # Obligations.

@@ -11,6 +11,7 @@ from .explore import Exploration
 from .language import Spec
 from .proofs import GENERAL, SOLVERS, Part, decider, parts, proofs
 from .prover import Obligation
+from .ranking import KINDS
 from .reachable import survey_anyway
 
 Progress = Callable[[str, int, int], None]
@@ -85,6 +86,18 @@ def group_order(group: str) -> tuple[int, int]:
     return ("PL".find(group[0]), int(group[1:])) if group != "lemma" else (2, 0)
 
 
+def _liveness(spec: Spec, found: list[Obligation]) -> list[Row]:
+    """A row for each stage, and for each invariant of what a conforming policy can reach."""
+    rows = []
+    for s in spec.stages.values():
+        own = tuple(o for o in found if o.kind in KINDS and o.claim.startswith(f"{s.name}: "))
+        rows.append(Row(s.group, s.name, s.doc, "ranking", own))
+    for claim in spec.conforming.values():
+        own = tuple(o for o in found if o.kind == "conforming" and o.claim == claim.name)
+        rows.append(Row("L5", claim.name, "Whatever a policy that keeps the contract does.", KINDS["conforming"], own))
+    return rows
+
+
 def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVERS[0], processes: int = 1) -> Report:
     """Prove every property for any number of individuals, and survey small instances.
 
@@ -114,6 +127,7 @@ def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVE
     for claim in spec.progress.values():
         own = tuple(answers["progress", claim.name])
         report.rows.append(Row(claim.group, claim.name, claim.doc, "witnesses", own))
+    report.rows += _liveness(spec, found)
     changes = tuple(by_property.pop("changes something"))
     report.rows.append(Row("P14", "no idle transition", "Every transition changes the state.", "two-state", changes))
     for name, count in spec.counts.items():
