@@ -13,8 +13,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from .plan import multiprocessors
 
-PROGRAMS_PER_MULTIPROCESSOR = 8
-"""Programs of the merge at most; more work is done in turns. What is not cut should cost little to find out."""
+MANY_PROGRAMS, FEW_PROGRAMS = 8, 2
+"""Programs of the merge on a multiprocessor, at most; more work is done in turns. Few are enough where few rows can be
+cut, as there are about as many rows as parts: to find out that nothing is to be done should cost little."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -135,7 +136,8 @@ def merge(slot_out: Tensor, slot_lse: Tensor, cuts: Tensor, out: Tensor, lse: Te
     parts = slot_lse.shape[0] - rows + 1
     shape, warps = merge_shape(parts / rows)
     most = min(rows, parts) * triton.cdiv(queries, shape["QUERIES"]) * (512 // shape["COLUMNS"])
-    programs = min(most, PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(out.device))
+    per_multiprocessor = MANY_PROGRAMS if parts >= 2 * rows else FEW_PROGRAMS
+    programs = min(most, per_multiprocessor * multiprocessors(out.device))
     merge_parts[(programs,)](
         slot_out,
         slot_lse,

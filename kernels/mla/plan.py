@@ -19,8 +19,11 @@ from torch import Tensor
 
 TILE = 64
 """Tokens of a key tile."""
-MIN_TILES = 1
-"""Key tiles of a part at least, by default."""
+MIN_TILES = 4
+"""Key tiles of a part at least, if there are enough results to merge (next)."""
+MERGED_RESULTS = 4096
+"""Results, one for each query and part of its row, above which parts get more than one key tile: up to MIN_TILES, as
+many as bring the results down to this number. Shorter parts would cost more in the merge than they save."""
 ROW_GAP = 2
 """Tiles whose time a program needs to begin a row: to load its queries and to store its result."""
 ALIGNED_EXTRA = 16
@@ -39,7 +42,7 @@ class MlaPlan:
     part_out, part_lse: float32 [parts + rows - 1, queries, 512] and [parts + rows - 1, queries]: the workspace. What
         part p holds of row r is in slot p + r: from one stretch to the next, p or r or both grow, so that no two
         share a slot.
-    min_tiles: key tiles of a part at least
+    min_tiles: key tiles of a part at least, if there are more than MERGED_RESULTS results to merge
     """
 
     parts: Tensor
@@ -60,12 +63,13 @@ class MlaPlan:
             raise ValueError(f"context_lens is on {context_lens.device}; this plan was made for {self.parts.device}")
         if rows == 0:
             return
+        queries = self.part_lse.shape[1]
         if context_lens.is_cuda:
             from . import plan_kernel
 
-            plan_kernel.fill(context_lens.contiguous(), self.parts, self.cuts, self.min_tiles)
+            plan_kernel.fill(context_lens.contiguous(), self.parts, self.cuts, queries, self.min_tiles)
         else:
-            divide(context_lens, self.parts, self.cuts, self.min_tiles)
+            divide(context_lens, self.parts, self.cuts, queries, self.min_tiles)
 
     def check(self, rows: int, queries: int, device: torch.device) -> None:
         """Raise ValueError unless the plan is for batches of this shape on this device."""
@@ -79,10 +83,11 @@ class MlaPlan:
             raise ValueError(f"plan is on {self.parts.device}, q on {device}; make one with plan_mla_decode")
 
 
-def divide(context_lens: Tensor, parts: Tensor, cuts: Tensor, min_tiles: int) -> None:
+def divide(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, min_tiles: int) -> None:
     """Fill the tables of `MlaPlan` with torch operations: the definition, and what runs on CPUs."""
     tiles = (context_lens.long() + TILE - 1) // TILE
     programs, rows, longest, total = parts.shape[0], int((tiles > 0).sum()), int(tiles.max()), int(tiles.sum())
+    min_tiles = min(min_tiles, max(1, total * queries // MERGED_RESULTS))
     length = max(-(-(total + rows * ROW_GAP) // programs), min_tiles + ROW_GAP)
     size = torch.where(tiles > 0, tiles + ROW_GAP, 0)
     if rows > programs:
@@ -123,7 +128,7 @@ def plan_mla_decode(
     max_context: bound of every row's context, over the life of the plan
     programs: into how many parts to cut the batch at most; by default one for each multiprocessor, divided by the
         number of programs that share a part because a row has more than 64 queries
-    min_tiles: key tiles of a part at least
+    min_tiles: key tiles of a part at least, if there are more than MERGED_RESULTS results to merge
     """
     rows, queries, device = context_lens.shape[0], q_len * heads, context_lens.device
     if programs is None:
