@@ -1,7 +1,7 @@
 """Attention kernels behind one registry.
 
 Operations: `paged_attention` (grouped-query attention over a paged KV cache), `write_kv` (store new keys and values)
-and `mla_decode` (absorbed multi-head latent attention). Each picks a kernel by device, dtype and shape; `explain` says
+`mla_decode` (absorbed multi-head latent attention) and `mla_prefill` (the same over expanded keys). Each picks a kernel by device, dtype and shape; `explain` says
 which and why, `register` adds one. Importing this package needs torch only: kernels are imported at first use.
 """
 
@@ -11,7 +11,8 @@ from .device import ANY_DEVICE, Capability, Platform
 from .errors import InvalidKernel, KernelDoesNotFit, KernelError, UnknownKernel, UnknownOperation
 from .kernel import Band, Candidate, Kernel, Problem, Selection
 from .kv_cache import write_kv
-from .mla import mla_decode
+from .mla import MlaPlan, mla_decode, plan_mla_decode
+from .mla_prefill import merge_attention, mla_prefill, mla_prefill_chunks
 from .registry import REGISTRY, explain, register
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Kernel",
     "KernelDoesNotFit",
     "KernelError",
+    "MlaPlan",
     "Platform",
     "Problem",
     "Selection",
@@ -34,10 +36,14 @@ __all__ = [
     "at_most",
     "exactly",
     "explain",
+    "merge_attention",
     "mla_decode",
+    "mla_prefill",
+    "mla_prefill_chunks",
     "multiple_of",
     "one_of",
     "paged_attention",
+    "plan_mla_decode",
     "power_of_two",
     "register",
     "write_kv",

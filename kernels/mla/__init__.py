@@ -8,8 +8,9 @@ from torch import Tensor
 from ..arguments import check_dtype, check_same_device, check_shape
 from ..registry import REGISTRY
 from .plan import MlaPlan, plan_mla_decode
+from .tuning import Tuning
 
-__all__ = ["CACHED_DIM", "LATENT_DIM", "ROPE_DIM", "MlaPlan", "mla_decode", "plan_mla_decode"]
+__all__ = ["CACHED_DIM", "LATENT_DIM", "ROPE_DIM", "MlaPlan", "Tuning", "mla_decode", "plan_mla_decode"]
 
 LATENT_DIM = 512
 """Values of the compressed key-value latent of a token: the first 512 of its 576 cached values."""

@@ -56,6 +56,8 @@ ENTRY_REGISTERS = 168
 FOLLOWER_REGISTERS = 240
 PRODUCER_REGISTERS = 24
 
+_ELEMENTS = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.float8_e4m3fn: gl.float8e4nv}
+
 # The buffers of half tiles.
 _EVEN_LEFT, _EVEN_RIGHT, _ODD_LEFT, _ODD_RIGHT = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2), gl.constexpr(3)
 # What the warpgroups tell each other, once for each tile: a maximum or weights are in shared memory.
@@ -540,7 +542,7 @@ def mla_decode(
 
 def descriptor(values: Tensor, rows: int, columns: int) -> TensorDescriptor:
     """TMA descriptor of a matrix, in boxes of rows by columns."""
-    element = gl.bfloat16 if values.dtype == torch.bfloat16 else gl.float16
+    element = _ELEMENTS[values.dtype]
     layout = gl.NVMMASharedLayout.get_default_for([rows, columns], element)
     return TensorDescriptor.from_tensor(values, [rows, columns], layout)
 

@@ -21,7 +21,7 @@ from ..constraints import exactly
 from ..device import Platform
 from ..kernel import Band
 from ..registry import register
-from . import CACHED_DIM
+from . import CACHED_DIM, ROPE_DIM
 from .gluon_hopper import (
     _EVEN_LEFT,
     _EVEN_RIGHT,
@@ -56,20 +56,19 @@ def _prefetch_tile(tile_ptr):  # type: ignore[no-untyped-def]
 
 @gluon.jit
 def _convert(args, HALF: gl.constexpr):  # type: ignore[no-untyped-def]
-    """Fill the buffer of half tile HALF whenever it is empty, with all even or all odd tiles of the part.
-
-    64 columns at a time; the next 64 are being loaded meanwhile.
-    """
+    """Fill the buffer of half tile HALF whenever it is empty, with all even or all odd tiles of the part."""
     (
-        kv_ptr, q_desc, table_ptr, table_stride, context_ptr, queries, row, tile, count, q_latent, latents, ropes,
-        q_full, q_empty, full, empty,
+        kv_ptr, kv_desc, q_desc, table_ptr, table_stride, context_ptr, queries, row, tile, count, q_latent, latents,
+        ropes, q_full, q_empty, full, empty, landed,
     ) = args  # fmt: skip
     TILE: gl.constexpr = HALF // 2
     WITH_ROPE: gl.constexpr = HALF % 2 == TILE
     layout: gl.constexpr = gl.BlockedLayout([1, 16], [8, 4], [1, 1], [1, 0])
-    token = gl.arange(0, 64, layout=gl.SliceLayout(1, layout))
-    offset = token[:, None] * 576 + gl.arange(0, 64, layout=gl.SliceLayout(0, layout))[None, :]
-    # A half tile is four adjacent blocks of 64 columns.
+    nbytes: gl.constexpr = kv_desc.block_type.nbytes * (5 if WITH_ROPE else 4)
+    # A half tile is four adjacent blocks of 64 columns. Its 8-bit values land in what will be the third and fourth,
+    # and are converted from first to last: each block is written after what landed there has been read.
+    bytes_ = latents._reinterpret(kv_desc.dtype, [32, 64, 64], kv_desc.layout)
+    rope_bytes = ropes._reinterpret(kv_desc.dtype, [4, 64, 64], kv_desc.layout)
     blocks = latents._reinterpret(ropes.dtype, [16, 64, 64], ropes.layout)
     segment = 0
     turn = 0
@@ -86,27 +85,32 @@ def _convert(args, HALF: gl.constexpr):  # type: ignore[no-untyped-def]
                 query = row * queries + gl.program_id(0) * 64
                 tma.async_copy_global_to_shared(q_desc, [query, 0], q_full, q_latent.index(0))
                 tma.async_copy_global_to_shared(q_desc, [query, 256], q_full, q_latent.index(1))
-            tile_ptr = kv_ptr + block.to(gl.int64) * (64 * 576)
             for index in range(tile + TILE, last, 2):
+                token = block * 64
                 block = gl.load(table_row + gl.minimum(index + 2, last - 1))
-                next_tile_ptr = kv_ptr + block.to(gl.int64) * (64 * 576)
-                half_ptr = tile_ptr + HALF % 2 * 256
                 if WITH_ROPE:
-                    _prefetch_tile(next_tile_ptr)
-                    rope = gl.load(tile_ptr + 512 + offset)
-                # Not kept across turns: 8-bit values carried around a loop would take a register each.
-                values = gl.load(half_ptr + offset)
+                    _prefetch_tile(kv_ptr + block.to(gl.int64) * (64 * 576))
                 mbarrier.wait(empty.index(HALF), (turn & 1) ^ 1)
-                if WITH_ROPE:
-                    ropes.index(TILE).store(rope.to(ropes.dtype))
+                mbarrier.expect(landed.index(HALF), nbytes)
                 for piece in gl.static_range(4):
-                    following = gl.load(half_ptr + min(piece + 1, 3) * 64 + offset)
+                    column = HALF % 2 * 256 + piece * 64
+                    landing = bytes_.index(HALF * 8 + 4 + piece)
+                    tma.async_copy_global_to_shared(kv_desc, [token, column], landed.index(HALF), landing)
+                if WITH_ROPE:
+                    rope_landing = rope_bytes.index(TILE * 2 + 1)
+                    tma.async_copy_global_to_shared(kv_desc, [token, 512], landed.index(HALF), rope_landing)
+                mbarrier.wait(landed.index(HALF), turn & 1)
+                for piece in gl.static_range(4):
+                    values = bytes_.index(HALF * 8 + 4 + piece).load(layout)
+                    gl.thread_barrier()
                     blocks.index(HALF * 4 + piece).store(values.to(ropes.dtype))
-                    values = following
+                if WITH_ROPE:
+                    rope = rope_bytes.index(TILE * 2 + 1).load(layout)
+                    gl.thread_barrier()
+                    ropes.index(TILE).store(rope.to(ropes.dtype))
                 fence_async_shared()
                 gl.thread_barrier()
                 mbarrier.arrive(full.index(HALF), count=1)
-                tile_ptr = next_tile_ptr
                 turn += 1
             done += last - tile
             segment += 1
@@ -116,6 +120,7 @@ def _convert(args, HALF: gl.constexpr):  # type: ignore[no-untyped-def]
 
 @gluon.jit(do_not_specialize=["table_stride", "heads", "q_len"])  # type: ignore[untyped-decorator]
 def attend_part_fp8(  # type: ignore[no-untyped-def]
+    kv_desc,  # TMA descriptor of the cache [blocks * 64, 576], boxes of 64 tokens by 64 values
     q_desc,  # TMA descriptor of q [rows * queries, 576], boxes of 64 queries by 256 values
     q_ptr,  # float16 [rows, queries, 576], queries = q_len * heads
     kv_ptr,  # float8_e4m3fn [blocks * 64, 576]
@@ -146,12 +151,14 @@ def attend_part_fp8(  # type: ignore[no-untyped-def]
     q_empty = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     full = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
+    landed = gl.allocate_shared_memory(gl.int64, [4, 1], mbarrier.MBarrierLayout())
     told = gl.allocate_shared_memory(gl.int64, [6, 1], mbarrier.MBarrierLayout())
     mbarrier.init(q_full, count=1)
     mbarrier.init(q_empty, count=2)
     for half in gl.static_range(4):
         mbarrier.init(full.index(half), count=1)
         mbarrier.init(empty.index(half), count=1)
+        mbarrier.init(landed.index(half), count=1)
     for message in gl.static_range(6):
         mbarrier.init(told.index(message), count=1)
     fence_async_shared()
@@ -166,8 +173,8 @@ def attend_part_fp8(  # type: ignore[no-untyped-def]
         row, tile, count, q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
     )  # fmt: skip
     args = (
-        kv_ptr, q_desc, table_ptr, table_stride, context_ptr, heads * q_len, row, tile, count, q_latent, latents, ropes,
-        q_full, q_empty, full, empty,
+        kv_ptr, kv_desc, q_desc, table_ptr, table_stride, context_ptr, heads * q_len, row, tile, count, q_latent,
+        latents, ropes, q_full, q_empty, full, empty, landed,
     )  # fmt: skip
     gl.warp_specialize(
         [
@@ -179,7 +186,7 @@ def attend_part_fp8(  # type: ignore[no-untyped-def]
             (_convert, (args, _ODD_RIGHT)),
         ],
         [4, 1, 1, 1, 1],
-        [208, 88, 88, 88, 88],
+        [216, 64, 64, 64, 64],
     )
 
 
@@ -218,6 +225,7 @@ def mla_decode(
         q = q.clone()
     with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's
         attend_part_fp8[(triton.cdiv(queries, QUERIES), plan.parts.shape[0])](
+            descriptor(kv_cache.view(-1, CACHED_DIM), BLOCK_SIZE, ROPE_DIM),
             descriptor(q.view(-1, CACHED_DIM), QUERIES, HALF),
             q,
             kv_cache,

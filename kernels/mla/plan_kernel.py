@@ -7,10 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .plan import ALIGNED_EXTRA, MERGED_RESULTS, ROW_GAP
+from .plan import ALIGNED_EXTRA, ROW_GAP
+from .tuning import Tuning
 
 
-@triton.jit(do_not_specialize=["rows", "parts", "queries", "min_tiles"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "parts", "queries", "min_tiles", "most_results"])  # type: ignore[untyped-decorator]
 def fill_plan(
     context_ptr: tl.tensor,  # int32 [rows]
     parts_ptr: tl.tensor,  # int32 [parts, 4]
@@ -19,9 +20,9 @@ def fill_plan(
     parts: tl.tensor,
     queries: tl.tensor,
     min_tiles: tl.tensor,
+    most_results: tl.tensor,
     GAP: tl.constexpr,
     EXTRA: tl.constexpr,
-    RESULTS: tl.constexpr,
     PARTS: tl.constexpr,
     CHUNK: tl.constexpr,
 ) -> None:
@@ -37,7 +38,7 @@ def fill_plan(
         total += tl.sum(tiles, 0)
         longest = tl.maximum(longest, tl.max(tiles, 0))
         used += tl.sum((tiles > 0).to(tl.int32), 0)
-    results = tl.cast(total, tl.int64) * queries // RESULTS
+    results = tl.cast(total, tl.int64) * queries // most_results
     min_tiles = tl.minimum(min_tiles, tl.maximum(1, results).to(tl.int32))
     length = tl.maximum(tl.cdiv(total + used * GAP, parts), min_tiles + GAP)
     pieces = tl.maximum(1, tl.minimum(parts // tl.maximum(used, 1), longest // min_tiles))
@@ -90,7 +91,7 @@ def fill_plan(
     tl.store(parts_ptr + part * 4 + 2, following - tiles_before, mask=part < parts)
 
 
-def fill(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, min_tiles: int) -> None:
+def fill(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, tuning: Tuning) -> None:
     """Launch `fill_plan`; arguments as in `plan.divide`."""
     with torch.cuda.device_of(context_lens):
         fill_plan[(1,)](
@@ -100,10 +101,10 @@ def fill(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, min_ti
             context_lens.shape[0],
             parts.shape[0],
             queries,
-            min_tiles,
+            tuning.min_tiles,
+            tuning.most_results,
             GAP=ROW_GAP,
             EXTRA=ALIGNED_EXTRA,
-            RESULTS=MERGED_RESULTS,
             PARTS=triton.next_power_of_2(parts.shape[0]),
             CHUNK=64,
             num_warps=8,

@@ -47,6 +47,7 @@ class Tile:
     stages: int
     programs_per_multiprocessor: int
     tma: bool = False
+    """Whether whole tiles are copied by TMA, which needs a cache of the queries' dtype."""
 
 
 NARROW = Tile(queries=16, keys=64, warps=4, stages=2, programs_per_multiprocessor=2)
@@ -56,11 +57,20 @@ WIDE = Tile(queries=64, keys=64, warps=8, stages=2, programs_per_multiprocessor=
 """wgmma tile for Hopper: a quarter of the cache reads for many queries. With 4 warps it would spill registers."""
 
 
-def choose_tile(queries: int, arch: int) -> Tile:
+EIGHT_BIT = Tile(queries=16, keys=128, warps=8, stages=2, programs_per_multiprocessor=1)
+"""Tile for an 8-bit cache where a block may have 125,440 bytes of shared memory."""
+
+SMALL_EIGHT_BIT = Tile(queries=16, keys=64, warps=8, stages=2, programs_per_multiprocessor=1)
+"""The same within 99 KiB."""
+
+
+def choose_tile(queries: int, arch: int, cache_bits: int = 16) -> Tile:
     """The tile for a row of `queries` = q_len * heads on compute capability `arch` (10 * major + minor).
 
     Up to 32 queries, two narrow tiles are at least as fast as a wide one, half of which would be empty.
     """
+    if cache_bits == 8:
+        return EIGHT_BIT if arch in (90, 100, 103) else SMALL_EIGHT_BIT
     return WIDE if arch == 90 and queries > 2 * NARROW.queries else NARROW
 
 
@@ -171,7 +181,7 @@ def attend_split(
             )
         first_tile = tl.maximum(first_tile, whole_tiles) * (KEYS // REST)
         last_tile = tl.minimum(last_tile * (KEYS // REST), tl.cdiv(context, REST))
-    for tile in tl.range(first_tile, last_tile, num_stages=1 if TMA else STAGES):
+    for tile in tl.range(first_tile, last_tile, num_stages=1 if TMA else STAGES, disable_licm=TMA):
         position = tile * REST + tl.arange(0, REST)
         # Behind the context may be a stale NaN, which a zero weight does not stop: load the last token again instead.
         loaded = tl.minimum(position, context - 1)
@@ -242,7 +252,7 @@ def mla_decode(
     if rows * queries == 0:
         return
     arch, multiprocessors = device_limits(q.device)
-    tile = tile or choose_tile(queries, arch)
+    tile = tile or choose_tile(queries, arch, 8 * kv_cache.element_size())
     if splits is None:
         splits = choose_splits(rows, queries, block_table.shape[1] * kv_cache.shape[1], tile, multiprocessors)
     part_out, part_lse = out, lse
