@@ -1,8 +1,9 @@
 """Attention kernels behind one registry.
 
-Operations: `paged_attention` (grouped-query attention over a paged KV cache), `write_kv` (store new keys and values)
-`mla_decode` (absorbed multi-head latent attention) and `mla_prefill` (the same over expanded keys). Each picks a kernel by device, dtype and shape; `explain` says
-which and why, `register` adds one. Importing this package needs torch only: kernels are imported at first use.
+Operations: `paged_attention` (grouped-query attention over a paged KV cache), `write_kv` (store new keys and values),
+`mla_decode` (absorbed multi-head latent attention) and `mla_prefill` (the same over expanded keys). Each picks a kernel
+by device, dtype and shape; `explain` says which and why, `register` adds one. Importing this package needs torch only:
+kernels are imported at first use.
 """
 
 from .attention import paged_attention

@@ -17,6 +17,7 @@ from .attention import paged_attention
 from .kernel import Kernel
 from .kv_cache import write_kv
 from .mla import CACHED_DIM, LATENT_DIM, mla_decode
+from .mla_prefill import HEAD_DIM, VALUE_DIM, mla_prefill
 from .registry import REGISTRY
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -108,6 +109,10 @@ def cases(device: torch.device) -> Iterator[Case]:
             yield _mla_case(heads, q_len, 1.0, dtype, device, random)
         yield _mla_case(16, 1, 50.0, dtype, device, random)
         yield _mla_case(64, 1, 50.0, dtype, device, random)
+        for heads, q_len in ((16, 1), (128, 1), (20, 7)):
+            yield _mla_case(heads, q_len, 1.0, dtype, device, random, cache_scale=0.02)
+        for causal in (True, False):
+            yield _prefill_case(3, causal, dtype, device, random)
         yield _write_case(8, 128, 16, dtype, device, random)
 
 
@@ -190,27 +195,76 @@ def _attention_case(
 
 
 def _mla_case(
-    heads: int, q_len: int, magnitude: float, dtype: torch.dtype, device: torch.device, random: torch.Generator
+    heads: int,
+    q_len: int,
+    magnitude: float,
+    dtype: torch.dtype,
+    device: torch.device,
+    random: torch.Generator,
+    cache_scale: float | None = None,
 ) -> Case:
+    """With a `cache_scale` the cache holds 8-bit values, and the exact result is that of those values."""
     lengths = [1, 63, 64, 65, 0, 127, 400, 300]
     paged = _page(lengths, 64, (CACHED_DIM,), dtype, random)
     q = (magnitude * torch.randn(len(lengths), q_len, heads, CACHED_DIM, generator=random)).to(dtype)
     scale = CACHED_DIM**-0.5
+    cache, contexts = paged.cache, paged.contexts
+    if cache_scale is not None:
+        cache = (paged.cache.float() / cache_scale).to(torch.float8_e4m3fn)
+        rounded = [(context.float() / cache_scale).to(torch.float8_e4m3fn) for context in paged.contexts]
+        contexts = [context.double() * cache_scale for context in rounded]
     exact = []
-    for row, context in enumerate(paged.contexts):
+    for row, context in enumerate(contexts):
         exact.append(_dense_attention(q[row], context, context[:, :LATENT_DIM], scale))
     exact_out, exact_lse = (torch.stack(parts).to(device) for parts in zip(*exact, strict=True))
-    placed = tuple(tensor.to(device) for tensor in (q, paged.cache, paged.block_table, paged.context_lens))
+    placed = tuple(tensor.to(device) for tensor in (q, cache, paged.block_table, paged.context_lens))
+    common = {"scale": scale, "cache_scale": cache_scale or 1.0}
 
     def run(kernel: str) -> Results:
         out = torch.full((*q.shape[:-1], LATENT_DIM), torch.nan, dtype=dtype, device=device)
         lse = torch.full(q.shape[:-1], torch.nan, device=device)
-        return mla_decode(*placed, scale=scale, out=out, lse=lse, kernel=kernel)
+        return mla_decode(*placed, out=out, lse=lse, kernel=kernel, **common)
 
     scores = "" if magnitude == 1.0 else f", scores around +-{magnitude:.0f}"
-    description = f"{heads} heads, {q_len} new tokens{scores}"
+    bits = 8 * cache.element_size()
+    description = f"{heads} heads, {q_len} new tokens{scores}" + (", 8-bit cache" if bits == 8 else "")
     tolerances = (TOLERANCES[dtype] * (1 if magnitude == 1.0 else 2), LSE_TOLERANCE)
-    return Case("mla_decode", description, dtype, (heads, q_len, 64, 1), run, (exact_out, exact_lse), tolerances)
+    traits = (heads, q_len, 64, 1, bits)
+    return Case("mla_decode", description, dtype, traits, run, (exact_out, exact_lse), tolerances)
+
+
+def _prefill_case(heads: int, causal: bool, dtype: torch.dtype, device: torch.device, random: torch.Generator) -> Case:
+    new, keys = [1, 64, 65, 130, 9], [1, 300, 65, 513, 4]
+    scale = HEAD_DIM**-0.5
+    q = torch.randn(sum(new), heads, HEAD_DIM, generator=random).to(dtype)
+    k = torch.randn(sum(keys), heads, HEAD_DIM, generator=random).to(dtype)
+    v = torch.randn(sum(keys), heads, VALUE_DIM, generator=random).to(dtype)
+    exact = []
+    for own_q, own_k, own_v in zip(q.split(new), k.split(keys), v.split(keys), strict=True):
+        # Not causal: as if the new tokens came after all keys.
+        later = 0 if causal else len(own_q)
+        padded_k, padded_v = (torch.cat([own, own.new_zeros(later, *own.shape[1:])]) for own in (own_k, own_v))
+        scores = torch.einsum("qhd,khd->qhk", own_q.double(), padded_k.double()) * scale
+        position = torch.arange(len(padded_k))
+        last = torch.arange(len(own_q)) + len(padded_k) - len(own_q)
+        visible = (position <= last[:, None]) & (position < len(own_k))
+        scores = scores.where(visible[:, None], -torch.inf)
+        weights = scores.softmax(-1).where(visible[:, None], 0.0)
+        exact.append((torch.einsum("qhk,khd->qhd", weights, padded_v.double()), scores.logsumexp(-1)))
+    exact_out, exact_lse = (torch.cat(parts).to(device) for parts in zip(*exact, strict=True))
+    starts = (torch.tensor([0, *lengths]).cumsum(0).int() for lengths in (new, keys))
+    placed = tuple(tensor.to(device) for tensor in (q, k, v, *starts))
+
+    def run(kernel: str) -> Results:
+        out = torch.full((*q.shape[:-1], VALUE_DIM), torch.nan, dtype=dtype, device=device)
+        lse = torch.full(q.shape[:-1], torch.nan, device=device)
+        common = {"scale": scale, "causal": causal, "max_queries": max(new)}
+        return mla_prefill(*placed, out=out, lse=lse, kernel=kernel, **common)
+
+    description = f"{heads} heads, {'causal' if causal else 'all keys'}"
+    # The error is that of the worst token, whose result may be small.
+    tolerances = (2 * TOLERANCES[dtype], LSE_TOLERANCE)
+    return Case("mla_prefill", description, dtype, (heads, 1), run, (exact_out, exact_lse), tolerances)
 
 
 def _write_case(

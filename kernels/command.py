@@ -23,9 +23,10 @@ from .registry import REGISTRY, explain
 
 _EXAMPLES: dict[str, list[dict[str, int]]] = {
     "mla_decode": [
-        {"heads": heads, "q_len": q_len, "block_size": 64, "dense_cache": 1}
-        for heads, q_len in ((16, 1), (16, 4), (128, 1))
+        {"heads": heads, "q_len": q_len, "block_size": 64, "dense_cache": 1, "cache_bits": bits}
+        for heads, q_len, bits in ((16, 1, 16), (16, 4, 16), (128, 1, 16), (16, 1, 8))
     ],
+    "mla_prefill": [{"heads": 16, "aligned": 1}],
     "paged_attention": [{"heads": 32, "kv_heads": 8, "head_dim": 128, "block_size": 16}],
     "write_kv": [{"kv_heads": 8, "head_dim": 128, "block_size": 16}],
 }

@@ -37,9 +37,7 @@ def time_candidates(queries: int, contexts: list[int], pool: Pool) -> dict[Tunin
     q = torch.randn(len(contexts), queries // heads, heads, 576, device=pool.device).bfloat16()
     calls = {}
     for tuning in CANDIDATES:
-        plan = plan_mla_decode(
-            lengths, q_len=queries // heads, heads=heads, max_context=max(contexts), tuning=tuning
-        )
+        plan = plan_mla_decode(lengths, q_len=queries // heads, heads=heads, max_context=max(contexts), tuning=tuning)
         run = functools.partial(mla_decode, q, pool.cache, scale=SCALE, plan=plan, kernel="gluon_hopper")
         calls[str(tuning)] = [
             functools.partial(run, block_table=tables[index % len(tables)], context_lens=lengths) for index in range(24)

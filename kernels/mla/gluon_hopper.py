@@ -270,7 +270,6 @@ def _lead(  # type: ignore[no-untyped-def]
             weighted = gl.zeros([64, 256], gl.float32, layout=_OUT)
             mbarrier.wait(q_full, segment & 1)
             for index in range(tile, last, 2):
-                phase = even & 1
                 zero = _opaque_zero(even)
                 scores = _scores(
                     q_rope, q_latent, ropes, latents, full, q_empty, context, visible, always_visible, index, even,
@@ -352,7 +351,6 @@ def _follow(  # type: ignore[no-untyped-def]
                 phase = even & 1
                 zero = _opaque_zero(even)
                 if index + 1 < last:
-                    own = odd & 1
                     scores = _scores(
                         q_rope, q_latent, ropes, latents, full, q_empty, context, visible, always_visible, index + 1,
                         odd, index + 3 >= last, 1,
@@ -511,9 +509,7 @@ def mla_decode(
     if rows * queries == 0:
         return
     if plan is None:
-        plan = plan_mla_decode(
-            context_lens, q_len=q_len, heads=heads, max_context=block_table.shape[1] * BLOCK_SIZE
-        )
+        plan = plan_mla_decode(context_lens, q_len=q_len, heads=heads, max_context=block_table.shape[1] * BLOCK_SIZE)
     q = q.contiguous()
     if q.data_ptr() % 16:
         q = q.clone()

@@ -34,8 +34,8 @@ class MlaPlan:
     parts: int32 [parts, 4]: for each part its first row, its first key tile within that row, its number of key tiles,
         and the key tiles before it in the batch
     cuts: int32 [1 + rows, 4]: in [0, 0] the number of rows that are not complete when all parts are: those in more than
-        one part, and empty ones. From [1] on, for each of them: the row, where its partial results begin in the
-        workspace, how many there are, and 0
+        one part, and empty ones; in [0, 1] the most parts of a row. From [1] on, for each of those rows: the row, where
+        its partial results begin in the workspace, how many there are, and 0
     part_out, part_lse: float32 [parts + rows - 1, queries, 512] and [parts + rows - 1, queries]: the workspace. What
         part p holds of row r is in slot p + r: from one stretch to the next, p or r or both grow, so that no two
         share a slot.
@@ -107,7 +107,7 @@ def divide(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, tuni
     first, last = (end - tiles) // length, (end - 1) // length
     slots = torch.where(tiles > 0, last - first + 1, 0)
     cut = (slots != 1).nonzero()[:, 0]
-    cuts[0] = torch.tensor([len(cut), 0, 0, 0])
+    cuts[0] = torch.tensor([len(cut), int(slots.max()), 0, 0])
     cuts[1 : 1 + len(cut)] = torch.stack([cut, cut + first[cut], slots[cut], torch.zeros_like(cut)], 1).int()
 
 

@@ -54,6 +54,7 @@ def fill_plan(
     line_before_row = tl.zeros([PARTS], tl.int32)
     before = 0
     cut_before = 0
+    most_slots = 0
     for chunk in range(0, rows, CHUNK):
         row = chunk + index
         context = tl.load(context_ptr + row, mask=row < rows, other=0)
@@ -67,6 +68,7 @@ def fill_plan(
         first = (end - tiles) // length
         last = (end - 1) // length
         slots = tl.where(tiles > 0, last - first + 1, 0)
+        most_slots = tl.maximum(most_slots, tl.max(slots, 0))
         is_cut = (slots != 1) & (row < rows)
         cut = cuts_ptr + (cut_before + tl.cumsum(is_cut.to(tl.int32), 0)) * 4
         tl.store(cut, row, mask=is_cut)
@@ -75,7 +77,8 @@ def fill_plan(
         tl.store(cut + 3, 0, mask=is_cut)
         before += tl.sum(size, 0)
         cut_before += tl.sum(is_cut.to(tl.int32), 0)
-    tl.store(cuts_ptr + index, tl.where(index == 0, cut_before, 0), mask=index < 4)
+    head = tl.where(index == 0, cut_before, tl.where(index == 1, most_slots, 0))
+    tl.store(cuts_ptr + index, head, mask=index < 4)
     inside = (part < parts) & (begin < before)
     own_tiles = (tl.load(context_ptr + first_row, mask=inside, other=0) + 63) // 64
     own_size = tl.where(aligned, aligned_distance, own_tiles + GAP)

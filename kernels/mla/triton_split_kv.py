@@ -262,7 +262,13 @@ def mla_decode(
             q.new_empty(rows, splits, q_len, heads, dtype=torch.float32),
         )
     block_size = kv_cache.shape[1]
-    use_tma = kv_cache.dtype == q.dtype and tile.tma and block_size % tile.keys == 0 and kv_cache.is_contiguous() and kv_cache.data_ptr() % 16 == 0
+    use_tma = (
+        kv_cache.dtype == q.dtype
+        and tile.tma
+        and block_size % tile.keys == 0
+        and kv_cache.is_contiguous()
+        and kv_cache.data_ptr() % 16 == 0
+    )
     latent_desc = rope_desc = None
     if use_tma:
         tokens = kv_cache.view(-1, CACHED_DIM)

@@ -1,7 +1,7 @@
 """How `mla_decode` divides work on devices that were measured: `tuning.json`, written by an offline tuner.
 
-`benchmarks/kernels/tune_mla_decode.py` writes the entry of the device that it runs on. Nothing is timed while serving: a
-device, a version of triton or a shape without an entry gets DEFAULT.
+`benchmarks/kernels/tune_mla_decode.py` writes the entry of the device that it runs on. Nothing is timed while serving:
+a device, a version of triton or a shape without an entry gets DEFAULT.
 """
 
 from __future__ import annotations
