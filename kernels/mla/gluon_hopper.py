@@ -56,6 +56,8 @@ ENTRY_REGISTERS = 168
 FOLLOWER_REGISTERS = 240
 PRODUCER_REGISTERS = 24
 
+_ELEMENTS = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.float8_e4m3fn: gl.float8e4nv}
+
 # The buffers of half tiles.
 _EVEN_LEFT, _EVEN_RIGHT, _ODD_LEFT, _ODD_RIGHT = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2), gl.constexpr(3)
 # What the warpgroups tell each other, once for each tile: a maximum or weights are in shared memory.
@@ -199,14 +201,19 @@ def _tell_weights(buffer, weights, barrier):  # type: ignore[no-untyped-def]
 
 @gluon.jit
 def _finish(  # type: ignore[no-untyped-def]
-    weighted, largest, own_sum, other_sum, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row, part, whole,
-    first_query, TILE: gl.constexpr,
+    weighted, largest, own_sum, other_sum, cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row,
+    part, whole, is_final, first_query, buffer, TILE: gl.constexpr,
 ):  # fmt: skip
-    """Divide by the sum of weights and store this warpgroup's columns, as the result or as a part of it."""
+    """Divide by the sum of weights and store this warpgroup's columns, as the result or as a part of it.
+
+    After the part's final row (is_final), `buffer`, which held half of its queries, is free: the result goes through
+    it, for stores of 16 bytes a thread.
+    """
+    wide: gl.constexpr = gl.BlockedLayout([1, 8], [1, 32], [4, 1], [1, 0])
     total = own_sum + other_sum
     seen = total > 0
     divisor = gl.where(seen, total, 1.0)
-    weighted = weighted * gl.convert_layout(1.0 / divisor, _OUT_ROWS)[:, None]
+    weighted = weighted * gl.convert_layout(cache_scale / divisor, _OUT_ROWS)[:, None]
     number = first_query + gl.arange(0, 64, layout=_SCORE_ROWS)
     out_number = first_query + gl.arange(0, 64, layout=_OUT_ROWS)
     column = TILE * 256 + gl.arange(0, 256, layout=gl.SliceLayout(0, _OUT))
@@ -217,8 +224,19 @@ def _finish(  # type: ignore[no-untyped-def]
         target = row.to(gl.int64) * queries
         if TILE == 0:
             gl.store(lse_ptr + target + number, lse, mask=number < queries)
-        out = out_ptr + ((target + out_number) * 512)[:, None] + column[None, :]
-        gl.store(out, weighted.to(out_ptr.dtype.element_ty), mask=mask)
+        result = weighted.to(out_ptr.dtype.element_ty)
+        if is_final:
+            staged = buffer._reinterpret(result.dtype, [64, 256], buffer.layout)  # an 8-bit cache computes in float16
+            staged.store(result)
+            gl.thread_barrier()
+            for piece in gl.static_range(0, 64, 16):
+                wide_number = piece + gl.arange(0, 16, layout=gl.SliceLayout(1, wide))
+                wide_column = TILE * 256 + gl.arange(0, 256, layout=gl.SliceLayout(0, wide))
+                source = staged.slice(piece, 16, dim=0).load(wide)
+                wide_out = out_ptr + ((target + first_query + wide_number) * 512)[:, None] + wide_column[None, :]
+                gl.store(wide_out, source, mask=(first_query + wide_number < queries)[:, None])
+        else:
+            gl.store(out_ptr + ((target + out_number) * 512)[:, None] + column[None, :], result, mask=mask)
     else:
         target = (part + row).to(gl.int64) * queries
         if TILE == 0:
@@ -228,8 +246,8 @@ def _finish(  # type: ignore[no-untyped-def]
 
 @gluon.jit
 def _lead(  # type: ignore[no-untyped-def]
-    q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, heads, q_len, part, row, tile, count,
-    q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
+    q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, cache_scale, heads, q_len, part, row,
+    tile, count, q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
 ):  # fmt: skip
     """The first warpgroup: scores of even tiles, output columns 0 to 255."""
     queries = heads * q_len
@@ -252,7 +270,6 @@ def _lead(  # type: ignore[no-untyped-def]
             weighted = gl.zeros([64, 256], gl.float32, layout=_OUT)
             mbarrier.wait(q_full, segment & 1)
             for index in range(tile, last, 2):
-                phase = even & 1
                 zero = _opaque_zero(even)
                 scores = _scores(
                     q_rope, q_latent, ropes, latents, full, q_empty, context, visible, always_visible, index, even,
@@ -296,8 +313,8 @@ def _lead(  # type: ignore[no-untyped-def]
             other_total = sums.index(segment % 2 * 2 + 1).load(_SCORE_ROWS)
             whole = (tile == 0) & (last == tiles)
             _finish(
-                weighted, largest, total, other_total, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row,
-                part, whole, first_query, 0,
+                weighted, largest, total, other_total, cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr,
+                queries, row, part, whole, done + last - tile >= count, first_query, q_latent.index(0), 0,
             )  # fmt: skip
             done += last - tile
             segment += 1
@@ -307,8 +324,8 @@ def _lead(  # type: ignore[no-untyped-def]
 
 @gluon.jit
 def _follow(  # type: ignore[no-untyped-def]
-    q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, heads, q_len, part, row, tile, count,
-    q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
+    q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, cache_scale, heads, q_len, part, row,
+    tile, count, q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
 ):  # fmt: skip
     """The second warpgroup: scores of odd tiles, output columns 256 to 511."""
     queries = heads * q_len
@@ -334,7 +351,6 @@ def _follow(  # type: ignore[no-untyped-def]
                 phase = even & 1
                 zero = _opaque_zero(even)
                 if index + 1 < last:
-                    own = odd & 1
                     scores = _scores(
                         q_rope, q_latent, ropes, latents, full, q_empty, context, visible, always_visible, index + 1,
                         odd, index + 3 >= last, 1,
@@ -383,8 +399,8 @@ def _follow(  # type: ignore[no-untyped-def]
                 _tell(q_empty)
             whole = (tile == 0) & (last == tiles)
             _finish(
-                weighted, largest, total, other_total, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row,
-                part, whole, first_query, 1,
+                weighted, largest, total, other_total, cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr,
+                queries, row, part, whole, done + last - tile >= count, first_query, q_latent.index(1), 1,
             )  # fmt: skip
             done += last - tile
             segment += 1
@@ -442,8 +458,8 @@ def attend_part(  # type: ignore[no-untyped-def]
     tile = gl.load(parts_ptr + part * 4 + 1)
     count = gl.load(parts_ptr + part * 4 + 2)
     consumer_args = (
-        q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, heads, q_len, part, row, tile,
-        count, q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
+        q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, 1.0, heads, q_len, part, row,
+        tile, count, q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
     )  # fmt: skip
     producer_args = (
         latent_desc, rope_desc, q_desc, table_ptr, table_stride, context_ptr, heads * q_len, row, tile, count, q_latent,
@@ -469,7 +485,7 @@ def attend_part(  # type: ignore[no-untyped-def]
     band=Band.SPECIALIZED,
     platforms=(Platform("cuda", min_arch=90, max_arch=90),),
     dtypes=(torch.bfloat16, torch.float16),
-    traits={"block_size": exactly(BLOCK_SIZE), "dense_cache": exactly(1)},
+    traits={"block_size": exactly(BLOCK_SIZE), "dense_cache": exactly(1), "cache_bits": exactly(16)},
 )
 def mla_decode(
     q: Tensor,
@@ -481,6 +497,7 @@ def mla_decode(
     out: Tensor,
     lse: Tensor,
     plan: MlaPlan | None = None,
+    cache_scale: float = 1.0,
 ) -> None:
     """Launch the two kernels. Arguments as in the public `mla_decode`.
 
@@ -492,16 +509,14 @@ def mla_decode(
     if rows * queries == 0:
         return
     if plan is None:
-        plan = plan_mla_decode(
-            context_lens, q_len=q_len, heads=heads, max_context=block_table.shape[1] * BLOCK_SIZE
-        )
+        plan = plan_mla_decode(context_lens, q_len=q_len, heads=heads, max_context=block_table.shape[1] * BLOCK_SIZE)
     q = q.contiguous()
     if q.data_ptr() % 16:
         q = q.clone()
     with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's
         attend_part[(triton.cdiv(queries, QUERIES), plan.parts.shape[0])](
             *_descriptors(kv_cache),
-            _descriptor(q.view(-1, CACHED_DIM), QUERIES, HALF),
+            descriptor(q.view(-1, CACHED_DIM), QUERIES, HALF),
             q,
             block_table,
             context_lens.contiguous(),
@@ -521,8 +536,9 @@ def mla_decode(
         merge(plan.part_out, plan.part_lse, plan.cuts, out, lse, after_launch=True)
 
 
-def _descriptor(values: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    element = gl.bfloat16 if values.dtype == torch.bfloat16 else gl.float16
+def descriptor(values: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    """TMA descriptor of a matrix, in boxes of rows by columns."""
+    element = _ELEMENTS[values.dtype]
     layout = gl.NVMMASharedLayout.get_default_for([rows, columns], element)
     return TensorDescriptor.from_tensor(values, [rows, columns], layout)
 
@@ -530,4 +546,4 @@ def _descriptor(values: Tensor, rows: int, columns: int) -> TensorDescriptor:
 def _descriptors(kv_cache: Tensor) -> tuple[TensorDescriptor, TensorDescriptor]:
     """TMA descriptors of the cache as [tokens, 576]: boxes of one block by half the latent and by the rotary values."""
     tokens = kv_cache.view(-1, CACHED_DIM)
-    return _descriptor(tokens, BLOCK_SIZE, HALF), _descriptor(tokens, BLOCK_SIZE, ROPE_DIM)
+    return descriptor(tokens, BLOCK_SIZE, HALF), descriptor(tokens, BLOCK_SIZE, ROPE_DIM)

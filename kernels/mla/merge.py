@@ -13,8 +13,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from .plan import multiprocessors
 
-PROGRAMS_PER_MULTIPROCESSOR = 8
-"""Programs of the merge at most; more work is done in turns. What is not cut should cost little to find out."""
+MANY_PROGRAMS, FEW_PROGRAMS = 8, 2
+"""Programs of the merge on a multiprocessor, at most; more work is done in turns. Few are enough where few rows can be
+cut, as there are about as many rows as parts: to find out that nothing is to be done should cost little."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -102,28 +103,44 @@ def merge_parts(
 ) -> None:
     """Merge the rows that a plan cuts, and write the results of empty rows. Grid: any number of programs.
 
+    Rows with many more slots than AT_ONCE, one long context among short ones, are worked at afterwards, in smaller
+    pieces that more programs can share.
+
     AFTER_LAUNCH: launched while the kernel that fills the slots still runs, for whose end it waits.
     """
-    query_blocks = tl.cdiv(queries, QUERIES)
-    per_row = query_blocks * (512 // COLUMNS)
-    items = tl.load(cuts_ptr) * per_row  # the plan was made before that kernel
+    MANY: tl.constexpr = 4 * AT_ONCE
+    rows = tl.load(cuts_ptr)  # the plan was made before that kernel
+    most_slots = tl.load(cuts_ptr + 1)
     if AFTER_LAUNCH:
         gdc_wait()
         gdc_launch_dependents()
-    for item in range(tl.program_id(0), items, tl.num_programs(0)):
+    query_blocks = tl.cdiv(queries, QUERIES)
+    per_row = query_blocks * (512 // COLUMNS)
+    for item in range(tl.program_id(0), rows * per_row, tl.num_programs(0)):
         cut = cuts_ptr + (1 + item // per_row) * 4
-        _merge_slots(
-            slot_out_ptr, slot_lse_ptr, tl.load(cut + 1), tl.load(cut + 2), out_ptr, lse_ptr, tl.load(cut), queries,
-            item % query_blocks, item % per_row // query_blocks, QUERIES, COLUMNS, AT_ONCE,
-        )  # fmt: skip
+        slots = tl.load(cut + 2)
+        if slots <= MANY:
+            _merge_slots(
+                slot_out_ptr, slot_lse_ptr, tl.load(cut + 1), slots, out_ptr, lse_ptr, tl.load(cut), queries,
+                item % query_blocks, item % per_row // query_blocks, QUERIES, COLUMNS, AT_ONCE,
+            )  # fmt: skip
+    if most_slots > MANY:
+        for item in range(tl.program_id(0), rows * queries * 16, tl.num_programs(0)):
+            cut = cuts_ptr + (1 + item // (queries * 16)) * 4
+            slots = tl.load(cut + 2)
+            if slots > MANY:
+                _merge_slots(
+                    slot_out_ptr, slot_lse_ptr, tl.load(cut + 1), slots, out_ptr, lse_ptr, tl.load(cut), queries,
+                    item % queries, item // queries % 16, 1, 32, 128,
+                )  # fmt: skip
 
 
-def merge_shape(slots: float) -> tuple[dict[str, int], int]:
+def merge_shape(slots: int) -> tuple[dict[str, int], int]:
     """Queries, columns and slots at once of a program that merges about `slots`, and its warps.
 
     Reading many slots one after another is slow, so all are read at once: 32 values in a thread.
     """
-    at_once = min(256, max(2, triton.next_power_of_2(int(slots))))
+    at_once = min(256, max(4, triton.next_power_of_2(slots)))
     warps = 8 if at_once == 256 else 4
     values = 1024 * warps // at_once
     return {"QUERIES": max(1, values // 512), "COLUMNS": min(512, values), "AT_ONCE": at_once}, warps
@@ -133,9 +150,10 @@ def merge(slot_out: Tensor, slot_lse: Tensor, cuts: Tensor, out: Tensor, lse: Te
     """Launch `merge_parts`; `cuts` int32 [1 + rows, 4] says which rows are cut and where their slots are."""
     rows, queries = cuts.shape[0] - 1, slot_lse.shape[1]
     parts = slot_lse.shape[0] - rows + 1
-    shape, warps = merge_shape(parts / rows)
+    shape, warps = merge_shape(parts // rows)
     most = min(rows, parts) * triton.cdiv(queries, shape["QUERIES"]) * (512 // shape["COLUMNS"])
-    programs = min(most, PROGRAMS_PER_MULTIPROCESSOR * multiprocessors(out.device))
+    per_multiprocessor = MANY_PROGRAMS if parts >= 2 * rows else FEW_PROGRAMS
+    programs = min(most, per_multiprocessor * multiprocessors(out.device))
     merge_parts[(programs,)](
         slot_out,
         slot_lse,

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .tuning import Tuning, tuning_for
+
 TILE = 64
 """Tokens of a key tile."""
-MIN_TILES = 1
-"""Key tiles of a part at least, by default."""
 ROW_GAP = 2
 """Tiles whose time a program needs to begin a row: to load its queries and to store its result."""
 ALIGNED_EXTRA = 16
@@ -34,19 +34,19 @@ class MlaPlan:
     parts: int32 [parts, 4]: for each part its first row, its first key tile within that row, its number of key tiles,
         and the key tiles before it in the batch
     cuts: int32 [1 + rows, 4]: in [0, 0] the number of rows that are not complete when all parts are: those in more than
-        one part, and empty ones. From [1] on, for each of them: the row, where its partial results begin in the
-        workspace, how many there are, and 0
+        one part, and empty ones; in [0, 1] the most parts of a row. From [1] on, for each of those rows: the row, where
+        its partial results begin in the workspace, how many there are, and 0
     part_out, part_lse: float32 [parts + rows - 1, queries, 512] and [parts + rows - 1, queries]: the workspace. What
         part p holds of row r is in slot p + r: from one stretch to the next, p or r or both grow, so that no two
         share a slot.
-    min_tiles: key tiles of a part at least
+    tuning: how finely to cut
     """
 
     parts: Tensor
     cuts: Tensor
     part_out: Tensor
     part_lse: Tensor
-    min_tiles: int
+    tuning: Tuning
 
     def fill(self, context_lens: Tensor) -> None:
         """Plan for these lengths, int32 [rows] on the plan's device.
@@ -60,12 +60,13 @@ class MlaPlan:
             raise ValueError(f"context_lens is on {context_lens.device}; this plan was made for {self.parts.device}")
         if rows == 0:
             return
+        queries = self.part_lse.shape[1]
         if context_lens.is_cuda:
             from . import plan_kernel
 
-            plan_kernel.fill(context_lens.contiguous(), self.parts, self.cuts, self.min_tiles)
+            plan_kernel.fill(context_lens.contiguous(), self.parts, self.cuts, queries, self.tuning)
         else:
-            divide(context_lens, self.parts, self.cuts, self.min_tiles)
+            divide(context_lens, self.parts, self.cuts, queries, self.tuning)
 
     def check(self, rows: int, queries: int, device: torch.device) -> None:
         """Raise ValueError unless the plan is for batches of this shape on this device."""
@@ -79,10 +80,11 @@ class MlaPlan:
             raise ValueError(f"plan is on {self.parts.device}, q on {device}; make one with plan_mla_decode")
 
 
-def divide(context_lens: Tensor, parts: Tensor, cuts: Tensor, min_tiles: int) -> None:
+def divide(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, tuning: Tuning) -> None:
     """Fill the tables of `MlaPlan` with torch operations: the definition, and what runs on CPUs."""
     tiles = (context_lens.long() + TILE - 1) // TILE
     programs, rows, longest, total = parts.shape[0], int((tiles > 0).sum()), int(tiles.max()), int(tiles.sum())
+    min_tiles = min(tuning.min_tiles, max(1, total * queries // tuning.most_results))
     length = max(-(-(total + rows * ROW_GAP) // programs), min_tiles + ROW_GAP)
     size = torch.where(tiles > 0, tiles + ROW_GAP, 0)
     if rows > programs:
@@ -105,7 +107,7 @@ def divide(context_lens: Tensor, parts: Tensor, cuts: Tensor, min_tiles: int) ->
     first, last = (end - tiles) // length, (end - 1) // length
     slots = torch.where(tiles > 0, last - first + 1, 0)
     cut = (slots != 1).nonzero()[:, 0]
-    cuts[0] = torch.tensor([len(cut), 0, 0, 0])
+    cuts[0] = torch.tensor([len(cut), int(slots.max()), 0, 0])
     cuts[1 : 1 + len(cut)] = torch.stack([cut, cut + first[cut], slots[cut], torch.zeros_like(cut)], 1).int()
 
 
@@ -116,14 +118,14 @@ def plan_mla_decode(
     heads: int,
     max_context: int,
     programs: int | None = None,
-    min_tiles: int = MIN_TILES,
+    tuning: Tuning | None = None,
 ) -> MlaPlan:
     """Allocate a plan for batches of these shapes, and fill it for `context_lens`, int32 [rows] on the device.
 
     max_context: bound of every row's context, over the life of the plan
     programs: into how many parts to cut the batch at most; by default one for each multiprocessor, divided by the
         number of programs that share a part because a row has more than 64 queries
-    min_tiles: key tiles of a part at least
+    tuning: how finely to cut, instead of the table's entry for this device
     """
     rows, queries, device = context_lens.shape[0], q_len * heads, context_lens.device
     if programs is None:
@@ -135,7 +137,7 @@ def plan_mla_decode(
         torch.empty(1 + rows, 4, dtype=torch.int32, device=device),
         torch.empty(slots, queries, 512, dtype=torch.float32, device=device),
         torch.empty(slots, queries, dtype=torch.float32, device=device),
-        min_tiles,
+        tuning or tuning_for(device, queries),
     )
     plan.fill(context_lens)
     return plan

@@ -8,16 +8,19 @@ import triton.language as tl
 from torch import Tensor
 
 from .plan import ALIGNED_EXTRA, ROW_GAP
+from .tuning import Tuning
 
 
-@triton.jit(do_not_specialize=["rows", "parts", "min_tiles"])  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=["rows", "parts", "queries", "min_tiles", "most_results"])  # type: ignore[untyped-decorator]
 def fill_plan(
     context_ptr: tl.tensor,  # int32 [rows]
     parts_ptr: tl.tensor,  # int32 [parts, 4]
     cuts_ptr: tl.tensor,  # int32 [1 + rows, 4]
     rows: tl.tensor,
     parts: tl.tensor,
+    queries: tl.tensor,
     min_tiles: tl.tensor,
+    most_results: tl.tensor,
     GAP: tl.constexpr,
     EXTRA: tl.constexpr,
     PARTS: tl.constexpr,
@@ -35,6 +38,8 @@ def fill_plan(
         total += tl.sum(tiles, 0)
         longest = tl.maximum(longest, tl.max(tiles, 0))
         used += tl.sum((tiles > 0).to(tl.int32), 0)
+    results = tl.cast(total, tl.int64) * queries // most_results
+    min_tiles = tl.minimum(min_tiles, tl.maximum(1, results).to(tl.int32))
     length = tl.maximum(tl.cdiv(total + used * GAP, parts), min_tiles + GAP)
     pieces = tl.maximum(1, tl.minimum(parts // tl.maximum(used, 1), longest // min_tiles))
     aligned_length = tl.where(
@@ -49,6 +54,7 @@ def fill_plan(
     line_before_row = tl.zeros([PARTS], tl.int32)
     before = 0
     cut_before = 0
+    most_slots = 0
     for chunk in range(0, rows, CHUNK):
         row = chunk + index
         context = tl.load(context_ptr + row, mask=row < rows, other=0)
@@ -62,6 +68,7 @@ def fill_plan(
         first = (end - tiles) // length
         last = (end - 1) // length
         slots = tl.where(tiles > 0, last - first + 1, 0)
+        most_slots = tl.maximum(most_slots, tl.max(slots, 0))
         is_cut = (slots != 1) & (row < rows)
         cut = cuts_ptr + (cut_before + tl.cumsum(is_cut.to(tl.int32), 0)) * 4
         tl.store(cut, row, mask=is_cut)
@@ -70,7 +77,8 @@ def fill_plan(
         tl.store(cut + 3, 0, mask=is_cut)
         before += tl.sum(size, 0)
         cut_before += tl.sum(is_cut.to(tl.int32), 0)
-    tl.store(cuts_ptr + index, tl.where(index == 0, cut_before, 0), mask=index < 4)
+    head = tl.where(index == 0, cut_before, tl.where(index == 1, most_slots, 0))
+    tl.store(cuts_ptr + index, head, mask=index < 4)
     inside = (part < parts) & (begin < before)
     own_tiles = (tl.load(context_ptr + first_row, mask=inside, other=0) + 63) // 64
     own_size = tl.where(aligned, aligned_distance, own_tiles + GAP)
@@ -86,7 +94,7 @@ def fill_plan(
     tl.store(parts_ptr + part * 4 + 2, following - tiles_before, mask=part < parts)
 
 
-def fill(context_lens: Tensor, parts: Tensor, cuts: Tensor, min_tiles: int) -> None:
+def fill(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, tuning: Tuning) -> None:
     """Launch `fill_plan`; arguments as in `plan.divide`."""
     with torch.cuda.device_of(context_lens):
         fill_plan[(1,)](
@@ -95,7 +103,9 @@ def fill(context_lens: Tensor, parts: Tensor, cuts: Tensor, min_tiles: int) -> N
             cuts,
             context_lens.shape[0],
             parts.shape[0],
-            min_tiles,
+            queries,
+            tuning.min_tiles,
+            tuning.most_results,
             GAP=ROW_GAP,
             EXTRA=ALIGNED_EXTRA,
             PARTS=triton.next_power_of_2(parts.shape[0]),

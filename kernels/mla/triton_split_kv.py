@@ -20,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from ..constraints import at_least, exactly
 from ..device import Platform
 from ..kernel import Band
 from ..registry import register
@@ -30,6 +31,8 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether TRITON_INTERPRET=1 was set at import: the kernels then run on the CPU, slowly, for tests."""
 
 _PLATFORMS = (Platform("cuda", min_arch=80), Platform("cpu")) if INTERPRETED else (Platform("cuda", min_arch=80),)
+# Where e4m3 converts in hardware.
+_FP8_PLATFORMS = (Platform("cuda", min_arch=89), *_PLATFORMS[1:])
 # The interpreter multiplies the bit patterns of bfloat16 values; on a device, float32 tiles do not fit shared memory.
 _DTYPES = (torch.float16, torch.float32) if INTERPRETED else (torch.bfloat16, torch.float16)
 
@@ -44,6 +47,7 @@ class Tile:
     stages: int
     programs_per_multiprocessor: int
     tma: bool = False
+    """Whether whole tiles are copied by TMA, which needs a cache of the queries' dtype."""
 
 
 NARROW = Tile(queries=16, keys=64, warps=4, stages=2, programs_per_multiprocessor=2)
@@ -53,11 +57,20 @@ WIDE = Tile(queries=64, keys=64, warps=8, stages=2, programs_per_multiprocessor=
 """wgmma tile for Hopper: a quarter of the cache reads for many queries. With 4 warps it would spill registers."""
 
 
-def choose_tile(queries: int, arch: int) -> Tile:
+EIGHT_BIT = Tile(queries=16, keys=128, warps=8, stages=2, programs_per_multiprocessor=1)
+"""Tile for an 8-bit cache where a block may have 125,440 bytes of shared memory."""
+
+SMALL_EIGHT_BIT = Tile(queries=16, keys=64, warps=8, stages=2, programs_per_multiprocessor=1)
+"""The same within 99 KiB."""
+
+
+def choose_tile(queries: int, arch: int, cache_bits: int = 16) -> Tile:
     """The tile for a row of `queries` = q_len * heads on compute capability `arch` (10 * major + minor).
 
     Up to 32 queries, two narrow tiles are at least as fast as a wide one, half of which would be empty.
     """
+    if cache_bits == 8:
+        return EIGHT_BIT if arch in (90, 100, 103) else SMALL_EIGHT_BIT
     return WIDE if arch == 90 and queries > 2 * NARROW.queries else NARROW
 
 
@@ -105,7 +118,8 @@ def attend_split(
     context_ptr: tl.tensor,  # int32 [rows]
     out_ptr: tl.tensor,  # [rows, splits, queries, 512]
     lse_ptr: tl.tensor,  # float32 [rows, splits, queries], natural logarithm
-    scale_log2: tl.tensor,  # scale / ln 2: exp2 is the device's native exponential
+    scale_log2: tl.tensor,  # scale * cache_scale / ln 2: exp2 is the device's native exponential
+    cache_scale: tl.tensor,  # what cached values were divided by
     block_stride: tl.tensor,
     token_stride: tl.tensor,
     table_stride: tl.tensor,
@@ -136,6 +150,11 @@ def attend_split(
     q_row = q_ptr + (row.to(tl.int64) * queries + query)[:, None] * (LATENT + ROPE)
     q_latent = tl.load(q_row + latent[None, :], mask=is_query[:, None], other=0.0)
     q_rope = tl.load(q_row + rope[None, :], mask=is_query[:, None], other=0.0)
+    # An 8-bit cache is multiplied in float16, to which its values convert exactly and in one instruction.
+    EIGHT_BITS: tl.constexpr = kv_ptr.dtype.element_ty == tl.float8e4nv
+    if EIGHT_BITS:
+        q_latent = q_latent.to(tl.float16)
+        q_rope = q_rope.to(tl.float16)
 
     context = tl.load(context_ptr + row)
     table_row = table_ptr + row.to(tl.int64) * table_stride
@@ -162,7 +181,7 @@ def attend_split(
             )
         first_tile = tl.maximum(first_tile, whole_tiles) * (KEYS // REST)
         last_tile = tl.minimum(last_tile * (KEYS // REST), tl.cdiv(context, REST))
-    for tile in tl.range(first_tile, last_tile, num_stages=1 if TMA else STAGES):
+    for tile in tl.range(first_tile, last_tile, num_stages=1 if TMA else STAGES, disable_licm=TMA):
         position = tile * REST + tl.arange(0, REST)
         # Behind the context may be a stale NaN, which a zero weight does not stop: load the last token again instead.
         loaded = tl.minimum(position, context - 1)
@@ -173,20 +192,38 @@ def attend_split(
         source = kv_ptr + block * block_stride + (loaded % BLOCK_SIZE * token_stride)[:, None]
         kv_latent = tl.load(source + latent[None, :])
         k_rope = tl.load(source + rope[None, :])
+        if EIGHT_BITS:
+            kv_latent = kv_latent.to(tl.float16)
+            k_rope = k_rope.to(tl.float16)
         largest, total, weighted = _attend_tile(
             q_latent, q_rope, kv_latent, k_rope, position, visible, scale_log2, largest, total, weighted
         )
 
     seen = total > 0
     lse = tl.where(seen, (largest + tl.log2(tl.where(seen, total, 1.0))) * 0.6931471805599453, float("-inf"))
-    out = weighted / tl.where(seen, total, 1.0)[:, None]
+    out = weighted * (cache_scale / tl.where(seen, total, 1.0))[:, None]
     target = (row.to(tl.int64) * splits + split) * queries + query
     tl.store(lse_ptr + target, lse, mask=is_query)
     target = target[:, None] * LATENT + latent[None, :]
     tl.store(out_ptr + target, out.to(out_ptr.dtype.element_ty), mask=is_query[:, None])
 
 
-@register("mla_decode", name="triton_split_kv", band=Band.PORTABLE, platforms=_PLATFORMS, dtypes=_DTYPES)
+@register(
+    "mla_decode",
+    name="triton_split_kv_fp8",
+    band=Band.PORTABLE,
+    platforms=_FP8_PLATFORMS,
+    dtypes=_DTYPES,
+    traits={"cache_bits": exactly(8)},
+)
+@register(
+    "mla_decode",
+    name="triton_split_kv",
+    band=Band.PORTABLE,
+    platforms=_PLATFORMS,
+    dtypes=_DTYPES,
+    traits={"cache_bits": at_least(16)},
+)
 def mla_decode(
     q: Tensor,
     kv_cache: Tensor,
@@ -197,6 +234,7 @@ def mla_decode(
     out: Tensor,
     lse: Tensor,
     plan: MlaPlan | None = None,
+    cache_scale: float = 1.0,
     tile: Tile | None = None,
     splits: int | None = None,
     workspace: tuple[Tensor, Tensor] | None = None,
@@ -214,7 +252,7 @@ def mla_decode(
     if rows * queries == 0:
         return
     arch, multiprocessors = device_limits(q.device)
-    tile = tile or choose_tile(queries, arch)
+    tile = tile or choose_tile(queries, arch, 8 * kv_cache.element_size())
     if splits is None:
         splits = choose_splits(rows, queries, block_table.shape[1] * kv_cache.shape[1], tile, multiprocessors)
     part_out, part_lse = out, lse
@@ -224,7 +262,13 @@ def mla_decode(
             q.new_empty(rows, splits, q_len, heads, dtype=torch.float32),
         )
     block_size = kv_cache.shape[1]
-    use_tma = tile.tma and block_size % tile.keys == 0 and kv_cache.is_contiguous() and kv_cache.data_ptr() % 16 == 0
+    use_tma = (
+        kv_cache.dtype == q.dtype
+        and tile.tma
+        and block_size % tile.keys == 0
+        and kv_cache.is_contiguous()
+        and kv_cache.data_ptr() % 16 == 0
+    )
     latent_desc = rope_desc = None
     if use_tma:
         tokens = kv_cache.view(-1, CACHED_DIM)
@@ -240,7 +284,8 @@ def mla_decode(
             context_lens.contiguous(),
             part_out,
             part_lse,
-            scale / math.log(2),
+            scale * cache_scale / math.log(2),
+            cache_scale,
             kv_cache.stride(0),
             kv_cache.stride(1),
             block_table.stride(0),

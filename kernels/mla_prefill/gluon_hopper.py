@@ -84,16 +84,20 @@ def _produce(  # type: ignore[no-untyped-def]
 
 
 @gluon.jit
-def _clear_behind(values, valid):  # type: ignore[no-untyped-def]
-    """Zero the tile's tokens from `valid` on, which belong to another row: a zero weight would not stop its NaN."""
+def _clear_behind(values, valid, cleared, WARPGROUP: gl.constexpr):  # type: ignore[no-untyped-def]
+    """Zero the tile's tokens from `valid` on, which belong to another row: a zero weight would not stop its NaN.
+
+    Each warpgroup clears half of the columns.
+    """
     layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [gl.num_warps(), 1], [1, 0])
     token = gl.arange(0, 128, layout=gl.SliceLayout(1, layout))
-    for column in gl.static_range(0, 128, 64):
-        piece = values.slice(column, 64, dim=1)
-        old = piece.load(layout)
-        piece.store(gl.where((token < valid)[:, None], old, gl.zeros_like(old)))
+    half = values.slice(WARPGROUP * 64, 64, dim=1)
+    old = half.load(layout)
+    half.store(gl.where((token < valid)[:, None], old, gl.zeros_like(old)))
     fence_async_shared()
     gl.thread_barrier()
+    mbarrier.arrive(cleared, count=1)
+    mbarrier.wait(cleared, 0)
 
 
 @gluon.jit
@@ -122,7 +126,7 @@ def _consume(  # type: ignore[no-untyped-def]
     """Attention of one warpgroup's 64 queries."""
     (
         out_ptr, lse_ptr, scale_log2, heads, head, first, queries, q_row, keys, seen, causal, q_nope, q_rope, k_nope,
-        k_rope, v, q_full, k_full, k_empty, v_full, v_empty,
+        k_rope, v, q_full, k_full, k_empty, v_full, v_empty, cleared,
     ) = args  # fmt: skip
     dtype: gl.constexpr = v.dtype
     number = first + WARPGROUP * 64 + gl.arange(0, 64, layout=_ROWS)
@@ -162,7 +166,7 @@ def _consume(  # type: ignore[no-untyped-def]
         final = (tiles - 1) % 2
         mbarrier.wait(v_full.index(final), (tiles - 1) // 2 & 1)
         if tiles * 128 > keys:
-            _clear_behind(v.index(final), keys - (tiles - 1) * 128)
+            _clear_behind(v.index(final), keys - (tiles - 1) * 128, cleared, WARPGROUP)
         pending = warpgroup_mma(operand, v.index(final), weighted, is_async=True)
         weighted, operand = warpgroup_mma_wait(0, deps=(pending, operand))
     has_seen = total > 0
@@ -206,7 +210,9 @@ def attend_tile(  # type: ignore[no-untyped-def]
     k_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     v_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    cleared = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
     mbarrier.init(q_full, count=1)
+    mbarrier.init(cleared, count=2)
     for stage in gl.static_range(2):
         mbarrier.init(k_full.index(stage), count=1)
         mbarrier.init(k_empty.index(stage), count=2)
@@ -216,7 +222,7 @@ def attend_tile(  # type: ignore[no-untyped-def]
     causal = gl.to_tensor(1 if CAUSAL else 0)
     consumer_args = (
         out_ptr, lse_ptr, scale_log2, heads, head, first, queries, q_start + first, keys, seen, causal, q_nope, q_rope,
-        k_nope, k_rope, v, q_full, k_full, k_empty, v_full, v_empty,
+        k_nope, k_rope, v, q_full, k_full, k_empty, v_full, v_empty, cleared,
     )  # fmt: skip
     producer_args = (
         q_nope_desc, q_rope_desc, k_nope_desc, k_rope_desc, v_desc, head, q_start + first, kv_start, seen, q_nope,
