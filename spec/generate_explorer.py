@@ -263,14 +263,14 @@ class ExplorerGenerator:
         Integers of the claim run from 0 to one more than the longest request.
         """
         known = (*claim.parameters, *[w for w, _ in claim.witnesses])
-        possible = " || ".join(self.expression(e, known) for e in claim.outcomes())
-        facts = " && ".join([self.expression(f, known) for _, f in claim.witnesses] or ["true"])
-        when = " && ".join([self.expression(c, known) for c in claim.conditions] or ["true"])
+        possible = " || ".join(f"({self.expression(e, known)})" for e in claim.outcomes())
+        assumed = [*claim.conditions, *(f for _, f in claim.witnesses)]
+        when = " && ".join(["given", *(f"({self.expression(e, known)})" for e in assumed)])
         given = [
             self.loops((every,), f"if (!({self.expression(fact, (*claim.parameters, every))})) given = false;")
             for every, fact in claim.given
         ]
-        test = f"if (given && {when} && {facts} && !({possible})) return {number};"
+        test = f"if ({when} && !({possible})) return {number};"
         search = self.loops(tuple(w for w, _ in claim.witnesses), test)
         body = "\n".join(["bool given = true;", *given, search])
         for p in reversed(claim.parameters):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import sysconfig
@@ -12,8 +13,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+# Nothing here may import tokenspeed.spec.explore: two explorers cannot be loaded into one process.
 from tokenspeed.spec import generate_explorer
-from tokenspeed.spec.explore import available_cores
 from tokenspeed.spec.instances import COMPILED, INSTANCES, LOCK_STEP, Instance
 from tokenspeed.spec.machines import SPEC
 from tokenspeed.spec.mutants import Mutant, Mutation, mutants
@@ -49,7 +50,7 @@ def build(folder: Path) -> Path:
         subprocess.run(command, check=True)
         return str(made)
 
-    with ThreadPoolExecutor(available_cores()) as pool:
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         objects = list(pool.map(compile_one, units))
     library = folder / f"_mutants{sysconfig.get_config_var('EXT_SUFFIX')}"
     subprocess.run(["c++", "-shared", *objects, "-o", str(library)], check=True)
