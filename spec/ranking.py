@@ -10,7 +10,8 @@ every stage, for every transition that a conforming policy may take in it:
 - *bounded*: no part of the rank is negative;
 - *covered*, if it has stages inside: one of them holds, of individuals that are known to exist;
 - *served*, if it has none: one of its helpful transitions may be taken; and if a helpful transition is taken for its
-  individuals, the goal comes or some rank gets smaller, its own or of a stage around it.
+  individuals, the goal comes or some rank gets smaller, its own or of a stage around it;
+- *permitted*: no clause of a stage forbids what helps in it.
 
 What follows (an argument, not something that a solver checks): if whatever is helpful in a stage is taken at last unless
 the stage ends before, then from the root's situation the goal comes. By induction over the tree from the leaves: a leaf
@@ -37,7 +38,10 @@ from .expressions import children as subexpressions
 from .language import Spec
 from .progress import Progress
 
-KINDS = {"cover": "ranking", "rank": "ranking", "kept": "ranking", "helpful": "ranking", "conforming": "under the contract"}
+KINDS = {
+    **dict.fromkeys(("cover", "rank", "kept", "helpful", "permitted"), "ranking"),
+    "conforming": "under the contract",
+}
 """Kinds of obligations, and how they are proved."""
 
 Finder = Callable[..., Expr]
@@ -305,7 +309,8 @@ def step_claims(spec: Spec, transition: Transition) -> Iterator[StageClaim]:
         given = (*spec.conforming.values(), *everywhere)
         yield StageClaim(transition.name, claim.name, "conforming", claim.parameters, (), given, after(claim.formula))
     for s in spec.stages.values():
-        hypotheses, given = (*s.situation, *s.kept_clauses(transition)), (*s.known(), *everywhere)
+        clauses = s.kept_clauses(transition)
+        hypotheses, given = (*s.situation, *clauses), (*s.known(), *everywhere)
         skolems, lasting = s.lasting(written)
         goal = reduce(or_, [*s.advanced(written), lasting])
         yield StageClaim(transition.name, f"{s.name}: kept", "kept", (*s.parameters, *skolems), hypotheses, given, goal)
@@ -320,6 +325,11 @@ def step_claims(spec: Spec, transition: Transition) -> Iterator[StageClaim]:
                 goal = reduce(or_, [*s.advanced(written), smaller(_touched(s.ranks, written))])
                 name = f"{s.name}: advanced"
                 yield StageClaim(transition.name, name, "helpful", s.parameters, hypotheses, given, goal, bound)
+                if clauses:
+                    name = f"{s.name}: permitted"
+                    yield StageClaim(
+                        transition.name, name, "permitted", s.parameters, s.situation, s.known(), _all(clauses), bound
+                    )
 
 
 def untouched(spec: Spec, claim: StageClaim, transition: Transition) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenspeed.scheduler import SPEC_HASH, TRANSITIONS, EventKind, Scheduler, SchedulerConfig
+from tokenspeed.spec.contract_monitor import ClauseBroken, ContractMonitor
 from tokenspeed.spec.machines import SPEC
 from tokenspeed.spec.monitor import Monitor
 
@@ -69,6 +71,7 @@ OPERATIONS = st.one_of(
 )
 PROGRAMS_EACH = int(os.environ.get("TOKENSPEED_PROGRAMS", "250"))
 """Random programs for each overlap depth, with and without a host tier; `make fuzz` runs more."""
+CONTRACT_PROGRAMS = max(1, PROGRAMS_EACH // 2)
 LONG_OUTPUTS = st.builds(Submit, PROMPTS, st.integers(8, 24), st.just(0))
 PROGRAMS = st.builds(list.__add__, st.lists(LONG_OUTPUTS, max_size=5), st.lists(OPERATIONS, max_size=40))
 """Some requests that will want more blocks than there are, then anything."""
@@ -98,9 +101,9 @@ def configs(draw: st.DrawFn, overlap_depth: int, host_tier: bool) -> SchedulerCo
 class Driver:
     """Drives a scheduler by the contract, with a monitor beside it that must agree after every call."""
 
-    def __init__(self, config: SchedulerConfig) -> None:
+    def __init__(self, config: SchedulerConfig, monitor: type[Monitor] = Monitor) -> None:
         self.scheduler = Scheduler(config)
-        self.monitor = Monitor(SPEC, self.scheduler.limits)
+        self.monitor = monitor(SPEC, self.scheduler.limits)
         self.in_flight: list[tuple[int, int]] = []
         self.copies: list[int] = []
         self.retractions: Counter[int] = Counter()
@@ -205,3 +208,66 @@ def test_random_programs_follow_the_specification(overlap_depth: int, host_tier:
         expected = PEERS | (asynchronous if overlap_depth == 0 else set()) | (set() if host_tier else host)
         assert {name for name in TRANSITIONS if not taken[name]} <= expected
         assert taken["retract"] >= 5
+
+
+def run_programs(driver_of: Callable[[SchedulerConfig], Driver], overlap_depth: int, programs: int) -> None:
+    @settings(max_examples=programs, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(config=configs(overlap_depth), program=PROGRAMS)
+    def run(config: SchedulerConfig, program: list[object]) -> None:
+        driver = driver_of(config)
+        for operation in program:
+            driver.run(operation)
+        driver.drain()
+
+    run()
+
+
+@pytest.mark.parametrize("overlap_depth", [0, 1, 2])
+def test_the_planner_keeps_the_contract_that_liveness_needs(overlap_depth: int) -> None:
+    judged: Counter[str] = Counter()
+
+    def driver_of(config: SchedulerConfig) -> Driver:
+        driver = Driver(config, ContractMonitor)
+        drivers.append(driver)
+        return driver
+
+    drivers: list[Driver] = []
+    run_programs(driver_of, overlap_depth, CONTRACT_PROGRAMS)
+    for driver in drivers:
+        assert isinstance(driver.monitor, ContractMonitor)
+        judged.update(driver.monitor.judged)
+    # A ban on a transition says something only of who breaks it, and the planner uses no host pages.
+    bans = {"no step leaves without the oldest", "nothing is fetched"}
+    assert {name for name in SPEC.clauses if not judged[name]} <= bans | {"no host page is dropped"}
+
+
+def events(*taken: tuple[str, int] | tuple[str, ...]) -> list[list[int]]:
+    """Rows of a trace."""
+    names = list(SPEC.transitions)
+    return [[names.index(str(name)), len(arguments), *map(int, arguments)] for name, *arguments in taken]
+
+
+BEGIN = events(("submit", 0, 2, 4, 1), ("submit", 1, 2, 4, 2), ("admit", 0), ("admit", 1), ("allocate", 0, 0))
+BROKEN = {
+    "a step is launched with tokens in every row": events(("open_step", 0), ("add_row", 0, 0), ("launch", 0)),
+    "who gets a row can get a token": events(("open_step", 0), ("add_row", 0, 1)),
+    "no step leaves without the oldest": events(
+        ("allocate", 1, 1), ("open_step", 0), ("add_row", 0, 1), ("prefill", 0, 1, 1), ("launch", 0)
+    ),
+    "nobody else takes blocks": events(
+        ("open_step", 0), ("add_row", 0, 0), ("prefill", 0, 0, 1), ("launch", 0), ("device_done", 0), ("observe", 0),
+        ("land_row", 0, 0, 0), ("retire", 0), ("allocate", 1, 1),
+    ),
+    "who has to give way gets no row": events(
+        ("allocate", 1, 1), ("open_step", 0), ("add_row", 0, 0), ("prefill", 0, 0, 1), ("launch", 0),
+        ("device_done", 0), ("observe", 0), ("land_row", 0, 0, 0), ("retire", 0), ("open_step", 0), ("add_row", 0, 1),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("clause", BROKEN)
+def test_a_policy_that_breaks_the_contract_is_noticed(clause: str) -> None:
+    monitor = ContractMonitor(SPEC, {"page": 1, "blocks": 8, "room": 8, "hosts": 0, "width": 1, "window": 99})
+    monitor.follow([*BEGIN, *BROKEN[clause][:-1]])
+    with pytest.raises(ClauseBroken, match=clause):
+        monitor.follow(BROKEN[clause][-1:])
