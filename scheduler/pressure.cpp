@@ -36,13 +36,21 @@ BlockId Scheduler::take_block(bool urgent, BlockId kept) {
         if (block != kNoBlock) return block;
         const BlockId candidate = pool_.candidate();
         if (candidate == kNoBlock || candidate == kept || machine_.stamp(candidate) > machine_.landed()) return kNoBlock;
-        if (!worth_spilling(candidate, urgent)) {
+        // With no copy under way that could end, there is no host page to wait for.
+        const bool hopeless = !host_.can_spill() && host_.in_flight() == 0;
+        if (hopeless || !worth_spilling(candidate, urgent)) {
             evict(candidate);
             return candidate;
         }
-        if (spills_left_ == 0) return kNoBlock;
-        --spills_left_;
-        spill(candidate);
+        // With it the pages in front of it, which come next.
+        for (BlockId at = candidate; spills_left_ > 0 && host_.can_spill(); --spills_left_) {
+            const BlockId parent = machine_.parent(at);
+            spill(at);
+            if (parent == at || machine_.block_state(parent) != BlockState::Cached) break;
+            if (machine_.copies(parent) > 0 || !worth_spilling(parent, urgent)) break;
+            at = parent;
+        }
+        if (machine_.copies(candidate) == 0) return kNoBlock;
     }
 }
 

@@ -8,7 +8,7 @@
 namespace tokenspeed {
 
 bool Scheduler::worth_spilling(BlockId block, bool urgent) {
-    if (!host_.enabled() || !host_.can_spill() || !pool_.indexed(block)) return false;
+    if (!host_.enabled() || !pool_.indexed(block)) return false;
     return !host_.has(pool_.prefix_of(block)) && prefers_spill(block, urgent);
 }
 
@@ -29,7 +29,7 @@ void Scheduler::spill(BlockId block) {
 void Scheduler::spill_ahead() {
     const std::int64_t most = config_.spill_ahead() - pool_.free_count() - host_.in_flight();
     pool_.each_candidate(most, [this](BlockId block) {
-        if (machine_.copies(block) == 0 && worth_spilling(block, false)) spill(block);
+        if (host_.can_spill() && machine_.copies(block) == 0 && worth_spilling(block, false)) spill(block);
     });
 }
 

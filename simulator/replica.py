@@ -8,7 +8,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from ..scheduler import CONTRACT_HASH, EventKind, Scheduler, SchedulerConfig
+from ..scheduler import CONTRACT_HASH, EventKind, Policy, Scheduler, SchedulerConfig
 from ..scheduler.trace_file import TraceFile
 from .cost_model import CostModel
 from .host_link import HostLink
@@ -32,9 +32,10 @@ class Replica:
         host_step_ns: int,
         recorder: Recorder,
         on_finish: Callable[[int, int], None],
-        policy: str = "default",
+        policy: str | Policy = "default",
     ) -> None:
-        """on_finish: called with (call index, now) when a call's last token has landed. policy: a built-in one's name."""
+        """on_finish: called with (call index, now) when a call's last token has landed. policy: a built-in one by name, or one
+        of your own."""
         self.index = index
         self.live_calls = 0
         self.scheduler = Scheduler(config, CONTRACT_HASH, policy)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import simpy
 
-from ..scheduler import SchedulerConfig
+from ..scheduler import Policy, SchedulerConfig
 from ..scheduler.trace_file import TraceFile
 from .clients import Clients
 from .cost_model import HOST_STEP_S, CostModel, PrefillFigures
@@ -35,8 +35,8 @@ class Cluster:
     """KV that crosses the link between device and host in one direction."""
     prefill: PrefillFigures = PrefillFigures(2e4, 0)
     """What the scheduler weighs copies against."""
-    policy: str = "default"
-    """Name of a built-in policy."""
+    policy: str | Policy = "default"
+    """A built-in one by name, or one of your own, which all replicas share."""
 
     def scheduler_config(self, block_size: int, record_trace: bool = False) -> SchedulerConfig:
         """The scheduler's view. Raises ConfigurationError naming the setting that cannot work."""
