@@ -273,7 +273,8 @@ bool Scheduler::fetch_rest(RequestId request) {
     const bool with_tail = at == end && tail_page != kNone && fetch(tail_page, tail, parent) != kNoBlock;
     if (at == found && !with_tail) {
         --record.fetches_left;  // so that this ends
-        return memory_is_coming();
+        const bool something_will_happen = open_ != nullptr || !in_flight_.empty() || host_.in_flight() > 0;
+        return something_will_happen && memory_is_coming();
     }
     record.hold = Hold::Fetch;
     record.held_from = found;

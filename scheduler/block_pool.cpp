@@ -72,9 +72,12 @@ void BlockPool::taken_over(BlockId block) {
 }
 
 void BlockPool::copied(BlockId block) {
-    if (machine_.block_state(block) == BlockState::Cached && machine_.copies(block) == 0 && !linked(block)) {
-        link_first(block);
-    }
+    if (machine_.block_state(block) != BlockState::Cached || machine_.copies(block) > 0 || linked(block)) return;
+    // What is copied was near the head, so this walk is short.
+    const BlockId end = sentinel(retention_[block]);
+    BlockId next = links_[end].next;
+    while (next != end && rank_[next] < rank_[block]) next = links_[next].next;
+    link_between(links_[next].previous, block, next);
 }
 
 void BlockPool::unlink(BlockId block) {

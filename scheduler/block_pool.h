@@ -37,7 +37,7 @@ class BlockPool {
     void taken_over(BlockId block);
     // A copy from the block has begun; it cannot be evicted.
     void copying(BlockId block) { set_aside(block); }
-    // It has ended: if nobody holds the block, it is the next candidate.
+    // It has ended: if nobody holds the block, it takes its place among the candidates again.
     void copied(BlockId block);
     // Frees every block in limbo whose last step has landed.
     void reap();
@@ -78,7 +78,7 @@ class BlockPool {
     std::deque<BlockId> limbo_;
     // Cached blocks, one list for each retention class from least (head) to most recently released; the links behind
     // those of the blocks are both ends of the lists. A block that comes to the head while others continue it, or that
-    // is being copied, is set aside, linked to itself, and comes back to the head when that is over.
+    // is being copied, is set aside, linked to itself, and comes back when that is over.
     struct Link {
         BlockId previous;
         BlockId next;

@@ -161,6 +161,7 @@ class Driver:
         rounds = 0
         while self.live or self.in_flight or self.copies:
             self.run(Plan())
+            assert self.in_flight or self.copies or not self.live, "nothing is under way, so no event will come"
             self.run(Land(0))
             if rounds % 3 == 2 or not self.in_flight:  # copies take longer than steps
                 self.run(EndCopies(-1, reverse=True))
