@@ -20,15 +20,13 @@ class HostPages:
         self._pool = cache.pool
         layers, two, _, *block = cache.pool.shape
         self._on_gpu = cache.pool.is_cuda
-        self.pages = torch.empty(
-            (num_pages, layers, two, *block), dtype=cache.pool.dtype, pin_memory=self._on_gpu
-        )
+        self.pages = torch.empty((num_pages, layers, two, *block), dtype=cache.pool.dtype, pin_memory=self._on_gpu)
         """[num_pages, layers, 2 (keys, values), block_size, kv heads, head_dim]"""
         self._stream = torch.cuda.Stream(cache.pool.device) if self._on_gpu else None
 
     @torch.inference_mode()
     def copy(self, batch: CopyBatch) -> None:
-        """Execute all copies of a batch and return when they have ended. Steps may run meanwhile: they use other blocks."""
+        """Execute all copies of a batch and return when they have ended. Steps that run meanwhile use other blocks."""
         if self._stream is None:
             self._copy(batch)
             return

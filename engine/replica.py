@@ -80,26 +80,29 @@ def load_replica(
         max_running=max_running,
         num_threads=threads,
     )
-    host_pages = None
-    figures: dict[str, float] = {}
+    host_pages, copy_rate, prefill_rate = None, 1.0, 1.0
     if host_blocks:
         host_pages = HostPages(runner.cache, host_blocks)
-        figures["host_copy_tokens_per_s"] = host_pages.tokens_per_s()
-        figures["prefill_tokens_per_s"] = prefill_tokens_per_s(runner, limits())
+        copy_rate, prefill_rate = host_pages.tokens_per_s(), prefill_tokens_per_s(runner, limits())
     served = ServedModel(
         name=checkpoint.name,
         tokenizer=checkpoint.tokenizer,
         chat_template=checkpoint.chat_template,
         max_model_len=min(config.max_position_embeddings, num_blocks * block_size),
     )
-    scheduler = Scheduler(limits(num_host_blocks=host_blocks, **figures), CONTRACT_HASH)
+    scheduler = Scheduler(
+        limits(num_host_blocks=host_blocks, host_copy_tokens_per_s=copy_rate, prefill_tokens_per_s=prefill_rate),
+        CONTRACT_HASH,
+    )
     trace = None if record_trace is None else TraceRecorder(record_trace, scheduler)
     return Replica(scheduler, runner, served, host_pages, trace)
 
 
 def prefill_tokens_per_s(runner: ModelRunner, limits: SchedulerConfig) -> float:
     """Prompt tokens that the model computes each second, measured on one prompt before anything else runs."""
-    most = min(limits.max_step_tokens, limits.num_blocks * limits.block_size, runner.model.config.max_position_embeddings)
+    most = min(
+        limits.max_step_tokens, limits.num_blocks * limits.block_size, runner.model.config.max_position_embeddings
+    )
     scheduler = Scheduler(limits)
     scheduler.submit(0, np.zeros(max(most - 1, 1), dtype=np.int32), 1)
     plan = scheduler.plan()

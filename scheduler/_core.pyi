@@ -120,7 +120,7 @@ class SchedulerConfig:
         """Context at which a prompt token costs twice as much as at the start of a text; 0: context costs nothing."""
     @property
     def max_retractions(self) -> int:
-        """How often one request may be retracted; afterwards it is admitted only when nobody will have to do it again."""
+        """How often one request may be retracted; then it is admitted only when nobody will have to do it again."""
     @property
     def kv_events(self) -> bool:
         """Whether `Scheduler.events` tells which pages are stored and removed."""
@@ -161,8 +161,8 @@ class EventKind:
     FETCHED: Final[int]
     """Comes before ADMITTED; value = prompt tokens that were copied back from the host for it."""
     KV_STORED: Final[int]
-    """With `kv_events`: a page can be found on the device. The second column is its number in its text, value the low 64
-    bits (signed) of the hash of the prefix that it ends; of requests submitted by hashes, that hash itself."""
+    """With `kv_events`: a page can be found on the device. The second column is its number in its text, value the low
+    64 bits (signed) of the hash of the prefix that it ends; of requests submitted by hashes, that hash itself."""
     KV_REMOVED: Final[int]
     """As KV_STORED: the page is no longer on the device."""
     HOST_STORED: Final[int]
@@ -429,9 +429,7 @@ class Policy:
 class Scheduler:
     """The scheduler of one replica. Not thread-safe: one thread drives it."""
 
-    def __init__(
-        self, config: SchedulerConfig, spec_hash: str | None = None, policy: str | Policy = "default"
-    ) -> None:
+    def __init__(self, config: SchedulerConfig, spec_hash: str | None = None, policy: str | Policy = "default") -> None:
         """`spec_hash`: the specification that the driver is written for (`CONTRACT_HASH` for one that is kept with this
         package). `policy`: one of `POLICIES`, or an object of a subclass of `Policy`.
 
@@ -455,7 +453,7 @@ class Scheduler:
         """Queue a request. `tokens`: [prompt tokens >= 1], non-negative ids (int32 is read in place, other integers
         and lists are converted); `max_new_tokens` >= 1.
 
-        `priority` and `deadline` are for the policy: smaller is more urgent, and deadlines are in any unit of the driver.
+        `priority` and `deadline` are for the policy: smaller is more urgent; deadlines are in any unit of the driver.
 
         Rejected if prompt + max_new_tokens can never fit the pool. Raises DuplicateRequest, BadRequest.
         """

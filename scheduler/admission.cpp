@@ -1,6 +1,6 @@
-// Who joins the running requests. The line is in the policy's order; its head runs if its prompt fits beside what others
-// were promised. While the head waits for pages from the host, or for another request to compute its prefix, those behind
-// it may pass, as long as its blocks and its slot stay its own.
+// Who joins the running requests. The line is in the policy's order; its head runs if its prompt fits beside what
+// others were promised. While the head waits for pages from the host, or for another request to compute its prefix,
+// those behind it may pass, as long as its blocks and its slot stay its own.
 #include <algorithm>
 #include <limits>
 
@@ -11,8 +11,8 @@ namespace tokenspeed {
 
 namespace {
 
-constexpr std::int32_t kLookahead = 16;     // requests that may be passed over in one step
-constexpr std::int32_t kPatience = 8;       // rounds in all that a request waits for a prefix that does not advance
+constexpr std::int32_t kLookahead = 16;       // requests that may be passed over in one step
+constexpr std::int32_t kPatience = 8;         // rounds in all that a request waits for a prefix that does not advance
 constexpr std::size_t kPrefetchDistance = 8;  // look-ups that are on their way to the cache at once
 constexpr std::int64_t kNext = std::numeric_limits<std::int64_t>::min();
 
@@ -204,8 +204,8 @@ PageHash Scheduler::tail_hash(RequestId request, std::int64_t pages, std::int64_
     return hasher_.tail(prefix, words);
 }
 
-// Whether the pages behind those that were found are on their way from the host, or are being computed by a request that
-// runs and are worth waiting for.
+// Whether the pages behind those that were found are on their way from the host, or are being computed by a request
+// that runs and are worth waiting for.
 bool Scheduler::waits_for_other(RequestId request) {
     Record& record = records_[request];
     const auto found = static_cast<std::int64_t>(matched_.size());
@@ -244,8 +244,8 @@ std::int64_t Scheduler::fetch_limit(RequestId request) const {
     return 2 * (machine_.known(request) / config_.block_size + 1);
 }
 
-// Starts to copy the pages behind those that were found from the host, if that is preferred to computing them: as many as
-// there are blocks for, and the others when these have come.
+// Starts to copy the pages behind those that were found from the host, if that is preferred to computing them: as many
+// as there are blocks for, and the others when these have come.
 bool Scheduler::fetch_rest(RequestId request) {
     Record& record = records_[request];
     if (!host_.enabled() || record.fetches_left <= 0) return false;
@@ -295,9 +295,9 @@ bool Scheduler::is_protected(RequestId request) const {
     return records_[request].retractions >= config_.max_retractions;
 }
 
-// A request that was retracted as often as may be is admitted only if all that it can ever need fits beside all that the
-// older requests can ever need, and later no older one joins that would break this. So when an older one needs a block
-// and nobody younger is left to give one, some block is not held by anybody, and nobody has to retract it again.
+// A request that was retracted as often as may be is admitted only if all that it can ever need fits beside all that
+// the older requests can ever need, and later no older one joins that would break this. So when an older one needs a
+// block and nobody younger is left to give one, some block is not held by anybody, and nobody has to retract it again.
 bool Scheduler::keeps_protection(RequestId request) const {
     if (protected_ == 0 && !is_protected(request)) return true;
     std::int64_t total = 0;

@@ -105,7 +105,9 @@ HostTier::Ended HostTier::end(CopyId copy) {
     return ended;
 }
 
-CopyBatch HostTier::take_batch() { return std::exchange(batch_, {}); }
+CopyBatch HostTier::take_batch() {
+    return std::exchange(batch_, {});
+}
 
 void HostTier::unlink(HostId page) {
     const Link link = links_[page];

@@ -40,7 +40,8 @@ class HostTier {
     // Whether another copy can begin: a record is unused and, for a spill, a page is empty or can be dropped.
     bool can_fetch() const { return !idle_copies_.empty(); }
     bool can_spill() const { return !idle_copies_.empty() && (!empty_.empty() || droppable() != kNone); }
-    // The page that is dropped if one is needed: the least recently used that no copy touches; kNone while some are empty.
+    // The page that is dropped if one is needed: the least recently used that no copy touches; kNone while some are
+    // empty.
     HostId next_dropped() const { return empty_.empty() ? droppable() : kNone; }
     const PageHash& prefix_of(HostId page) const { return prefix_of_[page]; }
     // An empty page to spill into, dropping `next_dropped` if there is none.

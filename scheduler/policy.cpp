@@ -20,8 +20,8 @@ double Policy::victim_cost(const RequestView& request, const SchedulerConfig& co
     return cost / static_cast<double>(std::max<std::int64_t>(request.blocks - request.shared_blocks, 1));
 }
 
-// A page that was found before, or whose owner continued a text, belongs to a session that comes back. What others could
-// be tried was measured on traces (benchmarks/policies).
+// A page that was found before, or whose owner continued a text, belongs to a session that comes back. What others
+// could be tried was measured on traces (benchmarks/policies).
 std::int64_t Policy::retention(const PageView& page) const {
     if (page.owner_returns) return 3;
     return page.uses > 0 || 2 * page.owner_hits > page.owner_pages ? 2 : 0;
@@ -84,7 +84,8 @@ constexpr Named kPolicies[] = {
 }  // namespace
 
 std::unique_ptr<Policy> make_policy(std::string_view name) {
-    const auto* at = std::find_if(std::begin(kPolicies), std::end(kPolicies), [&](const Named& p) { return p.name == name; });
+    const auto* at =
+        std::find_if(std::begin(kPolicies), std::end(kPolicies), [&](const Named& p) { return p.name == name; });
     return at == std::end(kPolicies) ? nullptr : at->make();
 }
 

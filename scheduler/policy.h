@@ -1,6 +1,6 @@
 // What is a matter of taste. A policy gives scores; the scheduler chooses by them among what is allowed, so a wrong
-// policy can be slow or unfair, but never break a rule: victims are always younger than who they make room for and never
-// the oldest, only what fits is admitted, and nobody is overtaken more than `kMaxOvertakes` times.
+// policy can be slow or unfair, but never break a rule: victims are always younger than who they make room for and
+// never the oldest, only what fits is admitted, and nobody is overtaken more than `kMaxOvertakes` times.
 #pragma once
 
 #include <array>

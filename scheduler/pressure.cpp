@@ -7,7 +7,8 @@
 namespace tokenspeed {
 
 // One more block at the end of the request's table. If there is none and none will come by itself, a younger request is
-// retracted; while a step in flight still has that one, it gets no more rows, so that it can be retracted after the step.
+// retracted; while a step in flight still has that one, it gets no more rows, so that it can be retracted after the
+// step.
 bool Scheduler::grow(RequestId request) {
     for (;;) {
         const BlockId block = take_block(true);
@@ -28,14 +29,15 @@ bool Scheduler::grow(RequestId request) {
     }
 }
 
-// A free block, evicting a page other than `kept`, or kNoBlock. Pages that are worth it are copied to the host first, so
-// their blocks come later; meanwhile a page that is there already, or not worth it, makes room.
+// A free block, evicting a page other than `kept`, or kNoBlock. Pages that are worth it are copied to the host first,
+// so their blocks come later; meanwhile a page that is there already, or not worth it, makes room.
 BlockId Scheduler::take_block(bool urgent, BlockId kept) {
     for (;;) {
         const BlockId block = pool_.free_block();
         if (block != kNoBlock) return block;
         const BlockId candidate = pool_.candidate();
-        if (candidate == kNoBlock || candidate == kept || machine_.stamp(candidate) > machine_.landed()) return kNoBlock;
+        if (candidate == kNoBlock || candidate == kept || machine_.stamp(candidate) > machine_.landed())
+            return kNoBlock;
         // With no copy under way that could end, there is no host page to wait for.
         const bool hopeless = !host_.can_spill() && host_.in_flight() == 0;
         if (hopeless || !worth_spilling(candidate, urgent)) {

@@ -343,7 +343,8 @@ void Scheduler::check() const {
     for (const RequestId request : waiting_) {
         expect(machine_.request_state(request) == RequestState::Waiting, "a request in the waiting line does not wait");
     }
-    const auto guarded = std::count_if(running_.begin(), running_.end(), [this](RequestId r) { return is_protected(r); });
+    const auto guarded =
+        std::count_if(running_.begin(), running_.end(), [this](RequestId r) { return is_protected(r); });
     expect(guarded == protected_, "running requests that must not be retracted are counted wrongly");
     expect(totals_.most_retractions <= config_.max_retractions, "a request was retracted too often");
     for (std::size_t i = 1; i < running_.size(); ++i) {

@@ -9,10 +9,10 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
-#include <utility>
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "block_pool.h"
@@ -129,7 +129,7 @@ class Scheduler {
 
         // While it waits although it is its turn: for a copy from the host, or for another to compute the prefix.
         Hold hold = Hold::None;
-        std::int64_t fetches_left = 0;  // pages that it may still have copied back before it is admitted
+        std::int64_t fetches_left = 0;            // pages that it may still have copied back before it is admitted
         std::int64_t held_from = 0, held_to = 0;  // pages that are on their way from the host
         PageHash awaited;                         // the last page that another computes, or a tail on its way
         std::int64_t awaited_progress = 0;
@@ -245,9 +245,9 @@ class Scheduler {
     // the record may serve another meanwhile.
     RequestId doomed_ = kNone;
     std::int64_t doomed_arrival_ = 0;
-    bool short_ = false;      // somebody needed memory that is not there
+    bool short_ = false;            // somebody needed memory that is not there
     std::int64_t spills_left_ = 0;  // copies to the host that may still begin to make room
-    std::int64_t unmet_ = 0;  // blocks that were asked for and will come without anybody making room
+    std::int64_t unmet_ = 0;        // blocks that were asked for and will come without anybody making room
 
     // The head of the line did not fit: how many blocks it needs, and for which state of the prefix index.
     struct Parked {

@@ -33,8 +33,8 @@ void Scheduler::spill_ahead() {
     });
 }
 
-// Copies a host page into a block behind `parent` (kNoBlock: at the start of a text). Returns the block, or kNoBlock if no
-// copy can begin now.
+// Copies a host page into a block behind `parent` (kNoBlock: at the start of a text). Returns the block, or kNoBlock if
+// no copy can begin now.
 BlockId Scheduler::fetch(HostId page, const PageHash& prefix, BlockId parent) {
     if (page == kNone || !host_.can_fetch()) return kNoBlock;
     const BlockId block = take_block(false, parent);

@@ -40,5 +40,7 @@ class HostLink:
             self._free_ns[kind] = end
             self.busy_ns[kind] += duration
             ids = batch.ids[chosen]
-            timeout = self._environment.timeout(end - now)
-            timeout.callbacks.append(lambda _, ids=ids, end=end: self._on_done(ids, end))
+            self._environment.timeout(end - now).callbacks.append(self._reporting(ids, end))
+
+    def _reporting(self, ids: NDArray[np.int64], end: int) -> Callable[[simpy.Event], None]:
+        return lambda _: self._on_done(ids, end)

@@ -34,8 +34,10 @@ class Replica:
         on_finish: Callable[[int, int], None],
         policy: str | Policy = "default",
     ) -> None:
-        """on_finish: called with (call index, now) when a call's last token has landed. policy: a built-in one by name, or one
-        of your own."""
+        """on_finish: called with (call index, now) when a call's last token has landed.
+
+        policy: a built-in one by name, or one of your own.
+        """
         self.index = index
         self.live_calls = 0
         self.scheduler = Scheduler(config, CONTRACT_HASH, policy)

@@ -16,6 +16,9 @@ from .replica import Replica
 from .timebase import seconds_to_ns
 from .workload import Call, Workload
 
+PREFILL = PrefillFigures(tokens_per_s=2e4, doubling_tokens=0)
+"""What a cluster assumes if it is not told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
@@ -33,7 +36,7 @@ class Cluster:
     """Host pages of each replica; 0: no host tier."""
     host_copy_tokens_per_s: float = 1e6
     """KV that crosses the link between device and host in one direction."""
-    prefill: PrefillFigures = PrefillFigures(2e4, 0)
+    prefill: PrefillFigures = PREFILL
     """What the scheduler weighs copies against."""
     policy: str | Policy = "default"
     """A built-in one by name, or one of your own, which all replicas share."""

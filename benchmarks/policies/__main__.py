@@ -2,8 +2,8 @@
 
     TOKENSPEED_TRACES=FOLDER make bench-policies       (about 3 minutes; without the folder only generated workloads)
 
-The compiled scheduler decides, simulated devices (4 x B200 with the shape of Kimi K2, a roofline) take the time. Pools are
-made small enough that pages are evicted all the time. Writes results/latest.json and prints the tables.
+The compiled scheduler decides, simulated devices (4 x B200 with the shape of Kimi K2, a roofline) take the time.
+Pools are made small enough that pages are evicted all the time. Writes results/latest.json and prints the tables.
 """
 
 from __future__ import annotations

@@ -147,12 +147,13 @@ class Engine:
         while True:
             while (plan := self.scheduler.plan()) is not None:
                 in_flight.append((plan, self.runner.execute(plan, sampling)))
-            copied = self.host_pages is not None and (copies := self.scheduler.copies()) is not None
-            if copied:
+            copies = self.scheduler.copies()
+            if copies is not None:
+                assert self.host_pages is not None
                 self.host_pages.copy(copies)
                 self.scheduler.transfer_done(copies.ids)
             if not in_flight:
-                if copied:
+                if copies is not None:
                     continue
                 return list(outputs.values())
             plan, tokens = in_flight.popleft()

@@ -159,9 +159,7 @@ def test_a_router_that_follows_the_events_knows_what_is_where(delay: int) -> Non
     driver = Driver(scheduler_with(kv_events=True, num_host_blocks=20), delay)
     tiers: dict[str, set[int]] = {"device": set(), "host": set()}
     for request_id in range(12):
-        driver.scheduler.submit_hashed(
-            request_id, 40, np.arange(10, dtype=np.uint64) + 100 * (request_id % 5) + 1, 2
-        )
+        driver.scheduler.submit_hashed(request_id, 40, np.arange(10, dtype=np.uint64) + 100 * (request_id % 5) + 1, 2)
         for kind, page, name in driver.run():
             tier = tiers["device" if kind in (EventKind.KV_STORED, EventKind.KV_REMOVED) else "host"]
             if kind in (EventKind.KV_STORED, EventKind.HOST_STORED):
@@ -240,9 +238,9 @@ def test_those_behind_pass_while_the_head_of_the_line_waits_for_its_copies() -> 
 def test_config_errors_of_the_host_tier_name_the_field() -> None:
     for field, value in (("num_host_blocks", -1), ("max_retractions", -1)):
         with pytest.raises(ValueError, match=rf"{field} is {value}"):
-            scheduler_with(**{field: value})
+            scheduler_with(**{field: value})  # type: ignore[arg-type]
     for field in ("host_copy_tokens_per_s", "prefill_tokens_per_s"):
         with pytest.raises(ValueError, match=rf"{field} is 0.0"):
-            scheduler_with(**{field: 0.0})
+            scheduler_with(**{field: 0.0})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="prefix_cache is off"):
         scheduler_with(prefix_cache=False)
