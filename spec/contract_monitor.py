@@ -20,9 +20,7 @@ class ContractMonitor(Monitor):
 
     def __init__(self, spec: Spec, limits: Mapping[str, int]) -> None:
         super().__init__(spec, limits)
-        self.clauses = {
-            t.name: [c for c in spec.clauses.values() if concerns(c.formula, t)] for t in self.transitions
-        }
+        self.clauses = {t.name: [c for c in spec.clauses.values() if concerns(c.formula, t)] for t in self.transitions}
         self.judged = dict.fromkeys(spec.clauses, 0)
         """How often each clause said something of a transition."""
 
@@ -48,9 +46,7 @@ class ContractMonitor(Monitor):
             return
         found: list[dict[str, int]] = [{}]
         for stage in self.spec.stages[clause.stage].path:
-            inside = [
-                outer | own for outer in found for own in self.interpreter.bindings(stage.own, self.population)
-            ]
+            inside = [outer | own for outer in found for own in self.interpreter.bindings(stage.own, self.population)]
             found = [bindings for bindings in inside if self._holds(stage, bindings, state)]
         yield from found
 

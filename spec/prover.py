@@ -398,7 +398,8 @@ class Prover:
         names = {p.name: constants[q.name] for p, q in zip(claim.parameters, own, strict=True)}
         arguments = {p.name: constants[p.name] for p in free}
         arguments |= {name: self.evaluate(e, names, self.before) for name, e in bound.items()}
-        read, guards = self.before, []
+        read: Reader = self.before
+        guards = []
         if transition is not None:
             self.transition = transition.name
             read = self.after_reader(transition, arguments)

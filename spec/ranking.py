@@ -5,19 +5,21 @@ compared lexicographically. Stages form a tree: a stage speaks of the individual
 and is entered only inside its parent's situation. The root is left only when its goal comes (`ends`). What is proved of
 every stage, for every transition that a conforming policy may take in it:
 
-- *kept*: the goal comes, or the rank of a stage around it gets smaller, or the stage still holds of the same individuals
-  and its own rank is not larger;
+- *kept*: the goal comes, or the rank of a stage around it gets smaller, or the stage still holds of the same
+  individuals and its own rank is not larger;
 - *bounded*: no part of the rank is negative;
 - *covered*, if it has stages inside: one of them holds, of individuals that are known to exist;
-- *served*, if it has none: one of its helpful transitions may be taken; and if a helpful transition is taken for its
-  individuals, the goal comes or some rank gets smaller, its own or of a stage around it;
+- *served*, if it has none: one of its helpful transitions may be taken;
+- *advanced*: if a helpful transition is taken for the stage's individuals, the goal comes or some rank gets smaller,
+  its own or that of a stage around it;
 - *permitted*: no clause of a stage forbids what helps in it.
 
-What follows (an argument, not something that a solver checks): if whatever is helpful in a stage is taken at last unless
-the stage ends before, then from the root's situation the goal comes. By induction over the tree from the leaves: a leaf
-cannot last, since its rank falls only finitely often, and while it does not fall the helpful transitions can be taken
-all the time. A stage with stages inside cannot last, since each of them ends, and it ends only by making a rank around
-it smaller.
+What follows is an argument, not something that a solver checks. Assume that in a leaf that lasts, if from some moment
+on one of its helpful transitions can always be taken, one of them is taken (justice). Then from the root's situation
+the goal comes: a leaf cannot last, since its rank falls only finitely often, and while it does not fall something
+helpful can always be taken. A stage with stages inside cannot last either: one of them always holds until a rank
+around it gets smaller, each ends, and the ranks around fall only finitely often. The tests try the rule on small
+games by brute force.
 
 A *clause* of the contract is a formula about one step, which a conforming policy keeps: always, or while a stage holds.
 A *conforming invariant* holds in every state that is reached under the clauses that always hold.

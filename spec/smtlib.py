@@ -266,9 +266,7 @@ class Exporter:
         shown = f"{transition.name}({', '.join(p.name for p in transition.parameters)})"
         return f"The transition {shown}, taken by the {transition.actor}: {transition.doc}"
 
-    def _taking(
-        self, transition: Transition, names: dict[str, str], formulas: Formulas
-    ) -> list[tuple[str, list[str]]]:
+    def _taking(self, transition: Transition, names: dict[str, str], formulas: Formulas) -> list[tuple[str, list[str]]]:
         """The transition may be taken, and what the state after it is."""
         _, declared = self._constants(transition.parameters)
         guards = [f"(assert {formulas.term(g.condition, names)}) ; {g.name}" for g in transition.guards]

@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "f5ee39768785ee49eacf113005149778b21e637ff4236a9b993e9174a40367d6";
+inline constexpr std::string_view kSpecHash = "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

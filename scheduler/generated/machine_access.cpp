@@ -1315,7 +1315,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "f5ee39768785ee49eacf113005149778b21e637ff4236a9b993e9174a40367d6",
+  "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f",
   static_cast<std::uint16_t>(Guard::bad_index),
   6,
   5,

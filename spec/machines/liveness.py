@@ -1,15 +1,14 @@
 """Every accepted request finishes or is aborted: L5, proved by stages and ranks (ranking.py says how).
 
-The root is the situation of the oldest request that has not finished. Its rank is how far it is from its end. In every
-stage inside, somebody can do something that helps: the request itself, or whoever it waits for (a step, a copy, a
-holder of blocks, a block that is not free yet). When the oldest has finished, the next is the oldest; nobody who arrives
-later overtakes it, so every request becomes the oldest after finitely many others.
+The root is the situation of the oldest request that has not finished. Its rank is how far it is from its end. In
+every stage inside, somebody can do something that helps: the request itself, or whoever it waits for (a step, a copy,
+a holder of blocks, a block that is not free yet). When the oldest has finished, the next is the oldest. Nobody
+overtakes, and fewer requests than its arrival number are older than any request, so every one becomes the oldest in
+the end.
 """
 
 from ..expressions import Expr, after, if_else, lift, one_if, taken
-from ..progress import Progress
 from ..ranking import Stage, make_stage, stage
-from .prefix_tree import children, parents
 from .vocabulary import *
 
 RELEASES = ("release_owned", "release_to_limbo", "release_shared", "release_to_cache")
@@ -25,6 +24,13 @@ def needy(r: Expr) -> Expr:
 def set_back(r: Expr) -> Expr:
     """The request was retracted and has not been queued again."""
     return request_state(r) == R.RETRACTING
+
+
+@spec.action("L5", r=Request, q=Request)
+def nobody_overtakes(r: Expr, q: Expr) -> Expr:
+    """Whoever is older than a request in the line was so before: those in front of it only get fewer."""
+    both = needy(r) & after(needy(r)) & after(needy(q))
+    return (both & (after(arrival(q)) < after(arrival(r)))) >> (needy(q) & (arrival(q) < arrival(r)))
 
 
 @stage(spec, "L5", r=Request)

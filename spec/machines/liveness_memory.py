@@ -1,7 +1,8 @@
 """Liveness, continued: the oldest request runs and has no room for its next token, so somebody makes room.
 
-Whoever holds blocks gives way, the youngest first. When nobody else holds any, some block is in nobody's table: of these
-the one farthest from the start of its text is a leaf of the prefix tree, and becomes free when nothing touches it.
+Whoever holds blocks gives way, the youngest first. When nobody else holds any, some block is in nobody's table: of
+these the one farthest from the start of its text is a leaf of the prefix tree, and becomes free when nothing touches
+it.
 """
 
 from ..expressions import Expr, after, if_else, one_if, taken
@@ -29,7 +30,7 @@ def it_needs_memory(x: Stage, r: Expr) -> None:
     )
     x.contract(
         "no host page is dropped",
-        "While the oldest request needs memory, cached blocks are spilled to host pages that are empty already, if at all.",
+        "While the oldest request needs memory, cached blocks are spilled only to host pages that are empty already.",
         after(spare_pages()) <= spare_pages(),
     )
 

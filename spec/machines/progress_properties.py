@@ -1,9 +1,8 @@
 """That the system never gets stuck: L1 to L4, each explained by its sentence.
 
 Together: a step that was opened ends (L1), what is released comes back (L2, with P10), the oldest request always
-advances and is never set back by others (L3), and making room always frees something (L4). With a device, engines and
-peers that answer and a policy that serves the oldest request within a bounded number of rounds, every accepted request
-finishes.
+advances and is never set back by others (L3), and making room always frees something (L4). That every accepted request
+then finishes is L5, in liveness.py.
 """
 
 from ..expressions import INT, Expr, after, lift, taken

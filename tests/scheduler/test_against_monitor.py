@@ -245,7 +245,7 @@ def test_the_planner_keeps_the_contract_that_liveness_needs(overlap_depth: int) 
     assert {name for name in SPEC.clauses if not judged[name]} <= bans | {"no host page is dropped"}
 
 
-def events(*taken: tuple[str, int] | tuple[str, ...]) -> list[list[int]]:
+def events(*taken: tuple[str | int, ...]) -> list[list[int]]:
     """Rows of a trace."""
     names = list(SPEC.transitions)
     return [[names.index(str(name)), len(arguments), *map(int, arguments)] for name, *arguments in taken]

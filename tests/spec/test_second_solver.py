@@ -61,6 +61,8 @@ def everything(solver: str) -> dict[tuple[str, str, str], str]:
     for choice in SPEC.choices:
         obligations += prover.prove_choice(choice)
     obligations += [prover.prove_progress(claim) for claim in SPEC.progress.values()]
+    for subject in (None, *SPEC.transitions.values()):
+        obligations += prover.prove_stages(subject)
     return answers(obligations)
 
 

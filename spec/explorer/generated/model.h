@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "f5ee39768785ee49eacf113005149778b21e637ff4236a9b993e9174a40367d6";
+inline constexpr std::string_view kSpecHash = "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -749,7 +749,7 @@ inline constexpr std::array<std::string_view, 130> kInvariants = {
     "count children",
     "count parents"};
 
-inline constexpr std::array<std::string_view, 26> kActions = {
+inline constexpr std::array<std::string_view, 27> kActions = {
     "only the device ends a step",
     "a launched step is executed",
     "rows join planned steps and leave done ones",
@@ -769,6 +769,7 @@ inline constexpr std::array<std::string_view, 26> kActions = {
     "what is committed is never rolled back",
     "a landed row yields what was accepted",
     "only written tokens are sent",
+    "nobody overtakes",
     "a finished request has output",
     "only running requests get tokens",
     "the oldest running request is never retracted",
@@ -2868,46 +2869,53 @@ struct Model {
     }
     if (k.kept[19]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 19;
-      }
-    }
-    if (k.kept[20]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 20;
+        for (int q = 0; q <= NR - 1; ++q) {
+          if (!(!(((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) && ((((RequestState(post.request_state[r]) == RequestState::Waiting) || (RequestState(post.request_state[r]) == RequestState::Prefill)) || (RequestState(post.request_state[r]) == RequestState::Decode)) || (RequestState(post.request_state[r]) == RequestState::Retracting))) && ((((RequestState(post.request_state[q]) == RequestState::Waiting) || (RequestState(post.request_state[q]) == RequestState::Prefill)) || (RequestState(post.request_state[q]) == RequestState::Decode)) || (RequestState(post.request_state[q]) == RequestState::Retracting))) && (post.arrival[q] < post.arrival[r])) || (((((RequestState(pre.request_state[q]) == RequestState::Waiting) || (RequestState(pre.request_state[q]) == RequestState::Prefill)) || (RequestState(pre.request_state[q]) == RequestState::Decode)) || (RequestState(pre.request_state[q]) == RequestState::Retracting)) && (pre.arrival[q] < pre.arrival[r])))) return 19;
         }
       }
     }
+    if (k.kept[20]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 20;
+      }
+    }
     if (k.kept[21]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 21;
+        }
+      }
+    }
+    if (k.kept[22]) {
       for (int r = 0; r <= NR - 1; ++r) {
         bool given = true;
         for (int every_r = 0; every_r <= NR - 1; ++every_r) {
           if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
         }
         if (given) {
-          if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 21;
+          if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 22;
         }
-      }
-    }
-    if (k.kept[22]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 22;
       }
     }
     if (k.kept[23]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 23;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 23;
       }
     }
     if (k.kept[24]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && !(((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (pre.children[b] == 0))) return 24;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 24;
       }
     }
     if (k.kept[25]) {
       for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && !(((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (pre.children[b] == 0))) return 25;
+      }
+    }
+    if (k.kept[26]) {
+      for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (((post.key[b] == pre.key[b]) && (post.before[b] == pre.before[b])) && (post.parent[b][p] || !pre.parent[b][p])))) return 25;
+          if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (((post.key[b] == pre.key[b]) && (post.before[b] == pre.before[b])) && (post.parent[b][p] || !pre.parent[b][p])))) return 26;
         }
       }
     }

@@ -12,7 +12,7 @@
 
 namespace tokenspeed::replay {
 
-inline constexpr std::string_view kSpec = "f5ee39768785ee49eacf113005149778b21e637ff4236a9b993e9174a40367d6";
+inline constexpr std::string_view kSpec = "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f";
 inline constexpr std::array<std::string_view, 5> kSorts = {"Request", "Block", "Step", "Host", "Copy"};
 inline constexpr std::array<std::string_view, 6> kConstants = {"PAGE", "BLOCKS", "ROOM", "HOSTS", "WIDTH", "WINDOW"};
 inline constexpr std::array<std::string_view, 43> kTransitions = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
