@@ -219,7 +219,7 @@ def test_the_kernel_plans_like_the_definition(seed: int) -> None:
     expected = torch.full((parts, 4), -1).int(), torch.full((rows + 1, 4), -1).int()
     got = expected[0].clone(), expected[1].clone()
     divide(contexts, *expected, queries, Tuning(min_tiles, 4096))
-    sizes = {"GAP": 2, "EXTRA": 16, "PARTS": 256, "CHUNK": 64}
+    sizes = {"GAP": 2, "EXTRA": 16, "PARTS": 256, "CHUNK": 16}
     fill_plan[(1,)](contexts, *got, rows, parts, queries, min_tiles, 4096, **sizes)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
