@@ -57,7 +57,8 @@ def check(batch: Any, got: tuple[Tensor, Tensor], relative_error: RelativeError,
     assert relative_error(out, expected_out) < factor * TOLERANCE[batch.q.dtype]
     seen = expected_lse.isfinite()
     assert torch.equal(lse.isneginf(), ~seen)
-    assert torch.allclose(lse[seen], expected_lse[seen], rtol=1e-6, atol=1e-5)
+    # Scores of +-100 are differences of larger products: float32 leaves 1e-4 of them, in whatever order BLAS adds.
+    assert torch.allclose(lse[seen], expected_lse[seen], rtol=1e-6, atol=1e-5 * factor)
     assert (out[~seen] == 0).all()
 
 
