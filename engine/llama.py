@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from ..kernels import paged_attention, write_kv
+from ..kernels import paged_attention, rms_norm, rotary, silu_mul, write_kv
 from .kv_cache import KVCache
 from .linear import Linear
 from .model_config import LlamaConfig, UnsupportedModel
@@ -100,12 +100,10 @@ class LlamaModel:
         )
 
     def _rope_tables(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """cos and signed sin, both float32 [positions, 1, 2, head_dim / 2]: x * cos + (halves of x swapped) * sin."""
+        """cos and sin, both float32 [positions, head_dim / 2]."""
         frequencies = torch.tensor(self.config.rope.frequencies(), dtype=torch.float32)
         angles = torch.outer(torch.arange(self.config.max_position_embeddings, dtype=torch.float32), frequencies)
-        cos, sin = angles.cos(), angles.sin()
-        tables = torch.stack([cos, cos], dim=1), torch.stack([-sin, sin], dim=1)
-        return tables[0][:, None].to(self.device), tables[1][:, None].to(self.device)
+        return angles.cos().to(self.device), angles.sin().to(self.device)
 
     @torch.inference_mode()
     def forward(self, input_ids: torch.Tensor, rows: PackedRows, cache: KVCache) -> torch.Tensor:
@@ -116,29 +114,27 @@ class LlamaModel:
         c = self.config
         tokens = input_ids.shape[0]
         rotated_heads = c.num_heads + c.num_kv_heads
-        cos = self._cos[rows.positions].to(self.dtype)
-        sin = self._sin[rows.positions].to(self.dtype)
-        scale = c.head_dim**-0.5
-        hidden = F.embedding(input_ids, self._embedding)
+        cos, sin = self._cos[rows.positions], self._sin[rows.positions]
+        scale, eps = c.head_dim**-0.5, c.rms_norm_eps
+        # What a layer adds to the residual stream is added by the norm of the next one.
+        added, stream = F.embedding(input_ids, self._embedding), None
         for layer, (k_cache, v_cache) in zip(self._layers, cache.layers, strict=True):
-            normed = F.rms_norm(hidden, (c.hidden_size,), layer.input_norm, c.rms_norm_eps)
+            normed, stream = rms_norm(added, layer.input_norm, eps=eps, residual=stream)
             qkv = layer.qkv(normed).view(tokens, -1, c.head_dim)
             # Queries and keys turn together: they are neighbours in the stacked projection.
-            halves = qkv[:, :rotated_heads].unflatten(-1, (2, c.head_dim // 2))
-            turned = torch.addcmul(halves * cos, halves.flip(2), sin).flatten(2)
+            turned = rotary(qkv[:, :rotated_heads], cos, sin)
             q, k = turned[:, : c.num_heads], turned[:, c.num_heads :]
             write_kv(k, qkv[:, rotated_heads:], k_cache, v_cache, rows.slot_mapping)
             attended = paged_attention(
                 q, k_cache, v_cache, rows.block_table, rows.context_lens, rows.query_start, scale=scale
             )
-            hidden = hidden + layer.o(attended.reshape(tokens, self._q_size))
-            normed = F.rms_norm(hidden, (c.hidden_size,), layer.post_attention_norm, c.rms_norm_eps)
-            gate, up = layer.gate_up(normed).chunk(2, dim=-1)
-            hidden = hidden + layer.down(F.silu(gate) * up)
-        return hidden
+            added = layer.o(attended.reshape(tokens, self._q_size))
+            normed, stream = rms_norm(added, layer.post_attention_norm, eps=eps, residual=stream)
+            added = layer.down(silu_mul(layer.gate_up(normed)))
+        return added if stream is None else stream + added
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Scores of the next token, [n, vocab_size], from outputs of `forward` [n, hidden_size]."""
-        c = self.config
-        return self._output(F.rms_norm(hidden, (c.hidden_size,), self._norm, c.rms_norm_eps))
+        normed, _ = rms_norm(hidden, self._norm, eps=self.config.rms_norm_eps)
+        return self._output(normed)

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ..kernels import sample_tokens
+
 MAX_STOP_STRINGS: Final = 16
-_CANDIDATES: Final = 1024
-"""Most likely tokens that the filters look at first on a CPU."""
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -121,79 +121,21 @@ class SamplingBatch:
     def __init__(self, params: Sequence[SamplingParams], seeds: Sequence[int], positions: NDArray[np.integer]) -> None:
         """`seeds`: [n] int64; `positions`: [n] position in its sequence of the token that each row samples."""
         self.rows = len(params)
-        temperature = np.array([p.temperature for p in params], dtype=np.float32)
-        self.sampled: NDArray[np.int64] = np.flatnonzero(temperature > 0)
-        """Rows that are not greedy; the arrays below are over these only."""
-        chosen = [params[i] for i in self.sampled]
-        self.temperature = temperature[self.sampled]
-        self.top_p = np.array([p.top_p for p in chosen], dtype=np.float32)
-        self.top_k = np.array([p.top_k for p in chosen], dtype=np.int64)
-        self.min_p = np.array([p.min_p for p in chosen], dtype=np.float32)
-        self.uniform = uniform(
-            np.array([seeds[i] for i in self.sampled], dtype=np.int64),
-            np.asarray(positions, dtype=np.int64)[self.sampled],
-        )
-
-    @property
-    def filtered(self) -> NDArray[np.int64]:
-        """Which of the sampled rows drop tokens by top_k, top_p or min_p."""
-        return np.flatnonzero((self.top_p < 1) | (self.top_k > 0) | (self.min_p > 0))
+        self.greedy = all(p.greedy for p in params)
+        """Whether every row takes its most likely token."""
+        self.temperature = np.array([p.temperature for p in params], dtype=np.float32)
+        self.top_p = np.array([p.top_p for p in params], dtype=np.float32)
+        self.top_k = np.array([p.top_k for p in params], dtype=np.int32)
+        self.min_p = np.array([p.min_p for p in params], dtype=np.float32)
+        self.uniform = uniform(np.array(seeds, dtype=np.int64), np.asarray(positions, dtype=np.int64))
 
 
 def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
     """Choose one token for each row. `logits`: [n, vocab], any float type. Returns int64 [n] on the same device."""
-    tokens = logits.argmax(dim=-1)
-    if not len(batch.sampled):
-        return tokens
-    device = logits.device
-    rows = torch.from_numpy(batch.sampled).to(device)
-    chosen = logits if len(batch.sampled) == batch.rows else logits[rows]
-    temperature = torch.from_numpy(batch.temperature).to(device)[:, None]
-    scaled = chosen.float()
-    # The maximum is subtracted before the division, so that a tiny temperature cannot overflow.
-    probabilities = torch.softmax((scaled - scaled.amax(dim=-1, keepdim=True)) / temperature, dim=-1)
-    filtered = batch.filtered
-    if len(filtered):
-        rows_to_filter = torch.from_numpy(filtered).to(device)
-        some = probabilities[rows_to_filter]
-        probabilities[rows_to_filter] = some * (some >= _thresholds(some, batch, filtered))
-    tokens[rows] = _draw(probabilities, torch.from_numpy(batch.uniform).to(device))
-    return tokens
-
-
-def _thresholds(probabilities: torch.Tensor, batch: SamplingBatch, filtered: NDArray[np.int64]) -> torch.Tensor:
-    """The probability, [n, 1], below which top_k, top_p and min_p drop a token; `probabilities`: [n, vocab].
-
-    A threshold on the value keeps tokens of equal probability together, whatever order a sort gives them.
-    """
-    device, vocab = probabilities.device, probabilities.shape[-1]
-    top_k = np.where(batch.top_k[filtered] == 0, vocab, np.minimum(batch.top_k[filtered], vocab))
-    last_kept = torch.from_numpy(top_k - 1).to(device)[:, None]
-    top_p = torch.from_numpy(batch.top_p[filtered]).to(device)[:, None]
-    min_p = torch.from_numpy(batch.min_p[filtered]).to(device)[:, None]
-    unlimited = torch.from_numpy(top_k == vocab).to(device)[:, None]
-    total = probabilities.sum(dim=-1, keepdim=True, dtype=torch.float64)
-
-    # Sorting the whole vocabulary is what costs on a CPU, and the nucleus is nearly always small. On a GPU it costs
-    # less than to wait for the answer to whether it is needed.
-    few = device.type == "cpu" and int(top_k[top_k < vocab].max(initial=0)) <= _CANDIDATES < vocab
-    for count in (_CANDIDATES, vocab) if few else (vocab,):
-        ordered = (probabilities.topk(count) if count < vocab else probabilities.sort(descending=True)).values
-        cumulative = ordered.cumsum(dim=-1, dtype=torch.float64)
-        last = last_kept.clamp(max=count - 1)
-        wanted = top_p * torch.where(unlimited, total, cumulative.gather(1, last))
-        if count == vocab or bool((~unlimited | (top_p == 1) | (cumulative[:, -1:] >= wanted)).all()):
-            break
-    nucleus = torch.where(top_p < 1, torch.minimum(torch.searchsorted(cumulative, wanted), last), last)
-    threshold = torch.where(unlimited & (top_p == 1), 0.0, ordered.gather(1, nucleus))
-    return torch.maximum(threshold, ordered[:, :1] * min_p)
-
-
-def _draw(probabilities: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """Invert the cumulative distribution of each row (in vocabulary order) at `uniform` [n]. Returns int64 [n]."""
-    cumulative = probabilities.cumsum(dim=-1, dtype=torch.float64)
-    total = cumulative[:, -1:]
-    # The next float below the total keeps rounding from reaching past the last token that has any probability.
-    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    tokens = torch.searchsorted(cumulative, target, right=True).squeeze(1)
-    return tokens.clamp(max=probabilities.shape[-1] - 1)  # NaN logits must not lead to a token that does not exist
+    if batch.greedy:
+        return logits.argmax(dim=-1)
+    temperature, top_p, top_k, min_p, uniform = (
+        torch.from_numpy(column).to(logits.device, non_blocking=True)
+        for column in (batch.temperature, batch.top_p, batch.top_k, batch.min_p, batch.uniform)
+    )
+    return sample_tokens(logits, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, uniform=uniform)

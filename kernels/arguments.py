@@ -33,6 +33,12 @@ def check_same_device(**tensors: Tensor) -> None:
         raise ValueError(f"all tensors must be on one device; got {placed}")
 
 
+def cache_layout(*caches: Tensor) -> str:
+    """The trait `layout` of a cache [blocks, block_size, kv_heads, head_dim]: "heads_adjoin" if the values of a head
+    adjoin in memory, whatever the strides of blocks, tokens and heads, else "strided"."""
+    return "heads_adjoin" if all(cache.stride(-1) == 1 for cache in caches) else "strided"
+
+
 def check_contexts(block_table: Tensor, context_lens: Tensor, block_size: int, num_blocks: int) -> None:
     """Raise ValueError unless each context fits its row of the block table and lies in blocks that the cache has.
 

@@ -1,4 +1,4 @@
-"""`tokenspeed kernels`: what is registered, what is chosen on this machine and why, and whether it computes rightly."""
+"""`tokenspeed kernels`: what is registered, what is chosen on this machine and why, whether it is right, how fast."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,29 +16,48 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .check import CheckResult, check_kernels
+from .bench import BenchResult
+from .check import CheckResult
+from .constraints import Trait
 from .device import capability_of
 from .errors import KernelError
 from .kernel import Kernel, Selection
 from .registry import REGISTRY, explain
+from .worker import benched, checked
 
-_EXAMPLES: dict[str, list[dict[str, int]]] = {
+_EXAMPLES: dict[str, list[dict[str, Trait]]] = {
+    "grouped_gemm": [{"groups": 128, "columns": 1536, "inner": 2048}],
     "mla_decode": [
         {"heads": heads, "q_len": q_len, "block_size": 64, "dense_cache": 1, "cache_bits": bits}
         for heads, q_len, bits in ((16, 1, 16), (16, 4, 16), (128, 1, 16), (16, 1, 8))
     ],
     "mla_prefill": [{"heads": 16, "aligned": 1}],
-    "paged_attention": [{"heads": 32, "kv_heads": 8, "head_dim": 128, "block_size": 16}],
-    "write_kv": [{"kv_heads": 8, "head_dim": 128, "block_size": 16}],
+    "moe_mlp": [{"experts": 128, "top_k": 8, "hidden": 2048, "width": 768}],
+    "moe_route": [{"experts": 256, "top_k": 8, "scoring": "sigmoid"}],
+    "paged_attention": [{"heads": 32, "kv_heads": 8, "head_dim": 128, "block_size": 16, "layout": "heads_adjoin"}],
+    "rms_norm": [{"hidden": 4096, "residual": 1}],
+    "rotary": [{"heads": 40, "head_dim": 128}],
+    "sample_tokens": [{"vocab": 128_256}],
+    "silu_mul": [{"width": 14_336}],
+    "write_kv": [{"kv_heads": 8, "head_dim": 128, "block_size": 16, "layout": "heads_adjoin"}],
 }
-"""Problems whose selections are shown: the shapes of DeepSeek's models on 8 GPUs and on 1, and of Llama 3 8B."""
+"""Problems whose selections are shown: shapes of DeepSeek's models (on 8 GPUs and on 1), Qwen3 30B-A3B, Llama 3 8B."""
 
 
-def run_kernels(check: bool = False, json_output: bool = False) -> int:
-    """List the kernels and this machine's choices, or check every kernel here. Returns the exit status."""
+def run_kernels(
+    check: bool = False, json_output: bool = False, bench: bool = False, operations: Sequence[str] = ()
+) -> int:
+    """List the kernels and this machine's choices, check every kernel here, or measure them. Returns the exit status.
+
+    operations: those to check or measure; empty means all
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return _check(device, json_output) if check else _list(device, json_output)
+        for name in operations:
+            REGISTRY.operation(name)
+        if check:
+            return _check(device, json_output, operations)
+        return _bench(device, json_output, operations) if bench else _list(device, json_output)
     except KernelError as error:  # a variable TOKENSPEED_KERNEL_... names a kernel that does not exist or fit
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -116,11 +136,11 @@ def _selection_json(selection: Selection) -> dict[str, Any]:
     return {"problem": str(selection.problem), "kernel": selection.kernel.name, "candidates": candidates}
 
 
-def _check(device: torch.device, json_output: bool) -> int:
+def _check(device: torch.device, json_output: bool, operations: Sequence[str]) -> int:
     with Console(stderr=True).status("checking every kernel"):
-        results = list(check_kernels(device))
+        results = list(checked(device, operations))
     passed = all(result.passed for result in results)
-    unchecked = _unchecked(results)
+    unchecked = _unchecked(results, operations)
     if json_output:
         shown = [_result_json(result) for result in results]
         report = {"machine": machine(device), "passed": passed, "unchecked": unchecked, "checks": shown}
@@ -152,6 +172,43 @@ def _check(device: torch.device, json_output: bool) -> int:
     return 0 if passed else 1
 
 
+def _bench(device: torch.device, json_output: bool, operations: Sequence[str]) -> int:
+    results = []
+    with Console(stderr=True).status("measuring") as status:
+        for result in benched(device, operations):
+            status.update(f"measured {result.operation} {result.name}")
+            results.append(result)
+    failed = [result for result in results if result.failure is not None and not result.peer]
+    if json_output:
+        print(json.dumps({"machine": machine(device), "results": [asdict(result) for result in results]}, indent=1))
+        return 1 if failed else 0
+    console = _console()
+    table = Table(title=f"Speed on {_described(machine(device))}", title_justify="left")
+    for heading in ("operation", "problem", "kernel", "microseconds", "GB/s", "TFLOP/s", "of the fastest peer"):
+        table.add_column(heading, justify="left" if heading in ("operation", "problem", "kernel") else "right")
+    for result in results:
+        same = [
+            other for other in results if (other.operation, other.description) == (result.operation, result.description)
+        ]
+        table.add_row(result.operation, escape(result.description), escape(result.name), *_bench_cells(result, same))
+    console.print(table)
+    for result in results:
+        if result.failure is not None:
+            where = f"{result.operation} {result.name}, {result.description}"
+            console.print(f"[red]FAILED[/red] {escape(f'{where}: {result.failure}')}")
+    return 1 if failed else 0
+
+
+def _bench_cells(result: BenchResult, same: list[BenchResult]) -> tuple[str, ...]:
+    """Time, rates, and the time of the fastest peer of the same problem over this one's."""
+    if result.us is None:
+        return "failed", "", "", ""
+    peers = [other.us for other in same if other.peer and other.us is not None]
+    ratio = f"{min(peers) / result.us:.2f}x" if peers and not result.peer else ""
+    teraflops = f"{result.teraflops_per_s:.1f}" if result.teraflops_per_s else ""
+    return f"{result.us:.1f}", f"{result.gigabytes_per_s:.0f}", teraflops, ratio
+
+
 def _pairs(result: CheckResult) -> Iterable[tuple[float, float]]:
     return zip(result.errors, result.tolerances, strict=True)
 
@@ -178,11 +235,11 @@ def _result_json(result: CheckResult) -> dict[str, Any]:
     }
 
 
-def _unchecked(results: list[CheckResult]) -> list[str]:
+def _unchecked(results: list[CheckResult], operations: Sequence[str]) -> list[str]:
     """Kernels that no case fits here, and modules that could not be imported, with the reason."""
     checked = {(result.operation, result.kernel) for result in results}
     missing = []
-    for operation in REGISTRY.operations():
+    for operation in operations or REGISTRY.operations():
         kernels = {kernel.name: kernel for kernel in REGISTRY.operation(operation).kernels()}
         for name, kernel in kernels.items():
             if (operation, name) not in checked:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+Trait = int | str | torch.dtype
+"""The value of a trait: a size (head_dim), a name (layout) or another tensor's dtype (cache_dtype)."""
+
+
+def shown(trait: Trait) -> str:
+    """A trait's value as people write it."""
+    return str(trait).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A predicate on one integer trait, and the words that complete "head_dim=96, needs ..." when it fails."""
+    """A predicate on one trait, and the words that complete "head_dim=96, needs ..." when it fails."""
 
     text: str
-    holds: Callable[[int], bool]
+    holds: Callable[[Any], bool]
 
 
-def exactly(value: int) -> Constraint:
+def exactly(value: Trait) -> Constraint:
     """The trait equals `value`."""
-    return Constraint(f"exactly {value}", lambda trait: trait == value)
+    return Constraint(f"exactly {shown(value)}", lambda trait: trait == value)
 
 
-def one_of(*values: int) -> Constraint:
+def one_of(*values: Trait) -> Constraint:
     """The trait is one of `values`."""
-    return Constraint(f"one of {', '.join(map(str, values))}", lambda trait: trait in values)
+    return Constraint(f"one of {', '.join(map(shown, values))}", lambda trait: trait in values)
 
 
 def at_least(value: int) -> Constraint:

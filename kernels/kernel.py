@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .constraints import Constraint
+from .constraints import Constraint, Trait, shown
 from .device import ANY_DEVICE, Capability, Platform
 
 
@@ -28,16 +28,17 @@ class Band(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a kernel is asked to run: the operation, the device's capability, the dtype, and the traits by name."""
+    """What a kernel is asked to run: the operation, the device's capability, the dtype of its first input, and the
+    traits by name: sizes, and the layouts and dtypes of other tensors where they may differ."""
 
     operation: str
     capability: Capability
     dtype: torch.dtype
-    traits: Mapping[str, int]
+    traits: Mapping[str, Trait]
 
     def __str__(self) -> str:
-        traits = "".join(f", {name}={value}" for name, value in self.traits.items())
-        return f"{self.operation} on {self.capability}, {_dtype_name(self.dtype)}{traits}"
+        traits = "".join(f", {name}={shown(value)}" for name, value in self.traits.items())
+        return f"{self.operation} on {self.capability}, {shown(self.dtype)}{traits}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,12 @@ class Kernel:
         if not any(platform.accepts(problem.capability) for platform in self.platforms):
             found.append(f"runs on {' or '.join(map(str, self.platforms))}, not on {problem.capability}")
         if self.dtypes is not None and problem.dtype not in self.dtypes:
-            accepted = ", ".join(sorted(map(_dtype_name, self.dtypes)))
-            found.append(f"dtype {_dtype_name(problem.dtype)}, needs one of {accepted}")
+            accepted = ", ".join(sorted(map(shown, self.dtypes)))
+            found.append(f"dtype {shown(problem.dtype)}, needs one of {accepted}")
         for trait, constraint in self.traits.items():
             value = problem.traits[trait]
             if not constraint.holds(value):
-                found.append(f"{trait}={value}, needs {constraint.text}")
+                found.append(f"{trait}={shown(value)}, needs {constraint.text}")
         return tuple(found)
 
 
@@ -94,7 +95,3 @@ class Selection:
 
     def __str__(self) -> str:
         return "\n".join([str(self.problem), *(f"  {candidate}" for candidate in self.candidates)])
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from .constraints import Constraint
+from .constraints import Constraint, Trait
 from .device import ANY_DEVICE, Capability, Platform, capability_of
 from .discovery import Unavailable, import_folder, import_plugins
 from .errors import InvalidKernel, KernelDoesNotFit, UnknownKernel, UnknownOperation
@@ -23,6 +23,9 @@ from .kernel import Band, Candidate, Kernel, Problem, Selection
 
 _LOG = logging.getLogger(__name__)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+Derivation = Callable[[Mapping[str, Any]], Trait]
+"""Computes a trait from the others, given by name."""
 
 
 class Operation:
@@ -33,7 +36,7 @@ class Operation:
         registry: Registry,
         name: str,
         traits: tuple[str, ...],
-        derived: Mapping[str, Callable[[Mapping[str, int]], int]],
+        derived: Mapping[str, Derivation],
         folder: str | None,
     ) -> None:
         self.name = name
@@ -68,7 +71,7 @@ class Operation:
         return tuple(sorted(self._kernels.values(), key=lambda kernel: (-kernel.band, kernel.name)))
 
     def select(
-        self, device: torch.device, dtype: torch.dtype, traits: tuple[int, ...], override: str | None = None
+        self, device: torch.device, dtype: torch.dtype, traits: tuple[Trait, ...], override: str | None = None
     ) -> Selection:
         """The selection for a problem, computed once for each key.
 
@@ -84,7 +87,7 @@ class Operation:
             self._selections[key] = selection
         return selection
 
-    def named(self, traits: tuple[int, ...]) -> dict[str, int]:
+    def named(self, traits: tuple[Trait, ...]) -> dict[str, Trait]:
         """Trait values by name, derived ones last."""
         values = dict(zip(self.traits, traits, strict=True))
         return values | {name: derive(values) for name, derive in self.derived.items()}
@@ -159,7 +162,7 @@ class Registry:
         name: str,
         *,
         traits: tuple[str, ...],
-        derived: Mapping[str, Callable[[Mapping[str, int]], int]] | None = None,
+        derived: Mapping[str, Derivation] | None = None,
         folder: str | None = None,
     ) -> Operation:
         """Add an operation.
@@ -213,7 +216,7 @@ class Registry:
         device: torch.device | str | Capability,
         dtype: torch.dtype,
         kernel: str | None = None,
-        **traits: int,
+        **traits: Trait,
     ) -> Selection:
         """What would run this problem, and why; `print` it.
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import ranking
 from .counting import substituted
 from .cti import SmallCounterexamples, SmallState
 from .explore import Explored, compiled_from
@@ -145,6 +146,8 @@ class _Explainer:
         self.solvers: dict[int, SmallCounterexamples] = {}
 
     def explain(self, o: Obligation) -> Finding:
+        if o.kind in ranking.KINDS:  # of what a conforming policy can do, which no search of the machines tells
+            return Finding(o.subject, o.claim, "unexplained")
         if o.subject == "initial state":
             return self._initial(o)
         for choice in self.spec.choices:

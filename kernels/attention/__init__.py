@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..arguments import check_dtype, check_same_device, check_shape
+from ..arguments import cache_layout, check_dtype, check_same_device, check_shape
 from ..registry import REGISTRY
 
 _OPERATION = REGISTRY.declare(
-    "paged_attention", traits=("heads", "kv_heads", "head_dim", "block_size"), folder=__name__
+    "paged_attention", traits=("heads", "kv_heads", "head_dim", "block_size", "layout"), folder=__name__
 )
 
 
@@ -74,6 +74,7 @@ def paged_attention(
         check_shape("out", out, tokens, heads, head_dim)
         check_dtype("out", out, q.dtype)
         check_same_device(q=q, out=out)
-    selection = _OPERATION.select(q.device, q.dtype, (heads, kv_heads, head_dim, block_size), kernel)
+    traits = (heads, kv_heads, head_dim, block_size, cache_layout(k_cache, v_cache))
+    selection = _OPERATION.select(q.device, q.dtype, traits, kernel)
     selection.kernel.run(q, k_cache, v_cache, block_table, context_lens, query_start, scale=scale, out=out)
     return out

@@ -127,7 +127,7 @@ def test_a_large_vocabulary_is_filtered_as_the_definition_says(
     others = [SamplingParams(seed=0), SamplingParams(top_k=1, seed=0), GREEDY]
     count = 50
     batch = SamplingBatch([params] * count + others, [0] * (count + 3), np.arange(count + 3))
-    u = np.append(np.linspace(0, 0.999, count), [0.5, 0.5])
+    u = np.append(np.linspace(0, 0.999, count), [0.5, 0.5, 0.5])
     batch.uniform = u
     tokens = sample(logits.expand(count + 3, -1), batch).tolist()
 

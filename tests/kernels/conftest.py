@@ -122,3 +122,39 @@ def check_resources(tmp_path: Path) -> Callable[[Any, int], None]:
         assert not re.search(r"\b(ld|st)\.local", compiled.asm["ptx"])
 
     return check
+
+
+@pytest.fixture
+def compile_kernel(fresh_cache: Path) -> Callable[..., Any]:
+    """Compiles a Triton kernel for a compute capability that this machine need not have.
+
+    Arguments are pointers to `element` if their name ends in _ptr, 32-bit integers otherwise, unless `types` says
+    something else. Pointers and what is named in `aligned` are multiples of 16.
+    """
+
+    def compile_for(
+        arch: int,
+        kernel: Any,
+        element: str,
+        constexprs: dict[str, Any],
+        warps: int,
+        types: dict[str, str] | None = None,
+        aligned: tuple[str, ...] = (),
+    ) -> Any:
+        import triton
+        from triton.backends.compiler import GPUTarget
+        from triton.compiler import ASTSource
+
+        signature = {}
+        for name in kernel.arg_names:
+            default = "constexpr" if name in constexprs else f"*{element}" if name.endswith("_ptr") else "i32"
+            signature[name] = (types or {}).get(name, default)
+        attributes = {
+            (index,): [["tt.divisibility", 16]]
+            for index, name in enumerate(kernel.arg_names)
+            if name.endswith("_ptr") or name in aligned
+        }
+        source = ASTSource(kernel, signature, constexprs=constexprs, attrs=attributes)
+        return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
+
+    return compile_for

@@ -57,8 +57,7 @@ def check(batch: Any, got: tuple[Tensor, Tensor], relative_error: RelativeError,
     assert relative_error(out, expected_out) < factor * TOLERANCE[batch.q.dtype]
     seen = expected_lse.isfinite()
     assert torch.equal(lse.isneginf(), ~seen)
-    # Scores of +-100 are differences of larger products: float32 leaves 1e-4 of them, in whatever order BLAS adds.
-    assert torch.allclose(lse[seen], expected_lse[seen], rtol=1e-6, atol=1e-5 * factor)
+    assert torch.allclose(lse[seen], expected_lse[seen], rtol=factor * 1e-6, atol=1e-5)
     assert (out[~seen] == 0).all()
 
 
@@ -220,7 +219,7 @@ def test_the_kernel_plans_like_the_definition(seed: int) -> None:
     expected = torch.full((parts, 4), -1).int(), torch.full((rows + 1, 4), -1).int()
     got = expected[0].clone(), expected[1].clone()
     divide(contexts, *expected, queries, Tuning(min_tiles, 4096))
-    sizes = {"GAP": 2, "EXTRA": 16, "PARTS": 256, "CHUNK": 16}
+    sizes = {"GAP": 2, "EXTRA": 16, "PARTS": 256, "CHUNK": 64}
     fill_plan[(1,)](contexts, *got, rows, parts, queries, min_tiles, 4096, **sizes)
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 

@@ -115,7 +115,7 @@ RESULT = CheckResult("write_kv", "fast", "4 heads", torch.float16, (1e-4,), (1e-
     ],
 )
 def test_reports_the_check(result: CheckResult, status: int, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "check_kernels", lambda device: [result])
+    monkeypatch.setattr(command, "checked", lambda device, operations: [result])
     invoked = CliRunner().invoke(main, ["kernels", "--check"])
     assert invoked.exit_code == status
     assert shown in invoked.output

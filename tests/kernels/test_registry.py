@@ -322,7 +322,8 @@ def test_third_parties_add_kernels_by_entry_point(tmp_path: Path) -> None:
         "    warnings.simplefilter('always')\n"
         "    write_kv(k, k, cache, cache, torch.zeros(1, dtype=torch.int64))\n"
         "print('warned:', *(str(w.message) for w in caught if w.category is RuntimeWarning))\n"
-        "print(explain('write_kv', device='cpu', dtype=torch.float32, kv_heads=2, head_dim=4, block_size=8))\n",
+        "traits = dict(kv_heads=2, head_dim=4, block_size=8, layout='heads_adjoin')\n"
+        "print(explain('write_kv', device='cpu', dtype=torch.float32, **traits))\n",
         tmp_path,
     )
     assert "good kernel ran" in output
@@ -354,3 +355,21 @@ def test_a_missing_dependency_is_a_reason_but_our_own_broken_import_is_an_error(
     registry.declare("blend2", traits=(), folder="is_broken")
     with pytest.raises(ModuleNotFoundError, match=r"is_broken\.renamed"):
         registry.explain("blend2", device="cpu", dtype=torch.float32)
+
+
+def test_layouts_and_dtypes_of_other_tensors_are_traits() -> None:
+    registry = Registry()
+    registry.declare("blend", traits=("layout", "cache_dtype"))
+    registry.register("blend", name="reference", band=Band.REFERENCE)(nothing)
+    wanted = {"layout": exactly("dense"), "cache_dtype": one_of(torch.bfloat16, torch.float8_e4m3fn)}
+    registry.register("blend", name="fast", band=Band.PORTABLE, traits=wanted)(nothing)
+
+    def selection(layout: str, cache_dtype: torch.dtype) -> str:
+        return str(
+            registry.explain("blend", device="cpu", dtype=torch.bfloat16, layout=layout, cache_dtype=cache_dtype)
+        )
+
+    assert "chosen      fast" in selection("dense", torch.float8_e4m3fn)
+    refused = selection("interleaved", torch.float16)
+    assert "layout=interleaved, needs exactly dense" in refused
+    assert "cache_dtype=float16, needs one of bfloat16, float8_e4m3fn" in refused

@@ -26,10 +26,10 @@ from tokenspeed.spec.explore import Exploration, survey
 from tokenspeed.spec.expressions import BOOL, Expr
 from tokenspeed.spec.language import Spec, Transition
 from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.proofs import decider
 from tokenspeed.spec.prover import Obligation, Prover
 from tokenspeed.spec.second_solver import Cvc5Prover
 from tokenspeed.spec.smtlib import Exporter, Script, export
-from tokenspeed.spec.verify import decider
 
 
 def mutants() -> Iterator[tuple[str, Transition]]:
