@@ -73,7 +73,7 @@ _WEIGHTS = gl.constexpr(gl.DotOperandLayout(0, _OUT.value, 2))
 _ROPE_QUERIES = gl.constexpr(gl.DotOperandLayout(0, _SCORES.value, 2))
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _produce(args, HALF: gl.constexpr):  # type: ignore[no-untyped-def]
     """Refill the buffer of half tile HALF whenever it is empty, with all even or all odd tiles of the part.
 
@@ -148,7 +148,7 @@ def _opaque_zero(turn):  # type: ignore[no-untyped-def]
     return turn >> 30
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _scores(  # type: ignore[no-untyped-def]
     q_rope, q_latent, ropes, latents, full, q_empty, context, visible, always_visible, index, turn, is_last,
     TILE: gl.constexpr,
@@ -199,7 +199,7 @@ def _tell_weights(buffer, weights, barrier):  # type: ignore[no-untyped-def]
     _tell(barrier)
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _finish(  # type: ignore[no-untyped-def]
     weighted, largest, own_sum, other_sum, cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row,
     part, whole, is_final, first_query, buffer, TILE: gl.constexpr,
@@ -408,7 +408,7 @@ def _follow(  # type: ignore[no-untyped-def]
         tile = 0
 
 
-@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len"])  # type: ignore[untyped-decorator]
+@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len"])
 def attend_part(  # type: ignore[no-untyped-def]
     latent_desc,  # TMA descriptor of the cache [blocks * 64, 576], boxes of 64 tokens by 256 values
     rope_desc,  # the same, boxes of 64 tokens by 64 values

@@ -54,7 +54,7 @@ def _prefetch_tile(tile_ptr):  # type: ignore[no-untyped-def]
     )
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _convert(args, HALF: gl.constexpr):  # type: ignore[no-untyped-def]
     """Fill the buffer of half tile HALF whenever it is empty, with all even or all odd tiles of the part."""
     (
@@ -118,7 +118,7 @@ def _convert(args, HALF: gl.constexpr):  # type: ignore[no-untyped-def]
         tile = 0
 
 
-@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len"])  # type: ignore[untyped-decorator]
+@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len"])
 def attend_part_fp8(  # type: ignore[no-untyped-def]
     kv_desc,  # TMA descriptor of the cache [blocks * 64, 576], boxes of 64 tokens by 64 values
     q_desc,  # TMA descriptor of q [rows * queries, 576], boxes of 64 queries by 256 values

@@ -109,6 +109,6 @@ def fill(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, tuning
             GAP=ROW_GAP,
             EXTRA=ALIGNED_EXTRA,
             PARTS=triton.next_power_of_2(parts.shape[0]),
-            CHUNK=64,
+            CHUNK=16,
             num_warps=8,
         )

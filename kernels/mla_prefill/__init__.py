@@ -7,6 +7,7 @@ over the new tokens (causal) and over chunks of the prefix (not causal), and `me
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,7 +110,7 @@ def mla_prefill_chunks(
 
     Other arguments, results and errors as `mla_prefill`.
     """
-    common = {"scale": scale, "max_queries": max_queries, "kernel": kernel}
+    common: dict[str, Any] = {"scale": scale, "max_queries": max_queries, "kernel": kernel}
     out, lse = mla_prefill(q, k, v, q_starts, kv_starts, causal=True, **common)
     for chunk_k, chunk_v, chunk_starts in prefix_chunks:
         chunk_out, chunk_lse = mla_prefill(q, chunk_k, chunk_v, q_starts, chunk_starts, causal=False, **common)

@@ -41,7 +41,7 @@ _ROWS = gl.constexpr(gl.SliceLayout(1, _SCORES.value))
 _WEIGHTS = gl.constexpr(gl.DotOperandLayout(0, _SCORES.value, 2))
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _bounds(q_starts_ptr, kv_starts_ptr, CAUSAL: gl.constexpr):  # type: ignore[no-untyped-def]
     """Of this program's tile: first query, number of queries of its row, the row's queries' and keys' begins, keys that
     the tile sees."""
@@ -83,7 +83,7 @@ def _produce(  # type: ignore[no-untyped-def]
         tma.async_copy_global_to_shared(v_desc, [token, head * 128], v_full.index(stage), v.index(stage))
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _clear_behind(values, valid, cleared, WARPGROUP: gl.constexpr):  # type: ignore[no-untyped-def]
     """Zero the tile's tokens from `valid` on, which belong to another row: a zero weight would not stop its NaN.
 
@@ -119,7 +119,7 @@ def _weigh(scores, largest, total, visible, all_visible, tile, scale_log2):  # t
     return weights, decay, new_largest, total * decay + gl.sum(weights, 1)
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _consume(  # type: ignore[no-untyped-def]
     args, WARPGROUP: gl.constexpr
 ):

@@ -24,9 +24,9 @@ _PLATFORMS = (Platform("cuda", min_arch=80), Platform("cpu")) if INTERPRETED els
 _DTYPES = (torch.float16, torch.float32) if INTERPRETED else (torch.bfloat16, torch.float16)
 
 QUERIES, KEYS, WARPS, STAGES = 128, 64, 8, 2
-"""Shape and launch of a program. It fits 166,912 bytes of shared memory, the least of sm_80 and sm_90."""
+"""Shape and launch of a program on sm_90, sm_100 and sm_103."""
 SMALL_QUERIES, SMALL_KEYS, SMALL_WARPS = 64, 32, 4
-"""The same where a block may have 101,376 bytes only (sm_86, sm_89, sm_120)."""
+"""The same elsewhere: 99 KiB of shared memory at most, the least of sm_80 and newer, and no spilled register."""
 
 
 @triton.jit(do_not_specialize=["heads"])  # type: ignore[untyped-decorator]
@@ -111,7 +111,7 @@ def mla_prefill(
     """Launch one kernel. Arguments as in the public `mla_prefill`."""
     rows, heads = q_starts.shape[0] - 1, q.shape[1]
     queries, keys, warps = QUERIES, KEYS, WARPS
-    if q.is_cuda and torch.cuda.get_device_capability(q.device) not in ((8, 0), (9, 0), (10, 0), (10, 3)):
+    if q.is_cuda and torch.cuda.get_device_capability(q.device) not in ((9, 0), (10, 0), (10, 3)):
         queries, keys, warps = SMALL_QUERIES, SMALL_KEYS, SMALL_WARPS
     if rows * heads * max_queries == 0:
         return

@@ -46,7 +46,7 @@ def test_every_tile_is_in_one_part_and_every_cut_row_is_listed(contexts: list[in
     found = stretches(plan, contexts)
     (count, most, _, _), *listed = plan.cuts.tolist()
     cuts = {row: (first, slots) for row, first, slots, _ in listed[:count]}
-    slots_taken = set()
+    slots_taken: set[int] = set()
     for row, context in enumerate(contexts):
         own = found.get(row, [])
         tiles = [tile for _, first, last in own for tile in range(first, last)]

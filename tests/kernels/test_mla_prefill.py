@@ -21,6 +21,9 @@ from tokenspeed.kernels.mla_prefill import triton_flash
 
 pytestmark = pytest.mark.serve
 
+LARGE = triton_flash.QUERIES, triton_flash.KEYS, triton_flash.WARPS
+SMALL = triton_flash.SMALL_QUERIES, triton_flash.SMALL_KEYS, triton_flash.SMALL_WARPS
+
 
 def starts(*lengths: int) -> Tensor:
     return torch.tensor([0, *lengths]).cumsum(0).int()
@@ -103,9 +106,10 @@ def test_selection() -> None:
 @pytest.mark.parametrize(
     ("arch", "shape", "shared_limit"),
     [
-        (80, (triton_flash.QUERIES, triton_flash.KEYS, triton_flash.WARPS), 166_912),
-        (90, (triton_flash.QUERIES, triton_flash.KEYS, triton_flash.WARPS), 232_448),
-        (89, (triton_flash.SMALL_QUERIES, triton_flash.SMALL_KEYS, triton_flash.SMALL_WARPS), 101_376),
+        (80, SMALL, 101_376),
+        (89, SMALL, 101_376),
+        (90, LARGE, 232_448),
+        (100, LARGE, 232_448),
     ],
 )
 def test_triton_flash_compiles_to_good_code(

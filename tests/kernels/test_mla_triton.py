@@ -169,7 +169,7 @@ def test_merging_compiles_to_good_code(
 
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_planning_compiles_to_good_code(arch: int, check_resources: CheckResources, fresh_cache: Path) -> None:
-    sizes = {"GAP": 2, "EXTRA": 16, "PARTS": 256, "CHUNK": 64}
+    sizes = {"GAP": 2, "EXTRA": 16, "PARTS": 256, "CHUNK": 16}
     check_resources(compile_for(arch, fill_plan, MERGE_TYPES, sizes, warps=8), 49_152)
 
 
