@@ -227,7 +227,7 @@ def run_programs(
 
 @pytest.mark.parametrize("overlap_depth", [0, 1, 2])
 def test_the_planner_keeps_the_contract_that_liveness_needs(overlap_depth: int) -> None:
-    """Without a host tier; with one, the planner may drop host pages and prefer another victim while the oldest waits."""
+    """Without a host tier; with one, it may drop host pages and prefer another victim while the oldest waits."""
     judged: Counter[str] = Counter()
 
     def driver_of(config: SchedulerConfig) -> Driver:
