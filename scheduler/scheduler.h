@@ -1,8 +1,9 @@
 // The scheduler of one replica: events in, plans out. No clock, thread or device of its own.
 //
 // scheduler.cpp has the driver's events (submit, abort, land), planner.cpp decides what the next step executes,
-// admission.cpp who joins it, pressure.cpp who makes room for whom, and transfers.cpp what is copied to and from the
-// host. All only propose transitions to `Machine`, which is generated from the specification and checks every guard.
+// admission.cpp who joins it, prefixes.cpp what of a text is there already, pressure.cpp who makes room for whom, and
+// transfers.cpp what is copied to and from the host. All only propose transitions to `Machine`, which is generated from
+// the specification and checks every guard.
 #pragma once
 
 #include <array>
