@@ -333,8 +333,7 @@ void bind_scheduler(py::module_& m) {
             [](Scheduler& self, std::int64_t request_id, py::handle tokens, std::int64_t max_new_tokens,
                std::int64_t priority, std::optional<std::int64_t> deadline) {
                 const ts::IntegerInput<std::int32_t, ts::BadRequest> input(tokens, "tokens");
-                return SubmitResult{
-                    self.submit(request_id, input.span(), max_new_tokens, urgency(priority, deadline))};
+                return SubmitResult{self.submit(request_id, input.span(), max_new_tokens, urgency(priority, deadline))};
             },
             py::arg("request_id"), py::arg("tokens"), py::arg("max_new_tokens"), py::arg("priority") = 0,
             py::arg("deadline") = py::none())

@@ -67,7 +67,8 @@ PageHash Scheduler::tail_hash(RequestId request, std::int64_t pages, std::int64_
     const Record& record = records_[request];
     const PageHash prefix = pages == 0 ? PageHasher::kEmpty : record.pages[pages - 1];
     if (!record.hashed) {
-        return hasher_.tail(prefix, {record.tokens.data() + pages * config_.block_size, static_cast<std::size_t>(tokens)});
+        return hasher_.tail(prefix,
+                            {record.tokens.data() + pages * config_.block_size, static_cast<std::size_t>(tokens)});
     }
     const std::uint64_t arrival = static_cast<std::uint64_t>(machine_.arrival(request));
     const std::int32_t words[3] = {static_cast<std::int32_t>(arrival), static_cast<std::int32_t>(arrival >> 32),
