@@ -12,7 +12,7 @@ from .explore import Exploration
 from .language import Choice, Spec, Transition
 from .progress import Progress as ProgressClaim
 from .prover import Obligation, Prover
-from .ranking import KINDS
+from .ranking_claims import KINDS
 from .reachable import survey_anyway
 
 SOLVERS = ("z3", "cvc5")
