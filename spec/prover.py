@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import z3
 
-from . import counting, ranking
+from . import counting, ranking_claims
 from .expressions import BOOL, INT, TICK, Expr, variables_read
 from .language import Choice, Parameter, Property, Spec, Transition, Variable
 from .progress import Progress
@@ -380,16 +380,16 @@ class Prover:
     def prove_stages(self, transition: Transition | None = None) -> list[Obligation]:
         """Stages and conforming invariants: against one transition, or what concerns single states."""
         if transition is None:
-            return [self.prove_stage_claim(claim, None) for claim in ranking.still_claims(self.spec)]
+            return [self.prove_stage_claim(claim, None) for claim in ranking_claims.still_claims(self.spec)]
         results = []
-        for claim in ranking.step_claims(self.spec, transition):
-            if ranking.untouched(self.spec, claim, transition):
+        for claim in ranking_claims.step_claims(self.spec, transition):
+            if ranking_claims.untouched(self.spec, claim, transition):
                 results.append(Obligation(transition.name, claim.name, claim.kind, "proved", 0.0))
             else:
                 results.append(self.prove_stage_claim(claim, transition))
         return results
 
-    def prove_stage_claim(self, claim: ranking.StageClaim, transition: Transition | None) -> Obligation:
+    def prove_stage_claim(self, claim: ranking_claims.StageClaim, transition: Transition | None) -> Obligation:
         """One obligation of a stage, for all its individuals and all other parameters of the transition."""
         own = [Parameter(f"of {p.name}", p.type) for p in claim.parameters]
         bound = dict(claim.bound)

@@ -31,7 +31,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from operator import and_, or_
+from operator import and_
 
 from .counting import Claim, substituted
 from .declarations import Parameter, Sort, Transition
@@ -39,12 +39,6 @@ from .expressions import Expr, SpecError, after, lift, variables_read
 from .expressions import children as subexpressions
 from .language import Spec
 from .progress import Progress
-
-KINDS = {
-    **dict.fromkeys(("cover", "rank", "kept", "helpful", "permitted"), "ranking"),
-    "conforming": "under the contract",
-}
-"""Kinds of obligations, and how they are proved."""
 
 Finder = Callable[..., Expr]
 """Finds an individual of a stage inside: a function of the parent's cover and individuals."""
@@ -63,23 +57,6 @@ class Clause:
     def canonical(self) -> str:
         """A line of the canonical text."""
         return f"clause {self.name}{f' while {self.stage}' if self.stage else ''}: {self.formula}"
-
-
-@dataclass(frozen=True)
-class StageClaim:
-    """One obligation: `given` and `hypotheses` imply `goal`, for all values of the parameters.
-
-    `transition`: taken between the two states that are spoken of; `bound`: what some of its parameters are.
-    """
-
-    transition: str | None
-    name: str
-    kind: str
-    parameters: tuple[Parameter, ...]
-    hypotheses: tuple[Expr, ...]
-    given: tuple[Claim, ...]
-    goal: Expr
-    bound: tuple[tuple[str, Expr], ...] = ()
 
 
 @dataclass(eq=False)
@@ -153,21 +130,21 @@ class Stage:
 
         `written`: the only variables that may have changed; so also below. What cannot have changed is left out.
         """
-        return [*self.path[0].ends, *[smaller(_touched(stage.ranks, written)) for stage in self.path[:-1]]]
+        return [*self.path[0].ends, *[smaller(touched(stage.ranks, written)) for stage in self.path[:-1]]]
 
     def lasting(self, written: set[str]) -> tuple[tuple[Parameter, ...], Expr]:
         """The stage holds in the state after, with no larger rank. Parameters: a counterexample to each fact."""
         facts = [fact for fact in self.facts if variables_read(fact.formula) & written]
-        parts = [after(c) for c in (*_touched(self.conditions, written), *[fact.formula for fact in facts])]
-        ranks = _touched(self.ranks, written)
+        parts = [after(c) for c in (*touched(self.conditions, written), *[fact.formula for fact in facts])]
+        ranks = touched(self.ranks, written)
         if ranks:
-            parts.append(smaller(ranks) | _all([after(n) == n for n in ranks]))
-        return tuple(p for fact in facts for p in fact.parameters), _all(parts)
+            parts.append(smaller(ranks) | all_of([after(n) == n for n in ranks]))
+        return tuple(p for fact in facts for p in fact.parameters), all_of(parts)
 
     def depends_on(self, written: set[str]) -> bool:
         """Whether its own condition or rank reads any of these variables."""
         formulas = [*self.conditions, *[fact.formula for fact in self.facts], *self.ranks]
-        return bool(_touched(formulas, written))
+        return bool(touched(formulas, written))
 
     def known(self) -> tuple[Claim, ...]:
         """What is known of everybody in a state where the stage holds."""
@@ -234,7 +211,7 @@ def make_stage(
         parent.children.append(made)
         conditions = [substituted(c, found) for c in made.conditions]
         conditions += [substituted(fact.formula, found) for fact in made.facts]
-        parent.cover.or_holds(_all(conditions))
+        parent.cover.or_holds(all_of(conditions))
     return made
 
 
@@ -263,17 +240,10 @@ def conforming(spec: Spec, **sorts: Sort) -> Callable[[Callable[..., Expr]], Cla
     return declare
 
 
-def always(spec: Spec, transition: Transition) -> tuple[Claim, ...]:
-    """The clauses that hold in every step and say something of this transition."""
-    clauses = [c for c in spec.clauses.values() if c.stage is None and concerns(c.formula, transition)]
-    return tuple(Claim(c.name, c.parameters, c.formula) for c in clauses)
-
-
 def concerns(formula: Expr, transition: Transition) -> bool:
     """Whether a formula about a step may be false for this transition: it names it or reads what it writes."""
-    named, written = _named(formula), _written(transition)
     changes = set[str]().union(*[variables_read(e) for e in _changes(formula)])
-    return transition.name in named if named else bool(changes & written)
+    return transition.name in _named(formula) or bool(changes & written_by(transition))
 
 
 def helpful_transitions(spec: Spec) -> dict[str, list[str]]:
@@ -286,61 +256,6 @@ def helpful_transitions(spec: Spec) -> dict[str, list[str]]:
     return found
 
 
-# Obligations.
-
-
-def still_claims(spec: Spec) -> Iterator[StageClaim]:
-    """Of single states: stages are covered or served, ranks are bounded."""
-    for s in spec.stages.values():
-        skolems = tuple(p for child in s.children for fact in child.facts for p in fact.parameters)
-        witnesses = tuple(w for w, _ in s.cover.witnesses)
-        known = (*s.known(), *[Claim(p.name, (p,), fact) for p, fact in s.cover.given])
-        hypotheses = (*s.situation, *[fact for _, fact in s.cover.witnesses])
-        goal = reduce(or_, s.cover.outcomes(), lift(False))
-        name = f"{s.name}: {'covered' if s.children else 'served'}"
-        yield StageClaim(None, name, "cover", (*s.parameters, *witnesses, *skolems), hypotheses, known, goal)
-        if s.ranks:
-            bounded = _all([n >= 0 for n in s.ranks])
-            yield StageClaim(None, f"{s.name}: bounded", "rank", s.parameters, s.situation, s.known(), bounded)
-
-
-def step_claims(spec: Spec, transition: Transition) -> Iterator[StageClaim]:
-    """Of one transition: conforming invariants and stages are kept, ranks get smaller where it is helpful."""
-    written, everywhere = _written(transition), always(spec, transition)
-    for claim in spec.conforming.values():
-        given = (*spec.conforming.values(), *everywhere)
-        yield StageClaim(transition.name, claim.name, "conforming", claim.parameters, (), given, after(claim.formula))
-    for s in spec.stages.values():
-        clauses = s.kept_clauses(transition)
-        hypotheses, given = (*s.situation, *clauses), (*s.known(), *everywhere)
-        skolems, lasting = s.lasting(written)
-        goal = reduce(or_, [*s.advanced(written), lasting])
-        yield StageClaim(transition.name, f"{s.name}: kept", "kept", (*s.parameters, *skolems), hypotheses, given, goal)
-        fixed = {p.name for p in s.parameters}
-        for option in s.cover.options:
-            if option.transition == transition.name:
-                bound = tuple(
-                    (p.name, e)
-                    for p, e in zip(transition.parameters, option.arguments, strict=True)
-                    if e.op == "param" and e.args[0] in fixed
-                )
-                goal = reduce(or_, [*s.advanced(written), smaller(_touched(s.ranks, written))])
-                name = f"{s.name}: advanced"
-                yield StageClaim(transition.name, name, "helpful", s.parameters, hypotheses, given, goal, bound)
-                if clauses:
-                    name = f"{s.name}: permitted"
-                    yield StageClaim(
-                        transition.name, name, "permitted", s.parameters, s.situation, s.known(), _all(clauses), bound
-                    )
-
-
-def untouched(spec: Spec, claim: StageClaim, transition: Transition) -> bool:
-    """Whether the transition writes nothing that the stage or invariant depends on, so that it is kept."""
-    if claim.kind == "kept":
-        return not spec.stages[claim.name.removesuffix(": kept")].depends_on(_written(transition))
-    return claim.kind == "conforming" and not variables_read(claim.goal) & _written(transition)
-
-
 def smaller(ranks: Sequence[Expr]) -> Expr:
     """The rank is smaller in the state after, lexicographically."""
     result = lift(False)
@@ -349,11 +264,11 @@ def smaller(ranks: Sequence[Expr]) -> Expr:
     return result
 
 
-def _written(transition: Transition) -> set[str]:
+def written_by(transition: Transition) -> set[str]:
     return {effect.variable.name for effect in transition.effects}
 
 
-def _touched(formulas: Sequence[Expr], written: set[str]) -> list[Expr]:
+def touched(formulas: Sequence[Expr], written: set[str]) -> list[Expr]:
     return [f for f in formulas if variables_read(f) & written]
 
 
@@ -370,8 +285,8 @@ def _named(e: Expr) -> set[str]:
     return {e.args[0]} if e.op == "taken" else set[str]().union(*map(_named, subexpressions(e)))
 
 
-def _all(parts: Sequence[Expr]) -> Expr:
+def all_of(parts: Sequence[Expr]) -> Expr:
     return reduce(and_, parts) if parts else lift(True)
 
 
-__all__ = ["Clause", "Stage", "StageClaim", "conforming", "contract", "make_stage", "stage", "step_claims"]
+__all__ = ["Clause", "Stage", "conforming", "contract", "helpful_transitions", "make_stage", "stage"]

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import counting, ranking
+from . import counting, ranking_claims
 from .counting import Claim
 from .expressions import BOOL, INT, TICK, Expr, variables_read
 from .language import Choice, Effect, Parameter, Property, Spec, Transition, Variable
@@ -187,12 +187,12 @@ class Exporter:
         """Stages and conforming invariants (ranking.py): against one transition, or what concerns single states."""
         if transition is None:
             formulas, names = Formulas(), dict[str, str]()
-            claims = list(ranking.still_claims(self.spec))
+            claims = list(ranking_claims.still_claims(self.spec))
             name, preamble = "liveness", self._preamble("Stages and their ranks.", [])
         else:
             formulas = Formulas(transition.name)
             names, _ = self._constants(transition.parameters)
-            claims = list(ranking.step_claims(self.spec, transition))
+            claims = list(ranking_claims.step_claims(self.spec, transition))
             preamble = self._preamble(self._about(transition), self._taking(transition, names, formulas))
             name = f"liveness-{transition.name}"
         questions = [
@@ -201,7 +201,7 @@ class Exporter:
         ]
         return Script(name, preamble, tuple(questions))
 
-    def _refuted(self, claim: ranking.StageClaim, names: Mapping[str, str], formulas: Formulas) -> str:
+    def _refuted(self, claim: ranking_claims.StageClaim, names: Mapping[str, str], formulas: Formulas) -> str:
         """Some individuals of whom everything given holds, and the goal not."""
         bound = {p.name: symbol(f"?{p.name}") for p in claim.parameters}
         parts = [f"(= {names[parameter]} {formulas.term(e, bound)})" for parameter, e in claim.bound]

@@ -11,7 +11,7 @@ from .explore import Exploration
 from .language import Spec
 from .proofs import GENERAL, SOLVERS, Part, decider, parts, proofs
 from .prover import Obligation
-from .ranking import KINDS
+from .ranking_claims import KINDS
 from .reachable import survey_anyway
 
 Progress = Callable[[str, int, int], None]
