@@ -241,7 +241,7 @@ def test_decode_groups_partition_the_rows_and_bound_padding_and_size(contexts: l
 
 
 def test_the_fast_kernel_is_the_choice_on_the_cpu() -> None:
-    shape: dict[str, Any] = {"heads": 9, "kv_heads": 3, "head_dim": 64, "block_size": 64}
+    shape: dict[str, Any] = {"heads": 9, "kv_heads": 3, "head_dim": 64, "block_size": 64, "layout": "heads_adjoin"}
     assert explain("paged_attention", device="cpu", dtype=torch.bfloat16, **shape).kernel.name == "torch_sdpa"
     assert explain("paged_attention", device="cpu", dtype=torch.float64, **shape).kernel.name == "reference"
 
