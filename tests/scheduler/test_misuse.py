@@ -65,15 +65,20 @@ BAD_TOKENS: list[Any] = [
 """None of these is one dimension of tokens."""
 BAD_STOPS: list[Any] = [np.array([1]), np.array([0.5]), np.zeros((1, 1), dtype=bool), "x", 3, ["yes"]]
 NO_INT64: list[Any] = [2**63, -(2**63) - 1, 10**30, "1", None, 1.5, [1]]
+NAMES = ("key", "before", "host_key", "host_before")
+"""Variables that hold names of prefixes, which each scheduler makes with a key of its own."""
 ODD_NUMBERS = [0, -1, -(2**31), 2**31, 2**62, 2**63 - 1, -(2**63)]
 
 
 def state_of(scheduler: Scheduler) -> Any:
-    """Counters, and every variable of the specification that C++ holds."""
+    """Counters, and every variable of the specification that C++ holds, but for names."""
     stats = scheduler.stats()
+    variables = scheduler.snapshot()
+    for name in NAMES:
+        variables.pop(name, None)
     return (
         {name: getattr(stats, name) for name in STATS},
-        scheduler.snapshot(),
+        variables,
         scheduler.transition_counts(),
         scheduler.events(),
     )
