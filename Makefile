@@ -18,6 +18,8 @@ CXX_SOURCES := $(wildcard scheduler/*.cpp scheduler/*.h scheduler/*.hpp schedule
 CXX_FORMATTED = $(shell git ls-files '*.cpp' '*.h' '*.hpp' | grep -v /generated/)
 GENERATED := scheduler/generated spec/explorer/generated spec/replay/generated docs/spec docs/museum docs/museum.md
 PYTEST_ARGS ?=
+# Files are spread over the cores; each file's tests stay together, for what they share.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -84,7 +86,7 @@ demo: $(STAMPS)/serve ## Set everything up, then verify, simulate and serve once
 	@$(BIN)/python demo.py
 
 test: $(STAMPS)/test ## Set up what the tests need and run them (PYTEST_ARGS="-k name" to choose)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 bench-%: $(STAMPS)/serve ## Run benchmarks/%.py or the folder benchmarks/%
 	@$(BIN)/python $(firstword $(wildcard benchmarks/$*.py) benchmarks/$*) $(ARGS)
@@ -92,10 +94,11 @@ bench-%: $(STAMPS)/serve ## Run benchmarks/%.py or the folder benchmarks/%
 ## ------------------------------------------------------------------ for developers
 
 checked: $(STAMPS)/checked ## Run the scheduler's tests with a build that recounts every invariant
-	@TOKENSPEED_CHECKED=1 $(BIN)/python -m pytest tests/scheduler $(PYTEST_ARGS)
+	@TOKENSPEED_CHECKED=1 $(PYTEST) tests/scheduler $(PYTEST_ARGS)
 
-fuzz: $(STAMPS)/test ## 10,000 random programs of each overlap depth against the specification's interpreter
-	@TOKENSPEED_PROGRAMS=10000 $(BIN)/python -m pytest tests/scheduler/test_against_monitor.py $(PYTEST_ARGS)
+fuzz: $(STAMPS)/test ## 10,200 random programs (overlap 0 to 2, host tier or not) against the interpreter; 100,000 misuses
+	@TOKENSPEED_PROGRAMS=1700 TOKENSPEED_MISUSES=100000 $(BIN)/python -m pytest tests/scheduler/test_against_monitor.py \
+		tests/scheduler/test_misuse.py $(PYTEST_ARGS)
 
 parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone in every setting
 	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py $(PYTEST_ARGS)
@@ -103,7 +106,7 @@ parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone
 mutants: $(STAMPS)/core ## Judge every mutant of the specification (about 3 minutes)
 	@$(BIN)/tokenspeed verify --mutants $(ARGS)
 
-lockstep: $(STAMPS)/core ## Compare the compiled scheduler with the specification in 10 million states of each instance
+lockstep: $(STAMPS)/core ## Compare the compiled scheduler with the specification in 10 million states of each instance (ARGS=--thorough)
 	@$(BIN)/tokenspeed verify --lockstep --states 10000000 $(ARGS)
 
 second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on every mutant without a guard or effect

@@ -81,10 +81,10 @@ def version() -> None:
 @click.option(
     "--states",
     type=click.IntRange(min=1),
-    default=200_000,
-    show_default=True,
-    help="How many states of each instance --lockstep compares.",
+    help="How many states of each instance --lockstep compares.  [default: 200000]",
 )
+@click.option("--thorough", is_flag=True, help="With --lockstep: every refusal in every state, and the properties too.")
+@click.option("--through-python", is_flag=True, help="With --lockstep: Python asks the scheduler, batch by batch.")
 @click.option("--mutants", is_flag=True, help="Change every guard and effect a little and count what is noticed.")
 @click.option(
     "--binary",
@@ -121,7 +121,9 @@ def verify(
     solver: str,
     mutants: bool,
     lockstep: bool,
-    states: int,
+    states: int | None,
+    thorough: bool,
+    through_python: bool,
     binary: str | None,
     trace: Path | None,
     tla: Path | None,
@@ -141,16 +143,20 @@ def verify(
     given = [name for name, value in others.items() if value is not None]
     if html is not None and given and not set(given) <= {"--drop", "--bug"}:
         raise click.UsageError(f"--html goes with --drop or --bug, not with {given[0]}")
+    details = {"--states": states is not None, "--thorough": thorough, "--through-python": through_python}
+    if not lockstep and any(details.values()):
+        raise click.UsageError(f"{next(name for name, value in details.items() if value)} goes with --lockstep only")
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} do different things; give one of them")
     with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):
         from .spec.command import make_console, run_verify
 
         if lockstep:
-            from .scheduler import STATE_ACCESS
+            from .scheduler import STATE_ACCESS, StateMachine
             from .spec.lockstep_command import run_lockstep
 
-            sys.exit(run_lockstep(STATE_ACCESS, states, json_output, make_console()))
+            machine = StateMachine if through_python else STATE_ACCESS
+            sys.exit(run_lockstep(machine, states or 200_000, json_output, make_console(), thorough=thorough))
         status = run_verify(
             json_output=json_output, drop=drop, diagram=diagram, smtlib=smtlib, solver=solver, mutants=mutants,
             binary=binary, trace=trace, html=html, bugs=bugs, bug=bug, tla=tla,
@@ -181,6 +187,10 @@ def verify(
 @click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--max-running", default=256, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
+@click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks per replica.  [default: what fits]")
+@click.option("--host-gib", default=0.0, type=click.FloatRange(min=0), help="Host memory for KV per replica, GiB.")
+@click.option("--host-blocks", type=click.IntRange(min=0), help="The same in KV blocks.  [default: from --host-gib]")
+@click.option("--policy", default="default", help="Who is admitted, retracted, evicted and copied: default, lru, ...")
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
 @click.option(
@@ -214,6 +224,9 @@ def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> No
 @click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks in the pool.  [default: from --kv-memory]")
 @click.option("--kv-memory", default="1GiB", type=byte_size, metavar="SIZE", help="Memory of the KV cache.")
+@click.option(
+    "--host-kv-gib", default=0.0, type=click.FloatRange(min=0), help="Host memory for KV blocks off the device, GiB."
+)
 @click.option("--block-size", default=16, type=click.IntRange(min=1), help="Tokens per KV block.")
 @click.option("--max-step-tokens", default=512, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
@@ -234,6 +247,7 @@ def serve(
     max_running: int,
     num_blocks: int | None,
     kv_memory: int,
+    host_kv_gib: float,
     block_size: int,
     max_step_tokens: int,
     overlap_depth: int,
@@ -254,6 +268,7 @@ def serve(
             max_running=max_running,
             num_blocks=num_blocks,
             kv_memory=kv_memory,
+            host_kv_memory=int(host_kv_gib * 2**30),
             block_size=block_size,
             max_step_tokens=max_step_tokens,
             overlap_depth=overlap_depth,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..scheduler import Scheduler
 from .generation import Generation
-from .loop import ControlLoop, Runner, Snapshot, Submission
+from .loop import ControlLoop, Copier, Runner, Snapshot, Submission
 from .metrics import RequestTimes, ServingMetrics
 from .request_state import RequestOutput
 from .sampling import SamplingParams
@@ -54,6 +54,7 @@ class AsyncEngine:
         metrics: what clients experience is recorded here.
         max_waiting: requests that may wait for admission; more are refused with Overloaded.
         on_failure: called on the event loop if the engine cannot go on; all requests have had their error by then.
+        copier: executes copies to and from the host, if the scheduler has a host tier.
         trace: records the scheduler's transitions.
     """
 
@@ -66,6 +67,7 @@ class AsyncEngine:
         *,
         max_waiting: int,
         on_failure: Callable[[], None] = lambda: None,
+        copier: Copier | None = None,
         trace: TraceRecorder | None = None,
     ) -> None:
         self._events = asyncio.get_running_loop()
@@ -84,6 +86,7 @@ class AsyncEngine:
             eos_token_ids=tokenizer.eos_token_ids,
             publish=lambda outputs: self._post(self._deliver, outputs),
             on_failure=lambda: self._post(on_failure),
+            copier=copier,
             trace=trace,
         )
         self._loop.start()

@@ -28,6 +28,7 @@ def run_serve(
     max_running: int = 64,
     num_blocks: int | None = None,
     kv_memory: int = 2**30,
+    host_kv_memory: int = 0,
     block_size: int = 16,
     max_step_tokens: int = 512,
     overlap_depth: int = 1,
@@ -46,6 +47,7 @@ def run_serve(
         max_running: requests that may hold a slot at once.
         num_blocks: KV blocks in the pool; None takes as many as `kv_memory` bytes hold.
         kv_memory: bytes of the KV cache, if `num_blocks` is None.
+        host_kv_memory: bytes of host memory for KV blocks that leave the device; 0 for none.
         block_size: tokens per KV block.
         max_step_tokens: token budget of one step.
         overlap_depth: a step may be planned while this many are in flight.
@@ -78,6 +80,7 @@ def run_serve(
             max_running=max_running,
             num_blocks=num_blocks,
             kv_memory=kv_memory,
+            host_kv_memory=host_kv_memory,
             block_size=block_size,
             max_step_tokens=max_step_tokens,
             overlap_depth=overlap_depth,
@@ -114,6 +117,8 @@ def _greet(console: Console, address: str, replica: Replica) -> None:
     table.add_row("model", model.name)
     table.add_row("context", f"{model.max_model_len:,} tokens")
     table.add_row("KV cache", f"{limits.num_blocks:,} blocks of {limits.block_size} tokens")
+    if limits.num_host_blocks:
+        table.add_row("host tier", f"{limits.num_host_blocks:,} blocks, {limits.host_copy_tokens_per_s:,.0f} tokens/s")
     table.add_row("prefix cache", "on" if limits.prefix_cache else "off")
     table.add_row("running", f"up to {limits.max_running} requests, {limits.max_step_tokens} tokens a step")
     table.add_row("overlap", f"{limits.overlap_depth} step{'s' if limits.overlap_depth != 1 else ''} ahead")

@@ -21,7 +21,8 @@ class KVCache:
         self.block_size = block_size
         shape = (config.num_layers, 2, num_blocks, block_size, config.num_kv_heads, config.head_dim)
         # Zeroed: attention may read the unused end of a block before masking it, and garbage could be NaN.
-        pool = torch.zeros(shape, dtype=dtype, device=device)
+        self.pool = pool = torch.zeros(shape, dtype=dtype, device=device)
+        """[layers, 2 (keys, values), num_blocks, block_size, kv heads, head_dim]"""
         self.layers: list[tuple[torch.Tensor, torch.Tensor]] = [(layer[0], layer[1]) for layer in pool]
         """For each layer its keys and values, both [num_blocks, block_size, kv heads, head_dim]."""
 

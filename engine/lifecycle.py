@@ -87,6 +87,7 @@ async def serve(
             service.metrics,
             max_waiting=max_waiting,
             on_failure=on_failure,
+            copier=replica.host_pages,
             trace=replica.trace,
         )
         service.start(engine, replica.model)

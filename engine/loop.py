@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scheduler import EventKind, Scheduler, Stats, StepPlan
+from ..scheduler import CopyBatch, EventKind, Scheduler, Stats, StepPlan
 from .request_state import RequestOutput, RequestState
 from .sampling import SamplingParams
 from .trace_recorder import TraceRecorder
@@ -31,6 +31,14 @@ class Runner(Protocol):
 
     def execute(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> NDArray[np.int32]:
         """Run the step and return the sampled tokens, int32 [plan.sampling_rows]; `sampling` is by request id."""
+        ...
+
+
+class Copier(Protocol):
+    """What executes copies between device and host: `HostPages`, or a stand-in in tests."""
+
+    def copy(self, batch: CopyBatch) -> None:
+        """Execute the copies and return when they have ended."""
         ...
 
 
@@ -70,11 +78,19 @@ class _StepDone:
     result: NDArray[np.int32] | Exception
 
 
+@dataclass(frozen=True, slots=True)
+class _CopiesDone:
+    """Copies have been executed, or could not be."""
+
+    batch: CopyBatch
+    error: Exception | None
+
+
 class _Close:
     """Abort everything, wait for the steps in flight and end the thread."""
 
 
-_Message = Submission | _Abort | _Ask | _StepDone | _Close
+_Message = Submission | _Abort | _Ask | _StepDone | _CopiesDone | _Close
 
 
 class ControlLoop:
@@ -87,6 +103,7 @@ class ControlLoop:
         eos_token_ids: tokens that end a request unless it ignores them.
         publish: receives the outputs of all requests once per turn of the loop, on the loop's thread.
         on_failure: called once, on the loop's thread, if the loop cannot go on; all requests have been ended by then.
+        copier: executes copies to and from the host, on a third thread; needed if the scheduler has a host tier.
         trace: records the scheduler's transitions; polled once per turn of the loop, and closed at its end.
     """
 
@@ -99,6 +116,7 @@ class ControlLoop:
         eos_token_ids: Collection[int],
         publish: Callable[[list[RequestOutput]], None],
         on_failure: Callable[[], None] = lambda: None,
+        copier: Copier | None = None,
         trace: TraceRecorder | None = None,
     ) -> None:
         self._scheduler = scheduler
@@ -107,25 +125,32 @@ class ControlLoop:
         self._eos_token_ids = frozenset(eos_token_ids)
         self._publish = publish
         self._on_failure = on_failure
+        self._copier = copier
         self._trace = trace
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._requests: dict[int, RequestState] = {}
         self._in_flight = 0
+        self._copying = 0
         self._outputs: list[RequestOutput] = []
         self._closing = False
         self.failed_steps = 0
         """Steps that failed one after another, up to the newest one; 0 while the runner works."""
         self._steps: queue.SimpleQueue[tuple[StepPlan, dict[int, SamplingParams]] | None] = queue.SimpleQueue()
+        self._copies: queue.SimpleQueue[CopyBatch | None] = queue.SimpleQueue()
         # Daemons, so that a step that hangs cannot keep the process from ending.
         self._threads = [
             threading.Thread(target=target, name=f"tokenspeed-{name}", daemon=True)
-            for name, target in (("loop", self._run), ("runner", self._execute_steps))
+            for name, target in (
+                ("loop", self._run),
+                ("runner", self._execute_steps),
+                *([] if copier is None else [("copier", self._execute_copies)]),
+            )
         ]
 
     # Called from any thread.
 
     def start(self) -> None:
-        """Start both threads."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
@@ -142,7 +167,7 @@ class ControlLoop:
         self._inbox.put(_Ask(answer))
 
     def close(self, timeout: float | None = None) -> bool:
-        """Abort all requests, wait for the steps in flight, and end both threads. May be called twice.
+        """Abort all requests, wait for the steps and copies in flight, and end the threads. May be called twice.
 
         Returns False if the runner did not finish its step within `timeout` seconds; the threads then live on.
         """
@@ -163,11 +188,23 @@ class ControlLoop:
                 result = error
             self._inbox.put(_StepDone(plan, result))
 
+    # The copier's thread.
+
+    def _execute_copies(self) -> None:
+        assert self._copier is not None
+        while (batch := self._copies.get()) is not None:
+            error: Exception | None = None
+            try:
+                self._copier.copy(batch)
+            except Exception as failure:
+                error = failure
+            self._inbox.put(_CopiesDone(batch, error))
+
     # The loop's thread.
 
     def _run(self) -> None:
         try:
-            while not self._closing or self._in_flight:
+            while not self._closing or self._in_flight or self._copying:
                 self._receive()
                 self._launch()
                 self._flush()
@@ -178,6 +215,7 @@ class ControlLoop:
             self._give_up()
         finally:
             self._steps.put(None)
+            self._copies.put(None)
             if self._trace is not None:
                 self._trace.close()
 
@@ -207,6 +245,11 @@ class ControlLoop:
             case _StepDone(plan, result):
                 self._in_flight -= 1
                 self._land(plan, result)
+            case _CopiesDone(batch, error):
+                self._copying -= 1
+                if error is not None:
+                    raise error  # pages of unknown content: nothing of this pool can be trusted
+                self._scheduler.transfer_done(batch.ids)
 
     def _submit(self, submission: Submission) -> None:
         request_id, params = submission.request_id, submission.params
@@ -245,6 +288,9 @@ class ControlLoop:
             sampling = {row: self._requests[row].params for row in plan.request_ids[plan.samples].tolist()}
             self._in_flight += 1
             self._steps.put((plan, sampling))
+        if self._copier is not None and (copies := self._scheduler.copies()) is not None:
+            self._copying += 1
+            self._copies.put(copies)
         self._drain_events()
 
     def _land(self, plan: StepPlan, result: NDArray[np.int32] | Exception) -> None:

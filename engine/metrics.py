@@ -57,10 +57,17 @@ class SchedulerCollector(Collector):
         blocks.add_metric(["cached"], stats.cached_blocks)
         blocks.add_metric(["held"], stats.held_blocks)
         yield blocks
+        host = GaugeMetricFamily("tokenspeed_host_kv_blocks", "KV blocks of the host tier by state.", labels=["state"])
+        host.add_metric(["empty"], stats.num_host_blocks - stats.host_used_blocks)
+        host.add_metric(["used"], stats.host_used_blocks)
+        yield host
         counters = (
             ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", stats.prefix_query_tokens),
             ("prefix_cache_hits", "Prompt tokens found in the prefix cache.", stats.prefix_hit_tokens),
             ("prefix_cache_evictions", "Cached KV blocks given up to make room.", stats.evictions),
+            ("host_cache_hits", "Prompt tokens copied back from the host.", stats.host_hit_tokens),
+            ("kv_blocks_spilled", "KV blocks copied to the host.", stats.spills),
+            ("kv_blocks_fetched", "KV blocks copied back from the host.", stats.fetches),
             ("num_retractions", "Running requests preempted for memory.", stats.retractions),
             ("scheduler_steps", "Steps planned.", stats.steps),
             ("scheduled_tokens", "Tokens of all steps planned.", stats.scheduled_tokens),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from ..scheduler import Scheduler, SchedulerConfig
+from ..scheduler import CONTRACT_HASH, Scheduler, SchedulerConfig
+from .host_pages import HostPages
 from .kv_cache import KVCache
 from .llama import LlamaModel
 from .loader import load_checkpoint
@@ -24,6 +28,8 @@ class Replica:
     scheduler: Scheduler
     runner: Runner
     model: ServedModel
+    host_pages: HostPages | None = None
+    """The host tier, if there is one."""
     trace: TraceRecorder | None = None
     """Records the scheduler's transitions, if anything does."""
 
@@ -34,6 +40,7 @@ def load_replica(
     max_running: int,
     num_blocks: int | None,
     kv_memory: int,
+    host_kv_memory: int,
     block_size: int,
     max_step_tokens: int,
     overlap_depth: int,
@@ -55,7 +62,9 @@ def load_replica(
         num_blocks = kv_memory // block_bytes
         if num_blocks < 1:
             raise ValueError(f"kv_memory={kv_memory} bytes is less than one KV block; give at least {block_bytes}")
-    limits = SchedulerConfig(
+    host_blocks = host_kv_memory // KVCache.bytes_per_block(config, block_size, dtype)
+    limits = partial(
+        SchedulerConfig,
         num_blocks=num_blocks,
         block_size=block_size,
         max_running=max_running,
@@ -71,12 +80,33 @@ def load_replica(
         max_running=max_running,
         num_threads=threads,
     )
+    host_pages, copy_rate, prefill_rate = None, 1.0, 1.0
+    if host_blocks:
+        host_pages = HostPages(runner.cache, host_blocks)
+        copy_rate, prefill_rate = host_pages.tokens_per_s(), prefill_tokens_per_s(runner, limits())
     served = ServedModel(
         name=checkpoint.name,
         tokenizer=checkpoint.tokenizer,
         chat_template=checkpoint.chat_template,
         max_model_len=min(config.max_position_embeddings, num_blocks * block_size),
     )
-    scheduler = Scheduler(limits)
+    scheduler = Scheduler(
+        limits(num_host_blocks=host_blocks, host_copy_tokens_per_s=copy_rate, prefill_tokens_per_s=prefill_rate),
+        CONTRACT_HASH,
+    )
     trace = None if record_trace is None else TraceRecorder(record_trace, scheduler)
-    return Replica(scheduler, runner, served, trace)
+    return Replica(scheduler, runner, served, host_pages, trace)
+
+
+def prefill_tokens_per_s(runner: ModelRunner, limits: SchedulerConfig) -> float:
+    """Prompt tokens that the model computes each second, measured on one prompt before anything else runs."""
+    most = min(
+        limits.max_step_tokens, limits.num_blocks * limits.block_size, runner.model.config.max_position_embeddings
+    )
+    scheduler = Scheduler(limits)
+    scheduler.submit(0, np.zeros(max(most - 1, 1), dtype=np.int32), 1)
+    plan = scheduler.plan()
+    assert plan is not None
+    start = time.perf_counter()
+    runner.execute(plan, {})
+    return float(plan.tokens / (time.perf_counter() - start))

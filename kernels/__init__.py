@@ -1,10 +1,10 @@
 """The operations of a model behind one registry of kernels.
 
 Attention: `paged_attention` (grouped-query attention over a paged KV cache), `mla_decode` (absorbed multi-head latent
-attention), `write_kv` (store new keys and values). Around it: `rms_norm`, `rotary`, `silu_mul`. Mixtures of experts:
-`moe_route`, `grouped_gemm`, `moe_mlp`. At the end: `sample_tokens`. Each picks a kernel by device, dtype and shape;
-`explain` says which and why, `register` adds one. Importing this package needs torch only: kernels are imported at
-first use.
+attention), `mla_prefill` (the same over expanded keys), `write_kv` (store new keys and values). Around it: `rms_norm`,
+`rotary`, `silu_mul`. Mixtures of experts: `moe_route`, `grouped_gemm`, `moe_mlp`. At the end: `sample_tokens`. Each
+picks a kernel by device, dtype and shape; `explain` says which and why, `register` adds one. Importing this package
+needs torch only: kernels are imported at first use.
 """
 
 from .activation import silu_mul
@@ -14,7 +14,8 @@ from .device import ANY_DEVICE, Capability, Platform
 from .errors import InvalidKernel, KernelDoesNotFit, KernelError, UnknownKernel, UnknownOperation
 from .kernel import Band, Candidate, Kernel, Problem, Selection
 from .kv_cache import write_kv
-from .mla import mla_decode
+from .mla import MlaPlan, mla_decode, plan_mla_decode
+from .mla_prefill import merge_attention, mla_prefill, mla_prefill_chunks
 from .moe import grouped_gemm, moe_mlp, moe_route
 from .norm import rms_norm
 from .registry import REGISTRY, explain, register
@@ -32,6 +33,7 @@ __all__ = [
     "Kernel",
     "KernelDoesNotFit",
     "KernelError",
+    "MlaPlan",
     "Platform",
     "Problem",
     "Selection",
@@ -43,12 +45,16 @@ __all__ = [
     "exactly",
     "explain",
     "grouped_gemm",
+    "merge_attention",
     "mla_decode",
+    "mla_prefill",
+    "mla_prefill_chunks",
     "moe_mlp",
     "moe_route",
     "multiple_of",
     "one_of",
     "paged_attention",
+    "plan_mla_decode",
     "power_of_two",
     "register",
     "rms_norm",

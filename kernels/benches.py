@@ -14,6 +14,7 @@ from .attention import paged_attention
 from .bench import BenchCase, Inputs
 from .kv_cache import write_kv
 from .mla import CACHED_DIM, LATENT_DIM, mla_decode
+from .mla_prefill import HEAD_DIM, VALUE_DIM, mla_prefill
 from .moe import grouped_gemm, moe_mlp, moe_route
 from .norm import rms_norm
 from .rotary import rotary
@@ -35,6 +36,10 @@ def cases(device: torch.device) -> Iterator[BenchCase]:
         yield _attention(dtype, rows, new, context, 32, 8, 128)
     for rows, heads, context in ((1, 16, 51_200), (32, 16, 8192), (32, 128, 8192)) if gpu else ((1, 16, 512),):
         yield _mla(dtype, rows, heads, context)
+        if gpu:
+            yield _mla(dtype, rows, heads, context, torch.float8_e4m3fn)
+    for new, context, heads in ((8192, 32_768, 16), (2048, 34_816, 16)) if gpu else ((64, 128, 2),):
+        yield _mla_prefill(dtype, new, context, heads)
     for tokens in (64, 4096) if gpu else (4,):
         experts, hidden, width = (128, 2048, 768) if gpu else (8, 256, 128)
         yield _route(dtype, tokens, 256, 8)
@@ -124,19 +129,36 @@ def _attention(
     return BenchCase("paged_attention", description, dtype, traits, moved, operations, make, True)
 
 
-def _mla(dtype: torch.dtype, rows: int, heads: int, context: int) -> BenchCase:
+def _mla(dtype: torch.dtype, rows: int, heads: int, context: int, cached: torch.dtype | None = None) -> BenchCase:
+    """`cached`: dtype of the cache, if it is another."""
+    stored = cached or dtype
+
     def make(device: torch.device) -> Inputs:
         table, lengths = _paged(rows, context, device)
-        q, cache = (
-            _random(dtype, device, rows, 1, heads, CACHED_DIM),
-            _random(dtype, device, table.numel(), _BLOCK, CACHED_DIM),
-        )
+        q = _random(dtype, device, rows, 1, heads, CACHED_DIM)
+        cache = _random(dtype, device, table.numel(), _BLOCK, CACHED_DIM).to(stored)
         return Inputs(lambda kernel: mla_decode(q, cache, table, lengths, scale=CACHED_DIM**-0.5, kernel=kernel))
 
-    moved = rows * (context * CACHED_DIM + heads * (CACHED_DIM + LATENT_DIM)) * dtype.itemsize
+    moved = rows * context * CACHED_DIM * stored.itemsize + rows * heads * (CACHED_DIM + LATENT_DIM) * dtype.itemsize
     operations = 2 * rows * heads * context * (CACHED_DIM + LATENT_DIM)
-    description = f"{rows} rows, {heads} heads, context {context}"
-    return BenchCase("mla_decode", description, dtype, (heads, 1, _BLOCK, 1), moved, operations, make, True)
+    description = f"{rows} rows, {heads} heads, context {context}" + (", 8-bit cache" if stored.itemsize == 1 else "")
+    traits = (heads, 1, _BLOCK, 1, 8 * stored.itemsize)
+    return BenchCase("mla_decode", description, dtype, traits, moved, operations, make, True)
+
+
+def _mla_prefill(dtype: torch.dtype, new: int, context: int, heads: int) -> BenchCase:
+    def make(device: torch.device) -> Inputs:
+        q = _random(dtype, device, new, heads, HEAD_DIM)
+        k, v = _random(dtype, device, context, heads, HEAD_DIM), _random(dtype, device, context, heads, VALUE_DIM)
+        starts = (torch.tensor([0, n], dtype=torch.int32, device=device) for n in (new, context))
+        inputs = (q, k, v, *starts)
+        options = {"scale": HEAD_DIM**-0.5, "causal": True, "max_queries": new}
+        return Inputs(lambda kernel: mla_prefill(*inputs, kernel=kernel, **options))
+
+    moved = heads * (new + context) * (HEAD_DIM + VALUE_DIM) * dtype.itemsize
+    operations = 2 * heads * (HEAD_DIM + VALUE_DIM) * (new * context - new * (new - 1) // 2)
+    description = f"{new} of {context} tokens, {heads} heads"
+    return BenchCase("mla_prefill", description, dtype, (heads, 1), moved, operations, make, True)
 
 
 def _route(dtype: torch.dtype, tokens: int, experts: int, top_k: int) -> BenchCase:

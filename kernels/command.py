@@ -28,9 +28,10 @@ from .worker import benched, checked
 _EXAMPLES: dict[str, list[dict[str, Trait]]] = {
     "grouped_gemm": [{"groups": 128, "columns": 1536, "inner": 2048}],
     "mla_decode": [
-        {"heads": heads, "q_len": q_len, "block_size": 64, "dense_cache": 1}
-        for heads, q_len in ((16, 1), (16, 4), (128, 1))
+        {"heads": heads, "q_len": q_len, "block_size": 64, "dense_cache": 1, "cache_bits": bits}
+        for heads, q_len, bits in ((16, 1, 16), (16, 4, 16), (128, 1, 16), (16, 1, 8))
     ],
+    "mla_prefill": [{"heads": 16, "aligned": 1}],
     "moe_mlp": [{"experts": 128, "top_k": 8, "hidden": 2048, "width": 768}],
     "moe_route": [{"experts": 256, "top_k": 8, "scoring": "sigmoid"}],
     "paged_attention": [{"heads": 32, "kv_heads": 8, "head_dim": 128, "block_size": 16, "layout": "heads_adjoin"}],

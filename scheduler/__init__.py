@@ -11,17 +11,26 @@ from importlib import import_module
 if os.environ.get("TOKENSPEED_CHECKED") == "1":
     sys.modules[f"{__name__}._core"] = import_module("._core_checked", __name__)
 
+from . import _core
 from ._core import (
     CHECKED,
+    POLICIES,
     SPEC_HASH,
     STATE_ACCESS,
     TRANSITIONS,
+    BadRequest,
     BadResults,
+    CopyBatch,
+    CopyKind,
+    CopyView,
     DuplicateRequest,
     EventKind,
     GuardRefused,
     InvariantViolated,
     Machine,
+    PageView,
+    Policy,
+    RequestView,
     Scheduler,
     SchedulerConfig,
     SchedulerError,
@@ -30,29 +39,45 @@ from ._core import (
     StepPlan,
     SubmitResult,
     TraceOverflow,
+    UnknownCopy,
     UnknownRequest,
     UnknownStep,
 )
+from .generated.contract import CONTRACT_HASH
+
+StateMachine = getattr(_core, "StateMachine", None)
+"""The machine in states given as bytes; None in the checked build."""
 
 __all__ = [
     "CHECKED",
+    "CONTRACT_HASH",
+    "POLICIES",
     "SPEC_HASH",
     "STATE_ACCESS",
     "TRANSITIONS",
+    "BadRequest",
     "BadResults",
+    "CopyBatch",
+    "CopyKind",
+    "CopyView",
     "DuplicateRequest",
     "EventKind",
     "GuardRefused",
     "InvariantViolated",
     "Machine",
+    "PageView",
+    "Policy",
+    "RequestView",
     "Scheduler",
     "SchedulerConfig",
     "SchedulerError",
     "SpecMismatch",
+    "StateMachine",
     "Stats",
     "StepPlan",
     "SubmitResult",
     "TraceOverflow",
+    "UnknownCopy",
     "UnknownRequest",
     "UnknownStep",
 ]

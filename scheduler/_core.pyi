@@ -7,6 +7,7 @@ until the
 step lands, never write to them.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -28,7 +29,10 @@ TRANSITIONS: Final[tuple[str, ...]]
 """Transition names in the order of their numbers in `Scheduler.drain_trace`."""
 
 class SchedulerError(RuntimeError):
-    """Base of every error that the scheduler raises. The scheduler's state is unchanged when one is raised."""
+    """Base of every error that the scheduler raises. The scheduler's state is unchanged when one is raised.
+
+    Arguments of a wrong Python type (a request id that is no integer, say) raise TypeError, as everywhere in Python.
+    """
 
 class UnknownRequest(SchedulerError):
     """The request id is not live: never submitted, or already finished or aborted."""
@@ -36,11 +40,18 @@ class UnknownRequest(SchedulerError):
 class DuplicateRequest(SchedulerError):
     """The request id is already live."""
 
+class BadRequest(SchedulerError, ValueError):
+    """The request makes no sense: tokens that are not one dimension of integers from 0 to 2^31 - 1, or a length that is
+    not 1 to 2^30."""
+
 class UnknownStep(SchedulerError):
     """The step number was never planned, or has already landed, or is not the oldest step in flight."""
 
+class UnknownCopy(SchedulerError):
+    """The copy id was never given out, is already done, or is given twice in one call."""
+
 class BadResults(SchedulerError):
-    """The results do not fit the step: a wrong length or a negative token id."""
+    """The results do not fit the step: a wrong length, dtype or dimension, or a token that is not 0 to 2^31 - 1."""
 
 class SpecMismatch(SchedulerError):
     """The driver was built for another specification."""
@@ -67,6 +78,12 @@ class SchedulerConfig:
         max_step_tokens: int = 8192,
         overlap_depth: int = 1,
         prefix_cache: bool = True,
+        num_host_blocks: int = 0,
+        host_copy_tokens_per_s: float = 1e6,
+        prefill_tokens_per_s: float = 2e4,
+        prefill_doubling_tokens: float = 0,
+        max_retractions: int = 3,
+        kv_events: bool = False,
         record_trace: bool = False,
         trace_capacity: int = 262144,
     ) -> None: ...
@@ -89,6 +106,28 @@ class SchedulerConfig:
     @property
     def prefix_cache(self) -> bool:
         """Whether full blocks are published for reuse."""
+    @property
+    def num_host_blocks(self) -> int:
+        """Pages of the host tier, each for one KV block; 0: there is none."""
+    @property
+    def host_copy_tokens_per_s(self) -> float:
+        """Tokens of KV that cross the link between device and host each second, in one direction."""
+    @property
+    def prefill_tokens_per_s(self) -> float:
+        """Tokens of prompts that the device computes each second, at the start of a text."""
+    @property
+    def prefill_doubling_tokens(self) -> float:
+        """Context at which a prompt token costs twice as much as at the start of a text; 0: context costs nothing."""
+    @property
+    def max_retractions(self) -> int:
+        """How often one request may be retracted; then it is admitted only when nobody will have to do it again."""
+    @property
+    def kv_events(self) -> bool:
+        """Whether `Scheduler.events` tells which pages are stored and removed."""
+    def recompute_s(self, start: int, tokens: int) -> float:
+        """Seconds that the device takes to compute `tokens` tokens, the first of them at position `start`."""
+    def copy_s(self, queued: int, tokens: int) -> float:
+        """Seconds until `tokens` tokens have crossed the link behind `queued` others."""
     @property
     def record_trace(self) -> bool:
         """Whether every transition is logged for `drain_trace` or `drain_trace_records`."""
@@ -118,7 +157,18 @@ class EventKind:
     ABORTED: Final[int]
     """Aborted by the driver; value = output tokens so far."""
     RETRACTED: Final[int]
-    """Preempted for memory; it will be recomputed; value = tokens dropped."""
+    """Preempted for memory; what is not in the cache any more will be recomputed; value = tokens given up."""
+    FETCHED: Final[int]
+    """Comes before ADMITTED; value = prompt tokens that were copied back from the host for it."""
+    KV_STORED: Final[int]
+    """With `kv_events`: a page can be found on the device. The second column is its number in its text, value the low
+    64 bits (signed) of the hash of the prefix that it ends; of requests submitted by hashes, that hash itself."""
+    KV_REMOVED: Final[int]
+    """As KV_STORED: the page is no longer on the device."""
+    HOST_STORED: Final[int]
+    """As KV_STORED, on the host."""
+    HOST_REMOVED: Final[int]
+    """As KV_REMOVED, on the host."""
 
 class Stats:
     """A snapshot of counters and levels. Levels are now; counters are since the start."""
@@ -163,7 +213,37 @@ class Stats:
         """Prompt tokens of admitted requests (counted at each admission)."""
     @property
     def prefix_hit_tokens(self) -> int:
-        """Of these, tokens that were found in the prefix cache."""
+        """Of these, tokens that were found in the prefix cache, those copied back from the host included."""
+    @property
+    def host_hit_tokens(self) -> int:
+        """Of these, tokens that were copied back from the host."""
+    @property
+    def num_host_blocks(self) -> int: ...
+    @property
+    def host_used_blocks(self) -> int: ...
+    @property
+    def copies_in_flight(self) -> int: ...
+    @property
+    def spills(self) -> int:
+        """Copies to the host that have begun."""
+    @property
+    def fetches(self) -> int:
+        """Copies back that have begun."""
+    @property
+    def host_evictions(self) -> int:
+        """Host pages dropped to make room for others."""
+    @property
+    def tails_kept(self) -> int:
+        """Partial pages that retracted requests left in the cache."""
+    @property
+    def tails_matched(self) -> int:
+        """Of these, pages that their requests took over again."""
+    @property
+    def most_retractions(self) -> int:
+        """Of one request; never above `max_retractions`."""
+    @property
+    def policy_errors(self) -> int:
+        """Answers of the policy that were errors or no answers; the default policy answered instead."""
 
 class StepPlan:
     """One step for the device: rows of requests, each with a run of consecutive tokens (decode: one; prefill: a
@@ -220,42 +300,203 @@ class StepPlan:
     def table_blocks(self) -> NDArray[np.int32]:
         """[deltas]"""
 
+class CopyKind:
+    """Values of `CopyBatch.kinds`."""
+
+    SPILL: Final[int]
+    """From a block to a host page."""
+    FETCH: Final[int]
+    """From a host page to a block."""
+
+class CopyBatch:
+    """Copies to start, as arrays of one length. No two of those under way write the same block or host page."""
+
+    def __len__(self) -> int: ...
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """[copies] give them back to `Scheduler.transfer_done`."""
+    @property
+    def kinds(self) -> NDArray[np.uint8]:
+        """[copies] see `CopyKind`."""
+    @property
+    def blocks(self) -> NDArray[np.int32]:
+        """[copies] KV block."""
+    @property
+    def host_pages(self) -> NDArray[np.int32]:
+        """[copies] host page, 0 <= page < num_host_blocks."""
+    @property
+    def num_tokens(self) -> NDArray[np.int32]:
+        """[copies] tokens in the block; fewer than `block_size` for a partial page. Whole blocks may be copied."""
+
+POLICIES: Final[str]
+"""Names of the built-in policies, with commas between."""
+
+class RequestView:
+    """What a policy sees of a request."""
+
+    @property
+    def request_id(self) -> int: ...
+    @property
+    def arrival(self) -> int:
+        """Number in order of arrival."""
+    @property
+    def priority(self) -> int: ...
+    @property
+    def deadline(self) -> int | None: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def known_tokens(self) -> int:
+        """Prompt and output so far."""
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens whose KV is written."""
+    @property
+    def limit_tokens(self) -> int:
+        """Prompt tokens plus the most tokens it may generate."""
+    @property
+    def blocks(self) -> int:
+        """KV blocks that it holds."""
+    @property
+    def shared_blocks(self) -> int:
+        """Of these, blocks that it found in the cache when it was admitted."""
+    @property
+    def retractions(self) -> int: ...
+
+class PageView:
+    """What a policy sees of a page that nobody holds any more."""
+
+    @property
+    def position(self) -> int:
+        """Of its first token in its text."""
+    @property
+    def uses(self) -> int:
+        """How often requests have found it, up to 255."""
+    @property
+    def owner_pages(self) -> int:
+        """Full pages of the request that let go of it; 0 where nobody just did."""
+    @property
+    def owner_hits(self) -> int:
+        """Of these, pages that it had found in the cache."""
+    @property
+    def owner_returns(self) -> bool:
+        """It was retracted, and will want the page again."""
+
+class CopyView:
+    """A copy that may begin, and what it would save. Seconds follow from the figures in the configuration."""
+
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def copy_s(self) -> float:
+        """Seconds that it takes on the link."""
+    @property
+    def queued_s(self) -> float:
+        """Seconds that copies queued before it take."""
+    @property
+    def recompute_s(self) -> float:
+        """Seconds that computing the tokens again takes."""
+    @property
+    def urgent(self) -> bool:
+        """Whether somebody waits for it."""
+
+class Policy:
+    """The default policy; subclass it to decide otherwise. The scheduler chooses by the answers among what is allowed.
+
+    What a method raises, and what it returns that is no answer, is counted in `Stats.policy_errors`; the default
+    answers instead.
+    """
+
+    def __init__(self) -> None: ...
+    def place(self, request: RequestView) -> tuple[int, int]:
+        """Place in the waiting line, asked for once: smaller is earlier, ties go by arrival.
+
+        Default: (priority, deadline). After 64 younger requests were admitted before it, the oldest that waits is next.
+        """
+    def victim_cost(self, request: RequestView, config: SchedulerConfig) -> float:
+        """What it costs to retract the request; the cheapest of the allowed ones is retracted. Default: seconds for
+        each block that comes free."""
+    def retention(self, page: PageView) -> int:
+        """Class of the page, 0 to 3: it is evicted as if it had been released 0, 0.5, 1 or 2 pools of pages later."""
+    def fetch(self, copy: CopyView) -> bool:
+        """Whether a waiting request's pages are copied back instead of computed again."""
+    def spill(self, page: PageView, copy: CopyView) -> bool:
+        """Whether a page is copied to the host before it is evicted."""
+    def wait_for_prefix(self, own_tokens: int, remaining_tokens: int) -> bool:
+        """Whether a request waits for another that is computing the same prefix. `own_tokens`: what it would compute
+        twice; `remaining_tokens`: what the other has to compute before all of that is there."""
+
 class Scheduler:
     """The scheduler of one replica. Not thread-safe: one thread drives it."""
 
-    def __init__(self, config: SchedulerConfig, spec_hash: str = ...) -> None:
-        """Raises SpecMismatch if `spec_hash` is given and is not `SPEC_HASH`."""
+    def __init__(self, config: SchedulerConfig, spec_hash: str | None = None, policy: str | Policy = "default") -> None:
+        """`spec_hash`: the specification that the driver is written for (`CONTRACT_HASH` for one that is kept with this
+        package). `policy`: one of `POLICIES`, or an object of a subclass of `Policy`.
+
+        Raises SpecMismatch if `spec_hash` is given and is not `SPEC_HASH`, the one that the binary is generated from,
+        and ValueError for an unknown policy.
+        """
     @property
     def config(self) -> SchedulerConfig: ...
     @property
     def limits(self) -> dict[str, int]:
         """The specification's constants in lower case, and the numbers of records (`step_records`, ...)."""
 
-    def submit(self, request_id: int, tokens: NDArray[np.int32], max_new_tokens: int) -> SubmitResult:
-        """Queue a request. `tokens`: [prompt tokens >= 1], non-negative ids; `max_new_tokens` >= 1.
+    def submit(
+        self,
+        request_id: int,
+        tokens: NDArray[np.integer[Any]] | Sequence[int],
+        max_new_tokens: int,
+        priority: int = 0,
+        deadline: int | None = None,
+    ) -> SubmitResult:
+        """Queue a request. `tokens`: [prompt tokens >= 1], non-negative ids (int32 is read in place, other integers
+        and lists are converted); `max_new_tokens` >= 1.
 
-        Rejected if prompt + max_new_tokens can never fit the pool. Raises DuplicateRequest, ValueError.
+        `priority` and `deadline` are for the policy: smaller is more urgent; deadlines are in any unit of the driver.
+
+        Rejected if prompt + max_new_tokens can never fit the pool. Raises DuplicateRequest, BadRequest.
         """
     def submit_hashed(
-        self, request_id: int, prompt_tokens: int, page_hashes: NDArray[np.uint64], max_new_tokens: int
+        self,
+        request_id: int,
+        prompt_tokens: int,
+        page_hashes: NDArray[np.integer[Any]] | Sequence[int],
+        max_new_tokens: int,
+        priority: int = 0,
+        deadline: int | None = None,
     ) -> SubmitResult:
         """Queue a request known only by the chain hashes of its full blocks, as traces give them.
 
         `page_hashes`: [<= (prompt_tokens + max_new_tokens) // block_size]; entry i names the content of blocks 0..i
         together.
         Entries beyond the prompt name blocks that the output will fill; blocks without a hash are never shared.
+        Rejects and raises as `submit`.
         """
     def abort(self, request_id: int) -> None:
         """End a request at any moment. Its blocks come back now, or when the last step that reads them has landed."""
     def plan(self) -> StepPlan | None:
         """The next step, or None until an event changes something (or `overlap_depth` + 1 steps are in flight)."""
-    def land(self, step: int, tokens: NDArray[np.int32], stop: NDArray[np.bool_] | None = None) -> None:
+    def land(
+        self,
+        step: int,
+        tokens: NDArray[np.integer[Any]] | Sequence[int],
+        stop: NDArray[np.bool_] | Sequence[bool] | None = None,
+    ) -> None:
         """The device has finished `step`, the oldest in flight. `tokens`: [sampling_rows] sampled ids, in row order;
         `stop`: [sampling_rows] True where that token ends its request (EOS, stop string).
 
         All of it is applied, or a typed error is raised and nothing has changed. Results of requests that were
         aborted meanwhile are ignored.
         """
+    def copies(self) -> CopyBatch | None:
+        """Copies that have begun since the last call, or None: poll after every `plan`, whether it gave a step or not.
+
+        They run beside the steps and in any order, and each has to be reported with `transfer_done`.
+        """
+    def transfer_done(self, copy_ids: NDArray[np.int64]) -> None:
+        """These copies have ended: [ids], in any order. All of it is applied, or UnknownCopy is raised and nothing has
+        changed."""
     def events(self) -> list[tuple[int, int, int]]:
         """(kind, request_id, value) since the last call, oldest first; see `EventKind`."""
     def stats(self) -> Stats: ...
@@ -317,3 +558,21 @@ class Machine:
 
     def snapshot(self) -> dict[str, dict[tuple[int, ...], int]]:
         """As `Scheduler.snapshot`."""
+
+class StateMachine:
+    """The generated state machine in states that are given as bytes (`tokenspeed verify --lockstep --through-python`).
+
+    Not in the checked build. A state has one byte for each value that the scheduler keeps, in the order of
+    `spec.layout.shared_order`.
+    """
+
+    def __init__(self, constants: list[int], population: list[int]) -> None:
+        """In the order of the specification. Raises ValueError for a wrong number of them, or one beyond 1 to 99."""
+
+    def answer(self, states: bytes, counts: bytes, proposals: bytes) -> tuple[bytes, bytes]:
+        """Make proposals in many states: `counts` (4 bytes each) says how many of them belong to each state.
+
+        A proposal has 8 bytes: transition number, 4 arguments (signed), 3 unused. Returns the answers (2 bytes each:
+        number of the first false guard from 1, or 0; 65535 if something else changed than may) and the next states of
+        what was accepted. Raises ValueError if the parts do not fit together.
+        """

@@ -8,13 +8,17 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "errors.h"
+#include "policy_bindings.h"
+#include "python_arrays.h"
 #include "scheduler.h"
 #include "state_access.h"
+#include "state_machine.h"
 
 namespace py = pybind11;
 namespace ts = tokenspeed;
@@ -37,30 +41,9 @@ struct SubmitResult {
 };
 
 template <class T>
-using Input = py::array_t<T, py::array::c_style | py::array::forcecast>;
-
-template <class T>
-std::span<const T> as_span(const py::array_t<T, py::array::c_style | py::array::forcecast>& array, const char* field) {
-    if (array.ndim() != 1) {
-        throw py::value_error(std::string(field) + " has " + std::to_string(array.ndim()) +
-                              " dimensions; it must have one");
-    }
-    return {array.data(), static_cast<std::size_t>(array.size())};
-}
-
-// A read-only numpy view that keeps the plan alive.
-template <class T>
-py::array view(const std::vector<T>& column, py::handle owner, const py::dtype& dtype) {
-    py::array array(dtype, {static_cast<py::ssize_t>(column.size())}, {static_cast<py::ssize_t>(sizeof(T))},
-                    column.data(), owner);
-    py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-    return array;
-}
-
-template <class T>
 auto column(std::vector<T> ts::StepPlan::* member) {
     return [member](const py::object& self) {
-        return view((*self.cast<const PlanView&>().plan).*member, self, py::dtype::of<T>());
+        return ts::read_only_view((*self.cast<const PlanView&>().plan).*member, self, py::dtype::of<T>());
     };
 }
 
@@ -138,26 +121,23 @@ py::dict trace_footer(const ts::Scheduler& scheduler) {
     return footer;
 }
 
-void land(ts::Scheduler& scheduler, std::int64_t step, const Input<std::int32_t>& tokens, const py::object& stop) {
-    if (stop.is_none()) {
-        scheduler.land(step, as_span(tokens, "tokens"), {});
-        return;
+void land(ts::Scheduler& scheduler, std::int64_t step, py::handle tokens, py::handle stop) {
+    const ts::IntegerInput<std::int32_t, ts::BadResults> results(tokens, "tokens");
+    const ts::FlagInput stops(stop, "stop");
+    if (stops.given() && stops.span().size() != results.span().size()) {
+        throw ts::BadResults("stop has " + std::to_string(stops.span().size()) + " entries and tokens " +
+                             std::to_string(results.span().size()));
     }
-    const auto flags = py::cast<Input<std::uint8_t>>(py::array(stop).attr("astype")("uint8"));
-    const auto results = as_span(tokens, "tokens");
-    const auto stops = as_span(flags, "stop");
-    if (stops.size() != results.size()) {
-        throw ts::BadResults("stop has " + std::to_string(stops.size()) + " entries and tokens " +
-                             std::to_string(results.size()));
-    }
-    scheduler.land(step, results, stops);
+    scheduler.land(step, results.span(), stops.span());
 }
 
 void bind_errors(py::module_& m) {
     const auto base = py::register_exception<ts::SchedulerError>(m, "SchedulerError", PyExc_RuntimeError);
     py::register_exception<ts::UnknownRequest>(m, "UnknownRequest", base);
     py::register_exception<ts::DuplicateRequest>(m, "DuplicateRequest", base);
+    py::register_exception<ts::BadRequest>(m, "BadRequest", py::make_tuple(base, py::handle(PyExc_ValueError)));
     py::register_exception<ts::UnknownStep>(m, "UnknownStep", base);
+    py::register_exception<ts::UnknownCopy>(m, "UnknownCopy", base);
     py::register_exception<ts::BadResults>(m, "BadResults", base);
     py::register_exception<ts::SpecMismatch>(m, "SpecMismatch", base);
     py::register_exception<ts::GuardRefused>(m, "GuardRefused", base);
@@ -181,15 +161,34 @@ void bind_config(py::module_& m) {
     using Config = ts::SchedulerConfig;
     py::class_<Config>(m, "SchedulerConfig")
         .def(py::init([](std::int32_t num_blocks, std::int32_t block_size, std::int32_t max_running,
-                         std::int32_t max_step_tokens, std::int32_t overlap_depth, bool prefix_cache, bool record_trace,
-                         std::int32_t trace_capacity) {
-                 Config config{num_blocks,    block_size,   max_running,  max_step_tokens,
-                               overlap_depth, prefix_cache, record_trace, trace_capacity};
+                         std::int32_t max_step_tokens, std::int32_t overlap_depth, bool prefix_cache,
+                         std::int32_t num_host_blocks, double host_copy_tokens_per_s, double prefill_tokens_per_s,
+                         double prefill_doubling_tokens, std::int32_t max_retractions, bool kv_events,
+                         bool record_trace, std::int32_t trace_capacity) {
+                 Config config;
+                 config.num_blocks = num_blocks;
+                 config.block_size = block_size;
+                 config.max_running = max_running;
+                 config.max_step_tokens = max_step_tokens;
+                 config.overlap_depth = overlap_depth;
+                 config.prefix_cache = prefix_cache;
+                 config.num_host_blocks = num_host_blocks;
+                 config.host_copy_tokens_per_s = host_copy_tokens_per_s;
+                 config.prefill_tokens_per_s = prefill_tokens_per_s;
+                 config.prefill_doubling_tokens = prefill_doubling_tokens;
+                 config.max_retractions = max_retractions;
+                 config.kv_events = kv_events;
+                 config.record_trace = record_trace;
+                 config.trace_capacity = trace_capacity;
                  config.validate();
                  return config;
              }),
              py::kw_only(), py::arg("num_blocks"), py::arg("block_size") = 64, py::arg("max_running") = 256,
              py::arg("max_step_tokens") = 8192, py::arg("overlap_depth") = 1, py::arg("prefix_cache") = true,
+             py::arg("num_host_blocks") = 0, py::arg("host_copy_tokens_per_s") = Config{}.host_copy_tokens_per_s,
+             py::arg("prefill_tokens_per_s") = Config{}.prefill_tokens_per_s,
+             py::arg("prefill_doubling_tokens") = Config{}.prefill_doubling_tokens,
+             py::arg("max_retractions") = Config{}.max_retractions, py::arg("kv_events") = false,
              py::arg("record_trace") = false, py::arg("trace_capacity") = Config{}.trace_capacity)
         .def_readonly("num_blocks", &Config::num_blocks)
         .def_readonly("block_size", &Config::block_size)
@@ -197,8 +196,16 @@ void bind_config(py::module_& m) {
         .def_readonly("max_step_tokens", &Config::max_step_tokens)
         .def_readonly("overlap_depth", &Config::overlap_depth)
         .def_readonly("prefix_cache", &Config::prefix_cache)
+        .def_readonly("num_host_blocks", &Config::num_host_blocks)
+        .def_readonly("host_copy_tokens_per_s", &Config::host_copy_tokens_per_s)
+        .def_readonly("prefill_tokens_per_s", &Config::prefill_tokens_per_s)
+        .def_readonly("prefill_doubling_tokens", &Config::prefill_doubling_tokens)
+        .def_readonly("max_retractions", &Config::max_retractions)
+        .def_readonly("kv_events", &Config::kv_events)
         .def_readonly("record_trace", &Config::record_trace)
-        .def_readonly("trace_capacity", &Config::trace_capacity);
+        .def_readonly("trace_capacity", &Config::trace_capacity)
+        .def("recompute_s", &Config::recompute_s, py::arg("start"), py::arg("tokens"))
+        .def("copy_s", &Config::copy_s, py::arg("queued"), py::arg("tokens"));
 }
 
 void bind_results(py::module_& m) {
@@ -216,6 +223,11 @@ void bind_results(py::module_& m) {
     kinds.attr("FINISHED") = static_cast<int>(ts::EventKind::Finished);
     kinds.attr("ABORTED") = static_cast<int>(ts::EventKind::Aborted);
     kinds.attr("RETRACTED") = static_cast<int>(ts::EventKind::Retracted);
+    kinds.attr("KV_STORED") = static_cast<int>(ts::EventKind::KvStored);
+    kinds.attr("KV_REMOVED") = static_cast<int>(ts::EventKind::KvRemoved);
+    kinds.attr("HOST_STORED") = static_cast<int>(ts::EventKind::HostStored);
+    kinds.attr("HOST_REMOVED") = static_cast<int>(ts::EventKind::HostRemoved);
+    kinds.attr("FETCHED") = static_cast<int>(ts::EventKind::Fetched);
 
     using Stats = ts::Stats;
     py::class_<Stats>(m, "Stats")
@@ -236,7 +248,18 @@ void bind_results(py::module_& m) {
         .def_readonly("retractions", &Stats::retractions)
         .def_readonly("evictions", &Stats::evictions)
         .def_readonly("prefix_query_tokens", &Stats::prefix_query_tokens)
-        .def_readonly("prefix_hit_tokens", &Stats::prefix_hit_tokens);
+        .def_readonly("prefix_hit_tokens", &Stats::prefix_hit_tokens)
+        .def_readonly("host_hit_tokens", &Stats::host_hit_tokens)
+        .def_readonly("num_host_blocks", &Stats::num_host_blocks)
+        .def_readonly("host_used_blocks", &Stats::host_used_blocks)
+        .def_readonly("copies_in_flight", &Stats::copies_in_flight)
+        .def_readonly("spills", &Stats::spills)
+        .def_readonly("fetches", &Stats::fetches)
+        .def_readonly("host_evictions", &Stats::host_evictions)
+        .def_readonly("tails_kept", &Stats::tails_kept)
+        .def_readonly("tails_matched", &Stats::tails_matched)
+        .def_readonly("most_retractions", &Stats::most_retractions)
+        .def_readonly("policy_errors", &Stats::policy_errors);
 }
 
 void bind_plan(py::module_& m) {
@@ -256,7 +279,7 @@ void bind_plan(py::module_& m) {
         .def_property_readonly("samples",
                                [](const py::object& self) {
                                    const auto& samples = self.cast<const PlanView&>().plan->samples;
-                                   return view(samples, self, py::dtype("?"));
+                                   return ts::read_only_view(samples, self, py::dtype::of<bool>());
                                })
         .def_property_readonly("input_ids", column(&Plan::input_ids))
         .def_property_readonly("positions", column(&Plan::positions))
@@ -265,34 +288,65 @@ void bind_plan(py::module_& m) {
         .def_property_readonly("table_blocks", column(&Plan::table_blocks));
 }
 
+template <class T>
+auto copy_column(std::vector<T> ts::CopyBatch::* member) {
+    return [member](const py::object& self) {
+        return ts::read_only_view(self.cast<const ts::CopyBatch&>().*member, self, py::dtype::of<T>());
+    };
+}
+
+void bind_copies(py::module_& m) {
+    using Batch = ts::CopyBatch;
+    auto kinds = py::class_<ts::CopyKind>(m, "CopyKind");
+    kinds.attr("SPILL") = static_cast<int>(ts::CopyKind::Spill);
+    kinds.attr("FETCH") = static_cast<int>(ts::CopyKind::Fetch);
+    py::class_<Batch>(m, "CopyBatch")
+        .def("__len__", [](const Batch& self) { return self.ids.size(); })
+        .def_property_readonly("ids", copy_column(&Batch::ids))
+        .def_property_readonly("kinds", copy_column(&Batch::kinds))
+        .def_property_readonly("blocks", copy_column(&Batch::blocks))
+        .def_property_readonly("host_pages", copy_column(&Batch::host_pages))
+        .def_property_readonly("num_tokens", copy_column(&Batch::num_tokens));
+}
+
+ts::Urgency urgency(std::int64_t priority, std::optional<std::int64_t> deadline) {
+    return {priority, deadline.value_or(ts::kNoDeadline)};
+}
+
 void bind_scheduler(py::module_& m) {
     using Scheduler = ts::Scheduler;
     py::class_<Scheduler>(m, "Scheduler")
-        .def(py::init([](const ts::SchedulerConfig& config, const py::object& spec_hash) {
-                 if (!spec_hash.is_none() && spec_hash.cast<std::string>() != ts::kSpecHash) {
-                     throw ts::SpecMismatch("the driver was built for specification " + spec_hash.cast<std::string>() +
-                                            ", this scheduler was generated from " + std::string(ts::kSpecHash));
+        .def(py::init([](const ts::SchedulerConfig& config, const std::optional<std::string>& spec_hash,
+                         const py::object& policy) {
+                 if (spec_hash && *spec_hash != ts::kSpecHash) {
+                     throw ts::SpecMismatch("the driver was built for specification " + *spec_hash +
+                                            ", this scheduler was generated from " + std::string(ts::kSpecHash) +
+                                            "; rebuild whichever is older (make setup)");
                  }
-                 return std::make_unique<Scheduler>(config);
+                 return std::make_unique<Scheduler>(config, ts::policy_of(policy));
              }),
-             py::arg("config"), py::arg("spec_hash") = py::none())
+             py::arg("config"), py::arg("spec_hash") = py::none(), py::arg("policy") = "default")
         .def_property_readonly("config", &Scheduler::config)
         .def_property_readonly("limits", [](const Scheduler& self) { return limits(self.machine()); })
         .def(
             "submit",
-            [](Scheduler& self, std::int64_t request_id, const Input<std::int32_t>& tokens,
-               std::int64_t max_new_tokens) {
-                return SubmitResult{self.submit(request_id, as_span(tokens, "tokens"), max_new_tokens)};
+            [](Scheduler& self, std::int64_t request_id, py::handle tokens, std::int64_t max_new_tokens,
+               std::int64_t priority, std::optional<std::int64_t> deadline) {
+                const ts::IntegerInput<std::int32_t, ts::BadRequest> input(tokens, "tokens");
+                return SubmitResult{self.submit(request_id, input.span(), max_new_tokens, urgency(priority, deadline))};
             },
-            py::arg("request_id"), py::arg("tokens"), py::arg("max_new_tokens"))
+            py::arg("request_id"), py::arg("tokens"), py::arg("max_new_tokens"), py::arg("priority") = 0,
+            py::arg("deadline") = py::none())
         .def(
             "submit_hashed",
-            [](Scheduler& self, std::int64_t request_id, std::int64_t prompt_tokens,
-               const Input<std::uint64_t>& page_hashes, std::int64_t max_new_tokens) {
-                return SubmitResult{
-                    self.submit_hashed(request_id, prompt_tokens, as_span(page_hashes, "page_hashes"), max_new_tokens)};
+            [](Scheduler& self, std::int64_t request_id, std::int64_t prompt_tokens, py::handle page_hashes,
+               std::int64_t max_new_tokens, std::int64_t priority, std::optional<std::int64_t> deadline) {
+                const ts::IntegerInput<std::uint64_t, ts::BadRequest> input(page_hashes, "page_hashes");
+                return SubmitResult{self.submit_hashed(request_id, prompt_tokens, input.span(), max_new_tokens,
+                                                       urgency(priority, deadline))};
             },
-            py::arg("request_id"), py::arg("prompt_tokens"), py::arg("page_hashes"), py::arg("max_new_tokens"))
+            py::arg("request_id"), py::arg("prompt_tokens"), py::arg("page_hashes"), py::arg("max_new_tokens"),
+            py::arg("priority") = 0, py::arg("deadline") = py::none())
         .def("abort", &Scheduler::abort, py::arg("request_id"))
         .def("plan",
              [](Scheduler& self) -> py::object {
@@ -300,13 +354,26 @@ void bind_scheduler(py::module_& m) {
                  return plan == nullptr ? py::none() : py::cast(PlanView{std::move(plan)});
              })
         .def("land", &land, py::arg("step"), py::arg("tokens"), py::arg("stop") = py::none())
+        .def("copies",
+             [](Scheduler& self) -> py::object {
+                 ts::CopyBatch batch = self.take_copies();
+                 return batch.empty() ? py::none() : py::cast(std::move(batch));
+             })
+        .def(
+            "transfer_done",
+            [](Scheduler& self, py::handle copy_ids) {
+                const ts::IntegerInput<std::int64_t, ts::BadResults> input(copy_ids, "copy_ids");
+                self.transfer_done(input.span());
+            },
+            py::arg("copy_ids"))
         .def(
             "events",
             [](Scheduler& self) {
                 py::list result;
-                for (const ts::Event& event : self.take_events()) {
+                for (const ts::Event& event : self.events()) {
                     result.append(py::make_tuple(static_cast<std::int64_t>(event.kind), event.request_id, event.value));
                 }
+                self.clear_events();
                 return result;
             })
         .def("stats", &Scheduler::stats)
@@ -383,6 +450,9 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
     bind_config(m);
     bind_results(m);
     bind_plan(m);
+    bind_copies(m);
+    ts::bind_policy(m);
     bind_scheduler(m);
     bind_machine(m);
+    ts::bind_state_machine(m);
 }

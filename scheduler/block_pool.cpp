@@ -8,42 +8,98 @@ namespace tokenspeed {
 
 BlockPool::BlockPool(Machine& machine, std::int32_t num_blocks)
     : machine_(machine),
-      links_(static_cast<std::size_t>(num_blocks) + 1),
+      num_blocks_(num_blocks),
+      links_(static_cast<std::size_t>(num_blocks + kClasses)),
+      rank_(static_cast<std::size_t>(num_blocks)),
+      retention_(static_cast<std::size_t>(num_blocks)),
+      uses_(static_cast<std::size_t>(num_blocks)),
+      by_prefix_(static_cast<std::size_t>(num_blocks)),
       prefix_of_(static_cast<std::size_t>(num_blocks)) {
     free_.reserve(static_cast<std::size_t>(num_blocks));
     for (BlockId block = num_blocks - 1; block >= 0; --block) free_.push_back(block);
-    links_[num_blocks] = {num_blocks, num_blocks};
-    by_prefix_.reserve(static_cast<std::size_t>(num_blocks));
-}
-
-BlockId BlockPool::take() {
-    if (!free_.empty()) {
-        const BlockId block = free_.back();
-        free_.pop_back();
-        return block;
+    for (BlockId at = 0; at < num_blocks + kClasses; ++at) links_[at] = {at, at};
+    for (std::int32_t c = 0; c < kClasses; ++c) {
+        bonus_[c] = static_cast<std::uint64_t>(kRetention[c] * static_cast<double>(num_blocks));
     }
-    const auto end = static_cast<BlockId>(prefix_of_.size());
-    const BlockId oldest = links_[end].next;
-    if (oldest == end || machine_.stamp(oldest) > machine_.landed()) return kNoBlock;
-    require(machine_.apply_evict(oldest));
-    unlink(oldest);
-    by_prefix_.erase(prefix_of_[oldest]);
-    ++evictions_;
-    return oldest;
 }
 
-void BlockPool::cached(BlockId block) {
-    const auto end = static_cast<BlockId>(prefix_of_.size());
-    const BlockId newest = links_[end].previous;
-    links_[block] = {newest, end};
-    links_[newest].next = block;
-    links_[end].previous = block;
+BlockId BlockPool::free_block() {
+    if (free_.empty()) return kNoBlock;
+    const BlockId block = free_.back();
+    free_.pop_back();
+    return block;
+}
+
+BlockId BlockPool::candidate() {
+    for (;;) {
+        BlockId best = kNoBlock;
+        for (std::int32_t c = 0; c < kClasses; ++c) {
+            const BlockId head = links_[sentinel(c)].next;
+            if (head != sentinel(c) && (best == kNoBlock || rank_[head] < rank_[best])) best = head;
+        }
+        if (best == kNoBlock || (machine_.children(best) == 0 && machine_.copies(best) == 0)) return best;
+        set_aside(best);
+    }
+}
+
+void BlockPool::evict(BlockId block) {
+    const BlockId parent = machine_.parent(block);
+    require(machine_.apply_evict(block, parent));
+    if (linked(block)) unlink(block);
+    if (indexed(block)) by_prefix_.erase(prefix_of_[block]);
+    ++evictions_;
+    if (parent != block && !linked(parent) && machine_.block_state(parent) == BlockState::Cached &&
+        machine_.children(parent) == 0 && machine_.copies(parent) == 0) {
+        link_first(parent);
+    }
+}
+
+void BlockPool::cached(BlockId block, std::int64_t retention) {
+    const auto c = static_cast<std::uint8_t>(retention);
+    retention_[block] = c;
+    rank_[block] = released_++ + bonus_[c];
+    if (machine_.copies(block) == 0) link_between(links_[sentinel(c)].previous, block, sentinel(c));
+}
+
+void BlockPool::matched(BlockId block) {
+    if (linked(block)) unlink(block);
+    if (uses_[block] < UINT8_MAX) ++uses_[block];
+}
+
+void BlockPool::taken_over(BlockId block) {
+    if (linked(block)) unlink(block);
+    if (indexed(block)) by_prefix_.erase(prefix_of_[block]);
+}
+
+void BlockPool::copied(BlockId block) {
+    if (machine_.block_state(block) != BlockState::Cached || machine_.copies(block) > 0 || linked(block)) return;
+    // What is copied was near the head, so this walk is short.
+    const BlockId end = sentinel(retention_[block]);
+    BlockId next = links_[end].next;
+    while (next != end && rank_[next] < rank_[block]) next = links_[next].next;
+    link_between(links_[next].previous, block, next);
 }
 
 void BlockPool::unlink(BlockId block) {
     const Link link = links_[block];
     links_[link.previous].next = link.next;
     links_[link.next].previous = link.previous;
+    links_[block] = {block, block};
+}
+
+void BlockPool::set_aside(BlockId block) {
+    if (linked(block)) unlink(block);
+}
+
+void BlockPool::link_between(BlockId previous, BlockId block, BlockId next) {
+    links_[block] = {previous, next};
+    links_[previous].next = block;
+    links_[next].previous = block;
+}
+
+void BlockPool::link_first(BlockId block) {
+    const BlockId end = sentinel(retention_[block]);
+    link_between(end, block, links_[end].next);
 }
 
 void BlockPool::reap() {
@@ -54,19 +110,14 @@ void BlockPool::reap() {
     }
 }
 
-BlockId BlockPool::find(const PageHash& prefix) const {
-    const auto at = by_prefix_.find(prefix);
-    return at == by_prefix_.end() ? kNoBlock : at->second;
-}
-
-void BlockPool::index(BlockId block, const PageHash& prefix) {
-    by_prefix_.emplace(prefix, block);
+void BlockPool::index(BlockId block, const PageHash& prefix, std::uint8_t uses) {
+    by_prefix_.insert(prefix, block);
     prefix_of_[block] = prefix;
+    uses_[block] = uses;
     ++version_;
 }
 
 void BlockPool::check() const {
-    const auto end = static_cast<BlockId>(prefix_of_.size());
     const auto expect = [](bool condition, const std::string& what) {
         if (!condition) throw InvariantViolated("block pool: " + what);
     };
@@ -76,22 +127,31 @@ void BlockPool::check() const {
     }
     expect(static_cast<std::int64_t>(free_.size()) == machine_.free(), "the free list has not all free blocks");
     std::int64_t cached = 0;
-    for (BlockId block = links_[end].next; block != end; block = links_[block].next) {
-        expect(machine_.block_state(block) == BlockState::Cached,
-               "block " + std::to_string(block) + " is listed as cached but is not");
+    for (std::int32_t c = 0; c < kClasses; ++c) {
+        for (BlockId block = links_[sentinel(c)].next; block != sentinel(c); block = links_[block].next) {
+            expect(machine_.block_state(block) == BlockState::Cached,
+                   "block " + std::to_string(block) + " is listed as cached but is not");
+            ++cached;
+        }
+    }
+    for (BlockId block = 0; block < num_blocks_; ++block) {
+        if (machine_.block_state(block) != BlockState::Cached || linked(block)) continue;
+        expect(machine_.children(block) > 0 || machine_.copies(block) > 0,
+               "block " + std::to_string(block) + " is set aside but is a leaf that no copy touches");
         ++cached;
     }
-    expect(cached == machine_.cached(), "the cache list has not all cached blocks");
+    expect(cached == machine_.cached(), "the cache lists have not all cached blocks");
     for (const BlockId block : limbo_) {
         expect(machine_.block_state(block) == BlockState::Limbo,
                "block " + std::to_string(block) + " is listed in limbo but is not");
     }
-    for (const auto& [prefix, block] : by_prefix_) {
+    by_prefix_.for_each([&](const PageHash& prefix, BlockId block) {
         const BlockState state = machine_.block_state(block);
-        expect(state == BlockState::Shared || state == BlockState::Cached,
+        expect(state == BlockState::Shared || state == BlockState::Cached || state == BlockState::Fetching,
                "block " + std::to_string(block) + " is indexed but not published");
+        expect(machine_.key(block) == name_of(prefix), "block " + std::to_string(block) + " has another name");
         expect(prefix_of_[block] == prefix, "block " + std::to_string(block) + " is indexed under another prefix");
-    }
+    });
 }
 
 }  // namespace tokenspeed

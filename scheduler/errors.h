@@ -23,7 +23,17 @@ class DuplicateRequest : public SchedulerError {
     using SchedulerError::SchedulerError;
 };
 
+class BadRequest : public SchedulerError {
+  public:
+    using SchedulerError::SchedulerError;
+};
+
 class UnknownStep : public SchedulerError {
+  public:
+    using SchedulerError::SchedulerError;
+};
+
+class UnknownCopy : public SchedulerError {
   public:
     using SchedulerError::SchedulerError;
 };

@@ -20,13 +20,20 @@ Limits limits_of(const SchedulerConfig& config) {
     limits.room = limits.page * limits.blocks;
     limits.window = kWholeContext;
     limits.step_records = config.overlap_depth + 1;
+    limits.hosts = config.num_host_blocks;
+    limits.copy_records = config.copy_records();
     return limits;
 }
 
 }  // namespace
 
-Scheduler::Scheduler(const SchedulerConfig& config)
-    : config_((config.validate(), config)), machine_(limits_of(config)), pool_(machine_, config.num_blocks) {
+Scheduler::Scheduler(const SchedulerConfig& config, std::shared_ptr<const Policy> policy)
+    : config_((config.validate(), config)),
+      machine_(limits_of(config)),
+      pool_(machine_, config.num_blocks),
+      hasher_(config.block_size),
+      host_(machine_, config),
+      policy_(policy != nullptr ? std::move(policy) : std::make_shared<const Policy>()) {
     for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
     for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
     static_assert(kTransitions <= TraceRecord::kFirstKind);
@@ -38,54 +45,76 @@ Scheduler::Scheduler(const SchedulerConfig& config)
 
 namespace {
 
-// Throws std::invalid_argument that names the field.
+// Where the first negative token is, or their number.
+std::size_t first_negative(std::span<const std::int32_t> tokens) {
+    std::int32_t sign = 0;
+    for (const std::int32_t token : tokens) sign |= token;
+    if (sign >= 0) [[likely]]
+        return tokens.size();
+    return static_cast<std::size_t>(std::find_if(tokens.begin(), tokens.end(), [](auto t) { return t < 0; }) -
+                                    tokens.begin());
+}
+
+// Throws BadRequest that names the field.
 void check_lengths(std::int64_t prompt_tokens, std::int64_t max_new_tokens) {
     constexpr std::int64_t kMaxTokens = std::int64_t{1} << 30;
     if (prompt_tokens < 1 || prompt_tokens > kMaxTokens) {
-        throw std::invalid_argument("the prompt has " + std::to_string(prompt_tokens) +
-                                    " tokens; it must have 1 to 2^30");
+        throw BadRequest("the prompt has " + std::to_string(prompt_tokens) + " tokens; it must have 1 to 2^30");
     }
     if (max_new_tokens < 1 || max_new_tokens > kMaxTokens) {
-        throw std::invalid_argument("max_new_tokens is " + std::to_string(max_new_tokens) + "; it must be 1 to 2^30");
+        throw BadRequest("max_new_tokens is " + std::to_string(max_new_tokens) + "; it must be 1 to 2^30");
     }
 }
 
 }  // namespace
 
 std::string Scheduler::submit(std::int64_t request_id, std::span<const std::int32_t> tokens,
-                              std::int64_t max_new_tokens) {
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-        if (tokens[i] < 0) {
-            throw std::invalid_argument("tokens[" + std::to_string(i) + "] is " + std::to_string(tokens[i]) +
-                                        "; token ids must not be negative");
-        }
+                              std::int64_t max_new_tokens, Urgency urgency) {
+    if (const auto bad = first_negative(tokens); bad < tokens.size()) {
+        throw BadRequest("tokens[" + std::to_string(bad) + "] is " + std::to_string(tokens[bad]) +
+                         "; token ids must not be negative");
     }
+    const auto prompt_tokens = static_cast<std::int64_t>(tokens.size());
+    if (std::string reason = why_never(request_id, prompt_tokens, max_new_tokens); !reason.empty()) return reason;
     Record record;
+    record.urgency = urgency;
+    // Room for the output too: decoding must not move the prompt.
+    const auto all = static_cast<std::size_t>(prompt_tokens + max_new_tokens);
+    record.tokens.reserve(all);
     record.tokens.assign(tokens.begin(), tokens.end());
-    if (config_.prefix_cache) extend_hashes(record);
-    return enqueue(request_id, static_cast<std::int64_t>(tokens.size()), max_new_tokens, std::move(record));
+    record.last_token = tokens.back();
+    if (config_.prefix_cache) {
+        record.pages.reserve(all / static_cast<std::size_t>(config_.block_size));
+        extend_hashes(record);
+    }
+    enqueue(request_id, prompt_tokens, max_new_tokens, std::move(record));
+    return {};
 }
 
 std::string Scheduler::submit_hashed(std::int64_t request_id, std::int64_t prompt_tokens,
-                                     std::span<const std::uint64_t> page_hashes, std::int64_t max_new_tokens) {
-    check_lengths(prompt_tokens, max_new_tokens);
+                                     std::span<const std::uint64_t> page_hashes, std::int64_t max_new_tokens,
+                                     Urgency urgency) {
+    std::string reason = why_never(request_id, prompt_tokens, max_new_tokens);
     const std::int64_t pages = (prompt_tokens + max_new_tokens) / config_.block_size;
-    if (static_cast<std::int64_t>(page_hashes.size()) > std::max<std::int64_t>(pages, 0)) {
-        throw std::invalid_argument("page_hashes has " + std::to_string(page_hashes.size()) +
-                                    " entries, but prompt_tokens + max_new_tokens fill only " + std::to_string(pages) +
-                                    " blocks");
+    if (static_cast<std::int64_t>(page_hashes.size()) > pages) {
+        throw BadRequest("page_hashes has " + std::to_string(page_hashes.size()) +
+                         " entries, but prompt_tokens + max_new_tokens fill only " + std::to_string(pages) + " blocks");
     }
+    if (!reason.empty()) return reason;
     Record record;
     record.hashed = true;
+    record.urgency = urgency;
     if (config_.prefix_cache) {
         record.pages.reserve(page_hashes.size());
         for (const std::uint64_t hash : page_hashes) record.pages.push_back({0, hash});
     }
-    return enqueue(request_id, prompt_tokens, max_new_tokens, std::move(record));
+    enqueue(request_id, prompt_tokens, max_new_tokens, std::move(record));
+    return {};
 }
 
-std::string Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens,
-                               Record record) {
+// Why the request can never run, or an empty string. Throws if it is malformed or its id is live.
+std::string Scheduler::why_never(std::int64_t request_id, std::int64_t prompt_tokens,
+                                 std::int64_t max_new_tokens) const {
     check_lengths(prompt_tokens, max_new_tokens);
     if (by_id_.contains(request_id)) {
         throw DuplicateRequest("request " + std::to_string(request_id) +
@@ -93,11 +122,14 @@ std::string Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_toke
     }
     const std::int64_t stored = prompt_tokens + max_new_tokens - 1;  // the last output token needs no KV
     const std::int64_t blocks = (stored + config_.block_size - 1) / config_.block_size;
-    if (blocks > config_.num_blocks) {
-        return "prompt of " + std::to_string(prompt_tokens) + " tokens with max_new_tokens " +
-               std::to_string(max_new_tokens) + " needs " + std::to_string(blocks) + " KV blocks of " +
-               std::to_string(config_.block_size) + " tokens; the pool has " + std::to_string(config_.num_blocks);
-    }
+    if (blocks <= config_.num_blocks) return {};
+    return "prompt of " + std::to_string(prompt_tokens) + " tokens with max_new_tokens " +
+           std::to_string(max_new_tokens) + " needs " + std::to_string(blocks) + " KV blocks of " +
+           std::to_string(config_.block_size) + " tokens; the pool has " + std::to_string(config_.num_blocks);
+}
+
+void Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens,
+                        Record record) {
     RequestId request;
     if (unused_.empty()) {
         request = machine_.add_request();
@@ -110,9 +142,10 @@ std::string Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_toke
     record.request_id = request_id;
     records_[request] = std::move(record);
     by_id_.emplace(request_id, request);
-    waiting_.push_back(request);
+    records_[request].place = place(request);
+    records_[request].fetches_left = fetch_limit(request);
+    enter_line(request);
     ++totals_.submitted;
-    return {};
 }
 
 RequestId Scheduler::find(std::int64_t request_id) const {
@@ -142,20 +175,22 @@ void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, st
                                ? "no step is in flight"
                                : "the oldest step in flight is " + std::to_string(in_flight_.front()->step)));
     }
-    const std::shared_ptr<StepPlan> plan = in_flight_.front();
+    StepPlan* const plan = in_flight_.front().get();
     const auto expected = static_cast<std::size_t>(plan->sampling_rows);
     if (tokens.size() != expected || (!stop.empty() && stop.size() != expected)) {
         throw BadResults("step " + std::to_string(step) + " has " + std::to_string(expected) +
                          " sampling rows, but tokens has " + std::to_string(tokens.size()) + " entries and stop has " +
                          std::to_string(stop.size()));
     }
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-        if (tokens[i] < 0) {
-            throw BadResults("tokens[" + std::to_string(i) + "] is " + std::to_string(tokens[i]) +
-                             "; token ids must not be negative");
-        }
+    if (const auto bad = first_negative(tokens); bad < tokens.size()) {
+        throw BadResults("tokens[" + std::to_string(bad) + "] is " + std::to_string(tokens[bad]) +
+                         "; token ids must not be negative");
     }
-    in_flight_.pop_front();
+    // At most as many as can be planned at once: what the driver holds beyond that is its own.
+    if (spare_plans_.size() > static_cast<std::size_t>(config_.overlap_depth) + 1)
+        spare_plans_.erase(spare_plans_.begin());
+    spare_plans_.push_back(std::move(in_flight_.front()));
+    in_flight_.erase(in_flight_.begin());
     require(machine_.apply_device_done(plan->record));
     require(machine_.apply_observe(plan->record));
     finished_.clear();
@@ -175,7 +210,6 @@ void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, st
         ++totals_.finished;
         leave(request);
     }
-    spare_plans_.push_back(plan);
 }
 
 void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens,
@@ -196,7 +230,7 @@ void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> to
         require(machine_.apply_land_row(plan.record, request, samples ? 1 : 0));
         if (!samples) continue;
         Record& record = records_[request];
-        if (!record.hashed) record.tokens.push_back(tokens[at]);
+        if (!record.hashed) record.tokens.push_back(record.last_token = tokens[at]);
         ++totals_.output_tokens;
         if (machine_.known(request) == machine_.prompt(request) + 1) emit(EventKind::FirstToken, request, 1);
         const bool stopped = !stop.empty() && stop[at] != 0;
@@ -206,67 +240,38 @@ void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> to
 
 void Scheduler::extend_hashes(Record& record) {
     const auto page = static_cast<std::size_t>(config_.block_size);
-    while ((record.pages.size() + 1) * page <= record.tokens.size()) {
-        const PageHash prefix = record.pages.empty() ? PageHash{} : record.pages.back();
-        record.pages.push_back(
-            hash_page(prefix, record.tokens.data() + record.pages.size() * page, config_.block_size));
+    PageHash hash = record.pages.empty() ? PageHasher::kEmpty : record.pages.back();
+    for (std::size_t end = (record.pages.size() + 1) * page; end <= record.tokens.size(); end += page) {
+        hash = hasher_.extend(hash, record.tokens.data() + (end - page));
+        record.pages.push_back(hash);
     }
 }
 
 void Scheduler::publish(RequestId request) {
     Record& record = records_[request];
+    if (machine_.computed(request) < (record.pages_offered + 1) * config_.block_size) return;
     const std::int64_t complete = machine_.computed(request) / config_.block_size;
-    if (record.pages_offered >= complete) return;
     if (!record.hashed) extend_hashes(record);
     const std::int64_t end = std::min(complete, static_cast<std::int64_t>(record.pages.size()));
     const auto& table = machine_.tables().of(request);
     withdraw(record, end);
     for (; record.pages_offered < end; ++record.pages_offered) {
         const BlockId block = table[record.pages_offered];
+        const BlockId parent = record.pages_offered == 0 ? block : table[record.pages_offered - 1];
         const PageHash& prefix = record.pages[record.pages_offered];
-        // A page that another request has published meanwhile stays private here and is freed with the request.
-        if (machine_.block_state(block) != BlockState::Owned || pool_.find(prefix) != kNoBlock) continue;
-        require(machine_.apply_publish(request, block));
+        // A page that another request has published meanwhile stays private here and is freed with the request, and so
+        // does what follows it: the pages that others find may continue only what its holder keeps in place.
+        const bool reachable = parent == block || machine_.block_state(parent) == BlockState::Shared;
+        if (!reachable || machine_.block_state(block) != BlockState::Owned || pool_.find(prefix) != kNoBlock) continue;
+        require(machine_.apply_publish(request, block, parent, name_of(prefix)));
         pool_.index(block, prefix);
-    }
-}
-
-// Pages before `end` are published now, or will not be computed by this request after all.
-void Scheduler::withdraw(Record& record, std::int64_t end) {
-    const RequestId self = static_cast<RequestId>(&record - records_.data());
-    for (std::int64_t page = record.pages_offered; page < std::min(end, record.pages_announced); ++page) {
-        const auto at = computing_.find(record.pages[page]);
-        if (at != computing_.end() && at->second == self) computing_.erase(at);
-    }
-}
-
-// From the tail to the front, so that of a cached prefix the longest part is the first to be evicted.
-void Scheduler::release_blocks(RequestId request) {
-    withdraw(records_[request], records_[request].pages_announced);
-    const auto& table = machine_.tables().of(request);
-    while (!table.empty()) {
-        const BlockId block = table.back();
-        if (machine_.block_state(block) == BlockState::Owned) {
-            if (machine_.last_step(request) <= machine_.landed()) {
-                require(machine_.apply_release_owned(request, block));
-                pool_.freed(block);
-            } else {
-                require(machine_.apply_release_to_limbo(request, block));
-                pool_.limbo(block);
-            }
-        } else if (machine_.refs(block) > 1) {
-            require(machine_.apply_release_shared(request, block));
-        } else {
-            require(machine_.apply_release_to_cache(request, block));
-            pool_.cached(block);
-        }
+        emit_page(EventKind::KvStored, record.pages_offered, prefix);
     }
 }
 
 // A finished or aborted request gives everything back; its record stays while a step in flight mentions it.
 void Scheduler::leave(RequestId request) {
-    const auto at = std::find(running_.begin(), running_.end(), request);
-    if (at != running_.end()) running_.erase(at);
+    stop_running(request);
     release_blocks(request);
     require(machine_.apply_close(request));
     by_id_.erase(records_[request].request_id);
@@ -284,8 +289,8 @@ void Scheduler::emit(EventKind kind, RequestId request, std::int64_t value) {
     events_.push_back({kind, records_[request].request_id, value});
 }
 
-std::vector<Event> Scheduler::take_events() {
-    return std::exchange(events_, {});
+void Scheduler::emit_page(EventKind kind, std::int64_t page, const PageHash& prefix) {
+    if (config_.kv_events) events_.push_back({kind, page, static_cast<std::int64_t>(prefix.low)});
 }
 
 std::vector<TraceRecord> Scheduler::take_trace() {
@@ -303,12 +308,18 @@ Stats Scheduler::stats() const {
     stats.steps_in_flight = static_cast<std::int64_t>(in_flight_.size());
     stats.live_requests = static_cast<std::int64_t>(records_.size() - unused_.size());
     stats.evictions = static_cast<std::int64_t>(pool_.evictions());
+    stats.num_host_blocks = config_.num_host_blocks;
+    stats.host_used_blocks = machine_.used_pages();
+    stats.copies_in_flight = host_.in_flight();
+    stats.spills = host_.copies(CopyKind::Spill);
+    stats.fetches = host_.copies(CopyKind::Fetch);
     return stats;
 }
 
 void Scheduler::check() const {
     machine_.recheck();
     pool_.check();
+    host_.check();
     const auto expect = [](bool condition, const std::string& what) {
         if (!condition) throw InvariantViolated("scheduler: " + what);
     };
@@ -319,7 +330,7 @@ void Scheduler::check() const {
                "a block table and its count differ");
         for (const BlockId block : table) ++refs[block];
     }
-    std::array<std::int64_t, 5> states{};
+    std::array<std::int64_t, 6> states{};
     for (BlockId block = 0; block < config_.num_blocks; ++block) {
         expect(refs[block] == machine_.refs(block), "reference count of block " + std::to_string(block) + " is " +
                                                         std::to_string(machine_.refs(block)) + ", holders are " +
@@ -332,6 +343,10 @@ void Scheduler::check() const {
     for (const RequestId request : waiting_) {
         expect(machine_.request_state(request) == RequestState::Waiting, "a request in the waiting line does not wait");
     }
+    const auto guarded =
+        std::count_if(running_.begin(), running_.end(), [this](RequestId r) { return is_protected(r); });
+    expect(guarded == protected_, "running requests that must not be retracted are counted wrongly");
+    expect(totals_.most_retractions <= config_.max_retractions, "a request was retracted too often");
     for (std::size_t i = 1; i < running_.size(); ++i) {
         expect(machine_.arrival(running_[i - 1]) < machine_.arrival(running_[i]),
                "running requests are not in order of arrival");

@@ -1,7 +1,9 @@
 // The scheduler of one replica: events in, plans out. No clock, thread or device of its own.
 //
-// scheduler.cpp has the driver's events (submit, abort, land), planner.cpp decides what the next step executes. Both
-// only propose transitions to `Machine`, which is generated from the specification and checks every guard.
+// scheduler.cpp has the driver's events (submit, abort, land), planner.cpp decides what the next step executes,
+// admission.cpp who joins it, prefixes.cpp what of a text is there already, pressure.cpp who makes room for whom, and
+// transfers.cpp what is copied to and from the host. All only propose transitions to `Machine`, which is generated from
+// the specification and checks every guard.
 #pragma once
 
 #include <array>
@@ -11,16 +13,33 @@
 #include <span>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "block_pool.h"
 #include "config.h"
 #include "generated/machine.h"
+#include "host_tier.h"
+#include "page_hash.h"
+#include "policy.h"
+#include "prefix_table.h"
 #include "step_plan.h"
 
 namespace tokenspeed {
 
-enum class EventKind : std::int64_t { Admitted, FirstToken, Finished, Aborted, Retracted };
+enum class EventKind : std::int64_t {
+    Admitted,
+    FirstToken,
+    Finished,
+    Aborted,
+    Retracted,
+    // With kv_events: number of the page in its text, and the low 64 bits of the hash of the prefix that it ends.
+    KvStored,
+    KvRemoved,
+    HostStored,
+    HostRemoved,
+    Fetched,  // comes before Admitted: prompt tokens that were copied back from the host
+};
 
 struct Event {
     EventKind kind;
@@ -33,21 +52,34 @@ struct Stats {
     std::int64_t waiting = 0, running = 0, steps_in_flight = 0, live_requests = 0;
     std::int64_t steps = 0, scheduled_tokens = 0, output_tokens = 0;
     std::int64_t submitted = 0, finished = 0, aborted = 0, retractions = 0, evictions = 0;
-    std::int64_t prefix_query_tokens = 0, prefix_hit_tokens = 0;
+    std::int64_t prefix_query_tokens = 0, prefix_hit_tokens = 0, host_hit_tokens = 0;
+    std::int64_t num_host_blocks = 0, host_used_blocks = 0, copies_in_flight = 0;
+    std::int64_t spills = 0, fetches = 0, host_evictions = 0, tails_kept = 0, tails_matched = 0;
+    std::int64_t most_retractions = 0;  // of one request
+    std::int64_t policy_errors = 0;     // scores that could not be used
+};
+
+// How urgent the client is; smaller is more urgent. What it means is up to the policy.
+struct Urgency {
+    std::int64_t priority = 0;
+    std::int64_t deadline = kNoDeadline;
 };
 
 class Scheduler {
   public:
-    explicit Scheduler(const SchedulerConfig& config);
+    // Without a policy the built-in default decides.
+    explicit Scheduler(const SchedulerConfig& config, std::shared_ptr<const Policy> policy = nullptr);
     Scheduler(const Scheduler&) = delete;
     Scheduler& operator=(const Scheduler&) = delete;
 
     const SchedulerConfig& config() const { return config_; }
 
     // Queue a request. Returns why it can never run, or an empty string if it was accepted.
-    std::string submit(std::int64_t request_id, std::span<const std::int32_t> tokens, std::int64_t max_new_tokens);
+    std::string submit(std::int64_t request_id, std::span<const std::int32_t> tokens, std::int64_t max_new_tokens,
+                       Urgency urgency = {});
     std::string submit_hashed(std::int64_t request_id, std::int64_t prompt_tokens,
-                              std::span<const std::uint64_t> page_hashes, std::int64_t max_new_tokens);
+                              std::span<const std::uint64_t> page_hashes, std::int64_t max_new_tokens,
+                              Urgency urgency = {});
     void abort(std::int64_t request_id);
 
     // The next step to execute, or nullptr until an event changes something. Valid until the step has landed.
@@ -56,7 +88,14 @@ class Scheduler {
     // Results of the oldest step in flight; `stop` may be empty.
     void land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop);
 
-    std::vector<Event> take_events();
+    // Copies to start now, beside the steps and in any order.
+    CopyBatch take_copies() { return host_.take_batch(); }
+    // These copies have ended.
+    void transfer_done(std::span<const std::int64_t> copy_ids);
+
+    // What happened since the last `clear_events`, oldest first.
+    std::span<const Event> events() const { return events_; }
+    void clear_events() { events_.clear(); }
     Stats stats() const;
     const Machine& machine() const { return machine_; }
     // What was recorded since the last call; empty unless the configuration says record_trace.
@@ -67,61 +106,130 @@ class Scheduler {
     void check() const;
 
   private:
+    enum class Hold : std::uint8_t { None, Fetch, Prefix };
+
     // What the scheduler knows of a request beyond the specification's state.
     struct Record {
         std::int64_t request_id = 0;
         std::int32_t slot = -1;
+        std::int32_t last_token = 0;  // the last of `tokens`: decoding needs no other
         bool hashed = false;
         std::vector<std::int32_t> tokens;
         std::vector<PageHash> pages;
         std::int64_t pages_offered = 0;    // pages published or found to be published by another request
         std::int64_t pages_announced = 0;  // pages up to here that this request computes are in `computing_`
         std::int64_t entries_sent = 0;     // block-table entries that the runner has
+
+        Urgency urgency;
+        std::pair<std::int64_t, std::int64_t> place;  // in the waiting line
+        std::int32_t retractions = 0;
+        std::int32_t overtaken = 0;    // younger requests admitted while it was the oldest that waits
+        std::int64_t hits = 0;         // pages that it found when it was admitted
+        std::int64_t tail_tokens = 0;  // tokens of the partial page that it left behind when it was retracted
+        std::int64_t fetched_tokens = 0;
+
+        // While it waits although it is its turn: for a copy from the host, or for another to compute the prefix.
+        Hold hold = Hold::None;
+        std::int64_t fetches_left = 0;            // pages that it may still have copied back before it is admitted
+        std::int64_t held_from = 0, held_to = 0;  // pages that are on their way from the host
+        PageHash awaited;                         // the last page that another computes, or a tail on its way
+        std::int64_t awaited_progress = 0;
+        std::int32_t stalled_rounds = 0;  // in which whoever computes the prefix did not advance
+        std::int64_t needed = 0;          // blocks that it will want
     };
 
     // Driver events (scheduler.cpp).
-    std::string enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens,
-                        Record record);
+    std::string why_never(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens) const;
+    void enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens, Record record);
     RequestId find(std::int64_t request_id) const;
     void land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop);
     void extend_hashes(Record& record);
     void publish(RequestId request);
-    void release_blocks(RequestId request);
     void leave(RequestId request);
     void recycle(RequestId request);
     void emit(EventKind kind, RequestId request, std::int64_t value);
+    void emit_page(EventKind kind, std::int64_t page, const PageHash& prefix);
 
     // Planning (planner.cpp).
     void plan_running();
-    void plan_waiting();
     void promise(RequestId request);
-    bool admit(RequestId request);
-    void announce(RequestId request);
-    void withdraw(Record& record, std::int64_t end);
-    bool being_computed(const Record& record) const;
-    void match_prefix(const Record& record, std::int64_t known);
     void plan_decode(RequestId request);
     void plan_prefill(RequestId request, std::int64_t budget);
-    bool grow(RequestId request);
-    void retract(RequestId victim, RequestId beneficiary);
     void open_row(RequestId request);
     void close_row(RequestId request);
+    static void append_tokens(StepPlan& plan, const Record& record, std::int64_t start, std::int64_t tokens);
     StepPlan& open_plan();
+    std::shared_ptr<StepPlan> unused_plan();
+
+    // Who joins (admission.cpp).
+    enum class Admission : std::uint8_t { Admitted, PassOver, NoRoom };
+    void plan_waiting();
+    void enter_line(RequestId request);
+    Admission admit(RequestId request);
+    void run(RequestId request);
+    void count_overtaking(RequestId request);
+    bool still_held(Record& record) const;
+    void match_prefix(const Record& record, std::int64_t known);
+    BlockId find_tail(RequestId request) const;
+    PageHash tail_hash(RequestId request, std::int64_t pages, std::int64_t tokens) const;
+    bool waits_for_other(RequestId request);
+    bool fetch_rest(RequestId request);
+    std::int64_t whole_pages(const Record& record, std::int64_t known) const;
+    std::int64_t fetch_limit(RequestId request) const;
+    std::int64_t whole_need(RequestId request) const;
+    bool is_protected(RequestId request) const;
+    bool keeps_protection(RequestId request) const;
+    void announce(RequestId request);
+    void withdraw(Record& record, std::int64_t end);
+
+    // Who makes room (pressure.cpp).
+    bool grow(RequestId request);
+    BlockId take_block(bool urgent, BlockId kept = kNoBlock);
+    bool memory_is_coming();
+    RequestId choose_victim(RequestId beneficiary);
+    void retract(RequestId victim, RequestId beneficiary);
+    void release_blocks(RequestId request);
+    bool keep_tail(RequestId request, BlockId block);
+    void evict(BlockId block);
+    void stop_running(RequestId request);
+
+    // The host tier (transfers.cpp).
+    bool worth_spilling(BlockId block, bool urgent);
+    void spill(BlockId block);
+    void spill_ahead();
+    BlockId fetch(HostId page, const PageHash& prefix, BlockId parent);
+
+    // Scores of the policy; if it fails, or gives nothing usable, those of the default count (policy_scores.cpp).
+    RequestView view(RequestId request) const;
+    PageView page_view(BlockId block) const;
+    template <class Ask>
+    auto score(Ask&& ask);
+    std::int64_t retention(RequestId owner, BlockId block);
+    double victim_cost(RequestId request);
+    std::pair<std::int64_t, std::int64_t> place(RequestId request);
+    bool prefers_fetch(std::int64_t start, std::int64_t tokens);
+    bool prefers_spill(BlockId block, bool urgent);
+    bool prefers_waiting(std::int64_t own_tokens, std::int64_t remaining_tokens);
 
     SchedulerConfig config_;
     Machine machine_;
     BlockPool pool_;
+    PageHasher hasher_;
+    HostTier host_;
+    std::shared_ptr<const Policy> policy_;
     std::vector<Record> records_;
     std::vector<RequestId> unused_;
-    std::unordered_map<PageHash, RequestId, PageHashHasher> computing_;  // prefixes that running requests will publish
+    PrefixTable computing_;  // prefixes that running requests will publish
     std::vector<std::int32_t> free_slots_;
     std::unordered_map<std::int64_t, RequestId> by_id_;
-    std::deque<RequestId> waiting_;    // by arrival
+    std::deque<RequestId> waiting_;    // by place, then by arrival
+    bool waiting_by_arrival_ = true;   // whether that is the order of arrival
+    bool resort_ = false;              // a place has changed
     std::vector<RequestId> running_;   // by arrival
     std::vector<RequestId> finished_;  // scratch of land
     std::vector<StepId> idle_steps_;
-    std::deque<std::shared_ptr<StepPlan>> in_flight_;
-    std::vector<std::shared_ptr<StepPlan>> spare_plans_;
+    std::vector<std::shared_ptr<StepPlan>> in_flight_;    // oldest first
+    std::vector<std::shared_ptr<StepPlan>> spare_plans_;  // landed; the driver may still hold some
     std::vector<Event> events_;
     std::unique_ptr<TraceBuffer> trace_;
     Stats totals_;
@@ -132,8 +240,15 @@ class Scheduler {
     std::int64_t budget_ = 0;
     std::int64_t decodes_to_come_ = 0;
     std::int64_t promised_blocks_ = 0;
+    std::int64_t protected_ = 0;    // running requests that must not be retracted again
     std::vector<BlockId> matched_;  // the prefix that the request being admitted found
-    std::int64_t held_back_ = 0;    // requests that arrived at or after this wait: an older one needs the memory
+    // A request that has to be retracted as soon as no step has it: it gets no rows until then. With its arrival, since
+    // the record may serve another meanwhile.
+    RequestId doomed_ = kNone;
+    std::int64_t doomed_arrival_ = 0;
+    bool short_ = false;            // somebody needed memory that is not there
+    std::int64_t spills_left_ = 0;  // copies to the host that may still begin to make room
+    std::int64_t unmet_ = 0;        // blocks that were asked for and will come without anybody making room
 
     // The head of the line did not fit: how many blocks it needs, and for which state of the prefix index.
     struct Parked {

@@ -20,16 +20,24 @@ struct Proposal {
 struct StateAccess {
     const char* spec_hash;
     std::uint16_t bad_index;  // the number of the answer that an argument names nobody
+    std::uint16_t constants;  // how many `create` takes
+    std::uint16_t sorts;
 
     // A machine in its initial state; constants and population are in the order of the specification.
     void* (*create)(const std::int64_t* constants, const std::int32_t* population);
     void (*destroy)(void* machine);
+    std::size_t (*values)(const void* machine);  // how many bytes a state has
+    // Puts the machine into a state, to which `take` returns.
     void (*restore)(void* machine, const std::int8_t* state);
+    void (*save)(const void* machine, std::int8_t* state);
     // The first value that differs from the state, or -1; `slots` if the tables hold something else besides.
     std::int32_t (*difference)(const void* machine, const std::int8_t* state);
     // Makes proposals until one is accepted or answered otherwise than it says; returns its number (count if there is
     // none) and stores what was answered.
     std::size_t (*propose)(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer);
+    // Makes one proposal in the state that was restored, stores what was answered and all values afterwards, and goes
+    // back. False if something changed that is no value of a state, or is out of a byte's bounds.
+    bool (*take)(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after);
 };
 
 // The name under which `_core.STATE_ACCESS` holds the table.

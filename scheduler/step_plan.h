@@ -1,6 +1,7 @@
 // What one step executes: contiguous arrays that a model runner uses as they are.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -33,6 +34,18 @@ struct StepPlan {
     std::int64_t context_tokens = 0;
     std::int64_t attention_pairs = 0;
     bool has_token_ids = true;
+
+    // Room for every decode step, so that those allocate nothing.
+    void reserve(std::size_t rows, std::size_t step_tokens) {
+        for (auto* column : {&slots, &start, &num_tokens, &table_slots, &table_index, &table_blocks}) {
+            column->reserve(rows);
+        }
+        request_ids.reserve(rows);
+        requests.reserve(rows);
+        samples.reserve(rows);
+        input_ids.reserve(step_tokens);
+        positions.reserve(step_tokens);
+    }
 
     void clear() {
         for (auto* column :

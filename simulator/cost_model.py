@@ -105,6 +105,26 @@ class CostModel:
         return int(seconds * 1e9)
 
 
+@dataclass(frozen=True, slots=True)
+class PrefillFigures:
+    """What computing prompts costs, in the two numbers that the scheduler weighs decisions by."""
+
+    tokens_per_s: float
+    """At the start of a text."""
+    doubling_tokens: float
+    """Context at which a token costs twice as much; 0 if context costs nothing."""
+
+
+def prefill_figures(cost: CostModel, chunk: int) -> PrefillFigures:
+    """The figures of prompts that are computed in chunks of `chunk` tokens, one in each step."""
+    far = 65_536
+    pairs = chunk * (chunk + 1) // 2
+    first = cost.step_ns(1, chunk, 0, chunk, pairs)
+    later = cost.step_ns(1, chunk, 0, far + chunk, pairs + chunk * far)
+    tokens_per_s = chunk * 1e9 / max(first, 1)
+    return PrefillFigures(tokens_per_s, far * first / (later - first) if later > first else 0.0)
+
+
 def roofline(deployment: Deployment) -> CostModel:
     """The cost model of `deployment`."""
     model, gpu, tp = deployment.model, deployment.gpu, deployment.tp

@@ -9,6 +9,8 @@ from .hardware import Gpu
 from .model_shapes import GroupedQueryAttention, ModelShape
 from .precision import KV_BYTES, WEIGHT_BYTES, Precision
 
+PCIE_EFFICIENCY: Final = 0.85
+"""Share of one-way PCIe bandwidth that copies of pinned pages reach. Typical: 0.8 to 0.9."""
 USABLE_MEMORY: Final = 0.90
 """Share of HBM given to weights and KV cache; the rest is for the CUDA context, graphs and activations. Engines default
 to 0.85 to 0.95."""
@@ -59,6 +61,15 @@ class Deployment:
         if isinstance(attention, GroupedQueryAttention):
             values = values // min(self.tp, attention.kv_heads)
         return float(values * KV_BYTES[self.kv])
+
+    @property
+    def host_tokens_per_s(self) -> float:
+        """KV tokens that cross the link to the host in one direction: every rank copies its own share."""
+        return self.gpu.pcie_bandwidth * PCIE_EFFICIENCY / self.kv_bytes_per_token
+
+    def host_blocks(self, gib: float, block_size: int) -> int:
+        """KV blocks that fit `gib` GiB of host memory, the shares of all ranks together."""
+        return int(gib * 2**30 // (self.kv_bytes_per_token * self.tp * block_size))
 
     def kv_blocks(self, block_size: int) -> int:
         """KV blocks of `block_size` tokens that fit beside the weights.

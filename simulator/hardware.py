@@ -2,7 +2,8 @@
 
 Sources (NVIDIA): "H100 Tensor Core GPU" and "H200 Tensor Core GPU" datasheets, SXM columns; "DGX B200" datasheet
 divided by its 8 GPUs. Peaks are dense: datasheets print figures with 2:4 sparsity, which are twice as high. NVLink
-bandwidth is printed for both directions together; half of it is what one GPU can send.
+bandwidth is printed for both directions together; half of it is what one GPU can send. The same holds for the 128 GB/s
+of PCIe Gen5 x16, which links all of them to their hosts.
 """
 
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ class Gpu:
     """Dense fp4 tensor peak, FLOP/s; None where the tensor cores have no fp4."""
     nvlink_bandwidth: float
     """NVLink bandwidth in one direction, bytes/s."""
+    pcie_bandwidth: float
+    """Bandwidth to the host in one direction, bytes/s."""
 
     def matmul_flops(self, weights: Precision) -> float:
         """Dense peak of a matrix product whose weights are stored as `weights`, FLOP/s.
@@ -45,9 +48,9 @@ class Gpu:
 GPUS: Final = {
     gpu.name: gpu
     for gpu in (
-        Gpu("h100", 80e9, 3.35e12, 989.5e12, 1979e12, None, 450e9),
-        Gpu("h200", 141e9, 4.8e12, 989.5e12, 1979e12, None, 450e9),
-        Gpu("b200", 180e9, 8.0e12, 2.25e15, 4.5e15, 9.0e15, 900e9),
+        Gpu("h100", 80e9, 3.35e12, 989.5e12, 1979e12, None, 450e9, 64e9),
+        Gpu("h200", 141e9, 4.8e12, 989.5e12, 1979e12, None, 450e9, 64e9),
+        Gpu("b200", 180e9, 8.0e12, 2.25e15, 4.5e15, 9.0e15, 900e9, 64e9),
     )
 }
 """Known GPUs by name."""

@@ -83,6 +83,8 @@ class Metrics:
     output_tokens: int
     """Of finished calls, like `prompt_tokens`."""
     hit_tokens: int
+    host_hit_tokens: int
+    """Of `hit_tokens`, those that were copied back from the host."""
     ttft_ms: Percentiles
     tpot_ms: Percentiles
     tokens_per_s_per_user: Percentiles
@@ -131,6 +133,7 @@ def measure(workload: Workload, recording: Recording, times: CallTimes, replicas
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         hit_tokens=int(recording.hit_tokens[done].sum()),
+        host_hit_tokens=int(recording.host_hit_tokens[done].sum()),
         ttft_ms=Percentiles.of(times.ttft_ms),
         tpot_ms=Percentiles.of(times.tpot_ms),
         tokens_per_s_per_user=Percentiles.of(times.tokens_per_s, more_is_better=True),

@@ -40,6 +40,8 @@ class Recording:
     replica: NDArray[np.int64]
     hit_tokens: NDArray[np.int64]
     """Prompt tokens found in the prefix cache at the first admission."""
+    host_hit_tokens: NDArray[np.int64]
+    """Of these, tokens that were copied back from the host."""
     output_tokens: NDArray[np.int64]
     retractions: NDArray[np.int64]
     rejected: dict[int, str]
@@ -63,6 +65,7 @@ class Recorder:
         self.finish_ns = column(NEVER)
         self.replica = column(NEVER)
         self.hit_tokens = column(0)
+        self.host_hit_tokens = column(0)
         self.output_tokens = column(0)
         self.retractions = column(0)
         self.rejected: dict[int, str] = {}
@@ -78,6 +81,11 @@ class Recorder:
         if self.admitted_ns[call] == NEVER:
             self.admitted_ns[call] = now
             self.hit_tokens[call] = hit_tokens
+
+    def fetched(self, call: int, tokens: int) -> None:
+        """Prompt tokens were copied back from the host; comes before `admitted`, and counts the first time only."""
+        if self.admitted_ns[call] == NEVER:
+            self.host_hit_tokens[call] = tokens
 
     def finished(self, call: int, now: int, output_tokens: int) -> None:
         """The call's last token has landed."""
@@ -98,6 +106,7 @@ class Recorder:
             finish_ns=frozen(self.finish_ns),
             replica=frozen(self.replica),
             hit_tokens=frozen(self.hit_tokens),
+            host_hit_tokens=frozen(self.host_hit_tokens),
             output_tokens=frozen(self.output_tokens),
             retractions=frozen(self.retractions),
             rejected=self.rejected,

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
-from ..scheduler import EventKind, Scheduler, SchedulerConfig
+from ..scheduler import CONTRACT_HASH, EventKind, Policy, Scheduler, SchedulerConfig
 from ..scheduler.trace_file import TraceFile
 from .cost_model import CostModel
+from .host_link import HostLink
 from .recorder import Recorder
 from .workload import Call
 
@@ -30,13 +32,20 @@ class Replica:
         host_step_ns: int,
         recorder: Recorder,
         on_finish: Callable[[int, int], None],
+        policy: str | Policy = "default",
     ) -> None:
-        """on_finish: called with (call index, now) when a call's last token has landed."""
+        """on_finish: called with (call index, now) when a call's last token has landed.
+
+        policy: a built-in one by name, or one of your own.
+        """
         self.index = index
         self.live_calls = 0
-        self.scheduler = Scheduler(config)
+        self.scheduler = Scheduler(config, CONTRACT_HASH, policy)
         self.trace: TraceFile | None = None
         """Where the scheduler's transitions are written, if anywhere."""
+        self._link: HostLink | None = None
+        if config.num_host_blocks:
+            self._link = HostLink(environment, config.host_copy_tokens_per_s, self._copied)
         self._environment = environment
         self._cost = cost
         self._host_step_ns = host_step_ns
@@ -59,11 +68,19 @@ class Replica:
             self._recorder.rejected[call.index] = answer.reason
             return False
         self.live_calls += 1
+        self._wake(now)
+        return True
+
+    def _wake(self, now: int) -> None:
+        """Something has happened: plan, or have the process do it if it sleeps."""
         if self._idle is None:
             self._plan(now)
         elif not self._idle.triggered:
             self._idle.succeed()  # the process resumes after all arrivals of this instant
-        return True
+
+    def _copied(self, copy_ids: NDArray[np.int64], now: int) -> None:
+        self.scheduler.transfer_done(copy_ids)
+        self._wake(now)
 
     def _run(self) -> Generator[simpy.Event, Any, None]:
         """One simpy event for each step; none while there is nothing to do."""
@@ -120,6 +137,8 @@ class Replica:
                     level.waiting,
                 )
             )
+        if self._link is not None and (copies := scheduler.copies()) is not None:
+            self._link.start(copies, now)
         for kind, call, value in scheduler.events():
             self._note(kind, call, value, now)
         if self.trace is not None:
@@ -129,6 +148,8 @@ class Replica:
         recorder = self._recorder
         if kind == EventKind.ADMITTED:
             recorder.admitted(call, now, value)
+        elif kind == EventKind.FETCHED:
+            recorder.fetched(call, value)
         elif kind == EventKind.FIRST_TOKEN:
             if recorder.first_token_ns[call] < 0:
                 recorder.first_token_ns[call] = now

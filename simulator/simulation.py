@@ -6,15 +6,18 @@ from pathlib import Path
 
 import simpy
 
-from ..scheduler import SchedulerConfig
+from ..scheduler import Policy, SchedulerConfig
 from ..scheduler.trace_file import TraceFile
 from .clients import Clients
-from .cost_model import HOST_STEP_S, CostModel
+from .cost_model import HOST_STEP_S, CostModel, PrefillFigures
 from .errors import ConfigurationError, SimulationStalled
 from .recorder import Recorder, Recording
 from .replica import Replica
 from .timebase import seconds_to_ns
 from .workload import Call, Workload
+
+PREFILL = PrefillFigures(tokens_per_s=2e4, doubling_tokens=0)
+"""What a cluster assumes if it is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,14 @@ class Cluster:
     max_step_tokens: int
     overlap_depth: int
     host_step_ns: int = seconds_to_ns(HOST_STEP_S)
+    num_host_blocks: int = 0
+    """Host pages of each replica; 0: no host tier."""
+    host_copy_tokens_per_s: float = 1e6
+    """KV that crosses the link between device and host in one direction."""
+    prefill: PrefillFigures = PREFILL
+    """What the scheduler weighs copies against."""
+    policy: str | Policy = "default"
+    """A built-in one by name, or one of your own, which all replicas share."""
 
     def scheduler_config(self, block_size: int, record_trace: bool = False) -> SchedulerConfig:
         """The scheduler's view. Raises ConfigurationError naming the setting that cannot work."""
@@ -39,6 +50,10 @@ class Cluster:
                 max_running=self.max_running,
                 max_step_tokens=self.max_step_tokens,
                 overlap_depth=self.overlap_depth,
+                num_host_blocks=self.num_host_blocks,
+                host_copy_tokens_per_s=self.host_copy_tokens_per_s,
+                prefill_tokens_per_s=self.prefill.tokens_per_s,
+                prefill_doubling_tokens=self.prefill.doubling_tokens,
                 record_trace=record_trace,
             )
         except ValueError as error:
@@ -77,6 +92,7 @@ def simulate(
             cluster.host_step_ns,
             recorder,
             lambda *end: clients.completed(*end),
+            cluster.policy,
         )
         for index in range(cluster.replicas)
     ]

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..scheduler import CHECKED, SPEC_HASH
+from ..scheduler import CHECKED, POLICIES, SPEC_HASH
 from . import cost_model, deployment
-from .cost_model import roofline
+from .cost_model import prefill_figures, roofline
 from .deployment import Deployment
 from .errors import ConfigurationError, WorkloadError
 from .generator import generate
@@ -33,6 +33,7 @@ EFFICIENCIES: Final = (
     ("Overhead per layer with experts", f"{cost_model.EXPERT_LAYER_OVERHEAD_S * 1e6:g} us more"),
     ("Overhead per step", f"{cost_model.STEP_OVERHEAD_S * 1e6:g} us"),
     ("Host time per step", f"{cost_model.HOST_STEP_S * 1e6:g} us, hidden while the device is busy if steps overlap"),
+    ("Host link", f"{deployment.PCIE_EFFICIENCY:.0%} of one-way PCIe bandwidth"),
     ("Usable GPU memory", f"{deployment.USABLE_MEMORY:.0%}"),
 )
 """The cost model's factors as text, by title."""
@@ -59,6 +60,13 @@ class StudySettings:
     max_step_tokens: int = 8192
     max_running: int = 256
     overlap_depth: int = 1
+    num_blocks: int | None = None
+    """KV blocks of each replica; None: what fits beside the weights."""
+    host_gib: float = 0.0
+    """Host memory for KV blocks of each replica, GiB; 0: no host tier."""
+    host_blocks: int | None = None
+    """The same in blocks."""
+    policy: str = "default"
     weights: str = "auto"
     """bf16, fp8 or fp4; auto: the first of these that fits."""
     kv_dtype: str = "auto"
@@ -124,14 +132,24 @@ def run_study(
         raise ConfigurationError(
             f"block_size is {settings.block_size} but the workload was loaded for {workload.block_size}; load it again"
         )
-    blocks = placed.kv_blocks(settings.block_size)
+    blocks = placed.kv_blocks(settings.block_size) if settings.num_blocks is None else settings.num_blocks
+    host_blocks = settings.host_blocks
+    if host_blocks is None:
+        host_blocks = placed.host_blocks(settings.host_gib, settings.block_size)
+    if settings.policy not in POLICIES.split(", "):
+        raise ConfigurationError(f"policy is {settings.policy!r}; known policies: {POLICIES}")
+    cost = roofline(placed)
     cluster = Cluster(
         settings.replicas,
-        roofline(placed),
+        cost,
         blocks,
         settings.max_running,
         settings.max_step_tokens,
         settings.overlap_depth,
+        num_host_blocks=host_blocks,
+        host_copy_tokens_per_s=placed.host_tokens_per_s,
+        prefill=prefill_figures(cost, settings.max_step_tokens),
+        policy=settings.policy,
     )
     recording = simulate(workload, cluster, progress, trace_paths(record_trace, settings.replicas))
     times = call_times(workload, recording)
@@ -141,7 +159,7 @@ def run_study(
         times=times,
         metrics=measure(workload, recording, times, settings.replicas, settings.replicas * settings.tp),
         replicas=settings.replicas,
-        parameters=_parameters(settings, placed, blocks),
+        parameters=_parameters(settings, placed, blocks, host_blocks),
         scheduler={"Scheduler specification": SPEC_HASH, "Checked build": "yes" if CHECKED else "no"},
     )
 
@@ -153,7 +171,7 @@ def trace_paths(path: Path | None, replicas: int) -> list[Path]:
     return [path.with_stem(f"{path.stem}-{index}") for index in range(replicas)]
 
 
-def _parameters(settings: StudySettings, placed: Deployment, blocks: int) -> dict[str, str]:
+def _parameters(settings: StudySettings, placed: Deployment, blocks: int, host_blocks: int) -> dict[str, str]:
     model, gpu = placed.model, placed.gpu
     replicas = f"{settings.replicas} replica{'s' if settings.replicas > 1 else ''}"
     peak = gpu.matmul_flops(placed.weights)
@@ -166,6 +184,8 @@ def _parameters(settings: StudySettings, placed: Deployment, blocks: int) -> dic
         "Weights": f"{placed.weights.value}, {placed.weight_bytes_per_gpu / 1e9:.1f} GB per GPU",
         "KV cache": f"{placed.kv.value}, {placed.kv_bytes_per_token / 1e3:.1f} kB per token and GPU",
         "KV blocks": f"{blocks:,} of {settings.block_size} tokens, {blocks * settings.block_size:,} tokens per replica",
+        "Host tier": _host_tier(placed, host_blocks, settings.block_size),
+        "Policy": settings.policy,
         "Routing": "a session stays on one replica, the least loaded when it starts",
         "Running calls at most": f"{settings.max_running:,} per replica",
         "Tokens per step at most": f"{settings.max_step_tokens:,}",
@@ -174,3 +194,13 @@ def _parameters(settings: StudySettings, placed: Deployment, blocks: int) -> dic
         "Seed": f"{settings.seed} (used by generated workloads only)",
         **dict(EFFICIENCIES),
     }
+
+
+def _host_tier(placed: Deployment, blocks: int, block_size: int) -> str:
+    if not blocks:
+        return "off"
+    gib = blocks * block_size * placed.kv_bytes_per_token * placed.tp / 2**30
+    return (
+        f"{blocks:,} blocks per replica ({gib:,.0f} GiB), {placed.gpu.pcie_bandwidth / 1e9:g} GB/s PCIe one way per "
+        f"GPU, {placed.host_tokens_per_s:,.0f} tokens/s"
+    )

@@ -1,5 +1,6 @@
 """Typed stubs of the compiled explorer, which is generated from the specification."""
 
+from collections.abc import Callable
 from typing import Final
 
 SPEC_HASH: Final[str]
@@ -58,6 +59,15 @@ class Result:
     def refused(self) -> int:
         """Proposals that both refuse for the same reason, and nothing changes."""
     @property
+    def implied(self) -> int:
+        """Refusals that the machine was not asked for: their guards read the same values in a state before."""
+    @property
+    def judged(self) -> int:
+        """Different values that guards read; threads count for themselves."""
+    @property
+    def agrees(self) -> bool:
+        """False if `ask` said so."""
+    @property
     def refusing(self) -> set[str]:
         """Guards that were seen to refuse, in those of the states compared in which this is noted."""
     @property
@@ -79,12 +89,18 @@ class Explorer:
         reduce: bool = ...,
         threads: int = ...,
         machine: object = ...,
+        every_refusal: bool = ...,
+        check_properties: bool = ...,
+        ask: Callable[[bytes, bytes, bytes, bytes, bytes], bool] | None = ...,
     ) -> Result:
         """Breadth first.
 
         `dropped`: guards, effects and whole transitions that are switched off. `only`: the one property or counter that
-        is checked. `machine`: a capsule (`scheduler.STATE_ACCESS`) with which all states found are compared. Raises
-        ValueError for an unknown name, or a machine that was generated from another specification.
+        is checked. `machine`: a capsule (`scheduler.STATE_ACCESS`) with which all states found are compared; or `ask`,
+        which is called with states, counts and proposals as `StateMachine.answer` takes them and with the answers and
+        next states that it must give, and says whether it does (by several threads). `every_refusal`: compare every
+        refusal in every state, not only where the guards read values that they did not read before. Raises ValueError
+        for an unknown name, or a machine that was generated from another specification.
         """
     @property
     def state_bytes(self) -> int:

@@ -18,14 +18,18 @@ from .debugger import debug
 from .debugger_command import print_diagnosis, print_findings, write_page
 from .diagram import diagrams
 from .drop import diagnose
+from .explore import available_cores
+from .language import Spec
 from .machines import SPEC
 from .museum_command import list_bugs, show_bug
 from .mutants_command import run_mutants
+from .proofs import SOLVERS
+from .ranking import helpful_transitions
 from .reachable import REBUILD
 from .smtlib import export
 from .tlaplus import write_tla
 from .trace_command import run_trace
-from .verify import SOLVERS, Report, Row, verify
+from .verify import Report, Row, verify
 
 
 def run_verify(
@@ -78,7 +82,7 @@ def run_verify(
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        report = verify(SPEC, show, solver)
+        report = verify(SPEC, show, solver, available_cores())
     failures = [o for row in report.rows for o in row.failures]
     violated = report.exploration is not None and report.exploration.violations
     findings = debug(SPEC, failures) if failures or violated else []
@@ -143,6 +147,7 @@ def _print_report(report: Report, console: Console) -> None:
         "", f"{len(lemmas)} lemmas that these proofs need", "induction", str(proofs), f"{seconds:.3f} s", verdict
     )
     console.print(table)
+    _print_contract(report.spec, console)
     for row in report.rows:
         for o in row.failures:
             console.print(f"[red]{o.verdict}[/red] {row.name}: {o.subject} does not keep it")
@@ -173,6 +178,18 @@ def _print_report(report: Report, console: Console) -> None:
     console.print("[green]Everything holds.[/green]" if report.proved else "[red]Not everything holds.[/red]")
 
 
+def _print_contract(spec: Spec, console: Console) -> None:
+    """What the proof of L5 asks of a policy, and of everybody else."""
+    table = Table(title="The contract: what L5 asks of a policy, besides taking what helps", title_justify="left")
+    table.add_column("clause")
+    table.add_column("meaning")
+    for clause in spec.clauses.values():
+        table.add_row(clause.name, clause.doc)
+    console.print(table)
+    helpers = "; ".join(f"by the {actor}: {', '.join(names)}" for actor, names in helpful_transitions(spec).items())
+    console.print(f"What helps is taken at last, unless the situation ends before: {helpers}.")
+
+
 def _verdict(row: Row) -> str:
     return "[green]proved[/green]" if not row.failures else f"[red]{row.verdict}[/red]"
 
@@ -200,6 +217,11 @@ def _as_json(report: Report) -> dict[str, Any]:
             }
             for row in report.rows
         ],
+        "contract": [
+            {"name": c.name, "meaning": c.doc, "while": c.stage, "formula": str(c.formula)}
+            for c in report.spec.clauses.values()
+        ],
+        "helpful_transitions": helpful_transitions(report.spec),
         "vacuous_transitions": report.vacuous,
         "exploration": {
             "states": exploration.states, "seconds": round(exploration.seconds, 3), "untaken": exploration.untaken,

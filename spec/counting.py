@@ -13,7 +13,7 @@ x != y give C >= w(x) + w(y); and if D counts all that C counts, with weights ab
 
 In every reachable state there are also these individuals, which progress claims use:
 
-- one that C counts, with a weight above 0, if C > 0;
+- one that C counts, with a weight above 0, if C > 0, and among these one with the largest value of a given number;
 - one that C counts and D does not, if C > D and both give the same weights;
 - if the intervals [position, position + w) of what C counts are disjoint and lie within [start, start + C), one whose
   interval has a given position of that range: disjoint intervals whose lengths add up to the range leave no hole.
@@ -25,7 +25,7 @@ logic, every sort has at least one individual.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add, and_
@@ -125,6 +125,13 @@ def counted(count: Count, index: Sequence[Expr], x: Expr) -> Expr:
     return (count.variable(*index) >= 1) >> (condition & (weight >= 1))
 
 
+def at_most(count: Count, index: Sequence[Expr], measure: Callable[[Expr], Expr], other: Expr, chosen: Expr) -> Expr:
+    """Of another individual: it has no more measure than the chosen one, if the counter counts it."""
+    names = {i.name: e for i, e in zip(count.index, index, strict=True)}
+    condition, weight = summand(count, other, names)
+    return (condition & (weight >= 1)) >> (measure(other) <= measure(chosen))
+
+
 def counted_more(large: Count, index: Sequence[Expr], small: Count, other: Sequence[Expr], x: Expr) -> Expr:
     """Of a fresh individual: the first counter counts it and the second does not, if the first is larger.
 
@@ -157,13 +164,13 @@ def tiling_premises(spec: Spec, tiling: Tiling) -> list[Claim]:
     ]
 
 
-def covered(spec: Spec, tiling: Tiling, index: Expr, at: Expr, x: Expr) -> Expr:
+def covered(spec: Spec, tiling: Tiling, index: Sequence[Expr], at: Expr, x: Expr) -> Expr:
     """Of a fresh individual: it is counted and its interval has the position, if that lies within the range."""
     count = spec.counts[tiling.counter]
-    names = {count.index[0].name: index, count.over.name: x}
+    names = {i.name: e for i, e in zip(count.index, index, strict=True)} | {count.over.name: x}
     condition, weight = summand(count, x, names)
     start, when, position = (substituted(e, names) for e in (tiling.start, tiling.when, tiling.position))
-    within = (start <= at) & (at < start + count.variable(index))
+    within = (start <= at) & (at < start + count.variable(*index))
     return (when & within) >> (condition & (position <= at) & (at < position + weight))
 
 

@@ -207,7 +207,7 @@ class _Frame:
                 self.report(1 if function is None else function.line, f"{name} is not the function that is known")
 
     def dispatch(self) -> None:
-        """`apply` calls each transition with its arguments in order."""
+        """`apply` calls each transition with its arguments in order, if their types can hold them."""
         apply = self.code.functions.get("Machine::apply")
         if apply is None or apply.body is None:
             self.report(1, "apply is not defined")
@@ -215,12 +215,17 @@ class _Frame:
         wanted: list[str] = []
         for t in self.spec.transitions.values():
             wanted.append(f"(case (name Transition::{t.name}))")
-            arguments = []
+            arguments, wide = [], ""
             for i, p in enumerate(t.parameters):
                 taken = f"(index (name arguments) (number {i}))"
-                arguments.append(
-                    f"(cast {self.layout.id_type(p.type)} {taken})" if p.type in self.spec.sorts else taken
-                )
+                if p.type not in self.spec.sorts:
+                    arguments.append(taken)
+                    continue
+                arguments.append(f"(cast {self.layout.id_type(p.type)} {taken})")
+                differs = f"(binary != {taken} {arguments[-1]})"
+                wide = f"(binary || {wide} {differs})" if wide else differs
+            if wide:
+                wanted.append(f"(if {wide} (return (name Guard::bad_index)))")
             wanted.append(f"(return (call (name apply_{t.name}) [{' '.join(arguments)}]))")
         body = apply.body.args
         if len(body) != 2 or body[0].kind != "switch" or str(body[0].args[0]) != "(name transition)":
@@ -244,7 +249,7 @@ class _Frame:
 
     def shown(self, variable: Variable) -> str:
         """The loops and the call that show a variable."""
-        letters = [s.letter for s in variable.sorts]
+        letters = [*variable.letters]
         place = self.layout.places.get(variable.name)
         value = "" if place is None else f"(name {place.member})"
         if place is not None and place.at is not None:
@@ -258,20 +263,18 @@ class _Frame:
         index = " ".join(f"(cast int (name {x}))" for x in letters)
         call = f'(do (call (name visit) [(string "{variable.name}") (braces std::vector<int> [{index}]) '
         text = f"{call}(cast std::int64_t {value})]))"
-        sorts = list(variable.sorts)
+        loops = [*zip(variable.sorts, letters, strict=True)]
         if place is not None and self.layout.is_relation(variable):  # only those that hold
-            last = sorts.pop()
+            last, letter = loops.pop()
             table = f"(call (member (name {place.member}) of) [(name {letters[0]})])"
             held = f"(member (index (name {place.member}) (name {letters[0]})) {place.field})"
             each = table if place.at is not None else f"(braces  [{held}])"
-            shown = f"(block (if (binary != (name {last.letter}) (name kNone)) {text}))"
-            text = f"(each const {self.layout.id_type(last.name)} {last.letter} {each} {shown})"
-        for sort in reversed(sorts):
+            shown = f"(block (if (binary != (name {letter}) (name kNone)) {text}))"
+            text = f"(each const {self.layout.id_type(last.name)} {letter} {each} {shown})"
+        for sort, letter in reversed(loops):
             count = f"(call (name {sort.name.lower()}_count) [])"
-            head = f"{self.layout.id_type(sort.name)} {sort.letter} (number 0)"
-            text = (
-                f"(for {head} (binary < (name {sort.letter}) {count}) (unary ++ (name {sort.letter})) (block {text}))"
-            )
+            head = f"{self.layout.id_type(sort.name)} {letter} (number 0)"
+            text = f"(for {head} (binary < (name {letter}) {count}) (unary ++ (name {letter})) (block {text}))"
         return text
 
 

@@ -78,6 +78,7 @@ def _broken_proofs(spec: Spec, transition: Transition, label: str) -> list[Oblig
     with variant(spec, [label]):
         prover = Prover(spec)
         broken = [o for o in prover.prove_transition(spec.transitions[transition.name]) if not o.proved]
+        broken += [o for o in prover.prove_stages(spec.transitions[transition.name]) if not o.proved]
         for choice in spec.choices:
             if transition.name in choice.transitions:
                 broken += [o for o in prover.prove_choice(choice) if not o.proved]

@@ -18,10 +18,12 @@ class Expr:
     Kinds (`op`): lit, enum, param, read, const, eq, le, lt, add, sub, not, and, or, ite, next, taken.
     """
 
-    __slots__ = ("args", "op", "type")
+    __slots__ = ("args", "op", "still", "type")
 
     def __init__(self, op: str, *args: Any, type: str) -> None:
         self.op, self.args, self.type = op, args, type
+        # Whether it speaks of one state only, and of no transition.
+        self.still: bool = op not in ("next", "taken") and all(a.still for a in args if isinstance(a, Expr))
 
     def __eq__(self, other: object) -> Expr:  # type: ignore[override]
         return Expr("eq", self, lift(other), type=BOOL)

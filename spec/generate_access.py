@@ -6,6 +6,7 @@ from textwrap import indent
 
 from .cpp import header
 from .expressions import BOOL
+from .generate_image import IMAGE
 from .generate_scheduler import GROWING, RELATION_TABLES, SchedulerGenerator
 from .language import Sort, Spec, Variable
 from .layout import shared_order
@@ -15,18 +16,144 @@ def machine_access(spec: Spec) -> str:
     """The file, for release builds: without the ghosts of a checked build no state can be restored."""
     g = SchedulerGenerator(spec)
     out = [header(spec, "Restores and compares states of a machine; see scheduler/state_access.h.")]
-    out.append('#if !TOKENSPEED_CHECKED\n\n#include "../state_access.h"\n\n#include "machine.h"\n')
+    out.append('#if !TOKENSPEED_CHECKED\n\n#include "../state_access.h"\n')
+    out.append('#include <cstddef>\n#include <cstring>\n\n#include "machine.h"\n')
     out.append("namespace tokenspeed {\n")
     out.append("// The one friend of Machine. Verification puts states in with it; the scheduler never does.")
     out.append("struct MachineAccess {")
-    out += [indent(text, "  ") for text in (_create(g), _restore(g), _difference(g), _propose(g))]
+    out.append(indent(IMAGE, "  "))
+    parts = (_shown(g), _create(g), OWNED, _restore(g), _save(g), _difference(g), _propose(g), _take(g))
+    out += [indent(text, "  ") for text in parts]
     out.append("};\n")
     out.append("const StateAccess kStateAccess = {")
     out.append(f'  "{spec.digest()}",\n  static_cast<std::uint16_t>(Guard::bad_index),')
-    out.append("  MachineAccess::create,\n  [](void* machine) { delete static_cast<Machine*>(machine); },")
-    out.append("  MachineAccess::restore,\n  MachineAccess::difference,\n  MachineAccess::propose,\n};\n")
+    out.append(f"  {len(spec.constants)},\n  {len(spec.sorts)},")
+    methods = ("create", "destroy", "values", "restore", "save", "difference", "propose", "take")
+    out.append("\n".join(f"  MachineAccess::{method}," for method in methods) + "\n};\n")
     out.append("}  // namespace tokenspeed\n\n#endif")
     return "\n".join(out) + "\n"
+
+
+OWNED = """static void destroy(void* machine) { delete static_cast<Restored*>(machine); }
+static std::size_t values(const void* machine) { return static_cast<const Restored*>(machine)->image.size(); }
+"""
+
+
+def _tables(g: SchedulerGenerator) -> list[tuple[str, Sort]]:
+    return [(name, g.spec.variables[name].sorts[0]) for name in RELATION_TABLES]
+
+
+def _shown(g: SchedulerGenerator) -> str:
+    """The machine with its image: all records, and where each value is in them."""
+    tables = _tables(g)
+    restored = (
+        "struct Restored {\n  explicit Restored(const Limits& limits) : machine(limits) {}\n\n  Machine machine;\n"
+        f"  Image image;\n  std::array<std::vector<std::vector<BlockId>>, {len(tables)}> tables;\n"
+        f"  std::array<std::int32_t, {len(tables)}> base{{}};  // their first values in a state\n"
+        "};\n"
+    )
+    lines = ["Machine& m = restored.machine;", "Image& image = restored.image;"]
+    lines += [f"const {g.ids[s.name]} {s.name.lower()}s = m.{s.name.lower()}_count();" for s in g.spec.sorts.values()]
+    found: dict[str, Variable] = {}
+    for v in shared_order(g.spec):
+        if v.name not in RELATION_TABLES:
+            found.setdefault(g.place(v, [*v.letters[: 1 if v.one else None]]).rpartition(".")[0], v)
+    for place, v in found.items():
+        sorts = v.sorts[:1] if v.one else v.sorts
+        if not sorts:
+            lines.append(f"image.region(&m.{place}, 1);")
+            continue
+        outer = place[: place.rindex("[")]
+        body = f"image.region(m.{outer}.data(), m.{outer}.size());"
+        for sort, letter in reversed([*zip(sorts[:-1], v.letters, strict=False)]):
+            body = _loop(g, sort, body, letter)
+        lines.append(body)
+    lines.append("std::int32_t value = 0;")
+    for v in shared_order(g.spec):
+        index = [*v.letters]
+        sorts = v.sorts
+        moves = str(v.name in RELATION_TABLES.values()).lower()
+        if v.name in RELATION_TABLES:
+            count = " * ".join(f"{s.name.lower()}s" for s in v.sorts)
+            lines.append(f"restored.base[{list(RELATION_TABLES).index(v.name)}] = value;\nvalue += {count};")
+            continue
+        if v.one:
+            many, sorts = f"{v.sorts[1].name.lower()}s", v.sorts[:1]
+            place = g.place(v, index[:1])
+            body = f"image.cell(m.{place}, value, static_cast<std::int16_t>({many}), {moves});\nvalue += {many};"
+        else:
+            body = f"image.cell(m.{g.place(v, index)}, value++, 0, {moves});"
+        for sort, letter in reversed([*zip(sorts, index, strict=False)]):
+            body = _loop(g, sort, body, letter)
+        lines.append(body)
+    lines.append("image.values(static_cast<std::size_t>(value));")
+    for i, (_, holder) in enumerate(tables):
+        lines.append(f"restored.tables[{i}].resize(static_cast<std::size_t>({holder.name.lower()}s));")
+    body = indent("\n".join(lines), "  ")
+    return f"{restored}\nstatic void show(Restored& restored) {{\n{body}\n}}\n"
+
+
+def _take(g: SchedulerGenerator) -> str:
+    """One accepted proposal; tables are compared whole and changed back through their own methods."""
+    touched, checked, undone = [], [], []
+    for i, (name, holder) in enumerate(_tables(g)):
+        one, other = holder.letter, g.spec.variables[name].sorts[1]
+        kept = f"restored.tables[{i}][static_cast<std::size_t>({one})]"
+        touched.append(_loop(g, holder, f"moved = moved || !same(m.{name}_.of({one}), {kept});"))
+        where = g.read(g.spec.variables[RELATION_TABLES[name]], [other.letter])
+        value = f"restored.base[{i}] + {one} * {other.name.lower()}s + {other.letter}"
+        held = f"image.put({value}, m.{name}({one}, {other.letter}));"
+        placed = (
+            f"std::int64_t at = 0;\nfor (const {g.ids[other.name]} {other.letter} : m.{name}_.of({one})) {{\n"
+            f"  clear = clear && ({other.letter} == kNone || m.{where} / m.limits_.page == at);\n  ++at;\n}}"
+        )
+        checked.append(_loop(g, holder, f"{_loop(g, other, held)}\n{placed}"))
+        put = (
+            f"const auto& kept = {kept};\nif (m.{name}_.of({one}) == kept) continue;\n{_clear(name, one)}\n"
+            f"for (std::size_t at = 0; at < kept.size(); ++at) {{\n"
+            f"  const auto position = static_cast<std::int64_t>(at) * m.limits_.page;\n"
+            f"  if (kept[at] != kNone) m.{name}_.set({one}, kept[at], position, true);\n}}"
+        )
+        undone.append(_loop(g, holder, put))
+    used = {s.name: s for name in RELATION_TABLES for s in g.spec.variables[name].sorts}
+    counts = [f"const {g.ids[name]} {name.lower()}s = m.{name.lower()}_count();" for name in used]
+    lines = [
+        "auto& restored = *static_cast<Restored*>(machine);",
+        "Machine& m = restored.machine;",
+        "Image& image = restored.image;",
+        *counts,
+        "propose(machine, proposal, 1, answer);",
+        "bool moved = false;",
+        *touched,
+        "bool clear = true;",
+        "if (image.look() || moved) {",
+        *(indent(text, "  ") for text in checked),
+        "}",
+        "clear = image.save(after) && clear;",
+        "if (moved) {",
+        indent("\n".join(undone), "  "),
+        "}",
+        "image.undo();",
+        "return clear;",
+    ]
+    body = indent("\n".join(lines), "  ")
+    return (
+        "static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {\n"
+        "  if (one.size() != other.size()) return false;\n"
+        "  for (std::size_t i = 0; i < one.size(); ++i) {\n    if (one[i] != other[i]) return false;\n  }\n"
+        "  return true;\n}\n"
+        "static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) "
+        f"{{\n{body}\n}}\n"
+    )
+
+
+def _clear(name: str, one: str) -> str:
+    """Empties one table."""
+    return (
+        f"while (!m.{name}_.of({one}).empty()) {{\n"
+        f"  const auto last = static_cast<std::int64_t>(m.{name}_.of({one}).size()) - 1;\n"
+        f"  m.{name}_.set({one}, m.{name}_.of({one}).back(), last * m.limits_.page, false);\n}}"
+    )
 
 
 def _create(g: SchedulerGenerator) -> str:
@@ -36,22 +163,24 @@ def _create(g: SchedulerGenerator) -> str:
     for i, sort in enumerate(spec.sorts):
         if spec.size(sort) is None and sort != GROWING:
             lines.append(f"limits.{sort.lower()}_records = population[{i}];")
-    lines.append("auto* machine = new Machine(limits);")
+    lines.append("auto* restored = new MachineAccess::Restored(limits);")
     growing = list(spec.sorts).index(GROWING)
-    lines.append(f"for (std::int32_t i = 0; i < population[{growing}]; ++i) machine->add_{GROWING.lower()}();")
-    body = indent("\n".join([*lines, "return machine;"]), "  ")
+    lines.append(f"for (std::int32_t i = 0; i < population[{growing}]; ++i) restored->machine.add_{GROWING.lower()}();")
+    lines.append("show(*restored);")
+    body = indent("\n".join([*lines, "return restored;"]), "  ")
     return f"static void* create(const std::int64_t* constants, const std::int32_t* population) {{\n{body}\n}}\n"
 
 
-def _loop(g: SchedulerGenerator, sort: Sort, body: str) -> str:
-    """The body for every individual of the sort."""
-    letter, count = sort.letter, f"{sort.name.lower()}s"
+def _loop(g: SchedulerGenerator, sort: Sort, body: str, letter: str = "") -> str:
+    """The body for every individual of the sort, which it knows by `letter` (the sort's own if none is given)."""
+    letter = letter or sort.letter
+    count = f"{sort.name.lower()}s"
     return f"for ({g.ids[sort.name]} {letter} = 0; {letter} < {count}; ++{letter}) {{\n{indent(body, '  ')}\n}}"
 
 
 def _locals(g: SchedulerGenerator, const: str) -> list[str]:
     """Counts and arrays in local variables: for all that a compiler knows, a write of a byte may change any member."""
-    lines = [f"{const}Machine& m = *static_cast<{const}Machine*>(machine);"]
+    lines = [f"{const}Machine& m = static_cast<{const}Restored*>(machine)->machine;"]
     for sort in g.spec.sorts.values():
         lines.append(f"const {g.ids[sort.name]} {sort.name.lower()}s = m.{sort.name.lower()}_count();")
     lines += [f"{const}auto* const {member} = m.{member}.data();" for member in _members(g)]
@@ -60,39 +189,42 @@ def _locals(g: SchedulerGenerator, const: str) -> list[str]:
 
 def _members(g: SchedulerGenerator) -> list[str]:
     variables = [v for v in shared_order(g.spec) if v.sorts and v.name not in RELATION_TABLES]
-    first = [g.place(v, [s.letter for s in v.sorts][: 1 if v.one else None]).split("[")[0] for v in variables]
+    first = [g.place(v, [*v.letters[: 1 if v.one else None]]).split("[")[0] for v in variables]
     return list(dict.fromkeys(first))
 
 
 def _restore(g: SchedulerGenerator) -> str:
-    lines = _locals(g, "")
+    lines = [*_locals(g, ""), "const std::int8_t* const start = state;"]
     table = g.spec.variables
     for name in RELATION_TABLES:
         holder = table[name].sorts[0]
         one = holder.letter
-        clear = (
-            f"while (!m.{name}_.of({one}).empty()) {{\n"
-            f"  const auto last = static_cast<std::int64_t>(m.{name}_.of({one}).size()) - 1;\n"
-            f"  m.{name}_.set({one}, m.{name}_.of({one}).back(), last * m.limits_.page, false);\n}}"
-        )
+        clear = _clear(name, one)
         lines.append(_loop(g, holder, clear))
     for v in shared_order(g.spec):
-        index = [s.letter for s in v.sorts]
+        index = [*v.letters]
         if v.name in RELATION_TABLES:
             where = g.place(table[RELATION_TABLES[v.name]], [index[1]])
             body = f"if (*state++ != 0) m.{v.name}_.set({', '.join(index)}, {where}, true);"
         elif v.one:
             place = g.place(v, index[:1])
-            inner = _loop(g, v.sorts[1], f"if (*state++ != 0) {place} = {index[1]};")
-            lines.append(_loop(g, v.sorts[0], f"{place} = kNone;\n{inner}"))
+            inner = _loop(g, v.sorts[1], f"if (*state++ != 0) {place} = {index[1]};", index[1])
+            lines.append(_loop(g, v.sorts[0], f"{place} = kNone;\n{inner}", index[0]))
             continue
         else:
             value = "*state++ != 0" if v.type == BOOL else "*state++"
             value = f"static_cast<{v.type}>(*state++)" if v.type in g.spec.enums else value
             body = f"{_member(g, v, index)} = {value};"
-        for sort in reversed(v.sorts):
-            body = _loop(g, sort, body)
+        for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
+            body = _loop(g, sort, body, letter)
         lines.append(body)
+    lines.append("static_cast<Restored*>(machine)->image.keep(start);")
+    for i, (name, holder) in enumerate(_tables(g)):
+        body = (
+            f"auto& kept = static_cast<Restored*>(machine)->tables[{i}][static_cast<std::size_t>({holder.letter})];\n"
+        )
+        body += f"if (kept != m.{name}_.of({holder.letter})) kept = m.{name}_.of({holder.letter});"
+        lines.append(_loop(g, holder, body))
     body = indent("\n".join(lines), "  ")
     return f"static void restore(void* machine, const std::int8_t* state) {{\n{body}\n}}\n"
 
@@ -104,15 +236,26 @@ def _member(g: SchedulerGenerator, v: Variable, index: list[str]) -> str:
     return g.read(v, index)
 
 
+def _save(g: SchedulerGenerator) -> str:
+    lines = _locals(g, "const ")
+    for v in shared_order(g.spec):
+        body = f"*state++ = static_cast<std::int8_t>({_member(g, v, [*v.letters])});"
+        for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
+            body = _loop(g, sort, body, letter)
+        lines.append(body)
+    body = indent("\n".join(lines), "  ")
+    return f"static void save(const void* machine, std::int8_t* state) {{\n{body}\n}}\n"
+
+
 def _difference(g: SchedulerGenerator) -> str:
     """Everything is compared without a branch; only if something differs, the first such value is looked for."""
     quick, slow = [], []
     for v in shared_order(g.spec):
-        value = f"static_cast<std::int64_t>({_member(g, v, [s.letter for s in v.sorts])})"
+        value = f"static_cast<std::int64_t>({_member(g, v, [*v.letters])})"
         fast = f"differs |= {value} ^ *state++;"
         exact = f"if ({value} != *state++) return static_cast<std::int32_t>(state - 1 - start);"
-        for sort in reversed(v.sorts):
-            fast, exact = _loop(g, sort, fast), _loop(g, sort, exact)
+        for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
+            fast, exact = _loop(g, sort, fast, letter), _loop(g, sort, exact, letter)
         quick.append(fast)
         slow.append(exact)
     for name in RELATION_TABLES:
@@ -124,7 +267,7 @@ def _difference(g: SchedulerGenerator) -> str:
             f"  differs |= static_cast<std::int64_t>(one != kNoBlock && {where} / m.limits_.page != at);\n"
             f"  ++at;\n}}"
         )
-        quick.append(_loop(g, first, body))
+        quick.append(_loop(g, first, body, first.letter))
     lines = [*_locals(g, "const "), "const std::int8_t* const start = state;", "std::int64_t differs = 0;", *quick]
     lines += [
         "if (differs == 0) return -1;",
@@ -152,7 +295,7 @@ def _propose(g: SchedulerGenerator) -> str:
 static bool agreed(std::uint16_t answer, const Proposal& p) {{ return answer == p.guard && answer != 0; }}
 
 static std::size_t propose(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer) {{
-  Machine& m = *static_cast<Machine*>(machine);
+  Machine& m = static_cast<Restored*>(machine)->machine;
   const Proposal* p = proposals;
   const Proposal* const end = proposals + count;
   const auto number = [&](const Proposal* at) {{ return static_cast<std::size_t>(at - proposals); }};

@@ -6,11 +6,12 @@ from textwrap import indent
 
 from .cpp import camel, cpp_expression, effect_label, effect_labels, guard_labels, header, plain
 from .expressions import BOOL, Expr, parameters_read
-from .generate_lockstep import lockstep_methods
+from .generate_lockstep import individuals_table, lockstep_methods
 from .generate_symmetry import symmetry_methods
 from .instances import COMPILED
 from .language import Parameter, Spec, Transition, Variable
 from .layout import shared_order, state_order
+from .progress import Progress
 
 SEARCH_CONSTANTS = ("MAX_PROMPT", "MAX_OUTPUT")
 
@@ -37,10 +38,14 @@ class Proposals {
 
 
 class ExplorerGenerator:
-    """Writes `model.h` for one specification."""
+    """Writes `model.h` for one specification.
 
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
+    `claims`: also search for what only proofs look at otherwise: counters and progress claims count as properties, and
+    a transition that changes nothing is a violation.
+    """
+
+    def __init__(self, spec: Spec, claims: bool = False) -> None:
+        self.spec, self.claims = spec, claims
         self.arguments = max(len(t.parameters) for t in spec.transitions.values())
         self.size = {s.name: f"N{s.letter.upper()}" for s in spec.sorts.values()}
 
@@ -103,16 +108,17 @@ class ExplorerGenerator:
         out.append(
             "// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n"
         )
+        out.append(individuals_table(self))
         out.append(PROPOSALS)
         sizes = ", ".join(f"int {n}" for n in self.size.values())
         out.append(f"template <{sizes}>\nstruct Model {{")
         out.append(indent(self._state(), "  "))
         out.append(indent(self._initial(), "  "))
         out.append(indent(self._successors(), "  "))
-        out.append(indent(lockstep_methods(self), "  "))
         out.append(indent(self._properties("invariant", action=False), "  "))
         out.append(indent(self._properties("action", action=True), "  "))
         out.append(indent(symmetry_methods(self), "  "))
+        out.append(indent(lockstep_methods(self), "  "))
         out.append("};\n\n}  // namespace tokenspeed::explorer")
         return "\n".join(out) + "\n"
 
@@ -147,15 +153,23 @@ class ExplorerGenerator:
             "kTransitions": list(spec.transitions),
             "kGuards": guard_labels(spec),
             "kEffects": effect_labels(spec),
-            "kInvariants": [p.name for p in spec.invariants()] + [f"count {c}" for c in spec.counts],
-            "kActions": [p.name for p in spec.properties.values() if p.kind == "action"],
+            "kInvariants": [
+                *(p.name for p in spec.invariants()),
+                *(f"count {c}" for c in spec.counts),
+                *(spec.progress if self.claims else ()),
+            ],
+            "kActions": [
+                *(p.name for p in spec.properties.values() if p.kind == "action"),
+                *(["changes something"] if self.claims else []),
+            ],
         }
         out = []
         for name, values in tables.items():
             quoted = ",\n    ".join(f'"{v}"' for v in values)
             out.append(f"inline constexpr std::array<std::string_view, {len(values)}> {name} = {{\n    {quoted}}};\n")
         named = ", ".join(str(p.kind == "property").lower() for p in spec.invariants())
-        counts = ", ".join("false" for _ in spec.counts)
+        also = len(spec.counts) + (len(spec.progress) if self.claims else 0)
+        counts = ", ".join(str(self.claims).lower() for _ in range(also))
         out.append("// Whether the invariant is a property that users rely on (not a lemma or a counter).")
         out.append(f"inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {{{named}, {counts}}};\n")
         return out
@@ -230,11 +244,39 @@ class ExplorerGenerator:
             lines.append(f"if ({condition}) {{\n{indent(block, '  ')}\n}}")
         if not action:
             lines += [self._recount(i + len(chosen), c) for i, c in enumerate(self.spec.counts)]
+            first = len(chosen) + len(self.spec.counts)
+            claims = self.spec.progress.values() if self.claims else ()
+            lines += [self._claim(i, c) for i, c in enumerate(claims, start=first)]
+        elif self.claims:
+            lines.append(
+                f"if (k.kept[{len(chosen)}] && std::memcmp(&pre, &post, sizeof pre) == 0) return {len(chosen)};"
+            )
         body = indent("\n".join([*lines, "return -1;"]), "  ")
         if action:
             states = "const State& pre, const State& post, Transition taken, const Instance& k"
             return f"static int false_{name}({states}) {{\n  (void)k;\n{body}\n}}\n"
         return f"static int false_{name}(const State& pre, const Instance& k, bool all) {{\n{body}\n}}\n"
+
+    def _claim(self, number: int, claim: Progress) -> str:
+        """A situation in which, with witnesses as they may be assumed, no option may be taken, is a violation.
+
+        Integers of the claim run from 0 to one more than the longest request.
+        """
+        known = (*claim.parameters, *[w for w, _ in claim.witnesses])
+        possible = " || ".join(f"({self.expression(e, known)})" for e in claim.outcomes())
+        assumed = [*claim.conditions, *(f for _, f in claim.witnesses)]
+        when = " && ".join(["given", *(f"({self.expression(e, known)})" for e in assumed)])
+        given = [
+            self.loops((every,), f"if (!({self.expression(fact, (*claim.parameters, every))})) given = false;")
+            for every, fact in claim.given
+        ]
+        test = f"if ({when} && !({possible})) return {number};"
+        search = self.loops(tuple(w for w, _ in claim.witnesses), test)
+        body = "\n".join(["bool given = true;", *given, search])
+        for p in reversed(claim.parameters):
+            high = f"{self.size[p.type]} - 1" if p.type in self.size else "k.max_prompt + k.max_output + 1"
+            body = f"for (int {p.name} = 0; {p.name} <= {high}; ++{p.name}) {{\n{indent(body, '  ')}\n}}"
+        return f"if (all || k.checked[{number}]) {{\n{indent(body, '  ')}\n}}"
 
     def _recount(self, number: int, counter: str) -> str:
         count = self.spec.counts[counter]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from .expressions import variables_read
+from .generate_judgements import judgement_methods
 from .language import Transition
 
 if TYPE_CHECKING:
@@ -13,32 +13,29 @@ if TYPE_CHECKING:
 
 
 def lockstep_methods(g: ExplorerGenerator) -> str:
-    """Members of the model: `proposals` and `apply`."""
-    return f"{_proposals(g)}\n{_apply(g)}"
+    """Members of the model: `outside`, `tuples`, `judge` and `apply`."""
+    return f"{_all_outside(g)}\n{judgement_methods(g)}\n{_apply(g)}"
 
 
-def _proposals(g: ExplorerGenerator) -> str:
-    number = 1
-    inside = []
+def individuals_table(g: ExplorerGenerator) -> str:
+    """For each transition, which of its arguments are individuals."""
+    rows = []
     for t in g.spec.transitions.values():
-        inside.append(_inside(g, t, number))
-        number += len(t.guards)
-    body = indent("\n".join(inside), "  ")
+        places = [str(i) for i, p in enumerate(t.parameters) if p.type in g.size]
+        rows.append(f"    {{{len(places)}, {{{', '.join(places)}}}}},  // {t.name}")
+    body = "\n".join(rows)
+    return (
+        "// Which arguments of a transition name individuals.\nstruct Individuals {\n  std::int8_t count;\n"
+        f"  std::array<std::int8_t, {g.arguments}> places;\n}};\n"
+        f"inline constexpr std::array<Individuals, kTransitions.size()> kIndividuals = {{{{\n{body}\n}}}};\n"
+    )
+
+
+def _all_outside(g: ExplorerGenerator) -> str:
     outside = indent("\n".join(_outside(g, t) for t in g.spec.transitions.values() if t.parameters), "  ")
     return (
         "// Every transition with arguments of which one names nobody.\n"
-        f"static void outside(Proposals& refused) {{\n{outside}\n}}\n\n"
-        "// Every transition with all arguments, and the first guard that refuses it (numbered as in kGuards, "
-        "from 1; 0 is\n"
-        "// none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: "
-        "integers go so far\n"
-        "// beyond the ranges that are explored.\n"
-        "template <int kBeyond>\n"
-        "static void proposals(const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {\n"
-        "  const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, "
-        "bool explored) {\n"
-        "    (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);\n"
-        f"  }};\n{body}\n}}\n"
+        f"static void outside(Proposals& refused) {{\n{outside}\n}}\n"
     )
 
 
@@ -52,23 +49,6 @@ def _outside(g: ExplorerGenerator, t: Transition) -> str:
             arguments = ", ".join(value if j == i else "0" for j in range(len(t.parameters)))
             lines.append(f"refused.add(Transition::{t.name}, {{{arguments}}}, kBadIndex, false);")
     return "\n".join(lines)
-
-
-def _inside(g: ExplorerGenerator, t: Transition, first: int) -> str:
-    ghosts = {v.name for v in g.spec.variables.values() if v.ghost}
-    answer, unseen = "0", []
-    for i, guard in reversed(list(enumerate(t.guards))):
-        condition = g.expression(guard.condition, t.parameters)
-        if variables_read(guard.condition) & ghosts:
-            unseen.append(f"({condition})")
-        else:
-            answer = f"!({condition}) ? {first + i}\n    : {answer}"
-    ranges = {p.name: g.spec.ranges[t.name, p.name] for p in t.parameters if p.type not in g.size}
-    known = [f"{name} <= {g.expression(high, t.parameters)}" for name, (_, high) in ranges.items()]
-    explored = " && ".join([*known, *unseen]) or "true"
-    arguments = ", ".join(f"static_cast<std::int8_t>({p.name})" for p in t.parameters)
-    body = f"propose(Transition::{t.name}, {{{arguments}}},\n    {answer}, {explored});"
-    return g.loops(t.parameters, body, t.name, beyond="kBeyond")
 
 
 def _apply(g: ExplorerGenerator) -> str:
@@ -87,4 +67,4 @@ def _apply(g: ExplorerGenerator) -> str:
     )
 
 
-__all__ = ["lockstep_methods"]
+__all__ = ["individuals_table", "lockstep_methods"]

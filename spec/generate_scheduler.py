@@ -149,13 +149,13 @@ class SchedulerGenerator:
                 out.append(f"  {get} const {{ return {kept}; }}  // or kNone")
             if v.ghost or self._is_relation(v):
                 continue
-            parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
-            body = self.place(v, [s.letter for s in v.sorts])
+            parameters = ", ".join(f"{self.ids[s.name]} {x}" for s, x in zip(v.sorts, v.letters, strict=True))
+            body = self.place(v, [*v.letters])
             out.append(f"  {self._cpp_type(v.type)} {v.name}({parameters}) const {{ return {body}; }}")
         for name, where in RELATION_TABLES.items():
             v = spec.variables[name]
-            parameters = ", ".join(f"{self.ids[s.name]} {s.letter}" for s in v.sorts)
-            one, other = (s.letter for s in v.sorts)
+            parameters = ", ".join(f"{self.ids[s.name]} {x}" for s, x in zip(v.sorts, v.letters, strict=True))
+            one, other = v.letters
             at = self.place(spec.variables[where], [other])
             out.append(f"  bool {name}({parameters}) const {{ return {name}_.contains({one}, {other}, {at}); }}")
         out.append("  // The request's blocks in order of position.")
@@ -166,7 +166,10 @@ class SchedulerGenerator:
         for t in spec.transitions.values():
             out.append(f"  // {t.doc}")
             out.append(f"  [[nodiscard]] Guard apply_{t.name}({self._signature(t)});")
-        out.append("\n  // Any transition, by its number; the arguments are those of apply_*, in order.")
+        out.append(
+            "\n  // Any transition, by its number; the arguments are those of apply_*, in order. An id that its type"
+        )
+        out.append("  // cannot hold is refused like one of no record.")
         out.append("  [[nodiscard]] Guard apply(Transition transition, const std::array<std::int64_t, 4>& arguments);")
         out.append("\n  // How often each transition was taken.")
         out.append("  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }")
@@ -224,13 +227,13 @@ class SchedulerGenerator:
         for v in self.spec.variables.values():
             if v.ghost:
                 continue
-            loop = [(s.letter, s.name) for s in v.sorts]
-            index = ", ".join(f"static_cast<int>({s.letter})" for s in v.sorts)
-            value = self.read(v, [s.letter for s in v.sorts])
+            loop = [(x, s.name) for s, x in zip(v.sorts, v.letters, strict=True)]
+            index = ", ".join(f"static_cast<int>({x})" for x in v.letters)
+            value = self.read(v, [*v.letters])
             value = f"static_cast<std::int64_t>({value})"
             call = f'visit("{v.name}", std::vector<int>{{{index}}}, {value});'
             if self._is_relation(v):
-                (first, second), loop = (s.letter for s in v.sorts), loop[:1]
+                (first, second), loop = v.letters, loop[:1]
                 others = f"{v.name}_.of({first})" if v.name in RELATION_TABLES else f"{{{self.place(v, [first])}}}"
                 head = f"for (const {self.ids[v.sorts[1].name]} {second} : {others})"
                 call = f"{head} {{\n  if ({second} != kNone) {call}\n}}"
@@ -258,7 +261,14 @@ class SchedulerGenerator:
                 f"static_cast<{self._cpp_type(p.type)}>(arguments[{i}])" if p.type in self.ids else f"arguments[{i}]"
                 for i, p in enumerate(t.parameters)
             ]
-            cases.append(f"    case Transition::{t.name}:\n      return apply_{t.name}({', '.join(arguments)});")
+            wide = [
+                f"arguments[{i}] != static_cast<{self.ids[p.type]}>(arguments[{i}])"
+                for i, p in enumerate(t.parameters)
+                if p.type in self.ids
+            ]
+            refused = f"      if ({' || '.join(wide)}) return Guard::bad_index;\n" if wide else ""
+            call = f"      return apply_{t.name}({', '.join(arguments)});"
+            cases.append(f"    case Transition::{t.name}:\n{refused}{call}")
         body = "\n".join(cases)
         return (
             "Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& arguments) {\n"
@@ -387,10 +397,10 @@ class SchedulerGenerator:
         for name, v in self.spec.variables.items():
             if not self._is_relation(v):
                 continue
-            index = ", ".join(s.letter for s in v.sorts)
-            kept = self.read(v, [s.letter for s in v.sorts])
+            index = ", ".join(v.letters)
+            kept = self.read(v, [*v.letters])
             body = f'if ({kept} != ghost_.{name}.get({{{index}}})) fail_invariant("{name} table", {{{index}}});'
-            yield self._loops([(s.letter, s.name) for s in v.sorts], body)
+            yield self._loops([(x, s.name) for s, x in zip(v.sorts, v.letters, strict=True)], body)
 
     def files(self) -> dict[str, str]:
         """File name -> content."""

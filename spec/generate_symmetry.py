@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 
 def symmetry_methods(g: ExplorerGenerator) -> str:
-    """Members of the model: `normalise`, `shift`, `Order`, `rename` and `canonicalise`."""
-    return "\n".join([_normalise(g), _shift(g), _order(g), _rename(g), _signatures(g), _canonicalise(g)])
+    """Members of the model: `normalise`, `shift`, `Order`, `rename`, `canonicalise` and `twins`."""
+    parts = [_normalise(g), _shift(g), _order(g), _rename(g), _signatures(g), _canonicalise(g), _twins(g)]
+    return "\n".join(parts)
 
 
 def _odd(*key: str) -> str:
@@ -111,14 +112,17 @@ def _order(g: ExplorerGenerator) -> str:
 
 
 def _rename(g: ExplorerGenerator) -> str:
-    lines = ["const State old = s;"]
+    lines = ["const State old = s;", "const Order same;"]
+    lines += [f"const bool moved_{s.letter} = order.{s.letter} != same.{s.letter};" for s in g.spec.sorts.values()]
     for v in g.spec.variables.values():
         if not v.sorts:
             continue
         parameters = tuple(Parameter(f"i{n}", s.name) for n, s in enumerate(v.sorts))
         new = "".join(f"[{p.name}]" for p in parameters)
         before = "".join(f"[order.{s.letter}[{p.name}]]" for p, s in zip(parameters, v.sorts, strict=True))
-        lines.append(g.loops(parameters, f"s.{v.name}{new} = old.{v.name}{before};"))
+        renamed = g.loops(parameters, f"s.{v.name}{new} = old.{v.name}{before};")
+        needed = " || ".join(dict.fromkeys(f"moved_{s.letter}" for s in v.sorts))
+        lines.append(f"if ({needed}) {{\n{indent(renamed, '  ')}\n}}")
     return _method("Gives individuals other names.", "void rename(State& s, const Order& order)", lines)
 
 
@@ -216,6 +220,46 @@ static bool sort_by(const std::array<std::uint64_t, N>& of, std::array<std::int8
     ]  # fmt: skip
     comment = "Renames individuals so that states that differ in names only become the same, and says how."
     return helpers + refine_method + _method(comment, "Order canonicalise(State& s)", body)
+
+
+def _twins(g: ExplorerGenerator) -> str:
+    """Individuals that can change places without changing the state: proposals to one stand for those to the other."""
+    sorts = list(g.spec.sorts.values())
+    lines = [
+        "// For each individual, those before it with which it can change places and the state stays the same (bits).",
+        "struct Twins {",
+        *(f"  std::array<std::uint32_t, {g.size[s.name]}> {s.letter}{{}};" for s in sorts),
+        "};",
+    ]
+    for sort in sorts:
+        tests = [_same_swapped(g, v, sort.name) for v in g.spec.variables.values() if sort in v.sorts]
+        tests.sort(key=lambda test: test.count("for ("))
+        body = ["(void)s;", *tests, "return true;"]
+        comment = "Whether i and j can change places."
+        lines.append(_method(comment, f"bool twins_{sort.letter}(const State& s, int i, int j)", body))
+    fill = [
+        f"for (int i = 1; i < {g.size[s.name]}; ++i) {{\n  for (int j = 0; j < i; ++j) "
+        f"of.{s.letter}[i] |= static_cast<std::uint32_t>(twins_{s.letter}(s, i, j)) << j;\n}}"
+        for s in sorts
+    ]
+    lines.append(_method("All of them.", "Twins twins(const State& s)", ["Twins of;", *fill, "return of;"]))
+    return "\n".join(lines)
+
+
+def _same_swapped(g: ExplorerGenerator, v: Variable, sort: str) -> str:
+    places = [n for n, s in enumerate(v.sorts) if s.name == sort]
+    parameters = tuple(Parameter(f"i{n}", s.name) for n, s in enumerate(v.sorts))
+    if len(places) == 1:
+        others = tuple(p for n, p in enumerate(parameters) if n not in places)
+        at = ["".join(f"[{who}]" if n in places else f"[i{n}]" for n in range(len(v.sorts))) for who in "ij"]
+    else:
+        others = parameters
+        swap = "(i{0} == i ? j : i{0} == j ? i : i{0})"
+        at = [
+            "".join(f"[i{n}]" for n in range(len(v.sorts))),
+            "".join(f"[{swap.format(n) if n in places else f'i{n}'}]" for n in range(len(v.sorts))),
+        ]
+    return g.loops(others, f"if (s.{v.name}{at[0]} != s.{v.name}{at[1]}) return false;")
 
 
 __all__ = ["symmetry_methods"]

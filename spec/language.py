@@ -18,252 +18,30 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .declarations import (
+    ANY,
+    Choice,
+    Count,
+    Effect,
+    Enum,
+    Guard,
+    Move,
+    Parameter,
+    Place,
+    Property,
+    Sort,
+    Tiling,
+    Transition,
+    Variable,
+)
 from .expressions import INT, Expr, SpecError, lift, to_text
 
 if TYPE_CHECKING:
+    from .counting import Claim
     from .progress import Progress
-
-
-@dataclass(frozen=True)
-class Sort:
-    """An unbounded set of individuals; `letter` names them in timelines (r0, r1, ...)."""
-
-    name: str
-    letter: str
-
-
-class Enum:
-    """A finite type; its values are attributes: `RequestState.WAITING`."""
-
-    def __init__(self, name: str, values: dict[str, str]) -> None:
-        self.name = name
-        self.values = tuple(values)
-        self.docs = dict(values)
-        for value in values:
-            setattr(self, value, Expr("enum", self, value, type=name))
-
-    def __getattr__(self, value: str) -> Expr:
-        raise SpecError(f"{self.name} has no state {value}; it has {', '.join(self.values)}")
-
-
-class _Any:
-    def __repr__(self) -> str:
-        return "ANY"
-
-
-ANY = _Any()
-"""As an index of an effect: every individual of that sort at once (ghost variables only)."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an effect writes: a variable and its indices."""
-
-    variable: Variable
-    index: tuple[Any, ...]
-
-
-@dataclass(eq=False)
-class Variable:
-    """State: a function from sorts to a value. `ghost` variables exist in proofs and checked builds only.
-
-    `one`: a relation in which each first individual has at most one second (proved), so that it is kept as an id.
-    """
-
-    name: str
-    sorts: tuple[Sort, ...]
-    type: str
-    init: Expr
-    ghost: bool
-    doc: str
-    one: bool = False
-
-    def __call__(self, *index: Expr) -> Expr:
-        """The variable's value for these individuals, as an expression."""
-        if tuple(i.type for i in index) != tuple(s.name for s in self.sorts):
-            raise SpecError(f"{self.name} is indexed by {[s.name for s in self.sorts]}, not {[i.type for i in index]}")
-        return Expr("read", self, *index, type=self.type)
-
-    def __getitem__(self, index: Any) -> Place:
-        """The place that an effect writes."""
-        index = index if isinstance(index, tuple) else (index,)
-        if len(index) != len(self.sorts):
-            raise SpecError(f"{self.name} has {len(self.sorts)} indices, not {len(index)}")
-        return Place(self, index)
-
-    @property
-    def place(self) -> Place:
-        """The place of a variable without indices."""
-        return Place(self, ())
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter of a transition or property. Integers carry the range that makes sense (`low <= x`, `x <= high`)."""
-
-    name: str
-    type: str
-    low: Expr | None = None
-    high: Expr | None = None
-
-    @property
-    def expr(self) -> Expr:
-        """The parameter as an expression."""
-        return Expr("param", self.name, type=self.type)
-
-
-@dataclass(frozen=True)
-class Guard:
-    """One named condition of a transition."""
-
-    name: str
-    condition: Expr
-
-
-@dataclass(frozen=True)
-class Effect:
-    """`variable[index] := value`. `binders` are the parameters that stand for ANY indices inside `value`."""
-
-    variable: Variable
-    index: tuple[Expr, ...]
-    binders: tuple[Parameter, ...]
-    value: Expr
-
-
-@dataclass(frozen=True)
-class Move:
-    """One edge of a state diagram."""
-
-    machine: Variable
-    sources: tuple[str, ...]
-    target: str
-
-
-@dataclass(eq=False)
-class Transition:
-    """An atomic change of state, by the scheduler, or by the environment (device, clients)."""
-
-    name: str
-    actor: str
-    parameters: tuple[Parameter, ...]
-    doc: str
-    guards: list[Guard] = field(default_factory=list)
-    effects: list[Effect] = field(default_factory=list)
-    moves: list[Move] = field(default_factory=list)
-
-    def guard(self, name: str, condition: Expr) -> None:
-        """The transition may be taken only if the condition holds."""
-        if any(g.name == name for g in self.guards):
-            raise SpecError(f"{self.name} has two guards named {name!r}")
-        self.guards.append(Guard(name, condition))
-
-    def set(self, place: Place, value: Any) -> None:
-        """Effect: the place gets the value. An ANY index takes a function of the individuals it stands for."""
-        variable = place.variable
-        index: list[Expr] = []
-        binders: list[Parameter] = []
-        for i, sort in zip(place.index, variable.sorts, strict=True):
-            if i is ANY:
-                if not variable.ghost:
-                    raise SpecError(
-                        f"{self.name}: {variable.name} is concrete; only ghost variables may be set for ANY"
-                    )
-                binders.append(Parameter(f"any_{sort.letter}{len(binders)}", sort.name))
-                index.append(binders[-1].expr)
-            else:
-                index.append(i)
-        expression = lift(value(*[b.expr for b in binders])) if callable(value) else lift(value)
-        self.effects.append(Effect(variable, tuple(index), tuple(binders), expression))
-
-    def add(self, place: Place, amount: Expr | int) -> None:
-        """Effect: the place grows by the amount."""
-        self.set(place, place.variable(*place.index) + amount)
-
-    def move(self, place: Place, sources: Expr | tuple[Expr, ...], target: Expr) -> None:
-        """The individual's state goes from one of `sources` to `target`: a guard and an effect in one."""
-        sources = sources if isinstance(sources, tuple) else (sources,)
-        names = tuple(str(s.args[1]) for s in sources)
-        self.guard(
-            f"{place.variable.sorts[0].name.lower()} {'/'.join(names)}", place.variable(*place.index).isin(*sources)
-        )
-        self.set(place, target)
-        self.moves.append(Move(place.variable, names, str(target.args[1])))
-
-    def stay(self, place: Place, *sources: Expr) -> None:
-        """Guard: the individual is in one of these states (and keeps it)."""
-        names = "/".join(str(s.args[1]) for s in sources)
-        self.guard(f"{place.variable.sorts[0].name.lower()} {names}", place.variable(*place.index).isin(*sources))
-
-    def finish(self) -> None:
-        """Close the declaration: ranges of integers become guards, and no place may be written twice."""
-        for parameter in self.parameters:
-            if parameter.low is not None:
-                self.guard(f"{parameter.name} large enough", parameter.low <= parameter.expr)
-            if parameter.high is not None:
-                self.guard(f"{parameter.name} small enough", parameter.expr <= parameter.high)
-        written = [(e.variable.name, tuple(map(to_text, e.index))) for e in self.effects]
-        if len(set(written)) != len(written):
-            raise SpecError(f"{self.name} writes the same place twice; effects are simultaneous")
-
-
-@dataclass(frozen=True)
-class Count:
-    """A counter and what it means: the sum, over individuals with `condition`, of `weight` (1 if None)."""
-
-    variable: Variable
-    over: Parameter
-    index: tuple[Parameter, ...]
-    condition: Expr
-    weight: Expr | None
-
-
-@dataclass(frozen=True)
-class Property:
-    """`kind`: "property" (users rely on it), "lemma" (helps the proof), "action" (relates two successive states).
-
-    `given`: a fact about every individual of a sort, in the state before, without which an action claims nothing.
-    """
-
-    name: str
-    kind: str
-    group: str
-    parameters: tuple[Parameter, ...]
-    formula: Expr
-    doc: str
-    given: tuple[Parameter, Expr] | None = None
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """What a counter counts covers a range: disjoint intervals as long as their weights, all within the range.
-
-    The range begins at `start` and is as long as the counter's value; `position` is where an interval begins. All three
-    speak of the counter's own parameters; it holds of individuals with `when`.
-    """
-
-    counter: str
-    position: Expr
-    start: Expr
-    when: Expr
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Transitions of which, when `when` holds, exactly one may be taken for the given parameters.
-
-    `arguments`: what stands for integer parameters of the transitions.
-    """
-
-    name: str
-    group: str
-    transitions: tuple[str, ...]
-    parameters: tuple[Parameter, ...]
-    when: Expr
-    doc: str
-    arguments: dict[str, Expr] = field(default_factory=dict)
+    from .ranking import Clause, Stage
 
 
 class Spec:
@@ -283,6 +61,9 @@ class Spec:
         self.choices: list[Choice] = []
         self.tilings: dict[str, Tiling] = {}
         self.progress: dict[str, Progress] = {}
+        self.stages: dict[str, Stage] = {}
+        self.clauses: dict[str, Clause] = {}
+        self.conforming: dict[str, Claim] = {}
         self.tick_origin: Variable | None = None
         self.order_only: tuple[Variable, ...] = ()
         self.ranges: dict[tuple[str, str], tuple[Expr, Expr]] = {}
@@ -451,7 +232,10 @@ class Spec:
         return [p for p in self.properties.values() if p.kind != "action"]
 
     def canonical(self) -> str:
-        """The specification as text in which every name and formula appears; equal text means equal spec."""
+        """The specification as text in which every name and formula appears; equal text means equal spec.
+
+        What only searches use (ranges of integers, which numbers are shifted or ranked) is part of it.
+        """
         lines = [f"spec {self.name}"]
         lines += [f"enum {e.name} = {' '.join(e.values)}" for e in self.enums.values()]
         lines += [f"constant {name} >= {low}" for name, (_, low, _) in self.constants.items()]
@@ -477,9 +261,39 @@ class Spec:
             options = [f"{o.transition}({', '.join(map(to_text, o.arguments))})" for o in claim.options]
             options += map(str, claim.alternatives)
             lines.append(f"progress {claim.name}: {'; '.join(map(str, facts))}: {' or '.join(options)}")
-        lines += [f"choice {c.name}: {' '.join(c.transitions)} when {c.when}" for c in self.choices]
+        lines += [clause.canonical() for clause in self.clauses.values()]
+        lines += [f"conforming {c.name}: {c.formula}" for c in self.conforming.values()]
+        lines += [line for stage in self.stages.values() for line in stage.canonical()]
+        for choice in self.choices:
+            given = "".join(f" with {name} = {e}" for name, e in choice.arguments.items())
+            lines.append(f"choice {choice.name}: {' '.join(choice.transitions)} when {choice.when}{given}")
+        for (transition, parameter), (low, high) in self.ranges.items():
+            lines.append(f"explore {transition}.{parameter}: {low} to {high}")
+        if self.tick_origin is not None:
+            lines.append(f"ticks from {self.tick_origin.name}")
+        if self.order_only:
+            lines.append(f"order only: {' '.join(v.name for v in self.order_only)}")
         return "\n".join(lines) + "\n"
 
     def digest(self) -> str:
         """SHA-256 (hex) of `canonical`; the compiled scheduler carries it."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+__all__ = [
+    "ANY",
+    "Choice",
+    "Count",
+    "Effect",
+    "Enum",
+    "Guard",
+    "Move",
+    "Parameter",
+    "Place",
+    "Property",
+    "Sort",
+    "Spec",
+    "Tiling",
+    "Transition",
+    "Variable",
+]

@@ -7,9 +7,13 @@ false guard and not a byte changed, or the same next state. On a sample the inte
 
 from __future__ import annotations
 
+import struct
+import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from ._explorer import Divergence, Explorer
 from .cpp import guard_labels
@@ -17,7 +21,7 @@ from .expressions import BOOL, variables_read
 from .instances import Instance
 from .interpreter import Interpreter, State
 from .language import Spec, Transition
-from .layout import cells, state_order
+from .layout import cells, shared_order, state_order
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class Disagreement:
 
 @dataclass
 class LockStepReport:
-    """What was compared in one instance. `complete`: all reachable states. `taken`: transitions that were accepted,
-    `refusing`: guards that were seen to refuse.
+    """What was compared in one instance. `complete`: all reachable states. `refused`: refusals that the machine was
+    asked for, `implied`: those whose guards read the same values in a state before, one of `judged` combinations.
+    `taken`: transitions that were accepted, `refusing`: guards that were seen to refuse.
     """
 
     instance: Instance
@@ -48,12 +53,15 @@ class LockStepReport:
     complete: bool = False
     accepted: int = 0
     refused: int = 0
+    implied: int = 0
+    judged: int = 0
     violated: str = ""
     taken: set[str] = field(default_factory=set)
     refusing: set[str] = field(default_factory=set)
     sampled: int = 0
     disagreements: list[Disagreement] = field(default_factory=list)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     sample_seconds: float = 0.0
 
     @property
@@ -62,11 +70,69 @@ class LockStepReport:
         return not self.disagreements and not self.violated
 
 
+@dataclass(frozen=True)
+class Differs:
+    """As `Divergence`."""
+
+    state: bytes
+    transition: str
+    arguments: list[int]
+    expected: int
+    answered: int
+    value: int
+
+
+class Asked:
+    """Asks machines through Python, one for each thread of the search, and compares what they answer."""
+
+    def __init__(self, lock_step: LockStep, machine: Callable[[list[int], list[int]], Any]) -> None:
+        self.lock_step, self.machine = lock_step, machine
+        self.of_thread = threading.local()
+        self.disagreements: list[Disagreement] = []
+        constants = lock_step.instance.constants
+        self.size = [constants[name] for name in lock_step.spec.constants], list(lock_step.instance.population.values())
+
+    def __call__(self, states: bytes, counts: bytes, proposals: bytes, answers: bytes, after: bytes) -> bool:
+        """Whether the machine gives just these answers and next states."""
+        if not hasattr(self.of_thread, "machine"):
+            self.of_thread.machine = self.machine(*self.size)
+        answered, reached = self.of_thread.machine.answer(states, counts, proposals)
+        if answered == answers and reached == after:
+            return True
+        self.disagreements.append(self._first(states, counts, proposals, (answers, after), (answered, reached)))
+        return False
+
+    def _first(
+        self, states: bytes, counts: bytes, proposals: bytes, expected: tuple[bytes, bytes], given: tuple[bytes, bytes]
+    ) -> Disagreement:
+        numbers = [n for (n,) in struct.iter_unpack("=I", counts)]
+        size = len(states) // len(numbers)
+        owners = [i for i, number in enumerate(numbers) for _ in range(number)]
+        accepted = 0
+        for i, owner in enumerate(owners):
+            state, proposal = states[owner * size : (owner + 1) * size], proposals[8 * i : 8 * (i + 1)]
+            right, answer = (int.from_bytes(side[0][2 * i : 2 * (i + 1)], sys.byteorder) for side in (expected, given))
+            if right != answer:
+                return self.lock_step.differs(state, proposal, right, answer, -1)
+            if right == 0:
+                at = accepted * size
+                pairs = zip(expected[1][at : at + size], given[1][at : at + size], strict=True)
+                wrong = [value for value, (one, other) in enumerate(pairs) if one != other]
+                if wrong:
+                    return self.lock_step.differs(state, proposal, right, answer, wrong[0])
+                accepted += 1
+        raise AssertionError("the answers differ, but none of them does")
+
+
 class LockStep:
     """Compares a machine (a capsule, `scheduler.STATE_ACCESS`) with the specification in one instance."""
 
-    def __init__(self, spec: Spec, instance: Instance, machine: object) -> None:
-        self.spec, self.instance, self.machine = spec, instance, machine
+    def __init__(self, spec: Spec, instance: Instance, machine: object, thorough: bool = False) -> None:
+        """`machine`: `scheduler.STATE_ACCESS`, or the class `scheduler.StateMachine`: then all goes through Python.
+
+        `thorough`: ask for every refusal in every state, and check the properties of all states too.
+        """
+        self.spec, self.instance, self.machine, self.thorough = spec, instance, machine, thorough
         self.labels = guard_labels(spec)
         self.numbers = {label: i for i, label in enumerate(self.labels, start=1)}
         self.ghosts = {v.name for v in spec.variables.values() if v.ghost}
@@ -75,18 +141,21 @@ class LockStep:
 
     def run(self, states: int, threads: int, sampled: int = 100) -> LockStepReport:
         """Compare at least `states` states (fewer if there are fewer), and `sampled` of them with the interpreter."""
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
+        asked = Asked(self, self.machine) if isinstance(self.machine, type) else None
         found = self.explorer.explore(
-            constants=self.instance.constants, max_states=states, threads=threads, machine=self.machine
-        )
+            constants=self.instance.constants, max_states=states, threads=threads, every_refusal=self.thorough,
+            check_properties=self.thorough, machine=None if asked else self.machine, ask=asked,
+        )  # fmt: skip
         report = LockStepReport(
-            self.instance, found.compared, found.depth, found.complete, found.accepted, found.refused
-        )
+            self.instance, found.compared, found.depth, found.complete, found.accepted, found.refused,
+            found.implied, found.judged,
+        )  # fmt: skip
         report.violated = found.violated
         report.taken = {name for name, times in found.taken.items() if times}
         report.refusing = found.refusing
-        report.disagreements = [self._explain(d) for d in found.divergences]
-        report.seconds = time.perf_counter() - start
+        report.disagreements = [self._explain(d) for d in found.divergences] + (asked.disagreements if asked else [])
+        report.seconds, report.cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         for state in self._sample(max(1, found.states // sampled) if sampled else found.states + 1):
             report.sampled += 1
             report.disagreements += self.ask_interpreter(state)
@@ -148,6 +217,8 @@ class LockStep:
     def _answer(self, number: int) -> str:
         if number == 0:
             return "accepts"
+        if number > len(self.labels) + 1:
+            return "says something that no guard says, or changes what is no value of a state"
         return f"refuses by {self.labels[number - 1]!r}" if number <= len(self.labels) else "says index out of range"
 
     def _proposal(self, name: str, arguments: list[int]) -> str:
@@ -158,7 +229,14 @@ class LockStep:
         ]
         return f"{name}({', '.join(shown)})"
 
-    def _explain(self, d: Divergence) -> Disagreement:
+    def differs(self, state: bytes, proposal: bytes, expected: int, answered: int, value: int) -> Disagreement:
+        """The scheduler answers a proposal (as `StateMachine` takes it) otherwise; `value`: as in `Divergence`."""
+        name = list(self.spec.transitions)[proposal[0]]
+        whole = state.ljust(self.explorer.state_bytes, bytes(1))
+        return self._explain(Differs(whole, name, [b - 256 if b > 127 else b for b in proposal[1:5]], expected,
+                                     answered, value))  # fmt: skip
+
+    def _explain(self, d: Divergence | Differs) -> Disagreement:
         expected, answered = self._answer(d.expected), self._answer(d.answered)
         if d.value >= 0:
             expected, answered = f"{expected}", f"then has another value of {self._value(d.value)}"
@@ -167,7 +245,7 @@ class LockStep:
 
     def _value(self, at: int) -> str:
         """What the byte at this place is called: refs b1."""
-        for v in state_order(self.spec):
+        for v in shared_order(self.spec):
             count = cells(v, self.instance.population)
             if at < count:
                 names: list[str] = []

@@ -20,13 +20,18 @@ SHOWN = 5
 
 
 def run_lockstep(
-    machine: object, states: int, json_output: bool, console: Console, instances: Sequence[Instance] = LOCK_STEP
+    machine: object,
+    states: int,
+    json_output: bool,
+    console: Console,
+    instances: Sequence[Instance] = LOCK_STEP,
+    thorough: bool = False,
 ) -> int:
     """Compare `states` states of each instance (all, where there are fewer). Returns the exit status.
 
-    `machine`: `scheduler.STATE_ACCESS` of the scheduler that is held to the specification.
+    `machine`: of the scheduler that is held to the specification, and `thorough`: as `LockStep` takes them.
     """
-    reports = [LockStep(SPEC, instance, machine).run(states, available_cores()) for instance in instances]
+    reports = [LockStep(SPEC, instance, machine, thorough).run(states, available_cores()) for instance in instances]
     agrees = all(r.agrees for r in reports)
     if json_output:
         print(json.dumps(as_json(reports), indent=2))
@@ -45,8 +50,10 @@ def as_json(reports: Sequence[LockStepReport]) -> dict[str, Any]:
             {
                 "instance": str(r.instance), "population": r.instance.population, "constants": r.instance.constants,
                 "states": r.states, "complete": r.complete, "depth": r.depth, "accepted": r.accepted,
-                "refused": r.refused, "violated": r.violated, "seconds": round(r.seconds, 2),
-                "states_per_second": round(r.states / r.seconds), "sampled_with_interpreter": r.sampled,
+                "refused": r.refused, "implied": r.implied, "judged": r.judged, "violated": r.violated,
+                "seconds": round(r.seconds, 2),
+                "cpu_seconds": round(r.cpu_seconds, 2), "states_per_second": round(r.states / r.seconds),
+                "states_per_cpu_second": round(r.states / r.cpu_seconds), "sampled_with_interpreter": r.sampled,
                 "disagreements": [str(d) for d in r.disagreements],
             }
             for r in reports
@@ -68,13 +75,15 @@ def _print(reports: Sequence[LockStepReport], console: Console) -> None:
     title = "The compiled scheduler, held to the specification state by state"
     table = Table(title=title, title_justify="left")
     table.add_column("instance")
-    for column in ("states", "accepted", "refused", "states/s", "interpreter", "divergences"):
+    for column in ("states", "accepted", "refused", "implied", "states/s", "interpreter", "divergences"):
         table.add_column(column, justify="right")
     for r in reports:
         rate = f"{r.states / r.seconds:,.0f}"
         wrong = f"[red]{len(r.disagreements)}[/red]" if r.disagreements else "0"
         name = f"{r.instance}\n[dim]{'complete' if r.complete else 'the nearest to the start'}, depth {r.depth}[/dim]"
-        table.add_row(name, f"{r.states:,}", f"{r.accepted:,}", f"{r.refused:,}", rate, f"{r.sampled}", wrong)
+        table.add_row(
+            name, f"{r.states:,}", f"{r.accepted:,}", f"{r.refused:,}", f"{r.implied:,}", rate, f"{r.sampled}", wrong
+        )
     console.print(table)
     for r in reports:
         if r.violated:
@@ -86,6 +95,11 @@ def _print(reports: Sequence[LockStepReport], console: Console) -> None:
         f"{sum(r.accepted for r in reports):,} transitions with equal results, "
         f"{sum(r.refused for r in reports):,} refusals for the same reason; {available_cores()} cores."
     )
+    if implied := sum(r.implied for r in reports):
+        console.print(
+            f"{implied:,} refusals were not asked for again: their guards read the same values in a state before. "
+            "--thorough asks for all."
+        )
     taken = len(SPEC.transitions) - len(untaken(reports))
     refusing = len(guard_labels(SPEC)) - len(never_refusing(reports))
     console.print(

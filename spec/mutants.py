@@ -17,6 +17,7 @@ import z3
 from .expressions import BOOL, INT, TICK, Expr
 from .language import Effect, Guard, Spec, Transition
 from .prover import Obligation, Prover
+from .ranking import concerns
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,19 @@ class Mutation:
         return str(solver.check()) == "unsat"
 
 
+def dropped_clauses(spec: Spec) -> dict[str, tuple[str, ...]]:
+    """For each clause of the contract the stages of liveness that break without it; none: it is not needed."""
+    found = {}
+    for name, clause in list(spec.clauses.items()):
+        del spec.clauses[name]
+        prover = Prover(spec)
+        concerned = [t for t in spec.transitions.values() if concerns(clause.formula, t)]
+        broken = [o for t in concerned for o in prover.prove_stages(t) if not o.proved]
+        found[name] = tuple(dict.fromkeys(o.claim for o in broken))
+        spec.clauses[name] = clause
+    return found
+
+
 def score(spec: Spec, every: int = 1) -> Score:
     """Judge all mutants, or each `every`-th."""
     start = time.perf_counter()
@@ -195,4 +209,4 @@ def score(spec: Spec, every: int = 1) -> Score:
     return result
 
 
-__all__ = ["Mutant", "Outcome", "Score", "mutants", "score"]
+__all__ = ["Mutant", "Outcome", "Score", "dropped_clauses", "mutants", "score"]

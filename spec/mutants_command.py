@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from .machines import SPEC
-from .mutants import Mutant, Mutation, Outcome, Score, mutants
+from .mutants import Mutant, Mutation, Outcome, Score, dropped_clauses, mutants
 
 VERDICTS = ("killed", "equivalent", "lemma only", "survived")
 
@@ -22,13 +22,18 @@ _mutation: list[Mutation] = []
 
 
 def run_mutants(json_output: bool, console: Console) -> int:
-    """Judge all mutants. Returns the exit status: 0 if nothing named misses any of them, else 1."""
+    """Judge all mutants, and the contract without each of its clauses.
+
+    Returns the exit status: 0 if nothing named misses any mutant and every clause is needed, else 1.
+    """
     result = judge_all(Console(stderr=True))
+    clauses = dropped_clauses(SPEC)
     if json_output:
-        print(json.dumps(as_json(result), indent=2))
+        print(json.dumps(as_json(result) | {"clauses": clauses}, indent=2))
     else:
         print_score(result, console)
-    return 0 if result.share == 1 else 1
+        print_clauses(clauses, console)
+    return 0 if result.share == 1 and all(clauses.values()) else 1
 
 
 def judge_all(progress: Console) -> Score:
@@ -78,6 +83,16 @@ def print_score(result: Score, console: Console) -> None:
     counts = Counter(o.verdict for o in result.outcomes)
     parts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS)
     console.print(f"{len(result.outcomes)} mutants: {parts}. Score {result.share:.1%} in {result.seconds:.0f} s.")
+
+
+def print_clauses(clauses: dict[str, tuple[str, ...]], console: Console) -> None:
+    """What breaks without each clause of the contract of policies."""
+    table = Table(title="The contract without one clause", title_justify="left")
+    table.add_column("clause")
+    table.add_column("breaks")
+    for name, broken in clauses.items():
+        table.add_row(name, ", ".join(broken) or "[red]nothing: it is not needed[/red]")
+    console.print(table)
 
 
 def as_json(result: Score) -> dict[str, object]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import counting
-from .expressions import Expr, lift
+from .expressions import Expr, lift, to_text
 from .language import Parameter, Sort, Spec, Variable
 
 
@@ -28,7 +28,8 @@ class Option:
 class Progress:
     """When all of `conditions` hold, one of `options` may be taken, or one of `alternatives` holds.
 
-    `witnesses` are parameters of which the formula beside them may be assumed; `given` holds for all individuals.
+    `witnesses` are parameters of which the formula beside them may be assumed; `given` holds for all individuals (and
+    may speak of witnesses).
     """
 
     name: str
@@ -56,16 +57,38 @@ class Progress:
         count = self.spec.counts[counter.name]
         return self._witness(count.over.type, lambda x: counting.counted(count, index, x))
 
+    def farthest(self, counter: Variable, measure: Callable[[Expr], Expr], *index: Expr) -> Expr:
+        """An individual that the counter counts, if it counts any, of which no other counted one has more measure."""
+        count = self.spec.counts[counter.name]
+        chosen = self.any(self.spec.sorts[count.over.type])
+        self.witnesses[-1] = (self.witnesses[-1][0], counting.counted(count, index, chosen))
+        other = Parameter(f"every_{self.spec.sorts[count.over.type].letter}{len(self.given)}", count.over.type)
+        self.given.append((other, counting.at_most(count, index, measure, other.expr, chosen)))
+        return chosen
+
     def one_more(self, large: Expr, small: Expr) -> Expr:
         """An individual that the first counter counts and the second does not, if the first is larger."""
         counts = [(self.spec.counts[read.args[0].name], read.args[1:]) for read in (large, small)]
         return self._witness(counts[0][0].over.type, lambda x: counting.counted_more(*counts[0], *counts[1], x))
 
-    def covering(self, counter: Variable, index: Expr, at: Expr) -> Expr:
+    def covering(self, counter: Variable, at: Expr, *index: Expr) -> Expr:
         """The individual of a tiling that covers the position, if it lies within the tiled range."""
         tiling = self.spec.tilings[counter.name]
         over = self.spec.counts[counter.name].over.type
         return self._witness(over, lambda x: counting.covered(self.spec, tiling, index, at, x))
+
+    def some(self, sort: Sort, fact: Callable[[Expr], Expr]) -> Expr:
+        """An individual with the fact, if any has it."""
+        chosen = self.any(sort)
+        other = Parameter(f"every_{sort.letter}{len(self.given)}", sort.name)
+        self.given.append((other, fact(other.expr) >> fact(chosen)))
+        return chosen
+
+    def any(self, sort: Sort) -> Expr:
+        """An individual of the sort."""
+        parameter = Parameter(f"some_{sort.letter}{len(self.witnesses)}", sort.name)
+        self.witnesses.append((parameter, lift(True)))
+        return parameter.expr
 
     def then(self, transition: str, *arguments: Expr | int) -> None:
         """An option: this transition with these arguments."""
@@ -76,6 +99,10 @@ class Progress:
         self.alternatives.append(formula)
 
     def _witness(self, sort: str, fact: Callable[[Expr], Expr]) -> Expr:
+        """An individual with the fact; whoever asks for the same gets the same."""
+        for known, formula in self.witnesses:
+            if known.type == sort and to_text(formula) == to_text(fact(known.expr)):
+                return known.expr
         parameter = Parameter(f"some_{self.spec.sorts[sort].letter}{len(self.witnesses)}", sort)
         self.witnesses.append((parameter, fact(parameter.expr)))
         return parameter.expr

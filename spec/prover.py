@@ -18,13 +18,15 @@ from dataclasses import dataclass
 
 import z3
 
-from . import counting
+from . import counting, ranking_claims
 from .expressions import BOOL, INT, TICK, Expr, variables_read
 from .language import Choice, Parameter, Property, Spec, Transition, Variable
 from .progress import Progress
 
 Reader = Callable[[Variable, Sequence[z3.ExprRef]], z3.ExprRef]
 Individuals = dict[str, list[z3.ExprRef]]
+Memo = dict[int, tuple[Expr, z3.ExprRef]]
+"""By identity of an expression, which is kept so that it stays the same: its term."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,9 @@ class Prover:
         }
         self.transition = ""
         self.known_assumptions: dict[tuple[int, ...], list[z3.BoolRef]] = {}
+        self.known_terms: dict[tuple[tuple[str, int], ...], Memo] = {}
+        self.known_solvers: dict[tuple[int, ...], z3.Solver] = {}
+        self.known_facts: dict[tuple[str, ...], z3.BoolRef] = {}
 
     # Expressions.
 
@@ -79,10 +84,38 @@ class Prover:
         """The variable in the state before the transition."""
         return self.functions[variable.name](*index)
 
+    def initial(self, variable: Variable, _: Sequence[z3.ExprRef]) -> z3.ExprRef:
+        """The variable at the start."""
+        return self.evaluate(variable.init, {}, self.before)
+
     def evaluate(
-        self, e: Expr, names: dict[str, z3.ExprRef], read: Reader, read_next: Reader | None = None
+        self,
+        e: Expr,
+        names: dict[str, z3.ExprRef],
+        read: Reader,
+        read_next: Reader | None = None,
+        memos: Sequence[Memo] = (),
     ) -> z3.ExprRef:
-        """The z3 term of an expression, with parameters from `names` and variables through `read`."""
+        """The z3 term of an expression, with parameters from `names` and variables through `read`.
+
+        `memos`: terms made before with the same names, for each state that is read.
+        """
+        if not memos or not e.still or e.op in ("lit", "enum", "param", "const"):
+            return self.term(e, names, read, read_next, memos)
+        found = memos[0].get(id(e))
+        if found is None:
+            found = memos[0][id(e)] = (e, self.term(e, names, read, read_next, memos))
+        return found[1]
+
+    def term(
+        self,
+        e: Expr,
+        names: dict[str, z3.ExprRef],
+        read: Reader,
+        read_next: Reader | None,
+        memos: Sequence[Memo],
+    ) -> z3.ExprRef:
+        """The z3 term of an expression, made anew."""
         if e.op == "lit":
             value = e.args[0]
             return z3.BoolVal(value, self.context) if e.type == BOOL else z3.IntVal(value, self.context)
@@ -93,13 +126,13 @@ class Prover:
         if e.op == "const":
             return self.constants[e.args[0]]
         if e.op == "read":
-            return read(e.args[0], [self.evaluate(i, names, read, read_next) for i in e.args[1:]])
+            return read(e.args[0], [self.evaluate(i, names, read, read_next, memos) for i in e.args[1:]])
         if e.op == "next":
             assert read_next is not None
-            return self.evaluate(e.args[0], names, read_next)
+            return self.evaluate(e.args[0], names, read_next, None, memos[1:])
         if e.op == "taken":
             return z3.BoolVal(e.args[0] == self.transition, self.context)
-        a = [self.evaluate(x, names, read, read_next) for x in e.args]
+        a = [self.evaluate(x, names, read, read_next, memos) for x in e.args]
         match e.op:
             case "eq":
                 return a[0] == a[1]
@@ -167,7 +200,14 @@ class Prover:
         facts = self.constant_axioms()
         claims: list[Property | counting.Claim] = [*self.spec.invariants(), *counting.assumptions(self.spec)]
         for c in claims:
-            facts += [self.evaluate(c.formula, names, self.before) for names in self.tuples(c.parameters, individuals)]
+            letters = {p.type: self.spec.sorts[p.type].letter for p in c.parameters}
+            numbers = [range(len(individuals[p.type])) for p in c.parameters]
+            for chosen in itertools.product(*numbers):
+                key = (c.name, *[f"{letters[p.type]}{i}" for p, i in zip(c.parameters, chosen, strict=True)])
+                if key not in self.known_facts:  # the same individuals, in another number of them
+                    names = {p.name: individuals[p.type][i] for p, i in zip(c.parameters, chosen, strict=True)}
+                    self.known_facts[key] = self.evaluate(c.formula, names, self.before)
+                facts.append(self.known_facts[key])
         return facts
 
     def individuals(self, parameters: Sequence[Parameter], extra: int) -> tuple[dict[str, z3.ExprRef], Individuals]:
@@ -222,18 +262,15 @@ class Prover:
 
     def prove_initial(self) -> list[Obligation]:
         """Every invariant and counter holds at the start, where every variable has its initial value."""
-
-        def initial(variable: Variable, _: Sequence[z3.ExprRef]) -> z3.ExprRef:
-            return self.evaluate(variable.init, {}, self.before)
-
         claims: list[tuple[Property | counting.Claim, str]] = [(p, p.kind) for p in self.spec.invariants()]
         claims += [(counting.right_at_the_start(count), "count") for count in self.spec.counts.values()]
+        claims += [(claim, "conforming") for claim in self.spec.conforming.values()]
         results = []
         for claim, kind in claims:
             solver = self.solver()
             solver.add(*self.constant_axioms())
             names, _ = self.individuals(claim.parameters, 0)
-            question = z3.Not(self.evaluate(claim.formula, names, initial))
+            question = z3.Not(self.evaluate(claim.formula, names, self.initial))
             results.append(self.decide(solver, question, "initial state", claim.name, kind))
         return results
 
@@ -337,6 +374,60 @@ class Prover:
             solver.add(*[self.evaluate(fact, names | {every.name: x}, self.before) for x in individuals[every.type]])
         options = [self.evaluate(e, names, self.before) for e in claim.outcomes()]
         return self.decide(solver, z3.Not(z3.Or(*options)), claim.name, "one is possible", "progress")
+
+    # Liveness: see ranking.py.
+
+    def prove_stages(self, transition: Transition | None = None) -> list[Obligation]:
+        """Stages and conforming invariants: against one transition, or what concerns single states."""
+        if transition is None:
+            return [self.prove_stage_claim(claim, None) for claim in ranking_claims.still_claims(self.spec)]
+        results = []
+        for claim in ranking_claims.step_claims(self.spec, transition):
+            if ranking_claims.untouched(self.spec, claim, transition):
+                results.append(Obligation(transition.name, claim.name, claim.kind, "proved", 0.0))
+            else:
+                results.append(self.prove_stage_claim(claim, transition))
+        return results
+
+    def prove_stage_claim(self, claim: ranking_claims.StageClaim, transition: Transition | None) -> Obligation:
+        """One obligation of a stage, for all its individuals and all other parameters of the transition."""
+        own = [Parameter(f"of {p.name}", p.type) for p in claim.parameters]
+        bound = dict(claim.bound)
+        free = [p for p in transition.parameters if p.name not in bound] if transition else []
+        constants, individuals = self.individuals((*own, *free), 0)
+        names = {p.name: constants[q.name] for p, q in zip(claim.parameters, own, strict=True)}
+        arguments = {p.name: constants[p.name] for p in free}
+        arguments |= {name: self.evaluate(e, names, self.before) for name, e in bound.items()}
+        read: Reader = self.before
+        guards = []
+        if transition is not None:
+            self.transition = transition.name
+            read = self.after_reader(transition, arguments)
+            guards = [self.evaluate(g.condition, arguments, self.before) for g in transition.guards]
+        after: Memo = {}
+        facts = guards + [
+            self.evaluate(h, names, self.before, read, (self.memo(names), after)) for h in claim.hypotheses
+        ]
+        for known in claim.given:
+            for chosen in self.tuples(known.parameters, individuals):
+                local = names | chosen
+                facts.append(self.evaluate(known.formula, local, self.before, read, (self.memo(local), {})))
+        goal = self.evaluate(claim.goal, names, self.before, read, (self.memo(names), after))
+        question = z3.And(*facts, z3.Not(goal))
+        solver = self.prepared(individuals)
+        return self.decide(solver, question, claim.transition or "liveness", claim.name, claim.kind)
+
+    def memo(self, names: dict[str, z3.ExprRef]) -> Memo:
+        """Terms of the state before with these names."""
+        return self.known_terms.setdefault(tuple((name, x.get_id()) for name, x in names.items()), {})
+
+    def prepared(self, individuals: Individuals) -> z3.Solver:
+        """A solver that knows what is assumed of these individuals; kept, since many questions share it."""
+        key = tuple(len(xs) for xs in individuals.values())
+        if key not in self.known_solvers:
+            self.known_solvers[key] = self.solver()
+            self.known_solvers[key].add(*self.assumptions(individuals))
+        return self.known_solvers[key]
 
     def prove_parts(self) -> list[Obligation]:
         """Side conditions of counters that count a part of what another counts, and of tilings."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .diagram import diagrams
 from .language import Spec, Transition
+from .ranking import helpful_transitions
 
 
 def reference_page(spec: Spec) -> str:
@@ -35,6 +36,8 @@ def reference_page(spec: Spec) -> str:
         conditions = " and ".join(str(c) for c in claim.conditions)
         options = " or ".join([*[o.transition for o in claim.options], *map(str, claim.alternatives)])
         out.append(f"| {claim.group} | {claim.name} | {claim.doc} | `{_cell(f'{conditions} implies {options}')}` |")
+    if spec.stages:
+        out += _liveness(spec)
     out += [
         "",
         "## Lemmas",
@@ -49,6 +52,25 @@ def reference_page(spec: Spec) -> str:
     for transition in spec.transitions.values():
         out += _transition(transition)
     return "\n".join(out).rstrip() + "\n"
+
+
+def _liveness(spec: Spec) -> list[str]:
+    """What a policy has to keep, and the stages in which everybody advances."""
+    out = ["", "## Contract of policies", "", "What the proof of L5 asks of a policy. No safety property needs it.", ""]
+    out += ["| clause | while | what it means | formula |", "|---|---|---|---|"]
+    for c in spec.clauses.values():
+        out.append(f"| {c.name} | {c.stage or 'always'} | {c.doc} | `{_cell(str(c.formula))}` |")
+    out += ["", "What helps in a stage (below) is taken at last, unless the stage ends before:", ""]
+    out += [f"- by the {actor}: {', '.join(names)}" for actor, names in helpful_transitions(spec).items()]
+    out += ["", "## Stages of liveness", "", "Indented: inside the stage above. The rank never gets larger.", ""]
+    out += ["| stage | what happens | when | rank | what helps |", "|---|---|---|---|---|"]
+    for s in spec.stages.values():
+        when = [*s.conditions, *[f"all {fact.parameters[0].type}: {fact.formula}" for fact in s.facts]]
+        name = "&nbsp;&nbsp;" * (len(s.path) - 1) + s.name
+        rank, helps = "; ".join(map(str, s.ranks)), ", ".join(option.transition for option in s.cover.options)
+        cells = [f"`{_cell(' and '.join(map(str, when)))}`" if when else "", f"`{_cell(rank)}`" if rank else "", helps]
+        out.append(f"| {name} | {s.doc} | {' | '.join(cells)} |")
+    return out
 
 
 def _cell(text: str) -> str:

@@ -49,6 +49,10 @@ class Cvc5Prover:
         """In the situation of the claim, some option may be taken."""
         return self._decide(self.exporter.progress(claim))[0]
 
+    def prove_stages(self, transition: Transition | None = None) -> list[Obligation]:
+        """Stages and conforming invariants: against one transition, or what concerns single states."""
+        return self._decide(self.exporter.stages(transition))
+
     def prove_parts(self) -> list[Obligation]:
         """Side conditions of counters that count a part of what another counts."""
         return self._decide(self.exporter.parts())

@@ -4,7 +4,8 @@ The text is printed from the specification itself, not from the prover's terms: 
 the state before, the state after is a set of defined functions (`x.after`), and each question asks for a state in which
 the claim is false. `unsat` is a proof. What the prover knows to be trivial is asked here as well.
 
-One script for each transition, for each choice, for the initial state and for the side conditions of counters. The
+One script for each transition, for each choice, for the initial state and for the side conditions of counters; for
+liveness (ranking.py) one for each transition and one for single states. The
 sections of a script after its preamble are independent (push and pop), each named by what it echoes.
 
 Names: `x` and `x.after` are a state variable before and after, `x.initial` at the start; `t.p` is a parameter of the
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import counting
+from . import counting, ranking_claims
 from .counting import Claim
 from .expressions import BOOL, INT, TICK, Expr, variables_read
 from .language import Choice, Effect, Parameter, Property, Spec, Transition, Variable
@@ -142,6 +143,10 @@ class Exporter:
             yield self.choice(choice)
         for claim in self.spec.progress.values():
             yield self.progress(claim)
+        if self.spec.stages:
+            yield self.stages()
+            for transition in self.spec.transitions.values():
+                yield self.stages(transition)
         if self.spec.subsets or self.spec.tilings:
             yield self.parts()
 
@@ -151,6 +156,7 @@ class Exporter:
         defined = [self._define(v, ".initial", symbols, formulas.term(v.init, {})) for v, symbols in self._variables()]
         claims: list[tuple[Property | Claim, str]] = [(p, p.kind) for p in self.spec.invariants()]
         claims += [(counting.right_at_the_start(count), "count") for count in self.spec.counts.values()]
+        claims += [(claim, "conforming") for claim in self.spec.conforming.values()]
         questions = [
             Question("initial state", claim.name, kind, f"(not {formulas.for_all(claim, suffix='.initial')})")
             for claim, kind in claims
@@ -161,9 +167,7 @@ class Exporter:
     def transition(self, transition: Transition) -> Script:
         """One transition against every property and counter."""
         formulas = Formulas(transition.name)
-        names, declared = self._constants(transition.parameters)
-        guards = [f"(assert {formulas.term(g.condition, names)}) ; {g.name}" for g in transition.guards]
-        after = [self._after(v, symbols, transition, names, formulas) for v, symbols in self._variables()]
+        names, _ = self._constants(transition.parameters)
         questions = [self._question(p, transition, formulas) for p in self.spec.properties.values()]
         written = {e.variable.name for e in transition.effects}
         for count in self.spec.counts.values():
@@ -176,12 +180,36 @@ class Exporter:
         same = [self._unchanged(e, names, formulas) for e in transition.effects if not e.binders]
         questions.append(Question(transition.name, "changes something", "action", conjunction(same)))
         questions.append(Question(transition.name, "can be taken", "vacuity", "true"))
-        shown = f"{transition.name}({', '.join(p.name for p in transition.parameters)})"
-        preamble = self._preamble(
-            f"The transition {shown}, taken by the {transition.actor}: {transition.doc}",
-            [("Parameters", declared), ("Guards", guards), ("The state after", after)],
-        )
+        preamble = self._preamble(self._about(transition), self._taking(transition, names, formulas))
         return Script(f"transition-{transition.name}", preamble, tuple(questions))
+
+    def stages(self, transition: Transition | None = None) -> Script:
+        """Stages and conforming invariants (ranking.py): against one transition, or what concerns single states."""
+        if transition is None:
+            formulas, names = Formulas(), dict[str, str]()
+            claims = list(ranking_claims.still_claims(self.spec))
+            name, preamble = "liveness", self._preamble("Stages and their ranks.", [])
+        else:
+            formulas = Formulas(transition.name)
+            names, _ = self._constants(transition.parameters)
+            claims = list(ranking_claims.step_claims(self.spec, transition))
+            preamble = self._preamble(self._about(transition), self._taking(transition, names, formulas))
+            name = f"liveness-{transition.name}"
+        questions = [
+            Question(claim.transition or "liveness", claim.name, claim.kind, self._refuted(claim, names, formulas))
+            for claim in claims
+        ]
+        return Script(name, preamble, tuple(questions))
+
+    def _refuted(self, claim: ranking_claims.StageClaim, names: Mapping[str, str], formulas: Formulas) -> str:
+        """Some individuals of whom everything given holds, and the goal not."""
+        bound = {p.name: symbol(f"?{p.name}") for p in claim.parameters}
+        parts = [f"(= {names[parameter]} {formulas.term(e, bound)})" for parameter, e in claim.bound]
+        parts += [formulas.term(h, bound) for h in claim.hypotheses]
+        parts += [formulas.for_all(known, bound) for known in claim.given]
+        wrong = conjunction([*parts, f"(not {formulas.term(claim.goal, bound)})"])
+        variables = " ".join(f"({bound[p.name]} {NUMBERS.get(p.type, symbol(p.type))})" for p in claim.parameters)
+        return f"(exists ({variables}) {wrong})" if variables else wrong
 
     def choice(self, choice: Choice) -> Script:
         """Exactly one of the transitions is possible: no two at once, and never none."""
@@ -233,6 +261,17 @@ class Exporter:
                 wrong = f"(not {Formulas().for_all(claim)})"
                 questions.append(Question(f"count {tiling.counter}", claim.name, "count", wrong))
         return Script("parts", self._preamble("Side conditions of counters.", []), tuple(questions))
+
+    def _about(self, transition: Transition) -> str:
+        shown = f"{transition.name}({', '.join(p.name for p in transition.parameters)})"
+        return f"The transition {shown}, taken by the {transition.actor}: {transition.doc}"
+
+    def _taking(self, transition: Transition, names: dict[str, str], formulas: Formulas) -> list[tuple[str, list[str]]]:
+        """The transition may be taken, and what the state after it is."""
+        _, declared = self._constants(transition.parameters)
+        guards = [f"(assert {formulas.term(g.condition, names)}) ; {g.name}" for g in transition.guards]
+        after = [self._after(v, symbols, transition, names, formulas) for v, symbols in self._variables()]
+        return [("Parameters", declared), ("Guards", guards), ("The state after", after)]
 
     def _question(self, p: Property, transition: Transition, formulas: Formulas) -> Question:
         if p.kind == "action" and p.given is not None:

@@ -48,7 +48,8 @@ def switchable(spec: Spec) -> Spec:
     result.transitions = {name: _with_switches(t, guards, effects) for name, t in spec.transitions.items()}
     claims = [_as_property(result, choice) for choice in spec.choices]
     result.properties = {**spec.properties, **{claim.name: claim for claim in claims}}
-    result.choices, result.progress = [], {}
+    result.choices = []
+    result.progress = {name: dataclasses.replace(claim, spec=result) for name, claim in spec.progress.items()}
     return result
 
 

@@ -6,54 +6,16 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from .explore import Exploration
-from .language import Choice, Spec, Transition
-from .progress import Progress as ProgressClaim
-from .prover import Obligation, Prover
+from .language import Spec
+from .proofs import GENERAL, SOLVERS, Part, decider, parts, proofs
+from .prover import Obligation
+from .ranking_claims import KINDS
 from .reachable import survey_anyway
-
-SOLVERS = ("z3", "cvc5")
-"""Who can decide the obligations; the first is the default."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
-
-
-class Decider(Protocol):
-    """A solver with its way to put the obligations."""
-
-    solver_name: str
-
-    def prove_initial(self) -> list[Obligation]:
-        """The start satisfies every invariant."""
-
-    def prove_transition(self, transition: Transition) -> list[Obligation]:
-        """The transition keeps every property and counter."""
-
-    def prove_choice(self, choice: Choice) -> list[Obligation]:
-        """Exactly one transition of the choice is possible."""
-
-    def prove_progress(self, claim: ProgressClaim) -> Obligation:
-        """In the situation of the claim, some option may be taken."""
-
-    def prove_parts(self) -> list[Obligation]:
-        """Side conditions of counters: parts of others, tilings."""
-
-    def vacuous(self, transition: Transition) -> Obligation:
-        """Some state allows the transition."""
-
-
-def decider(spec: Spec, solver: str = SOLVERS[0]) -> Decider:
-    """The prover that uses this solver. Raises ModuleNotFoundError if the solver's package is not installed."""
-    if solver == "cvc5":
-        from .second_solver import Cvc5Prover
-
-        return Cvc5Prover(spec)
-    if solver != "z3":
-        raise ValueError(f"solver: {solver!r} is none of {', '.join(SOLVERS)}")
-    return Prover(spec)
 
 
 @dataclass(frozen=True)
@@ -124,21 +86,35 @@ def group_order(group: str) -> tuple[int, int]:
     return ("PL".find(group[0]), int(group[1:])) if group != "lemma" else (2, 0)
 
 
-def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVERS[0]) -> Report:
-    """Prove every property for any number of individuals, and survey small instances."""
+def _liveness(spec: Spec, found: list[Obligation]) -> list[Row]:
+    """A row for each stage, and for each invariant of what a conforming policy can reach."""
+    rows = []
+    for s in spec.stages.values():
+        own = tuple(o for o in found if o.kind in KINDS and o.claim.startswith(f"{s.name}: "))
+        rows.append(Row(s.group, s.name, s.doc, "ranking", own))
+    for claim in spec.conforming.values():
+        own = tuple(o for o in found if o.kind == "conforming" and o.claim == claim.name)
+        rows.append(Row("L5", claim.name, "Whatever a policy that keeps the contract does.", KINDS["conforming"], own))
+    return rows
+
+
+def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVERS[0], processes: int = 1) -> Report:
+    """Prove every property for any number of individuals, and survey small instances.
+
+    `processes`: how many share the proofs; the report does not depend on it. Only the specification that the package
+    has can be shared, so any other is proved by this process alone.
+    """
     start = time.perf_counter()
     background = ThreadPoolExecutor(1)  # the explorer is compiled and runs beside the solver
     exploration = background.submit(survey_anyway, spec)
     prover = decider(spec, solver)
     report = Report(spec, prover.solver_name)
-    transitions = list(spec.transitions.values())
-    total = 2 * len(transitions) + 2
-    progress("initial state", 0, total)
-    found = prover.prove_initial()
-    for i, transition in enumerate(transitions):
-        progress(transition.name, i + 1, total)
-        found += prover.prove_transition(transition)
-    found += prover.prove_parts()
+    total = len(parts(spec)) + 1
+    answers: dict[Part, list[Obligation]] = {}
+    for part, obligations in proofs(spec, solver, processes):
+        answers[part] = obligations
+        progress(part[1], len(answers), total)
+    found = [o for (kind, _), obligations in answers.items() if kind in GENERAL for o in obligations]
     by_property: dict[str, list[Obligation]] = {}
     for obligation in found:
         by_property.setdefault(obligation.claim, []).append(obligation)
@@ -146,20 +122,22 @@ def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVE
     for p in spec.properties.values():
         report.rows.append(Row(p.group, p.name, p.doc, TECHNIQUES[p.kind], tuple(by_property.pop(p.name, ()))))
     for choice in spec.choices:
-        proofs = tuple(prover.prove_choice(choice))
-        report.rows.append(Row(choice.group, choice.name, choice.doc, "case split", proofs))
+        own = tuple(answers["choice", choice.name])
+        report.rows.append(Row(choice.group, choice.name, choice.doc, "case split", own))
     for claim in spec.progress.values():
-        row = Row(claim.group, claim.name, claim.doc, "witnesses", (prover.prove_progress(claim),))
-        report.rows.append(row)
+        own = tuple(answers["progress", claim.name])
+        report.rows.append(Row(claim.group, claim.name, claim.doc, "witnesses", own))
+    report.rows += _liveness(spec, found)
     changes = tuple(by_property.pop("changes something"))
     report.rows.append(Row("P14", "no idle transition", "Every transition changes the state.", "two-state", changes))
     for name, count in spec.counts.items():
-        own = [*by_property.pop(f"count {name}", ()), *[o for o in found if o.subject == f"count {name}"]]
+        counted = [*by_property.pop(f"count {name}", ()), *[o for o in found if o.subject == f"count {name}"]]
         meaning = f"{count.variable.name} = {count.variable.doc}."
-        report.rows.append(Row("P5" if not count.index else "P2", f"count {name}", meaning, "delta rule", tuple(own)))
-    for i, transition in enumerate(transitions):
-        progress(f"vacuity of {transition.name}", len(transitions) + i + 1, total)
-        report.vacuity.append(prover.vacuous(transition))
+        report.rows.append(
+            Row("P5" if not count.index else "P2", f"count {name}", meaning, "delta rule", tuple(counted))
+        )
+    for name in spec.transitions:
+        report.vacuity += answers["vacuity", name]
     progress("small instances", total - 1, total)
     report.exploration = exploration.result()
     background.shutdown()

@@ -1,9 +1,10 @@
-"""Measures this project's scheduler against PyPI's `tokenspeed-scheduler` on the same machine, in turns.
+"""Measures this project's scheduler against those of LightSeek's TokenSpeed and of vLLM on the same machine, in turns.
 
-    make bench-scheduler            (5 rounds, about 10 minutes; ARGS="--rounds 1 --quick" for a first look)
+    make bench-scheduler            (5 rounds, about 15 minutes; ARGS="--rounds 1 --quick" for a first look)
 
-The peer gets a virtual environment of its own. Writes results/<name>.json (raw figures of every round, medians, ratios,
-machine) and results/<name>.svg, and prints the table.
+The peers get virtual environments of their own below build/ (vLLM's takes 3.5 GB; `--without vllm` leaves it out).
+Writes results/<name>.json (raw figures of every round, medians, targets, machine, versions) and results/<name>.svg, and
+prints tables.
 """
 
 from __future__ import annotations
@@ -15,31 +16,21 @@ import platform
 import statistics
 import subprocess
 import sys
-import venv
+from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PEER = "tokenspeed-scheduler==0.1.42"
-PEER_ENVIRONMENT = HERE.parents[1] / "build" / "bench-lightseek"
-
-Figures = dict[str, dict[str, float]]
-
-
-def peer_python() -> Path:
-    """The interpreter of the peer's environment, made on the first call."""
-    python = PEER_ENVIRONMENT / "bin" / "python"
-    if not python.exists():
-        print(f"installing {PEER} into {PEER_ENVIRONMENT.relative_to(HERE.parents[1])}")
-        venv.create(PEER_ENVIRONMENT, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", PEER, "numpy<2.4", "matplotlib>=3.9,<4"], check=True)
-    return python
+sys.path.insert(0, str(HERE))
+from peers import LIGHTSEEK, PEERS, ROOT  # noqa: E402
+from targets import Figures, targets  # noqa: E402
 
 
 def measure(python: Path | str, script: str, quick: bool) -> Figures:
     """One round of one scheduler."""
     command = [str(python), str(HERE / script), *(["--quick"] if quick else [])]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    figures: Figures = json.loads(done.stdout)
+    quiet = os.environ | {"VLLM_LOGGING_LEVEL": "ERROR"}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=quiet)
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
 
 
@@ -51,11 +42,35 @@ def medians(rounds: list[Figures]) -> Figures:
     }
 
 
+def said_by(*command: str) -> str:
+    """The first line that a command prints."""
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.partition("\n")[0]
+
+
 def machine() -> dict[str, str | int]:
     """What the figures were measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
-    return {"cpu": cpu, "cores": os.cpu_count() or 0, "python": platform.python_version(), "system": platform.system()}
+    return {
+        "cpu": cpu, "cores": os.cpu_count() or 0, "system": platform.system(), "python": platform.python_version(),
+        "numpy": version("numpy"), "compiler": said_by("c++", "--version"),
+        "commit": said_by("git", "describe", "--always", "--dirty"),
+    }  # fmt: skip
+
+
+def print_figures(median: dict[str, Figures]) -> None:
+    """Ours, and how many times as long the others take."""
+    others = [name for name in median if name != "ours"]
+    print(f"\n{'case':32} {'figure':14} {'ours':>10}" + "".join(f" {name:>12} {'ratio':>8}" for name in others))
+    for case, figures in median["ours"].items():
+        for figure, value in figures.items():
+            if figure == "tokens":
+                continue
+            line = f"{case:32} {figure:14} {value:10.2f}"
+            for name in others:
+                theirs = median[name].get(case, {}).get(figure)
+                line += f" {theirs:12.2f} {theirs / value:8.1f}" if theirs is not None else f" {'':>21}"
+            print(line)
 
 
 def main() -> None:
@@ -63,30 +78,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="fewer contexts and waiting requests")
+    parser.add_argument("--without", choices=[p.name for p in PEERS], action="append", default=[], help="leave one out")
     parser.add_argument("--name", default="latest", help="name of the files in results/")
     options = parser.parse_args()
-    ours: list[Figures] = []
-    peers: list[Figures] = []
+    peers = [p for p in PEERS if p.name not in options.without]
+    who = {"ours": (Path(sys.executable), "drive_tokenspeed.py")} | {p.name: (p.python(), p.script) for p in peers}
+    raw: dict[str, list[Figures]] = {name: [] for name in who}
+    load = []
     for number in range(options.rounds):
-        print(f"round {number + 1} of {options.rounds}", flush=True)
-        ours.append(measure(sys.executable, "drive_tokenspeed.py", options.quick))
-        peers.append(measure(peer_python(), "drive_lightseek.py", options.quick))
-    mine, theirs = medians(ours), medians(peers)
-    print(f"\n{'case':20} {'figure':14} {'ours':>12} {'peer':>12} {'peer / ours':>12}")
-    for case, figures in mine.items():
-        for name, value in figures.items():
-            if name != "tokens":
-                other = theirs[case][name]
-                print(f"{case:20} {name:14} {value:12.2f} {other:12.2f} {other / value:12.1f}")
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    path = results / f"{options.name}.json"
+        load.append(os.getloadavg()[0])
+        names = list(who)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            print(f"round {number + 1} of {options.rounds}: {name}", flush=True)
+            raw[name].append(measure(*who[name], options.quick))
+    median = {name: medians(rounds) for name, rounds in raw.items()}
+    print_figures(median)
+    judged = targets(median["ours"])
+    print(f"\n{'target':62} {'measured':>9} {'at most':>9}")
+    for target, (value, most) in judged.items():
+        print(f"{target:62} {value:9.3f} {most:9.2f} {'' if value <= most else 'MISSED'}")
+    path = HERE / "results" / f"{options.name}.json"
+    path.parent.mkdir(exist_ok=True)
     document = {
-        "peer": PEER, "page": 64, "rounds": options.rounds, "machine": machine(), "load": os.getloadavg()[0],
-        "median": {"ours": mine, "peer": theirs}, "raw": {"ours": ours, "peer": peers},
+        "peers": {p.name: p.requirement for p in peers}, "page": 64, "rounds": options.rounds, "machine": machine(),
+        "load before each round": load, "targets": {t: {"measured": v, "at most": m} for t, (v, m) in judged.items()},
+        "median": median, "raw": raw,
     }  # fmt: skip
     path.write_text(json.dumps(document, indent=1) + "\n")
-    subprocess.run([peer_python(), HERE / "plot.py", path, path.with_suffix(".svg")], check=True)
+    subprocess.run([LIGHTSEEK.python(), HERE / "plot.py", path, path.with_suffix(".svg")], check=True)
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 def main(source: str, target: str) -> None:
     """Read the JSON of this benchmark and write an SVG."""
-    median = json.loads(Path(source).read_text())["median"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    styles = {"ours": ("#1f6feb", "this project"), "peer": ("#d1242f", "tokenspeed-scheduler 0.1.42")}
-    for who, (color, label) in styles.items():
+    document = json.loads(Path(source).read_text())
+    median = document["median"]
+    colors = {"ours": "#1f6feb", "lightseek": "#d1242f", "vllm": "#8a8a00"}
+    for who in median:
+        color, label = colors[who], document["peers"].get(who, "this project").replace("==", " ")
         for batch, marker in ((1, "o"), (32, "s"), (256, "^")):
             points = sorted(
                 (int(m[1]), figures["median_us"])

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from . import attention, kv_cache, mla, moe, pointwise, sampling
+from . import attention, kv_cache, mla, mla_prefill, moe, pointwise, sampling
 from .case import LSE_TOLERANCE, TOLERANCES, Case, MakeCase, Results
 
 __all__ = ["LSE_TOLERANCE", "TOLERANCES", "Case", "Results", "case_makers"]
@@ -18,7 +18,7 @@ __all__ = ["LSE_TOLERANCE", "TOLERANCES", "Case", "Results", "case_makers"]
 
 def case_makers() -> Iterator[tuple[str, Callable[[torch.device], Case]]]:
     """The operation of each case, and what makes it on a device; always in the same order, always the same values."""
-    modules = (attention, kv_cache, mla, moe, pointwise, sampling)
+    modules = (attention, kv_cache, mla, mla_prefill, moe, pointwise, sampling)
     makers: list[tuple[str, MakeCase]] = [maker for module in modules for maker in module.makers()]
     for seed, (operation, make) in enumerate(makers):
 

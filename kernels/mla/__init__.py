@@ -7,6 +7,10 @@ from torch import Tensor
 
 from ..arguments import check_dtype, check_same_device, check_shape
 from ..registry import REGISTRY
+from .plan import MlaPlan, plan_mla_decode
+from .tuning import Tuning
+
+__all__ = ["CACHED_DIM", "LATENT_DIM", "ROPE_DIM", "MlaPlan", "Tuning", "mla_decode", "plan_mla_decode"]
 
 LATENT_DIM = 512
 """Values of the compressed key-value latent of a token: the first 512 of its 576 cached values."""
@@ -17,7 +21,7 @@ CACHED_DIM = LATENT_DIM + ROPE_DIM
 
 _OPERATION = REGISTRY.declare(
     "mla_decode",
-    traits=("heads", "q_len", "block_size", "dense_cache"),
+    traits=("heads", "q_len", "block_size", "dense_cache", "cache_bits"),
     derived={"queries": lambda traits: traits["heads"] * traits["q_len"]},
     folder=__name__,
 )
@@ -30,6 +34,8 @@ def mla_decode(
     context_lens: Tensor,
     *,
     scale: float,
+    plan: MlaPlan | None = None,
+    cache_scale: float = 1.0,
     out: Tensor | None = None,
     lse: Tensor | None = None,
     kernel: str | None = None,
@@ -41,11 +47,15 @@ def mla_decode(
     the first `context_lens[row] - q_len + j + 1` positions (causal, bottom-right).
 
     q: [rows, q_len, heads, 576]: 512 latent, then 64 rotary
-    kv_cache: [blocks, block_size, 576], dtype of q, last dimension contiguous
+    kv_cache: [blocks, block_size, 576], last dimension contiguous; dtype of q, or float8_e4m3fn
     block_table: int32 [rows, max_blocks]; entries beyond a row's context are ignored
     context_lens: int32 [rows], tokens of the row's context INCLUDING its new ones, at most max_blocks * block_size;
         0 for a padding row
-    scale: factor of the scores
+    scale: factor of the scores, greater than 0
+    plan: how to divide the work, from `plan_mla_decode`, made or refilled for these very `context_lens`; made in the
+        call if not given. Make it once for all layers of a step, and keep it for CUDA graphs. Kernels that divide the
+        work by shapes alone ignore it.
+    cache_scale: what the values were divided by when they were stored as float8_e4m3fn; 1.0 for a cache of q's dtype
     out, lse: where to write, contiguous, shaped and typed like the results
     kernel: name of the kernel to use instead of the registry's choice
 
@@ -59,10 +69,17 @@ def mla_decode(
     check_shape("kv_cache", kv_cache, "blocks", "block_size", CACHED_DIM)
     check_shape("block_table", block_table, rows, "max_blocks")
     check_shape("context_lens", context_lens, rows)
-    check_dtype("kv_cache", kv_cache, q.dtype)
+    if kv_cache.dtype != torch.float8_e4m3fn:
+        check_dtype("kv_cache", kv_cache, q.dtype)
+        if cache_scale != 1.0:
+            raise ValueError(f"cache_scale is {cache_scale}; it must be 1.0 for a cache of {kv_cache.dtype}")
     check_dtype("block_table", block_table, torch.int32)
     check_dtype("context_lens", context_lens, torch.int32)
     check_same_device(q=q, kv_cache=kv_cache, block_table=block_table, context_lens=context_lens)
+    if not scale > 0:
+        raise ValueError(f"scale is {scale}; it must be greater than 0")
+    if plan is not None:
+        plan.check(rows, q_len * heads, q.device)
     if kv_cache.stride(2) != 1:
         raise ValueError(
             f"kv_cache has strides {list(kv_cache.stride())}; the {CACHED_DIM} values of a token must adjoin"
@@ -83,6 +100,17 @@ def mla_decode(
             raise ValueError(f"{name} has strides {list(tensor.stride())}; it must be contiguous")
     # What a bulk copy needs: tokens that adjoin, from a 16-byte boundary on.
     dense_cache = int(kv_cache.is_contiguous() and kv_cache.data_ptr() % 16 == 0 and kv_cache.numel() > 0)
-    selection = _OPERATION.select(q.device, q.dtype, (heads, q_len, kv_cache.shape[1], dense_cache), kernel)
-    selection.kernel.run(q, kv_cache, block_table, context_lens, scale=scale, out=out, lse=lse)
+    traits = (heads, q_len, kv_cache.shape[1], dense_cache, 8 * kv_cache.element_size())
+    selection = _OPERATION.select(q.device, q.dtype, traits, kernel)
+    selection.kernel.run(
+        q,
+        kv_cache,
+        block_table,
+        context_lens,
+        scale=scale,
+        out=out,
+        lse=lse,
+        plan=plan,
+        cache_scale=cache_scale,
+    )
     return out, lse

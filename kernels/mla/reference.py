@@ -8,7 +8,7 @@ from torch import Tensor
 from ..arguments import check_contexts
 from ..kernel import Band
 from ..registry import register
-from . import LATENT_DIM
+from . import LATENT_DIM, MlaPlan
 
 
 @register("mla_decode", name="reference", band=Band.REFERENCE)
@@ -21,6 +21,8 @@ def mla_decode(
     scale: float,
     out: Tensor,
     lse: Tensor,
+    plan: MlaPlan | None = None,
+    cache_scale: float = 1.0,
 ) -> None:
     """Any device and dtype; computes in float32, or float64 if the inputs are. Reads the lengths on the host."""
     precision = torch.promote_types(q.dtype, torch.float32)
@@ -28,7 +30,7 @@ def mla_decode(
     check_contexts(block_table, context_lens, block_size, kv_cache.shape[0])
     for row, context in enumerate(context_lens.tolist()):
         blocks = block_table[row, : -(-context // block_size)].long()
-        cached = kv_cache[blocks].flatten(0, 1)[:context].to(precision)
+        cached = kv_cache[blocks].flatten(0, 1)[:context].to(precision) * cache_scale
         scores = torch.einsum("qhd,kd->qhk", q[row].to(precision), cached) * scale
         query_position = torch.arange(context - q_len, context, device=q.device)
         key_position = torch.arange(context, device=q.device)

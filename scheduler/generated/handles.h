@@ -140,13 +140,13 @@ class BlockHandle<BlockState::Owned> : public Handle<BlockId, false> {
     return std::nullopt;
   }
   // A full, written block becomes a prefix that others may share.
-  Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Owned>> publish(Machine& machine, RequestId r) &&;
+  Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Owned>> publish(Machine& machine, RequestId r, BlockId p, std::int64_t x) &&;
   // No step in flight has the request and no copy the block: it is free at once.
   Outcome<BlockHandle<BlockState::Free>, BlockHandle<BlockState::Owned>> release_owned(Machine& machine, RequestId r) &&;
   // A step in flight or a copy may touch the private block: it waits in limbo.
   Outcome<BlockHandle<BlockState::Limbo>, BlockHandle<BlockState::Owned>> release_to_limbo(Machine& machine, RequestId r) &&;
   // A leaving request's partial block stays in the cache, with the tokens written so far.
-  Outcome<BlockHandle<BlockState::Cached>, BlockHandle<BlockState::Owned>> keep_tail(Machine& machine, RequestId r) &&;
+  Outcome<BlockHandle<BlockState::Cached>, BlockHandle<BlockState::Owned>> keep_tail(Machine& machine, RequestId r, BlockId p, std::int64_t x) &&;
 
  private:
   friend class HandleMaker;
@@ -184,11 +184,11 @@ class BlockHandle<BlockState::Cached> : public Handle<BlockId, false> {
     return std::nullopt;
   }
   // A whole prefix block that nobody holds is taken out of the cache.
-  Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Cached>> match_cached(Machine& machine, RequestId r) &&;
+  Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Cached>> match_cached(Machine& machine, RequestId r, BlockId p, std::int64_t x) &&;
   // A partial block at the end of the prefix becomes the request's own, to be written on.
-  Outcome<BlockHandle<BlockState::Owned>, BlockHandle<BlockState::Cached>> match_tail(Machine& machine, RequestId r) &&;
-  // A cached block makes room.
-  Outcome<BlockHandle<BlockState::Free>, BlockHandle<BlockState::Cached>> evict(Machine& machine) &&;
+  Outcome<BlockHandle<BlockState::Owned>, BlockHandle<BlockState::Cached>> match_tail(Machine& machine, RequestId r, BlockId p, std::int64_t x) &&;
+  // A cached block that no other continues makes room.
+  Outcome<BlockHandle<BlockState::Free>, BlockHandle<BlockState::Cached>> evict(Machine& machine, BlockId p) &&;
 
  private:
   friend class HandleMaker;
@@ -297,8 +297,8 @@ class CopyHandle<CopyState::Idle> : public Handle<CopyId, true> {
   }
   // A complete block is copied to the host; meanwhile it may be matched and read.
   Outcome<std::tuple<CopyHandle<CopyState::Spilling>, HostHandle<HostState::Filling>>, std::tuple<CopyHandle<CopyState::Idle>, HostHandle<HostState::Empty>>> spill(Machine& machine, BlockId b, HostHandle<HostState::Empty> h) &&;
-  // A host page is copied back into a free block.
-  Outcome<std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>, std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>> fetch(Machine& machine, BlockHandle<BlockState::Free> b, HostId h) &&;
+  // A host page is copied back into a free block, under the block that stands for the prefix before it.
+  Outcome<std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>, std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>> fetch(Machine& machine, BlockHandle<BlockState::Free> b, HostId h, BlockId p) &&;
   // A peer reads the first `n` tokens of a request's block.
   Outcome<CopyHandle<CopyState::Sending>, CopyHandle<CopyState::Idle>> send(Machine& machine, RequestId r, BlockId b, std::int64_t n) &&;
   // A peer writes `n` prompt tokens of a request that is in no step into its block.
@@ -619,8 +619,8 @@ inline Outcome<BlockHandle<BlockState::Owned>, BlockHandle<BlockState::Free>> Bl
   return Taken(HandleMaker::make<BlockHandle<BlockState::Owned>>(std::move(*this).leave()));
 }
 
-inline Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Owned>> BlockHandle<BlockState::Owned>::publish(Machine& machine, RequestId r) && {
-  const Guard guard = machine.apply_publish(r, id());
+inline Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Owned>> BlockHandle<BlockState::Owned>::publish(Machine& machine, RequestId r, BlockId p, std::int64_t x) && {
+  const Guard guard = machine.apply_publish(r, id(), p, x);
   using Taken = Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Owned>>;
   if (guard != Guard::none) return Taken(guard, std::move(*this));
   return Taken(HandleMaker::make<BlockHandle<BlockState::Shared>>(std::move(*this).leave()));
@@ -640,8 +640,8 @@ inline Outcome<BlockHandle<BlockState::Limbo>, BlockHandle<BlockState::Owned>> B
   return Taken(HandleMaker::make<BlockHandle<BlockState::Limbo>>(std::move(*this).leave()));
 }
 
-inline Outcome<BlockHandle<BlockState::Cached>, BlockHandle<BlockState::Owned>> BlockHandle<BlockState::Owned>::keep_tail(Machine& machine, RequestId r) && {
-  const Guard guard = machine.apply_keep_tail(r, id());
+inline Outcome<BlockHandle<BlockState::Cached>, BlockHandle<BlockState::Owned>> BlockHandle<BlockState::Owned>::keep_tail(Machine& machine, RequestId r, BlockId p, std::int64_t x) && {
+  const Guard guard = machine.apply_keep_tail(r, id(), p, x);
   using Taken = Outcome<BlockHandle<BlockState::Cached>, BlockHandle<BlockState::Owned>>;
   if (guard != Guard::none) return Taken(guard, std::move(*this));
   return Taken(HandleMaker::make<BlockHandle<BlockState::Cached>>(std::move(*this).leave()));
@@ -654,22 +654,22 @@ inline Outcome<BlockHandle<BlockState::Cached>, BlockHandle<BlockState::Shared>>
   return Taken(HandleMaker::make<BlockHandle<BlockState::Cached>>(std::move(*this).leave()));
 }
 
-inline Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Cached>> BlockHandle<BlockState::Cached>::match_cached(Machine& machine, RequestId r) && {
-  const Guard guard = machine.apply_match_cached(r, id());
+inline Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Cached>> BlockHandle<BlockState::Cached>::match_cached(Machine& machine, RequestId r, BlockId p, std::int64_t x) && {
+  const Guard guard = machine.apply_match_cached(r, id(), p, x);
   using Taken = Outcome<BlockHandle<BlockState::Shared>, BlockHandle<BlockState::Cached>>;
   if (guard != Guard::none) return Taken(guard, std::move(*this));
   return Taken(HandleMaker::make<BlockHandle<BlockState::Shared>>(std::move(*this).leave()));
 }
 
-inline Outcome<BlockHandle<BlockState::Owned>, BlockHandle<BlockState::Cached>> BlockHandle<BlockState::Cached>::match_tail(Machine& machine, RequestId r) && {
-  const Guard guard = machine.apply_match_tail(r, id());
+inline Outcome<BlockHandle<BlockState::Owned>, BlockHandle<BlockState::Cached>> BlockHandle<BlockState::Cached>::match_tail(Machine& machine, RequestId r, BlockId p, std::int64_t x) && {
+  const Guard guard = machine.apply_match_tail(r, id(), p, x);
   using Taken = Outcome<BlockHandle<BlockState::Owned>, BlockHandle<BlockState::Cached>>;
   if (guard != Guard::none) return Taken(guard, std::move(*this));
   return Taken(HandleMaker::make<BlockHandle<BlockState::Owned>>(std::move(*this).leave()));
 }
 
-inline Outcome<BlockHandle<BlockState::Free>, BlockHandle<BlockState::Cached>> BlockHandle<BlockState::Cached>::evict(Machine& machine) && {
-  const Guard guard = machine.apply_evict(id());
+inline Outcome<BlockHandle<BlockState::Free>, BlockHandle<BlockState::Cached>> BlockHandle<BlockState::Cached>::evict(Machine& machine, BlockId p) && {
+  const Guard guard = machine.apply_evict(id(), p);
   using Taken = Outcome<BlockHandle<BlockState::Free>, BlockHandle<BlockState::Cached>>;
   if (guard != Guard::none) return Taken(guard, std::move(*this));
   return Taken(HandleMaker::make<BlockHandle<BlockState::Free>>(std::move(*this).leave()));
@@ -696,8 +696,8 @@ inline Outcome<std::tuple<CopyHandle<CopyState::Spilling>, HostHandle<HostState:
   return Taken(std::tuple<CopyHandle<CopyState::Spilling>, HostHandle<HostState::Filling>>(HandleMaker::make<CopyHandle<CopyState::Spilling>>(std::move(*this).leave()), HandleMaker::make<HostHandle<HostState::Filling>>(std::move(h).leave())));
 }
 
-inline Outcome<std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>, std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>> CopyHandle<CopyState::Idle>::fetch(Machine& machine, BlockHandle<BlockState::Free> b, HostId h) && {
-  const Guard guard = machine.apply_fetch(id(), b.id(), h);
+inline Outcome<std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>, std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>> CopyHandle<CopyState::Idle>::fetch(Machine& machine, BlockHandle<BlockState::Free> b, HostId h, BlockId p) && {
+  const Guard guard = machine.apply_fetch(id(), b.id(), h, p);
   using Taken = Outcome<std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>, std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>>;
   if (guard != Guard::none) return Taken(guard, std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>(std::move(*this), std::move(b)));
   return Taken(std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>(HandleMaker::make<CopyHandle<CopyState::Fetching>>(std::move(*this).leave()), HandleMaker::make<BlockHandle<BlockState::Fetching>>(std::move(b).leave())));

@@ -28,16 +28,21 @@ RequestId Machine::add_request() {
 }
 
 
-Guard Machine::apply_match_shared(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+Guard Machine::apply_match_shared(RequestId r, BlockId b, BlockId p, std::int64_t x) {
+  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Shared)) return Guard::match_shared__block_SHARED;
   if (!(request_[r].request_state == RequestState::Waiting)) return Guard::match_shared__request_WAITING;
   if (!(block_[b].position == request_[r].planned)) return Guard::match_shared__next_in_sequence;
   if (!(request_[r].planned == request_[r].capacity)) return Guard::match_shared__behind_whole_blocks;
   if (!(!holds(r, b))) return Guard::match_shared__not_held_yet;
   if (!((request_[r].planned + limits_.page) < request_[r].known)) return Guard::match_shared__last_token_recomputed;
+  if (!(block_[b].key == x)) return Guard::match_shared__own_prefix;
+  if (!((block_[b].parent == p) && ((p == b) || holds(r, p)))) return Guard::match_shared__holds_what_is_in_front;
+  if (!(1 <= x)) return Guard::match_shared__x_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.text, {r, b}, x);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].refs = block_[b].refs + 1;
@@ -49,15 +54,15 @@ Guard Machine::apply_match_shared(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::match_shared, r, b);
+  record(Transition::match_shared, r, b, p, x);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
   return Guard::none;
 }
 
-Guard Machine::apply_match_cached(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+Guard Machine::apply_match_cached(RequestId r, BlockId b, BlockId p, std::int64_t x) {
+  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Cached)) return Guard::match_cached__block_CACHED;
   if (!(block_[b].fill == limits_.page)) return Guard::match_cached__whole;
   if (!(request_[r].request_state == RequestState::Waiting)) return Guard::match_cached__request_WAITING;
@@ -65,8 +70,13 @@ Guard Machine::apply_match_cached(RequestId r, BlockId b) {
   if (!(request_[r].planned == request_[r].capacity)) return Guard::match_cached__behind_whole_blocks;
   if (!(!holds(r, b))) return Guard::match_cached__not_held_yet;
   if (!((request_[r].planned + limits_.page) < request_[r].known)) return Guard::match_cached__last_token_recomputed;
+  if (!(block_[b].key == x)) return Guard::match_cached__own_prefix;
+  if (!((block_[b].parent == p) && ((p == b) || holds(r, p)))) return Guard::match_cached__holds_what_is_in_front;
+  if (!(1 <= x)) return Guard::match_cached__x_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.text, {r, b}, x);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, true);
@@ -83,15 +93,15 @@ Guard Machine::apply_match_cached(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::match_cached, r, b);
+  record(Transition::match_cached, r, b, p, x);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
   return Guard::none;
 }
 
-Guard Machine::apply_match_tail(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+Guard Machine::apply_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t x) {
+  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Cached)) return Guard::match_tail__block_CACHED;
   if (!(request_[r].request_state == RequestState::Waiting)) return Guard::match_tail__request_WAITING;
   if (!(block_[b].position == request_[r].planned)) return Guard::match_tail__next_in_sequence;
@@ -100,13 +110,24 @@ Guard Machine::apply_match_tail(RequestId r, BlockId b) {
   if (!((request_[r].planned + block_[b].fill) < request_[r].known)) return Guard::match_tail__last_token_recomputed;
   if (!(block_[b].stamp <= globals_.landed)) return Guard::match_tail__not_in_flight;
   if (!(block_[b].copies == 0)) return Guard::match_tail__not_being_copied;
+  if (!(block_[b].key == x)) return Guard::match_tail__own_prefix;
+  if (!((block_[b].parent == p) && ((p == b) || holds(r, p)))) return Guard::match_tail__holds_what_is_in_front;
+  if (!(1 <= x)) return Guard::match_tail__x_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.text, {r, b}, x);
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + -1);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
+  ghost_writes.add(ghost_.parent, {b, p}, false);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].block_state = BlockState::Owned;
+  block_[b].parent = kNone;
+  block_[p].children = block_[p].children - (!(p == b) ? 1 : 0);
+  block_[b].key = 0;
+  block_[b].before = 0;
   block_[b].refs = block_[b].refs + 1;
   request_[r].blocks = request_[r].blocks + 1;
   request_[r].capacity = request_[r].capacity + limits_.page;
@@ -119,7 +140,7 @@ Guard Machine::apply_match_tail(RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::match_tail, r, b);
+  record(Transition::match_tail, r, b, p, x);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -133,6 +154,7 @@ Guard Machine::apply_allocate(RequestId r, BlockId b) {
   if (!(((request_[r].pruned + request_[r].capacity) + 1) < request_[r].limit)) return Guard::allocate__needs_room;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, true);
@@ -155,16 +177,36 @@ Guard Machine::apply_allocate(RequestId r, BlockId b) {
   return Guard::none;
 }
 
-Guard Machine::apply_publish(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+Guard Machine::apply_publish(RequestId r, BlockId b, BlockId p, std::int64_t x) {
+  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::publish__block_OWNED;
   if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::publish__request_runs;
   if (!(holds(r, b))) return Guard::publish__held;
   if (!((block_[b].position + limits_.page) <= request_[r].computed)) return Guard::publish__written;
   if (!(request_[r].inbound == 0)) return Guard::publish__nothing_arriving;
+  if (!(((block_[b].position == 0) && (p == b)) || ((holds(r, p) && (block_[p].block_state == BlockState::Shared)) && ((block_[p].position + limits_.page) == block_[b].position)))) return Guard::publish__continues_what_is_published;
+  if (!(1 <= x)) return Guard::publish__x_large_enough;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
+  ghost_writes.add(ghost_.content, {b}, x);
+  ghost_writes.add(ghost_.text, {r, b}, x);
+  ghost_writes.add(ghost_.parent, {b, p}, true);
+#endif
+  const std::int64_t value1 = limits_.page;
+  const std::int64_t value3 = block_[p].children + (!(p == b) ? 1 : 0);
+  const std::int64_t value4 = x;
+  const std::int64_t value5 = block_[p].key;
   block_[b].block_state = BlockState::Shared;
-  block_[b].fill = limits_.page;
-  record(Transition::publish, r, b);
+  block_[b].fill = value1;
+  block_[b].parent = p;
+  block_[p].children = value3;
+  block_[b].key = value4;
+  block_[b].before = value5;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::publish, r, b, p, x);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -175,11 +217,14 @@ Guard Machine::apply_release_owned(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::release_owned__block_OWNED;
   if (!(holds(r, b))) return Guard::release_owned__held;
-  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && (block_[b].position == request_[r].pruned)) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1))))) return Guard::release_owned__leaves__or_behind_the_window;
+  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && ((block_[b].position == request_[r].pruned) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1)))) && (block_[b].children == 0)))) return Guard::release_owned__leaves__or_behind_the_window;
   if (!(request_[r].last_step <= globals_.landed)) return Guard::release_owned__not_in_flight;
   if (!(block_[b].copies == 0)) return Guard::release_owned__not_being_copied;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
+  ghost_writes.add(ghost_.text, {r, b}, 0);
+  ghost_writes.add(ghost_.content, {b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, false);
@@ -206,10 +251,13 @@ Guard Machine::apply_release_to_limbo(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::release_to_limbo__block_OWNED;
   if (!(holds(r, b))) return Guard::release_to_limbo__held;
-  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && (block_[b].position == request_[r].pruned)) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1))))) return Guard::release_to_limbo__leaves__or_behind_the_window;
+  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && ((block_[b].position == request_[r].pruned) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1)))) && (block_[b].children == 0)))) return Guard::release_to_limbo__leaves__or_behind_the_window;
   if (!((globals_.landed < request_[r].last_step) || (1 <= block_[b].copies))) return Guard::release_to_limbo__in_flight;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
+  ghost_writes.add(ghost_.text, {r, b}, 0);
+  ghost_writes.add(ghost_.content, {b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, false);
@@ -235,10 +283,12 @@ Guard Machine::apply_release_shared(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Shared)) return Guard::release_shared__block_SHARED;
   if (!(holds(r, b))) return Guard::release_shared__held;
-  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && (block_[b].position == request_[r].pruned)) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1))))) return Guard::release_shared__leaves__or_behind_the_window;
+  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && ((block_[b].position == request_[r].pruned) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1)))) && (block_[b].children == 0)))) return Guard::release_shared__leaves__or_behind_the_window;
   if (!(1 < block_[b].refs)) return Guard::release_shared__others_hold_it;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
+  ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
   request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
@@ -261,10 +311,12 @@ Guard Machine::apply_release_to_cache(RequestId r, BlockId b) {
   if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Shared)) return Guard::release_to_cache__block_SHARED;
   if (!(holds(r, b))) return Guard::release_to_cache__held;
-  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && (block_[b].position == request_[r].pruned)) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1))))) return Guard::release_to_cache__leaves__or_behind_the_window;
+  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && ((block_[b].position == request_[r].pruned) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1)))) && (block_[b].children == 0)))) return Guard::release_to_cache__leaves__or_behind_the_window;
   if (!(block_[b].refs == 1)) return Guard::release_to_cache__last_holder;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
+  ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.holds, {r, b}, false);
@@ -288,8 +340,8 @@ Guard Machine::apply_release_to_cache(RequestId r, BlockId b) {
   return Guard::none;
 }
 
-Guard Machine::apply_keep_tail(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
+Guard Machine::apply_keep_tail(RequestId r, BlockId b, BlockId p, std::int64_t x) {
+  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Owned)) return Guard::keep_tail__block_OWNED;
   if (!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing))) return Guard::keep_tail__request_RETRACTING_RELEASING;
   if (!(holds(r, b))) return Guard::keep_tail__held;
@@ -297,24 +349,44 @@ Guard Machine::apply_keep_tail(RequestId r, BlockId b) {
   if (!(request_[r].computed <= (block_[b].position + limits_.page))) return Guard::keep_tail__is_the_tail;
   if (!(request_[r].last_step <= globals_.landed)) return Guard::keep_tail__not_in_flight;
   if (!(request_[r].inbound == 0)) return Guard::keep_tail__nothing_arriving;
+  if (!(((block_[b].position == 0) && (p == b)) || ((holds(r, p) && (block_[p].block_state == BlockState::Shared)) && ((block_[p].position + limits_.page) == block_[b].position)))) return Guard::keep_tail__continues_what_is_published;
+  if (!(1 <= x)) return Guard::keep_tail__x_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
+  ghost_writes.add(ghost_.content, {b}, x);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
+  ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
+  ghost_writes.add(ghost_.parent, {b, p}, true);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
+  const std::int64_t value2 = block_[p].children + (!(p == b) ? 1 : 0);
+  const std::int64_t value3 = x;
+  const std::int64_t value4 = block_[p].key;
+  const std::int64_t value5 = block_[b].refs + -1;
+  const std::int64_t value6 = request_[r].blocks + -1;
+  const std::int64_t value7 = request_[r].capacity - limits_.page;
+  const std::int64_t value8 = request_[r].computed - block_[b].position;
+  const std::int64_t value9 = globals_.cached + 1;
+  const std::int64_t value10 = globals_.held + -1;
   block_[b].block_state = BlockState::Cached;
-  block_[b].refs = block_[b].refs + -1;
-  request_[r].blocks = request_[r].blocks + -1;
-  request_[r].capacity = request_[r].capacity - limits_.page;
-  block_[b].fill = request_[r].computed - block_[b].position;
-  globals_.cached = globals_.cached + 1;
-  globals_.held = globals_.held + -1;
+  block_[b].parent = p;
+  block_[p].children = value2;
+  block_[b].key = value3;
+  block_[b].before = value4;
+  block_[b].refs = value5;
+  request_[r].blocks = value6;
+  request_[r].capacity = value7;
+  block_[b].fill = value8;
+  globals_.cached = value9;
+  globals_.held = value10;
   holds_.set(r, b, block_[b].position, false);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::keep_tail, r, b);
+  record(Transition::keep_tail, r, b, p, x);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -336,16 +408,31 @@ Guard Machine::apply_reap(BlockId b) {
   return Guard::none;
 }
 
-Guard Machine::apply_evict(BlockId b) {
-  if (b < 0 || b >= block_count()) return Guard::bad_index;
+Guard Machine::apply_evict(BlockId b, BlockId p) {
+  if (b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Cached)) return Guard::evict__block_CACHED;
   if (!(block_[b].stamp <= globals_.landed)) return Guard::evict__not_in_flight;
   if (!(block_[b].copies == 0)) return Guard::evict__not_being_copied;
+  if (!(block_[b].parent == p)) return Guard::evict__its_parent;
+  if (!(block_[b].children == 0)) return Guard::evict__leaf;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + -1);
+  ghost_writes.add(ghost_.content, {b}, 0);
+  ghost_writes.add(ghost_.parent, {b, p}, false);
+#endif
   block_[b].block_state = BlockState::Free;
+  block_[b].parent = kNone;
+  block_[p].children = block_[p].children - (!(p == b) ? 1 : 0);
+  block_[b].key = 0;
+  block_[b].before = 0;
   block_[b].fill = 0;
   globals_.free = globals_.free + 1;
   globals_.cached = globals_.cached + -1;
-  record(Transition::evict, b);
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::evict, b, p);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -361,6 +448,7 @@ Guard Machine::apply_spill(CopyId c, BlockId b, HostId h) {
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + 1);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
   ghost_writes.add(ghost_.host_of, {c, h}, true);
 #endif
@@ -372,6 +460,8 @@ Guard Machine::apply_spill(CopyId c, BlockId b, HostId h) {
   host_[h].host_copies = host_[h].host_copies + 1;
   host_[h].host_position = block_[b].position;
   host_[h].host_fill = block_[b].fill;
+  host_[h].host_key = block_[b].key;
+  host_[h].host_before = block_[b].before;
   globals_.spare_pages = globals_.spare_pages + -1;
   globals_.used_pages = globals_.used_pages + 1;
 #if TOKENSPEED_CHECKED
@@ -396,6 +486,8 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + -1);
+  ghost_writes.add(ghost_.host_content, {h}, ghost_.content.get({b}));
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.host_of, {c, h}, false);
 #endif
@@ -415,17 +507,21 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
   return Guard::none;
 }
 
-Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h) {
-  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count()) return Guard::bad_index;
+Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h, BlockId p) {
+  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count() || p < 0 || p >= block_count()) return Guard::bad_index;
   if (!(block_[b].block_state == BlockState::Free)) return Guard::fetch__block_FREE;
   if (!(host_[h].host_state == HostState::Valid)) return Guard::fetch__host_VALID;
   if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::fetch__copy_IDLE;
+  if (!(((host_[h].host_position == 0) && (p == b)) || ((((((block_[p].block_state == BlockState::Shared) || (block_[p].block_state == BlockState::Cached)) || (block_[p].block_state == BlockState::Fetching)) && (block_[p].fill == limits_.page)) && (block_[p].key == host_[h].host_before)) && ((block_[p].position + limits_.page) == host_[h].host_position)))) return Guard::fetch__parent_is_published;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + 1);
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
   ghost_writes.add(ghost_.host_of, {c, h}, true);
+  ghost_writes.add(ghost_.parent, {b, p}, true);
 #endif
   block_[b].block_state = BlockState::Fetching;
   copy_[c].copy_state = CopyState::Fetching;
@@ -435,12 +531,16 @@ Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h) {
   host_[h].host_copies = host_[h].host_copies + 1;
   block_[b].position = host_[h].host_position;
   block_[b].fill = host_[h].host_fill;
+  block_[b].parent = p;
+  block_[p].children = block_[p].children + (!(p == b) ? 1 : 0);
+  block_[b].key = host_[h].host_key;
+  block_[b].before = host_[h].host_before;
   globals_.free = globals_.free + -1;
   globals_.fetching = globals_.fetching + 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
-  record(Transition::fetch, c, b, h);
+  record(Transition::fetch, c, b, h, p);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -459,6 +559,8 @@ Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + -1);
+  ghost_writes.add(ghost_.content, {b}, ghost_.host_content.get({h}));
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.host_of, {c, h}, false);
 #endif
@@ -484,11 +586,20 @@ Guard Machine::apply_drop_page(HostId h) {
   if (h < 0 || h >= host_count()) return Guard::bad_index;
   if (!(host_[h].host_state == HostState::Valid)) return Guard::drop_page__host_VALID;
   if (!(host_[h].host_copies == 0)) return Guard::drop_page__not_being_copied;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.host_content, {h}, 0);
+#endif
   host_[h].host_state = HostState::Empty;
   host_[h].host_position = 0;
   host_[h].host_fill = 0;
+  host_[h].host_key = 0;
+  host_[h].host_before = 0;
   globals_.spare_pages = globals_.spare_pages + 1;
   globals_.used_pages = globals_.used_pages + -1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
   record(Transition::drop_page, h);
 #if TOKENSPEED_CHECKED
   recheck();
@@ -568,6 +679,7 @@ Guard Machine::apply_receive(CopyId c, RequestId r, BlockId b, std::int64_t n) {
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + 1);
   ghost_writes.add(ghost_.copy_start, {c}, request_[r].planned);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) + n);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
@@ -602,6 +714,7 @@ Guard Machine::apply_receive_done(CopyId c, RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -639,6 +752,7 @@ Guard Machine::apply_receive_failed(CopyId c, RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -673,6 +787,7 @@ Guard Machine::apply_receive_dropped(CopyId c, RequestId r, BlockId b) {
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -836,9 +951,16 @@ Guard Machine::apply_open_step(StepId s) {
   if (s < 0 || s >= step_count()) return Guard::bad_index;
   if (!(step_[s].step_state == StepState::Idle)) return Guard::open_step__step_IDLE;
   if (!(globals_.opened == globals_.launched)) return Guard::open_step__one_at_a_time;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.live_steps, {}, ghost_.live_steps.get({}) + 1);
+#endif
   step_[s].step_state = StepState::Planned;
   step_[s].number = globals_.opened + 1;
   globals_.opened = globals_.opened + 1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
   record(Transition::open_step, s);
 #if TOKENSPEED_CHECKED
   recheck();
@@ -1111,9 +1233,16 @@ Guard Machine::apply_retire(StepId s) {
   if (s < 0 || s >= step_count()) return Guard::bad_index;
   if (!(step_[s].step_state == StepState::Done)) return Guard::retire__step_DONE;
   if (!(step_[s].rows == 0)) return Guard::retire__no_rows_left;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.live_steps, {}, ghost_.live_steps.get({}) + -1);
+#endif
   step_[s].step_state = StepState::Idle;
   globals_.landed = step_[s].number;
   step_[s].number = 0;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
   record(Transition::retire, s);
 #if TOKENSPEED_CHECKED
   recheck();
@@ -1124,90 +1253,133 @@ Guard Machine::apply_retire(StepId s) {
 Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& arguments) {
   switch (transition) {
     case Transition::match_shared:
-      return apply_match_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+      return apply_match_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::match_cached:
-      return apply_match_cached(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+      return apply_match_cached(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::match_tail:
-      return apply_match_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+      return apply_match_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::allocate:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_allocate(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::publish:
-      return apply_publish(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+      return apply_publish(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::release_owned:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_release_owned(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::release_to_limbo:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_release_to_limbo(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::release_shared:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_release_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::release_to_cache:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_release_to_cache(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::keep_tail:
-      return apply_keep_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+      return apply_keep_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::reap:
+      if (arguments[0] != static_cast<BlockId>(arguments[0])) return Guard::bad_index;
       return apply_reap(static_cast<BlockId>(arguments[0]));
     case Transition::evict:
-      return apply_evict(static_cast<BlockId>(arguments[0]));
+      if (arguments[0] != static_cast<BlockId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
+      return apply_evict(static_cast<BlockId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::spill:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
       return apply_spill(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
     case Transition::spill_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
       return apply_spill_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
     case Transition::fetch:
-      return apply_fetch(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2]) || arguments[3] != static_cast<BlockId>(arguments[3])) return Guard::bad_index;
+      return apply_fetch(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]), static_cast<BlockId>(arguments[3]));
     case Transition::fetch_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
       return apply_fetch_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
     case Transition::drop_page:
+      if (arguments[0] != static_cast<HostId>(arguments[0])) return Guard::bad_index;
       return apply_drop_page(static_cast<HostId>(arguments[0]));
     case Transition::send:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_send(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::send_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
       return apply_send_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]));
     case Transition::receive:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_receive(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
     case Transition::receive_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_receive_done(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
     case Transition::receive_failed:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_receive_failed(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
     case Transition::receive_dropped:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
       return apply_receive_dropped(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
     case Transition::copy_done:
+      if (arguments[0] != static_cast<CopyId>(arguments[0])) return Guard::bad_index;
       return apply_copy_done(static_cast<CopyId>(arguments[0]));
     case Transition::submit:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_submit(static_cast<RequestId>(arguments[0]), arguments[1], arguments[2], arguments[3]);
     case Transition::admit:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_admit(static_cast<RequestId>(arguments[0]));
     case Transition::finish:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_finish(static_cast<RequestId>(arguments[0]));
     case Transition::abort:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_abort(static_cast<RequestId>(arguments[0]));
     case Transition::retract:
+      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_retract(static_cast<RequestId>(arguments[0]), static_cast<RequestId>(arguments[1]));
     case Transition::requeue:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_requeue(static_cast<RequestId>(arguments[0]));
     case Transition::close:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_close(static_cast<RequestId>(arguments[0]));
     case Transition::recycle:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_recycle(static_cast<RequestId>(arguments[0]));
     case Transition::open_step:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_open_step(static_cast<StepId>(arguments[0]));
     case Transition::add_row:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_add_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
     case Transition::prefill:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_prefill(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::prefill_last:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_prefill_last(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::decode:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_decode(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::launch:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_launch(static_cast<StepId>(arguments[0]));
     case Transition::device_done:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_device_done(static_cast<StepId>(arguments[0]));
     case Transition::observe:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_observe(static_cast<StepId>(arguments[0]));
     case Transition::land_row:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_land_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
     case Transition::drop_row:
+      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_drop_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
     case Transition::retire:
+      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_retire(static_cast<StepId>(arguments[0]));
   }
   return Guard::bad_index;

@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89";
+inline constexpr std::string_view kSpecHash = "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused
@@ -116,6 +116,9 @@ enum class Guard : std::uint16_t {
   match_shared__behind_whole_blocks,
   match_shared__not_held_yet,
   match_shared__last_token_recomputed,
+  match_shared__own_prefix,
+  match_shared__holds_what_is_in_front,
+  match_shared__x_large_enough,
   match_cached__block_CACHED,
   match_cached__whole,
   match_cached__request_WAITING,
@@ -123,6 +126,9 @@ enum class Guard : std::uint16_t {
   match_cached__behind_whole_blocks,
   match_cached__not_held_yet,
   match_cached__last_token_recomputed,
+  match_cached__own_prefix,
+  match_cached__holds_what_is_in_front,
+  match_cached__x_large_enough,
   match_tail__block_CACHED,
   match_tail__request_WAITING,
   match_tail__next_in_sequence,
@@ -131,6 +137,9 @@ enum class Guard : std::uint16_t {
   match_tail__last_token_recomputed,
   match_tail__not_in_flight,
   match_tail__not_being_copied,
+  match_tail__own_prefix,
+  match_tail__holds_what_is_in_front,
+  match_tail__x_large_enough,
   allocate__block_FREE,
   allocate__request_PREFILL_DECODE,
   allocate__needs_room,
@@ -139,6 +148,8 @@ enum class Guard : std::uint16_t {
   publish__held,
   publish__written,
   publish__nothing_arriving,
+  publish__continues_what_is_published,
+  publish__x_large_enough,
   release_owned__block_OWNED,
   release_owned__held,
   release_owned__leaves__or_behind_the_window,
@@ -163,12 +174,16 @@ enum class Guard : std::uint16_t {
   keep_tail__is_the_tail,
   keep_tail__not_in_flight,
   keep_tail__nothing_arriving,
+  keep_tail__continues_what_is_published,
+  keep_tail__x_large_enough,
   reap__block_LIMBO,
   reap__not_in_flight,
   reap__not_being_copied,
   evict__block_CACHED,
   evict__not_in_flight,
   evict__not_being_copied,
+  evict__its_parent,
+  evict__leaf,
   spill__block_SHARED_CACHED,
   spill__host_EMPTY,
   spill__copy_IDLE,
@@ -180,6 +195,7 @@ enum class Guard : std::uint16_t {
   fetch__block_FREE,
   fetch__host_VALID,
   fetch__copy_IDLE,
+  fetch__parent_is_published,
   fetch_done__copy_FETCHING,
   fetch_done__its_block,
   fetch_done__engine_idle,
@@ -291,7 +307,7 @@ enum class Guard : std::uint16_t {
   bad_index,
 };
 
-inline constexpr std::array<std::string_view, 180> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
+inline constexpr std::array<std::string_view, 196> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
 
 struct RequestFields {
   RequestState request_state = RequestState::Absent;  // where the request is in its life
@@ -317,6 +333,10 @@ struct BlockFields {
   std::int64_t stamp = 0;  // last step that a former holder of the block was in
   std::int64_t refs = 0;  // requests that hold the block
   std::int64_t copies = 0;  // copies that touch the block
+  std::int64_t key = 0;  // names the prefix that ends with the block; 0 unless it is published
+  std::int64_t before = 0;  // names the prefix in front of the block; 0: the empty one
+  BlockId parent = kNone;  // the block that it continues in the tree; at the start of a text, itself
+  std::int64_t children = 0;  // other published blocks that continue the block
 };
 
 struct StepFields {
@@ -349,6 +369,8 @@ struct HostFields {
   std::int64_t host_position = 0;  // position of the page's first token
   std::int64_t host_fill = 0;  // tokens in the host page
   std::int64_t host_copies = 0;  // copies of the host page
+  std::int64_t host_key = 0;  // names the prefix that ends with the page
+  std::int64_t host_before = 0;  // names the prefix in front of the page
 };
 
 struct CopyFields {
@@ -443,21 +465,27 @@ class Machine {
   std::int64_t fetching() const { return globals_.fetching; }
   std::int64_t spare_pages() const { return globals_.spare_pages; }
   std::int64_t used_pages() const { return globals_.used_pages; }
+  std::int64_t key(BlockId b) const { return block_[b].key; }
+  std::int64_t before(BlockId b) const { return block_[b].before; }
+  BlockId parent(BlockId b) const { return block_[b].parent; }  // or kNone
+  std::int64_t host_key(HostId h) const { return host_[h].host_key; }
+  std::int64_t host_before(HostId h) const { return host_[h].host_before; }
+  std::int64_t children(BlockId b) const { return block_[b].children; }
   bool holds(RequestId r, BlockId b) const { return holds_.contains(r, b, block_[b].position); }
   // The request's blocks in order of position.
   const BlockTables& tables() const { return holds_; }
 
   // The transitions. Each returns Guard::none, or the guard that is false, and then nothing has changed.
   // A prefix block that others hold is shared.
-  [[nodiscard]] Guard apply_match_shared(RequestId r, BlockId b);
+  [[nodiscard]] Guard apply_match_shared(RequestId r, BlockId b, BlockId p, std::int64_t x);
   // A whole prefix block that nobody holds is taken out of the cache.
-  [[nodiscard]] Guard apply_match_cached(RequestId r, BlockId b);
+  [[nodiscard]] Guard apply_match_cached(RequestId r, BlockId b, BlockId p, std::int64_t x);
   // A partial block at the end of the prefix becomes the request's own, to be written on.
-  [[nodiscard]] Guard apply_match_tail(RequestId r, BlockId b);
+  [[nodiscard]] Guard apply_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t x);
   // A running request gets a free block at the end of its sequence.
   [[nodiscard]] Guard apply_allocate(RequestId r, BlockId b);
   // A full, written block becomes a prefix that others may share.
-  [[nodiscard]] Guard apply_publish(RequestId r, BlockId b);
+  [[nodiscard]] Guard apply_publish(RequestId r, BlockId b, BlockId p, std::int64_t x);
   // No step in flight has the request and no copy the block: it is free at once.
   [[nodiscard]] Guard apply_release_owned(RequestId r, BlockId b);
   // A step in flight or a copy may touch the private block: it waits in limbo.
@@ -467,17 +495,17 @@ class Machine {
   // The last holder lets go: the prefix block stays in the cache.
   [[nodiscard]] Guard apply_release_to_cache(RequestId r, BlockId b);
   // A leaving request's partial block stays in the cache, with the tokens written so far.
-  [[nodiscard]] Guard apply_keep_tail(RequestId r, BlockId b);
+  [[nodiscard]] Guard apply_keep_tail(RequestId r, BlockId b, BlockId p, std::int64_t x);
   // The last step or copy that could touch a released block has ended.
   [[nodiscard]] Guard apply_reap(BlockId b);
-  // A cached block makes room.
-  [[nodiscard]] Guard apply_evict(BlockId b);
+  // A cached block that no other continues makes room.
+  [[nodiscard]] Guard apply_evict(BlockId b, BlockId p);
   // A complete block is copied to the host; meanwhile it may be matched and read.
   [[nodiscard]] Guard apply_spill(CopyId c, BlockId b, HostId h);
   // The host page has the block's content; the block may be evicted.
   [[nodiscard]] Guard apply_spill_done(CopyId c, BlockId b, HostId h);
-  // A host page is copied back into a free block.
-  [[nodiscard]] Guard apply_fetch(CopyId c, BlockId b, HostId h);
+  // A host page is copied back into a free block, under the block that stands for the prefix before it.
+  [[nodiscard]] Guard apply_fetch(CopyId c, BlockId b, HostId h, BlockId p);
   // The block has the host page's content and can be matched.
   [[nodiscard]] Guard apply_fetch_done(CopyId c, BlockId b, HostId h);
   // A host page makes room.
@@ -535,7 +563,8 @@ class Machine {
   // All rows have landed; blocks that waited for this step may be reaped.
   [[nodiscard]] Guard apply_retire(StepId s);
 
-  // Any transition, by its number; the arguments are those of apply_*, in order.
+  // Any transition, by its number; the arguments are those of apply_*, in order. An id that its type
+  // cannot hold is refused like one of no record.
   [[nodiscard]] Guard apply(Transition transition, const std::array<std::int64_t, 4>& arguments);
 
   // How often each transition was taken.
@@ -582,9 +611,18 @@ class Machine {
     Ghost<3, bool> writes;
     Ghost<1, std::int64_t> flying;
     Ghost<1, std::int64_t> copy_blocks;
+    Ghost<1, std::int64_t> copy_hosts;
+    Ghost<1, std::int64_t> copy_requests;
     Ghost<1, std::int64_t> arriving;
     Ghost<0, std::int64_t> held_room;
     Ghost<0, std::int64_t> idle_room;
+    Ghost<0, std::int64_t> table_entries;
+    Ghost<0, std::int64_t> live_steps;
+    Ghost<2, bool> parent;
+    Ghost<1, std::int64_t> parents;
+    Ghost<1, std::int64_t> content;
+    Ghost<1, std::int64_t> host_content;
+    Ghost<2, std::int64_t> text;
   } ghost_;
 #endif
 };
@@ -723,6 +761,26 @@ void Machine::visit(Visit&& visit) const {
   visit("fetching", std::vector<int>{}, static_cast<std::int64_t>(globals_.fetching));
   visit("spare_pages", std::vector<int>{}, static_cast<std::int64_t>(globals_.spare_pages));
   visit("used_pages", std::vector<int>{}, static_cast<std::int64_t>(globals_.used_pages));
+  for (BlockId b = 0; b < block_count(); ++b) {
+    visit("key", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].key));
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    visit("before", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].before));
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    for (const BlockId b1 : {block_[b].parent}) {
+      if (b1 != kNone) visit("parent", std::vector<int>{static_cast<int>(b), static_cast<int>(b1)}, static_cast<std::int64_t>((block_[b].parent == b1)));
+    }
+  }
+  for (HostId h = 0; h < host_count(); ++h) {
+    visit("host_key", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_key));
+  }
+  for (HostId h = 0; h < host_count(); ++h) {
+    visit("host_before", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_before));
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    visit("children", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].children));
+  }
 }
 
 }  // namespace tokenspeed

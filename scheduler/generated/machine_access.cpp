@@ -5,12 +5,332 @@
 
 #include "../state_access.h"
 
+#include <cstddef>
+#include <cstring>
+
 #include "machine.h"
 
 namespace tokenspeed {
 
 // The one friend of Machine. Verification puts states in with it; the scheduler never does.
 struct MachineAccess {
+  // The memory of a machine's records, what it was when a state was restored, and the bytes of that state. Word by
+  // word it is cheap to see what a transition changed, whatever that is, and to change it back.
+  class Image {
+   public:
+    using Word = std::uint64_t;
+
+    template <class Record>
+    void region(Record* at, std::size_t count) {
+      static_assert(sizeof(Record) % sizeof(Word) == 0);
+      const std::size_t words = count * sizeof(Record) / sizeof(Word);
+      regions_.push_back({reinterpret_cast<std::byte*>(at), kept_.size(), words});
+      kept_.resize(kept_.size() + words);
+      cells_.resize(kept_.size());
+      written_.resize(kept_.size());
+    }
+    // One value: where it is, and which byte of a state gives it. `many`: an id that stands for so many flags there.
+    template <class T>
+    void cell(const T& at, std::int32_t value, std::int16_t many, bool moves) {
+      const auto* place = reinterpret_cast<const std::byte*>(&at);
+      for (const Region& region : regions_) {
+        const auto offset = place - region.at;
+        if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.words * sizeof(Word))) continue;
+        Cells& cells = cells_[region.first + static_cast<std::size_t>(offset) / sizeof(Word)];
+        const auto shift = static_cast<std::int8_t>(8 * (offset % static_cast<std::ptrdiff_t>(sizeof(Word))));
+        cells.list.at(cells.count++) = {value, many, shift, static_cast<std::int8_t>(64 - 8 * sizeof(T)), moves};
+      }
+    }
+    void values(std::size_t count) {
+      state_.resize(count);
+      now_.resize(count);
+    }
+    std::size_t size() const { return now_.size(); }
+
+    void keep(const std::int8_t* state) {
+      for (const Region& region : regions_) std::memcpy(&kept_[region.first], region.at, region.words * sizeof(Word));
+      std::memcpy(state_.data(), state, state_.size());
+      std::memcpy(now_.data(), state, now_.size());
+    }
+
+    // Finds all that has changed since then. Whether that includes a value on which tables depend.
+    bool look() {
+      count_ = 0;
+      clear_ = true;
+      moved_ = false;
+      for (const Region& region : regions_) {
+        const bool large = region.words > 4 * kBlock;
+        if (large && std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
+        std::size_t at = 0;
+        for (; at + kBlock <= region.words; at += kBlock) {
+          if (!same(region, at)) look(region, at, at + kBlock);
+        }
+        look(region, at, region.words);
+      }
+      return moved_;
+    }
+    // A value that is in no region.
+    void put(std::int32_t value, bool held) { now_[static_cast<std::size_t>(value)] = held; }
+    // Stores the values that were found. Whether all that changed is a value, and each in its bounds.
+    bool save(std::int8_t* state) const {
+      std::memcpy(state, now_.data(), now_.size());
+      return clear_;
+    }
+    // Back to the state that was kept.
+    void undo() {
+      for (std::size_t i = 0; i < count_; ++i) std::memcpy(written_[i].at, &written_[i].before, sizeof(Word));
+      std::memcpy(now_.data(), state_.data(), now_.size());
+    }
+
+   private:
+    static constexpr std::size_t kBlock = 4;
+
+    struct Cell {
+      std::int32_t value;
+      std::int16_t many;
+      std::int8_t shift;   // bits in front of it in the word (little endian)
+      std::int8_t unused;  // bits of a word that it does not have
+      bool moves;
+    };
+    struct Cells {
+      std::array<Cell, 4> list;
+      std::size_t count = 0;
+    };
+    struct Region {
+      std::byte* at;
+      std::size_t first;  // of its words
+      std::size_t words;
+    };
+    struct Written {
+      std::byte* at;
+      Word before;
+    };
+
+    bool same(const Region& region, std::size_t at) const {
+      using Two = Word __attribute__((vector_size(2 * sizeof(Word))));
+      std::array<Two, kBlock / 2> now;
+      std::array<Two, kBlock / 2> kept;
+      std::memcpy(now.data(), region.at + at * sizeof(Word), sizeof now);
+      std::memcpy(kept.data(), &kept_[region.first + at], sizeof kept);
+      Two differs = {};
+      for (std::size_t i = 0; i < kBlock / 2; ++i) differs |= now[i] ^ kept[i];
+      return (differs[0] | differs[1]) == 0;
+    }
+    void look(const Region& region, std::size_t from, std::size_t to) {
+      const Word* const kept = kept_.data() + region.first;
+      for (std::size_t i = from; i < to; ++i) {
+        Word now;
+        std::memcpy(&now, region.at + i * sizeof(Word), sizeof now);
+        if (now != kept[i]) changed(region.at + i * sizeof(Word), kept[i], now, cells_[region.first + i]);
+      }
+    }
+    void changed(std::byte* at, Word before, Word now, const Cells& cells) {
+      written_[count_++] = {at, before};
+      clear_ = clear_ && cells.count > 0;
+      for (std::size_t i = 0; i < cells.count; ++i) {
+        const Cell& cell = cells.list[i];
+        const std::int64_t value = number(now, cell);
+        moved_ = moved_ || (cell.moves && value != number(before, cell));
+        if (cell.many == 0) {
+          clear_ = clear_ && value == static_cast<std::int8_t>(value);
+          now_[static_cast<std::size_t>(cell.value)] = static_cast<std::int8_t>(value);
+        } else {
+          clear_ = clear_ && value >= kNone && value < cell.many;
+          for (std::int32_t j = 0; j < cell.many; ++j) put(cell.value + j, value == j);
+        }
+      }
+    }
+    static std::int64_t number(Word word, const Cell& cell) {
+      return static_cast<std::int64_t>(word >> cell.shift << cell.unused) >> cell.unused;
+    }
+
+    std::vector<Region> regions_;
+    std::vector<Word> kept_;
+    std::vector<Cells> cells_;
+    std::vector<Written> written_;
+    std::vector<std::int8_t> state_;
+    std::vector<std::int8_t> now_;
+    std::size_t count_ = 0;
+    bool clear_ = true;
+    bool moved_ = false;
+  };
+
+  struct Restored {
+    explicit Restored(const Limits& limits) : machine(limits) {}
+
+    Machine machine;
+    Image image;
+    std::array<std::vector<std::vector<BlockId>>, 1> tables;
+    std::array<std::int32_t, 1> base{};  // their first values in a state
+  };
+
+  static void show(Restored& restored) {
+    Machine& m = restored.machine;
+    Image& image = restored.image;
+    const RequestId requests = m.request_count();
+    const BlockId blocks = m.block_count();
+    const StepId steps = m.step_count();
+    const HostId hosts = m.host_count();
+    const CopyId copys = m.copy_count();
+    image.region(m.request_.data(), m.request_.size());
+    image.region(m.block_.data(), m.block_.size());
+    image.region(m.step_.data(), m.step_.size());
+    for (StepId s = 0; s < steps; ++s) {
+      image.region(m.step_request_[s].data(), m.step_request_[s].size());
+    }
+    image.region(&m.globals_, 1);
+    image.region(m.host_.data(), m.host_.size());
+    image.region(m.copy_.data(), m.copy_.size());
+    std::int32_t value = 0;
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].request_state, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].arrival, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].prompt, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].limit, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].known, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].planned, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].computed, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].pruned, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].last_step, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].block_state, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].position, value++, 0, true);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].fill, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].stamp, value++, 0, false);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      image.cell(m.step_[s].step_state, value++, 0, false);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      image.cell(m.step_[s].number, value++, 0, false);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        image.cell(m.step_request_[s][r].row_tokens, value++, 0, false);
+      }
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        image.cell(m.step_request_[s][r].row_outputs, value++, 0, false);
+      }
+    }
+    image.cell(m.globals_.opened, value++, 0, false);
+    image.cell(m.globals_.launched, value++, 0, false);
+    image.cell(m.globals_.landed, value++, 0, false);
+    image.cell(m.globals_.newest_arrival, value++, 0, false);
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_state, value++, 0, false);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_position, value++, 0, false);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_fill, value++, 0, false);
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].copy_state, value++, 0, false);
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].copy_tokens, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].refs, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].blocks, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].capacity, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].pending, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].sampling, value++, 0, false);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      image.cell(m.step_[s].rows, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].copies, value++, 0, false);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_copies, value++, 0, false);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      image.cell(m.request_[r].inbound, value++, 0, false);
+    }
+    image.cell(m.globals_.free, value++, 0, false);
+    image.cell(m.globals_.held, value++, 0, false);
+    image.cell(m.globals_.cached, value++, 0, false);
+    image.cell(m.globals_.fetching, value++, 0, false);
+    image.cell(m.globals_.spare_pages, value++, 0, false);
+    image.cell(m.globals_.used_pages, value++, 0, false);
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].key, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].before, value++, 0, false);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_key, value++, 0, false);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      image.cell(m.host_[h].host_before, value++, 0, false);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].children, value++, 0, false);
+    }
+    restored.base[0] = value;
+    value += requests * blocks;
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        image.cell(m.step_request_[s][r].in_step, value++, 0, false);
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].block_of, value, static_cast<std::int16_t>(blocks), false);
+      value += blocks;
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].host_of, value, static_cast<std::int16_t>(hosts), false);
+      value += hosts;
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      image.cell(m.copy_[c].request_of, value, static_cast<std::int16_t>(requests), false);
+      value += requests;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      image.cell(m.block_[b].parent, value, static_cast<std::int16_t>(blocks), false);
+      value += blocks;
+    }
+    image.values(static_cast<std::size_t>(value));
+    restored.tables[0].resize(static_cast<std::size_t>(requests));
+  }
+
   static void* create(const std::int64_t* constants, const std::int32_t* population) {
     Limits limits;
     limits.page = constants[0];
@@ -21,13 +341,17 @@ struct MachineAccess {
     limits.window = constants[5];
     limits.step_records = population[2];
     limits.copy_records = population[4];
-    auto* machine = new Machine(limits);
-    for (std::int32_t i = 0; i < population[0]; ++i) machine->add_request();
-    return machine;
+    auto* restored = new MachineAccess::Restored(limits);
+    for (std::int32_t i = 0; i < population[0]; ++i) restored->machine.add_request();
+    show(*restored);
+    return restored;
   }
 
+  static void destroy(void* machine) { delete static_cast<Restored*>(machine); }
+  static std::size_t values(const void* machine) { return static_cast<const Restored*>(machine)->image.size(); }
+
   static void restore(void* machine, const std::int8_t* state) {
-    Machine& m = *static_cast<Machine*>(machine);
+    Machine& m = static_cast<Restored*>(machine)->machine;
     const RequestId requests = m.request_count();
     const BlockId blocks = m.block_count();
     const StepId steps = m.step_count();
@@ -39,6 +363,7 @@ struct MachineAccess {
     auto* const step_request_ = m.step_request_.data();
     auto* const host_ = m.host_.data();
     auto* const copy_ = m.copy_.data();
+    const std::int8_t* const start = state;
     for (RequestId r = 0; r < requests; ++r) {
       while (!m.holds_.of(r).empty()) {
         const auto last = static_cast<std::int64_t>(m.holds_.of(r).size()) - 1;
@@ -152,6 +477,21 @@ struct MachineAccess {
     m.globals_.fetching = *state++;
     m.globals_.spare_pages = *state++;
     m.globals_.used_pages = *state++;
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].key = *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].before = *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      host_[h].host_key = *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      host_[h].host_before = *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].children = *state++;
+    }
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         if (*state++ != 0) m.holds_.set(r, b, block_[b].position, true);
@@ -180,10 +520,188 @@ struct MachineAccess {
         if (*state++ != 0) copy_[c].request_of = r;
       }
     }
+    for (BlockId b = 0; b < blocks; ++b) {
+      block_[b].parent = kNone;
+      for (BlockId b1 = 0; b1 < blocks; ++b1) {
+        if (*state++ != 0) block_[b].parent = b1;
+      }
+    }
+    static_cast<Restored*>(machine)->image.keep(start);
+    for (RequestId r = 0; r < requests; ++r) {
+      auto& kept = static_cast<Restored*>(machine)->tables[0][static_cast<std::size_t>(r)];
+      if (kept != m.holds_.of(r)) kept = m.holds_.of(r);
+    }
+  }
+
+  static void save(const void* machine, std::int8_t* state) {
+    const Machine& m = static_cast<const Restored*>(machine)->machine;
+    const RequestId requests = m.request_count();
+    const BlockId blocks = m.block_count();
+    const StepId steps = m.step_count();
+    const HostId hosts = m.host_count();
+    const CopyId copys = m.copy_count();
+    const auto* const request_ = m.request_.data();
+    const auto* const block_ = m.block_.data();
+    const auto* const step_ = m.step_.data();
+    const auto* const step_request_ = m.step_request_.data();
+    const auto* const host_ = m.host_.data();
+    const auto* const copy_ = m.copy_.data();
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].request_state);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].arrival);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].prompt);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].limit);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].known);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].planned);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].computed);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].pruned);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].last_step);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].block_state);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].position);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].fill);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].stamp);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      *state++ = static_cast<std::int8_t>(step_[s].step_state);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      *state++ = static_cast<std::int8_t>(step_[s].number);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        *state++ = static_cast<std::int8_t>(step_request_[s][r].row_tokens);
+      }
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        *state++ = static_cast<std::int8_t>(step_request_[s][r].row_outputs);
+      }
+    }
+    *state++ = static_cast<std::int8_t>(m.globals_.opened);
+    *state++ = static_cast<std::int8_t>(m.globals_.launched);
+    *state++ = static_cast<std::int8_t>(m.globals_.landed);
+    *state++ = static_cast<std::int8_t>(m.globals_.newest_arrival);
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_state);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_position);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_fill);
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      *state++ = static_cast<std::int8_t>(copy_[c].copy_state);
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      *state++ = static_cast<std::int8_t>(copy_[c].copy_tokens);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].refs);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].blocks);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].capacity);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].pending);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].sampling);
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      *state++ = static_cast<std::int8_t>(step_[s].rows);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].copies);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_copies);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      *state++ = static_cast<std::int8_t>(request_[r].inbound);
+    }
+    *state++ = static_cast<std::int8_t>(m.globals_.free);
+    *state++ = static_cast<std::int8_t>(m.globals_.held);
+    *state++ = static_cast<std::int8_t>(m.globals_.cached);
+    *state++ = static_cast<std::int8_t>(m.globals_.fetching);
+    *state++ = static_cast<std::int8_t>(m.globals_.spare_pages);
+    *state++ = static_cast<std::int8_t>(m.globals_.used_pages);
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].key);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].before);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_key);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      *state++ = static_cast<std::int8_t>(host_[h].host_before);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      *state++ = static_cast<std::int8_t>(block_[b].children);
+    }
+    for (RequestId r = 0; r < requests; ++r) {
+      for (BlockId b = 0; b < blocks; ++b) {
+        *state++ = static_cast<std::int8_t>(m.holds(r, b));
+      }
+    }
+    for (StepId s = 0; s < steps; ++s) {
+      for (RequestId r = 0; r < requests; ++r) {
+        *state++ = static_cast<std::int8_t>(step_request_[s][r].in_step);
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      for (BlockId b = 0; b < blocks; ++b) {
+        *state++ = static_cast<std::int8_t>((copy_[c].block_of == b));
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      for (HostId h = 0; h < hosts; ++h) {
+        *state++ = static_cast<std::int8_t>((copy_[c].host_of == h));
+      }
+    }
+    for (CopyId c = 0; c < copys; ++c) {
+      for (RequestId r = 0; r < requests; ++r) {
+        *state++ = static_cast<std::int8_t>((copy_[c].request_of == r));
+      }
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      for (BlockId b1 = 0; b1 < blocks; ++b1) {
+        *state++ = static_cast<std::int8_t>((block_[b].parent == b1));
+      }
+    }
   }
 
   static std::int32_t difference(const void* machine, const std::int8_t* state) {
-    const Machine& m = *static_cast<const Machine*>(machine);
+    const Machine& m = static_cast<const Restored*>(machine)->machine;
     const RequestId requests = m.request_count();
     const BlockId blocks = m.block_count();
     const StepId steps = m.step_count();
@@ -304,6 +822,21 @@ struct MachineAccess {
     differs |= static_cast<std::int64_t>(m.globals_.fetching) ^ *state++;
     differs |= static_cast<std::int64_t>(m.globals_.spare_pages) ^ *state++;
     differs |= static_cast<std::int64_t>(m.globals_.used_pages) ^ *state++;
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].key) ^ *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].before) ^ *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      differs |= static_cast<std::int64_t>(host_[h].host_key) ^ *state++;
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      differs |= static_cast<std::int64_t>(host_[h].host_before) ^ *state++;
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      differs |= static_cast<std::int64_t>(block_[b].children) ^ *state++;
+    }
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         differs |= static_cast<std::int64_t>(m.holds(r, b)) ^ *state++;
@@ -327,6 +860,11 @@ struct MachineAccess {
     for (CopyId c = 0; c < copys; ++c) {
       for (RequestId r = 0; r < requests; ++r) {
         differs |= static_cast<std::int64_t>((copy_[c].request_of == r)) ^ *state++;
+      }
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      for (BlockId b1 = 0; b1 < blocks; ++b1) {
+        differs |= static_cast<std::int64_t>((block_[b].parent == b1)) ^ *state++;
       }
     }
     for (RequestId r = 0; r < requests; ++r) {
@@ -445,6 +983,21 @@ struct MachineAccess {
     if (static_cast<std::int64_t>(m.globals_.fetching) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.spare_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
     if (static_cast<std::int64_t>(m.globals_.used_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].key) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].before) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      if (static_cast<std::int64_t>(host_[h].host_key) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (HostId h = 0; h < hosts; ++h) {
+      if (static_cast<std::int64_t>(host_[h].host_before) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
+    for (BlockId b = 0; b < blocks; ++b) {
+      if (static_cast<std::int64_t>(block_[b].children) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+    }
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         if (static_cast<std::int64_t>(m.holds(r, b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
@@ -470,6 +1023,11 @@ struct MachineAccess {
         if (static_cast<std::int64_t>((copy_[c].request_of == r)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
       }
     }
+    for (BlockId b = 0; b < blocks; ++b) {
+      for (BlockId b1 = 0; b1 < blocks; ++b1) {
+        if (static_cast<std::int64_t>((block_[b].parent == b1)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+      }
+    }
     return static_cast<std::int32_t>(state - start);
   }
 
@@ -477,7 +1035,7 @@ struct MachineAccess {
   static bool agreed(std::uint16_t answer, const Proposal& p) { return answer == p.guard && answer != 0; }
 
   static std::size_t propose(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer) {
-    Machine& m = *static_cast<Machine*>(machine);
+    Machine& m = static_cast<Restored*>(machine)->machine;
     const Proposal* p = proposals;
     const Proposal* const end = proposals + count;
     const auto number = [&](const Proposal* at) { return static_cast<std::size_t>(at - proposals); };
@@ -486,17 +1044,17 @@ struct MachineAccess {
       switch (static_cast<Transition>(transition)) {
         case Transition::match_shared:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_match_shared(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_match_shared(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::match_cached:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_match_cached(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_match_cached(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::match_tail:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_match_tail(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_match_tail(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::allocate:
@@ -506,7 +1064,7 @@ struct MachineAccess {
           break;
         case Transition::publish:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_publish(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_publish(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::release_owned:
@@ -531,7 +1089,7 @@ struct MachineAccess {
           break;
         case Transition::keep_tail:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_keep_tail(p->arguments[0], p->arguments[1])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_keep_tail(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::reap:
@@ -541,7 +1099,7 @@ struct MachineAccess {
           break;
         case Transition::evict:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_evict(p->arguments[0])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_evict(p->arguments[0], p->arguments[1])), *p)) return number(p);
           }
           break;
         case Transition::spill:
@@ -556,7 +1114,7 @@ struct MachineAccess {
           break;
         case Transition::fetch:
           for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_fetch(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+            if (!agreed(*answer = answer_of(m.apply_fetch(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
           }
           break;
         case Transition::fetch_done:
@@ -704,16 +1262,71 @@ struct MachineAccess {
     return count;
   }
 
+  static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {
+    if (one.size() != other.size()) return false;
+    for (std::size_t i = 0; i < one.size(); ++i) {
+      if (one[i] != other[i]) return false;
+    }
+    return true;
+  }
+  static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {
+    auto& restored = *static_cast<Restored*>(machine);
+    Machine& m = restored.machine;
+    Image& image = restored.image;
+    const RequestId requests = m.request_count();
+    const BlockId blocks = m.block_count();
+    propose(machine, proposal, 1, answer);
+    bool moved = false;
+    for (RequestId r = 0; r < requests; ++r) {
+      moved = moved || !same(m.holds_.of(r), restored.tables[0][static_cast<std::size_t>(r)]);
+    }
+    bool clear = true;
+    if (image.look() || moved) {
+      for (RequestId r = 0; r < requests; ++r) {
+        for (BlockId b = 0; b < blocks; ++b) {
+          image.put(restored.base[0] + r * blocks + b, m.holds(r, b));
+        }
+        std::int64_t at = 0;
+        for (const BlockId b : m.holds_.of(r)) {
+          clear = clear && (b == kNone || m.block_[b].position / m.limits_.page == at);
+          ++at;
+        }
+      }
+    }
+    clear = image.save(after) && clear;
+    if (moved) {
+      for (RequestId r = 0; r < requests; ++r) {
+        const auto& kept = restored.tables[0][static_cast<std::size_t>(r)];
+        if (m.holds_.of(r) == kept) continue;
+        while (!m.holds_.of(r).empty()) {
+          const auto last = static_cast<std::int64_t>(m.holds_.of(r).size()) - 1;
+          m.holds_.set(r, m.holds_.of(r).back(), last * m.limits_.page, false);
+        }
+        for (std::size_t at = 0; at < kept.size(); ++at) {
+          const auto position = static_cast<std::int64_t>(at) * m.limits_.page;
+          if (kept[at] != kNone) m.holds_.set(r, kept[at], position, true);
+        }
+      }
+    }
+    image.undo();
+    return clear;
+  }
+
 };
 
 const StateAccess kStateAccess = {
-  "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89",
+  "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f",
   static_cast<std::uint16_t>(Guard::bad_index),
+  6,
+  5,
   MachineAccess::create,
-  [](void* machine) { delete static_cast<Machine*>(machine); },
+  MachineAccess::destroy,
+  MachineAccess::values,
   MachineAccess::restore,
+  MachineAccess::save,
   MachineAccess::difference,
   MachineAccess::propose,
+  MachineAccess::take,
 };
 
 }  // namespace tokenspeed

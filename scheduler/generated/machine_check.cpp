@@ -232,6 +232,26 @@ void Machine::recheck() const {
     if (!((0 <= request_[r].computed) && (0 <= request_[r].pruned))) fail_invariant("computed and pruned are not negative", {r});
   }
   for (BlockId b = 0; b < block_count(); ++b) {
+    if (!(0 <= block_[b].position)) fail_invariant("blocks lie behind the start", {b});
+  }
+  for (HostId h = 0; h < host_count(); ++h) {
+    if (!(0 <= host_[h].host_position)) fail_invariant("host pages lie behind the start", {h});
+  }
+  if (!((ghost_.live_steps.get({}) == (globals_.opened - globals_.landed)) && (0 <= globals_.landed))) fail_invariant("live steps are those between", {});
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (RequestId r = 0; r < request_count(); ++r) {
+      if (!(!(((step_[s].step_state == StepState::Planned) || (step_[s].step_state == StepState::Inflight)) && (request_[r].last_step == step_[s].number)) || step_request_[s][r].in_step)) fail_invariant("the last step of a request has its row", {s, r});
+    }
+  }
+  for (StepId s = 0; s < step_count(); ++s) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      if (!(!((step_[s].step_state == StepState::Planned) && (block_[b].stamp == step_[s].number)) || (1 <= step_[s].rows))) fail_invariant("a planned step that stamps a block has rows", {s, b});
+    }
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    if (!((ghost_.copy_hosts.get({c}) == (((copy_[c].copy_state == CopyState::Spilling) || (copy_[c].copy_state == CopyState::Fetching)) ? 1 : 0)) && (ghost_.copy_requests.get({c}) == ((copy_[c].copy_state == CopyState::Receiving) ? 1 : 0)))) fail_invariant("copies have their host page or request", {c});
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
     if (!(!(block_[b].block_state == BlockState::Owned) || (block_[b].refs == 1))) fail_invariant("owned block has its owner", {b});
   }
   for (BlockId b = 0; b < block_count(); ++b) {
@@ -390,6 +410,55 @@ void Machine::recheck() const {
     if (!(!(!(request_[r].request_state == RequestState::Absent)) || ((request_[r].known <= request_[r].limit) && (request_[r].limit <= (limits_.room + 1))))) fail_invariant("what was accepted can always be admitted again", {r});
   }
   for (BlockId b = 0; b < block_count(); ++b) {
+    if (!((!(((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching)) || (ghost_.parents.get({b}) == 1)) && (!(!(((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching))) || (ghost_.parents.get({b}) == 0)))) fail_invariant("a published block has one parent", {b});
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    for (BlockId p = 0; p < block_count(); ++p) {
+      if (!(!(block_[b].parent == p) || ((((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching)) && (((block_[p].block_state == BlockState::Shared) || (block_[p].block_state == BlockState::Cached)) || (block_[p].block_state == BlockState::Fetching))))) fail_invariant("the parent of a published block is published", {b, p});
+    }
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    for (BlockId p = 0; p < block_count(); ++p) {
+      if (!(!(block_[b].parent == p) || (((p == b) && (block_[b].position == 0)) || ((!(p == b) && ((block_[p].position + limits_.page) == block_[b].position)) && (block_[p].fill == limits_.page))))) fail_invariant("a child lies a page behind its parent", {b, p});
+    }
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    if (!(!(1 <= block_[b].children) || ((((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching)) && (block_[b].fill == limits_.page)))) fail_invariant("only whole published blocks have children", {b});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      for (BlockId p = 0; p < block_count(); ++p) {
+        if (!(!(((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) && (block_[b].parent == p)) || holds(r, p))) fail_invariant("a live request holds a path", {r, b, p});
+      }
+    }
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    if (!((!(((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching)) || (((1 <= block_[b].key) && (!(block_[b].position == 0) || (block_[b].before == 0))) && (0 <= block_[b].before))) && (!(!(((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching))) || ((block_[b].key == 0) && (block_[b].before == 0))))) fail_invariant("a published block has a name", {b});
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    for (BlockId p = 0; p < block_count(); ++p) {
+      if (!(!((block_[b].parent == p) && !(p == b)) || (block_[b].before == block_[p].key))) fail_invariant("a child extends its parents prefix", {b, p});
+    }
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    if (!((!((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (ghost_.content.get({b}) == block_[b].key)) && (!(((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Limbo)) || (block_[b].block_state == BlockState::Fetching)) || (ghost_.content.get({b}) == 0)))) fail_invariant("a block holds what its name says", {b});
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      if (!((!holds(r, b) || (ghost_.content.get({b}) == ghost_.text.get({r, b}))) && (!(!holds(r, b)) || (ghost_.text.get({r, b}) == 0)))) fail_invariant("a request reads its own prefix", {r, b});
+    }
+  }
+  for (HostId h = 0; h < host_count(); ++h) {
+    if (!((((!(!(host_[h].host_state == HostState::Empty)) || (((1 <= host_[h].host_key) && (!(host_[h].host_position == 0) || (host_[h].host_before == 0))) && (0 <= host_[h].host_before))) && (!(!(!(host_[h].host_state == HostState::Empty))) || ((host_[h].host_key == 0) && (host_[h].host_before == 0)))) && (!(host_[h].host_state == HostState::Valid) || (ghost_.host_content.get({h}) == host_[h].host_key))) && (!(!(host_[h].host_state == HostState::Valid)) || (ghost_.host_content.get({h}) == 0)))) fail_invariant("a host page holds what its name says", {h});
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (BlockId b = 0; b < block_count(); ++b) {
+      for (HostId h = 0; h < host_count(); ++h) {
+        if (!(!((copy_[c].block_of == b) && (copy_[c].host_of == h)) || ((host_[h].host_key == block_[b].key) && (host_[h].host_before == block_[b].before)))) fail_invariant("a pair stands for the same prefix", {c, b, h});
+      }
+    }
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
     std::int64_t total = 0;
     for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
       if (holds(each_r, b)) total += 1;
@@ -458,6 +527,20 @@ void Machine::recheck() const {
       if (copy_[c].block_of == each_b) total += 1;
     }
     if (ghost_.copy_blocks.get({c}) != total) fail_invariant("count copy_blocks", {c});
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    std::int64_t total = 0;
+    for (HostId each_h = 0; each_h < host_count(); ++each_h) {
+      if (copy_[c].host_of == each_h) total += 1;
+    }
+    if (ghost_.copy_hosts.get({c}) != total) fail_invariant("count copy_hosts", {c});
+  }
+  for (CopyId c = 0; c < copy_count(); ++c) {
+    std::int64_t total = 0;
+    for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
+      if (copy_[c].request_of == each_r) total += 1;
+    }
+    if (ghost_.copy_requests.get({c}) != total) fail_invariant("count copy_requests", {c});
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     std::int64_t total = 0;
@@ -529,6 +612,34 @@ void Machine::recheck() const {
     }
     if (ghost_.idle_room.get({}) != total) fail_invariant("count idle_room", {});
   }
+  {
+    std::int64_t total = 0;
+    for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
+      if (true) total += request_[each_r].blocks;
+    }
+    if (ghost_.table_entries.get({}) != total) fail_invariant("count table_entries", {});
+  }
+  {
+    std::int64_t total = 0;
+    for (StepId each_s = 0; each_s < step_count(); ++each_s) {
+      if (!(step_[each_s].step_state == StepState::Idle)) total += 1;
+    }
+    if (ghost_.live_steps.get({}) != total) fail_invariant("count live_steps", {});
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    std::int64_t total = 0;
+    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+      if ((block_[each_b].parent == b) && !(each_b == b)) total += 1;
+    }
+    if (block_[b].children != total) fail_invariant("count children", {b});
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    std::int64_t total = 0;
+    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+      if (block_[b].parent == each_b) total += 1;
+    }
+    if (ghost_.parents.get({b}) != total) fail_invariant("count parents", {b});
+  }
   for (RequestId r = 0; r < request_count(); ++r) {
     for (BlockId b = 0; b < block_count(); ++b) {
       if (holds(r, b) != ghost_.holds.get({r, b})) fail_invariant("holds table", {r, b});
@@ -547,6 +658,11 @@ void Machine::recheck() const {
   for (CopyId c = 0; c < copy_count(); ++c) {
     for (RequestId r = 0; r < request_count(); ++r) {
       if ((copy_[c].request_of == r) != ghost_.request_of.get({c, r})) fail_invariant("request_of table", {c, r});
+    }
+  }
+  for (BlockId b = 0; b < block_count(); ++b) {
+    for (BlockId b1 = 0; b1 < block_count(); ++b1) {
+      if ((block_[b].parent == b1) != ghost_.parent.get({b, b1})) fail_invariant("parent table", {b, b1});
     }
   }
 }

@@ -11,13 +11,16 @@ def metrics_table(study: Study) -> Table:
     """The metrics of a study."""
     metrics, parameters = study.metrics, study.parameters
     hits = metrics.hit_tokens / max(metrics.prompt_tokens, 1)
+    from_host = ""
+    if metrics.host_hit_tokens:
+        from_host = f", {percent(metrics.host_hit_tokens / metrics.prompt_tokens)} on the host"
     caption = "\n".join(
         (
             f"{metrics.finished:,} of {metrics.calls:,} calls finished, {metrics.rejected:,} rejected, "
             f"{metrics.retractions:,} retractions",
             f"{number(metrics.duration_s)} s simulated, {metrics.steps:,} steps, "
             f"devices busy {percent(metrics.device_busy)}",
-            f"{percent(hits)} of all prompt tokens were found in the prefix cache",
+            f"{percent(hits)} of all prompt tokens were found in the prefix cache{from_host}",
             f"{percent(metrics.good_share)} of calls reach {GOOD_TOKENS_PER_S:g} tokens/s per user",
             "TTFT includes queueing; TPOT leaves the first token out",
             "Rates and hits: p90 is reached in 90 % of cases",

@@ -26,9 +26,10 @@ TIMESTAMP: Final = re.compile(r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d)(?:\.(\d{1,9}
 def read_azure(lines: Iterable[bytes], name: str, options: WorkloadOptions) -> Workload:
     """The workload in `lines`: open loop, one session per request."""
     rows = csv.DictReader(_decoded(lines, name))
-    missing = [column for column in COLUMNS if column not in (rows.fieldnames or ())]
+    header = _header(rows, name)
+    missing = [column for column in COLUMNS if column not in header]
     if missing:
-        raise WorkloadError(f"{name}, line 1: column {missing[0]!r} is missing; the header is {rows.fieldnames}")
+        raise WorkloadError(f"{name}, line 1: column {missing[0]!r} is missing; the header is {header}")
     requests: list[tuple[int, int, int]] = []
     for row in _rows(rows, name, options.limit):
         where = f"{name}, line {rows.line_num}"
@@ -54,6 +55,13 @@ def read_azure(lines: Iterable[bytes], name: str, options: WorkloadOptions) -> W
             "Prefix identities": "none in the trace: no two requests share blocks",
         },
     )
+
+
+def _header(rows: "csv.DictReader[str]", name: str) -> list[str]:
+    try:
+        return list(rows.fieldnames or ())
+    except csv.Error as error:
+        raise WorkloadError(f"{name}, line 1: not valid CSV ({error})") from error
 
 
 def _rows(rows: "csv.DictReader[str]", name: str, limit: int | None) -> Iterator[dict[str, str]]:

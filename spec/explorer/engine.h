@@ -9,6 +9,7 @@
 #include <tuple>
 #include <vector>
 
+#include "batch.h"
 #include "generated/model.h"
 #include "scheduler/state_access.h"
 
@@ -19,10 +20,15 @@ using Event = std::tuple<std::string, std::vector<int>>;
 struct Settings {
     Instance instance;
     std::size_t max_states = 0;
+    bool check_properties = true;
     bool check_lemmas = false;
     bool reduce = true;  // states that differ in the names of individuals only are one
     int threads = 1;
     const StateAccess* machine = nullptr;  // compare every state with this machine
+    Ask ask;                               // or with one that this asks
+    bool every_refusal = false;            // ask it about every refusal in every state
+
+    bool compares() const { return machine != nullptr || ask; }
 };
 
 // The compiled machine answers otherwise than the model.
@@ -46,8 +52,11 @@ struct Result {
     std::size_t compared = 0;  // states in which the machine was asked
     std::size_t accepted = 0;  // proposals that model and machine accept, with the same result
     std::size_t refused = 0;   // proposals that both refuse for the same reason, and nothing changes
+    std::size_t implied = 0;   // not asked: the guards read the same values in a state before
+    std::size_t judged = 0;    // different values that the guards read
     std::vector<bool> refusing = std::vector<bool>(kGuards.size());  // guards that were seen to refuse
     std::vector<Divergence> divergences;
+    bool agrees = true;  // false: a batch was answered wrongly
 };
 
 // What the model says to a proposal.

@@ -64,9 +64,27 @@ void check_only(Instance& instance, const std::string& name) {
     }
 }
 
+py::bytes as_bytes(const std::vector<std::int8_t>& values) {
+    return {reinterpret_cast<const char*>(values.data()), values.size()};
+}
+
+template <class T>
+py::bytes raw(const std::vector<T>& values) {
+    return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)};
+}
+
+// Threads of the search take turns in Python.
+Ask asked_by(const py::object& ask) {
+    return [&ask](const Batch& batch) {
+        py::gil_scoped_acquire acquire;
+        return ask(raw(batch.states), raw(batch.counts), raw(batch.proposals), raw(batch.answers), raw(batch.after))
+            .cast<bool>();
+    };
+}
+
 Result explore(Engine& engine, const std::map<std::string, int>& constants, const std::vector<std::string>& dropped,
                std::size_t max_states, bool check_lemmas, const std::string& only, bool reduce, int threads,
-               const py::object& machine) {
+               const py::object& machine, bool every_refusal, bool check_properties, const py::object& ask) {
     Settings settings;
     settings.instance = instance_of(constants);
     for (const std::string& label : dropped) switch_off(settings.instance, label);
@@ -75,6 +93,10 @@ Result explore(Engine& engine, const std::map<std::string, int>& constants, cons
     settings.check_lemmas = check_lemmas;
     settings.reduce = reduce;
     settings.threads = threads;
+    settings.every_refusal = every_refusal;
+    settings.check_properties = check_properties;
+    if (!machine.is_none() && !ask.is_none()) throw std::invalid_argument("machine and ask: give one of them");
+    if (!ask.is_none()) settings.ask = asked_by(ask);
     if (!machine.is_none()) {
         const auto capsule = machine.cast<py::capsule>();
         if (std::string(capsule.name()) != kStateAccessName) throw std::invalid_argument("machine: no state access");
@@ -92,10 +114,6 @@ py::dict taken_by_name(const Result& result) {
     for (std::size_t i = 0; i < kTransitions.size(); ++i)
         taken[py::str(std::string(kTransitions[i]))] = result.taken[i];
     return taken;
-}
-
-py::bytes as_bytes(const std::vector<std::int8_t>& values) {
-    return {reinterpret_cast<const char*>(values.data()), values.size()};
 }
 
 }  // namespace
@@ -122,6 +140,9 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
         .def_readonly("compared", &ex::Result::compared)
         .def_readonly("accepted", &ex::Result::accepted)
         .def_readonly("refused", &ex::Result::refused)
+        .def_readonly("implied", &ex::Result::implied)
+        .def_readonly("judged", &ex::Result::judged)
+        .def_readonly("agrees", &ex::Result::agrees)
         .def_property_readonly("refusing",
                                [](const ex::Result& self) {
                                    py::set labels;
@@ -139,7 +160,8 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
         .def("explore", &ex::explore, py::kw_only(), py::arg("constants"),
              py::arg("dropped") = std::vector<std::string>{}, py::arg("max_states") = std::size_t{2'000'000},
              py::arg("check_lemmas") = false, py::arg("only") = std::string{}, py::arg("reduce") = true,
-             py::arg("threads") = 1, py::arg("machine") = py::none())
+             py::arg("threads") = 1, py::arg("machine") = py::none(), py::arg("every_refusal") = false,
+             py::arg("check_properties") = true, py::arg("ask") = py::none())
         .def(
             "sample",
             [](const ex::Engine& self, std::size_t first, std::size_t stride) {

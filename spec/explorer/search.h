@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <barrier>
+#include <exception>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -30,7 +31,7 @@ class Search final : public Engine {
         const int threads = std::max(1, settings.threads);
         for (int i = 0; i < threads; ++i) workers_.emplace_back(std::make_unique<Worker>(settings));
         State start = M::initial(settings.instance);
-        if (settings.machine != nullptr && !workers_[0]->lock_step->starts_as(start)) {
+        if (settings.compares() && !workers_[0]->lock_step->starts_as(start)) {
             throw std::invalid_argument("a machine that was just made is not in the specification's initial state");
         }
         const Packed<M> packed(start);
@@ -63,7 +64,9 @@ class Search final : public Engine {
         const State pre = from_bytes(given);
         Proposals refused;
         Proposals accepted;
-        M::template proposals<1>(pre, instance, refused, accepted);
+        M::tuples(pre, typename M::Twins(), [&](int group, std::uint64_t, const typename M::Tuple& who) {
+            M::template judge<1>(group, who, pre, instance, refused, accepted);
+        });
         std::vector<Answer> result;
         const auto add = [&](const Proposal& p) {
             result.push_back(
@@ -126,11 +129,11 @@ class Search final : public Engine {
         std::vector<std::uint64_t> taken = std::vector<std::uint64_t>(kTransitions.size(), 0);
         std::optional<Found> violation;
         std::vector<std::pair<std::uint64_t, Divergence>> divergences;
+        bool agrees = true;
+        std::exception_ptr failure;
 
         explicit Worker(const Settings& settings) {
-            if (settings.machine != nullptr) {
-                lock_step = std::make_unique<LockStep<M>>(*settings.machine, settings.instance);
-            }
+            if (settings.compares()) lock_step = std::make_unique<LockStep<M>>(settings);
         }
         void violated(const Found& found) {
             if (!violation || found.order < violation->order) violation = found;
@@ -142,11 +145,24 @@ class Search final : public Engine {
         while (true) {
             sync.arrive_and_wait();
             if (done_) return;
-            for (std::size_t chunk; (chunk = next_chunk_++) * kChunk < round_;) expand(worker, chunk);
+            for (std::size_t chunk; (chunk = next_chunk_++) * kChunk < round_;) {
+                expand(worker, chunk);
+                if (worker.lock_step != nullptr) ask(worker);
+            }
             sync.arrive_and_wait();
             merge(worker, static_cast<std::uint32_t>(me), static_cast<std::uint32_t>(workers_.size()));
             sync.arrive_and_wait();
             if (me == 0) end_round();
+        }
+    }
+
+    // What was put off is asked here, so that nobody waits inside a comparison.
+    static void ask(Worker& worker) {
+        try {
+            worker.agrees = worker.lock_step->finish() && worker.agrees;
+        } catch (...) {
+            worker.failure = std::current_exception();
+            worker.agrees = false;
         }
     }
 
@@ -165,8 +181,12 @@ class Search final : public Engine {
                 if (draining_ || settings_.instance.disabled[static_cast<std::size_t>(transition)]) return;
                 ++worker.taken[static_cast<std::size_t>(transition)];
                 const Step step{number, transition, arguments};
-                if (const int action = M::false_action(state, next, transition, settings_.instance); action >= 0) {
-                    worker.violated({i << 32 | candidates.size(), kActions[static_cast<std::size_t>(action)], step});
+                if (settings_.check_properties) {
+                    const int action = M::false_action(state, next, transition, settings_.instance);
+                    if (action >= 0) {
+                        const auto property = kActions[static_cast<std::size_t>(action)];
+                        worker.violated({i << 32 | candidates.size(), property, step});
+                    }
                 }
                 M::normalise(next);
                 if (settings_.reduce) M::canonicalise(next);
@@ -203,6 +223,7 @@ class Search final : public Engine {
                 c.number = kNobody;
                 if (!store_.shard(shard).add(c.state, c.hash, c.step)) continue;
                 c.number = Store<M>::number(shard, store_.shard(shard).size() - 1);
+                if (!settings_.check_properties) continue;
                 const int invariant = M::false_invariant(c.state.state(), settings_.instance, settings_.check_lemmas);
                 if (invariant >= 0) worker.violated({order, kInvariants[static_cast<std::size_t>(invariant)], c.step});
             }
@@ -218,7 +239,9 @@ class Search final : public Engine {
         ++rounds_;
         at_ += round_;
         bool wrong = false;
-        for (const auto& worker : workers_) wrong = wrong || worker->violation || !worker->divergences.empty();
+        for (const auto& worker : workers_) {
+            wrong = wrong || worker->violation || !worker->divergences.empty() || !worker->agrees;
+        }
         states_ += next_.size() - counted_;
         counted_ = next_.size();
         if (at_ == level_.size()) {
@@ -230,7 +253,7 @@ class Search final : public Engine {
         complete_ = level_.empty() && !draining_;
         // With a machine, all states that were found are compared before the search ends.
         draining_ = draining_ || states_ > settings_.max_states;
-        done_ = wrong || level_.empty() || (draining_ && settings_.machine == nullptr);
+        done_ = wrong || level_.empty() || (draining_ && !settings_.compares());
         round_ = std::min(kRound, level_.size() - at_);
         next_chunk_ = 0;
     }
@@ -243,6 +266,8 @@ class Search final : public Engine {
         std::optional<Found> first;
         std::vector<std::pair<std::uint64_t, Divergence>> divergences;
         for (auto& worker : workers_) {
+            if (worker->failure) std::rethrow_exception(worker->failure);
+            result.agrees = result.agrees && worker->agrees;
             for (std::size_t i = 0; i < kTransitions.size(); ++i) {
                 result.taken[i] += worker->taken[i];
                 result.transitions += worker->taken[i];
@@ -253,6 +278,8 @@ class Search final : public Engine {
                 result.compared += worker->lock_step->compared;
                 result.accepted += worker->lock_step->accepted;
                 result.refused += worker->lock_step->refused;
+                result.implied += worker->lock_step->implied;
+                result.judged += worker->lock_step->judged();
                 for (std::size_t i = 0; i < kGuards.size(); ++i) {
                     if (worker->lock_step->refusing[i]) result.refusing[i] = true;
                 }
@@ -280,7 +307,7 @@ class Search final : public Engine {
             const Arguments shown = names.old_names(step.transition, step.arguments);
             events.emplace_back(kTransitions[static_cast<std::size_t>(step.transition)],
                                 std::vector<int>(shown.begin(), shown.end()));
-            if (!settings_.reduce || settings_.machine != nullptr) continue;
+            if (!settings_.reduce || settings_.compares()) continue;
             const State state = store_.state(step.parent).state();
             M::successors(state, settings_.instance,
                           [&](State& next, Transition transition, const Arguments& arguments) {

@@ -1,6 +1,7 @@
 """What holds of devices, aborts, results and order: P9 to P14, each explained by its sentence."""
 
 from ..expressions import Expr, after, taken
+from .prefix_tree import children, parent
 from .vocabulary import *
 
 # P9: the same, in terms of what the device really does.
@@ -56,9 +57,9 @@ def every_block_of_a_leaving_request_is_released(r: Expr, b: Expr) -> Expr:
 
 @spec.choice("P10", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", r=Request, b=Block)
 def a_block_behind_the_window_is_released(r: Expr, b: Expr) -> Expr:
-    """The first block of a running request can be given back as soon as no token will read it."""
+    """The first block of a running request, if no block continues it, can be given back once no token will read it."""
     behind = (position(b) == pruned(r)) & (position(b) + PAGE + WINDOW <= computed(r) + 1)
-    return running(r) & holds(r, b) & behind
+    return running(r) & holds(r, b) & behind & (children(b) == 0)
 
 
 @spec.choice("P10", "close", r=Request)
@@ -85,10 +86,11 @@ def limbo_is_reaped(b: Expr) -> Expr:
     return (block_state(b) == B.LIMBO) & (stamp(b) <= landed()) & (copies(b) == 0)
 
 
-@spec.choice("P10", "evict", b=Block)
-def a_quiet_cached_block_makes_room(b: Expr) -> Expr:
-    """A cached block that nothing touches can be evicted."""
-    return (block_state(b) == B.CACHED) & (stamp(b) <= landed()) & (copies(b) == 0)
+@spec.choice("P10", "evict", b=Block, p=Block)
+def a_quiet_cached_leaf_makes_room(b: Expr, p: Expr) -> Expr:
+    """A cached block that nothing touches and no block continues can be evicted."""
+    quiet = (stamp(b) <= landed()) & (copies(b) == 0)
+    return (block_state(b) == B.CACHED) & parent(b, p) & (children(b) == 0) & quiet
 
 
 @spec.action("P10", r=Request)

@@ -2,6 +2,7 @@
 
 from ..expressions import Expr, if_else, maximum
 from ..language import Transition
+from .prefix_tree import children, content, forget, offer, prune_leaf, recognise, text, unhang
 from .vocabulary import *
 
 
@@ -10,6 +11,7 @@ def take(t: Transition, r: Expr, b: Expr) -> None:
     t.set(holds[r, b], True)
     t.add(refs[b], 1)
     t.add(blocks[r], 1)
+    t.add(table_entries.place, 1)
     t.add(capacity[r], PAGE)
 
 
@@ -18,12 +20,18 @@ def drop(t: Transition, r: Expr, b: Expr) -> None:
     t.set(holds[r, b], False)
     t.add(refs[b], -1)
     t.add(blocks[r], -1)
+    t.add(table_entries.place, -1)
     t.set(capacity[r], capacity(r) - PAGE)
+    forget(t, r, b)
 
 
 def give_back(t: Transition, r: Expr, b: Expr) -> None:
-    """Guards and effects: a leaving request lets go of a block, a running one of its first if no token will read it."""
-    behind = running(r) & (position(b) == pruned(r)) & (position(b) + PAGE + WINDOW <= computed(r) + 1)
+    """Guards and effects: a leaving request lets go of a block, a running one of its first if no token will read it.
+
+    A running request keeps what others continue: blocks of its own hang there, and could not be matched without it.
+    """
+    unread = (position(b) == pruned(r)) & (position(b) + PAGE + WINDOW <= computed(r) + 1)
+    behind = running(r) & unread & (children(b) == 0)
     t.guard("held", holds(r, b))
     t.guard("leaves, or behind the window", leaving(r) | behind)
     t.set(pruned[r], if_else(running(r), pruned(r) + PAGE, pruned(r)))
@@ -46,36 +54,37 @@ def count_as(t: Transition, **changes: int) -> None:
         t.set(idle_room.place, idle_room() - PAGE if room > 0 else idle_room() + PAGE)
 
 
-def match(t: Transition, r: Expr, b: Expr) -> None:
+def match(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """Guards and effects: a waiting request takes the next whole block of its prefix by reference."""
     t.stay(request_state[r], R.WAITING)
     t.guard("next in sequence", position(b) == planned(r))
     t.guard("behind whole blocks", planned(r) == capacity(r))
     t.guard("not held yet", ~holds(r, b))
     t.guard("last token recomputed", planned(r) + PAGE < known(r))
+    recognise(t, r, b, p, x)
     take(t, r, b)
     t.add(planned[r], PAGE)
     t.add(computed[r], PAGE)
 
 
-@spec.transition(r=Request, b=Block)
-def match_shared(t: Transition, r: Expr, b: Expr) -> None:
+@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+def match_shared(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A prefix block that others hold is shared."""
     t.stay(block_state[b], B.SHARED)
-    match(t, r, b)
+    match(t, r, b, p, x)
 
 
-@spec.transition(r=Request, b=Block)
-def match_cached(t: Transition, r: Expr, b: Expr) -> None:
+@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+def match_cached(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A whole prefix block that nobody holds is taken out of the cache."""
     t.move(block_state[b], B.CACHED, B.SHARED)
     t.guard("whole", fill(b) == PAGE)
-    match(t, r, b)
+    match(t, r, b, p, x)
     count_as(t, cached=-1, held=1, room=1)
 
 
-@spec.transition(r=Request, b=Block)
-def match_tail(t: Transition, r: Expr, b: Expr) -> None:
+@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+def match_tail(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A partial block at the end of the prefix becomes the request's own, to be written on."""
     t.move(block_state[b], B.CACHED, B.OWNED)
     t.stay(request_state[r], R.WAITING)
@@ -84,6 +93,8 @@ def match_tail(t: Transition, r: Expr, b: Expr) -> None:
     t.guard("partial", fill(b) < PAGE)
     t.guard("last token recomputed", planned(r) + fill(b) < known(r))
     quiet(t, b)
+    recognise(t, r, b, p, x)
+    unhang(t, b, p)
     take(t, r, b)
     t.add(planned[r], fill(b))
     t.add(computed[r], fill(b))
@@ -102,8 +113,8 @@ def allocate(t: Transition, r: Expr, b: Expr) -> None:
     count_as(t, free=-1, held=1, room=1)
 
 
-@spec.transition(r=Request, b=Block)
-def publish(t: Transition, r: Expr, b: Expr) -> None:
+@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+def publish(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A full, written block becomes a prefix that others may share."""
     t.move(block_state[b], B.OWNED, B.SHARED)
     t.guard("request runs", running(r))
@@ -111,6 +122,8 @@ def publish(t: Transition, r: Expr, b: Expr) -> None:
     t.guard("written", position(b) + PAGE <= computed(r))
     t.guard("nothing arriving", inbound(r) == 0)
     t.set(fill[b], PAGE)
+    offer(t, r, b, p, x)
+    t.set(text[r, b], x)
 
 
 @spec.transition(r=Request, b=Block)
@@ -120,6 +133,7 @@ def release_owned(t: Transition, r: Expr, b: Expr) -> None:
     give_back(t, r, b)
     t.guard("not in flight", last_step(r) <= landed())
     t.guard("not being copied", copies(b) == 0)
+    t.set(content[b], 0)
     count_as(t, free=1, held=-1, room=-1)
 
 
@@ -130,6 +144,7 @@ def release_to_limbo(t: Transition, r: Expr, b: Expr) -> None:
     give_back(t, r, b)
     t.guard("in flight", (landed() < last_step(r)) | (copies(b) >= 1))
     t.set(stamp[b], last_step(r))
+    t.set(content[b], 0)
     count_as(t, room=-1)
 
 
@@ -152,8 +167,8 @@ def release_to_cache(t: Transition, r: Expr, b: Expr) -> None:
     count_as(t, cached=1, held=-1, room=-1)
 
 
-@spec.transition(r=Request, b=Block)
-def keep_tail(t: Transition, r: Expr, b: Expr) -> None:
+@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+def keep_tail(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A leaving request's partial block stays in the cache, with the tokens written so far."""
     t.move(block_state[b], B.OWNED, B.CACHED)
     t.stay(request_state[r], R.RETRACTING, R.RELEASING)
@@ -162,6 +177,7 @@ def keep_tail(t: Transition, r: Expr, b: Expr) -> None:
     t.guard("is the tail", computed(r) <= position(b) + PAGE)
     t.guard("not in flight", last_step(r) <= landed())
     t.guard("nothing arriving", inbound(r) == 0)
+    offer(t, r, b, p, x)
     drop(t, r, b)
     t.set(fill[b], computed(r) - position(b))
     count_as(t, cached=1, held=-1, room=-1)
@@ -175,10 +191,12 @@ def reap(t: Transition, b: Expr) -> None:
     count_as(t, free=1, held=-1)
 
 
-@spec.transition(b=Block)
-def evict(t: Transition, b: Expr) -> None:
-    """A cached block makes room."""
+@spec.transition(b=Block, p=Block)
+def evict(t: Transition, b: Expr, p: Expr) -> None:
+    """A cached block that no other continues makes room."""
     t.move(block_state[b], B.CACHED, B.FREE)
     quiet(t, b)
+    prune_leaf(t, b, p)
     t.set(fill[b], 0)
+    t.set(content[b], 0)
     count_as(t, free=1, cached=-1)

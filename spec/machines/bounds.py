@@ -11,13 +11,19 @@ from ..language import Spec, Variable
 TOKENS = 2**40
 INDIVIDUALS = 2**31 - 1
 TICKS = 2**62
+KEYS = 2**46
+"""Names of prefixes: the scheduler gives the low bits of a longer hash; a trace record has room for 48."""
 PROPOSALS = (-(2**62), 2**62)
 """Integer parameters of any proposal, also of one that a guard refuses."""
 
 CLOCKS = {"arrival", "newest_arrival"}
 """Integers that, like step numbers, are given out one after the other."""
 
-INPUTS = {("submit", "turn"): TICKS}
+NAMES = {"key", "before", "host_key", "host_before", "content", "host_content", "text"}
+"""Variables that name a prefix."""
+
+NAMING = ("match_shared", "match_cached", "match_tail", "publish", "keep_tail")
+INPUTS = {("submit", "turn"): TICKS} | {(transition, "x"): KEYS for transition in NAMING}
 """Integer parameters that are no numbers of tokens."""
 
 
@@ -37,6 +43,8 @@ def bounds_of(spec: Spec, variable: Variable) -> tuple[int, int]:
         return 0, TICKS
     if counts_individuals(spec, variable):
         return 0, INDIVIDUALS
+    if variable.name in NAMES:
+        return 0, KEYS
     return 0, 2 * TOKENS if variable.name in spec.counts else TOKENS
 
 

@@ -8,6 +8,7 @@ where they are until that copy has ended, whatever becomes of the request meanwh
 from ..expressions import Expr
 from ..language import Transition
 from .block import count_as
+from .prefix_tree import before, content, hang_fetched, host_before, host_content, host_key, key
 from .vocabulary import *
 
 
@@ -33,6 +34,7 @@ def end(t: Transition, c: Expr, b: Expr, was: Expr) -> None:
 def pair(t: Transition, c: Expr, h: Expr) -> None:
     """Effects: the copy involves the host page."""
     t.set(host_of[c, h], True)
+    t.add(copy_hosts[c], 1)
     t.add(host_copies[h], 1)
 
 
@@ -40,6 +42,7 @@ def unpair(t: Transition, c: Expr, h: Expr) -> None:
     """Guard and effects: the copy no longer involves the host page."""
     t.guard("its host page", host_of(c, h))
     t.set(host_of[c, h], False)
+    t.add(copy_hosts[c], -1)
     t.add(host_copies[h], -1)
 
 
@@ -58,6 +61,8 @@ def spill(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     pair(t, c, h)
     t.set(host_position[h], position(b))
     t.set(host_fill[h], fill(b))
+    t.set(host_key[h], key(b))
+    t.set(host_before[h], before(b))
     t.add(spare_pages.place, -1)
     t.add(used_pages.place, 1)
 
@@ -68,17 +73,19 @@ def spill_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     end(t, c, b, C.SPILLING)
     unpair(t, c, h)
     t.move(host_state[h], H.FILLING, H.VALID)
+    t.set(host_content[h], content(b))
 
 
-@spec.transition(c=Copy, b=Block, h=Host)
-def fetch(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
-    """A host page is copied back into a free block."""
+@spec.transition(c=Copy, b=Block, h=Host, p=Block)
+def fetch(t: Transition, c: Expr, b: Expr, h: Expr, p: Expr) -> None:
+    """A host page is copied back into a free block, under the block that stands for the prefix before it."""
     t.move(block_state[b], B.FREE, B.FETCHING)
     t.stay(host_state[h], H.VALID)
     begin(t, c, b, C.FETCHING)
     pair(t, c, h)
     t.set(position[b], host_position(h))
     t.set(fill[b], host_fill(h))
+    hang_fetched(t, b, h, p)
     count_as(t, free=-1, fetching=1)
 
 
@@ -88,6 +95,7 @@ def fetch_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     end(t, c, b, C.FETCHING)
     unpair(t, c, h)
     t.move(block_state[b], B.FETCHING, B.CACHED)
+    t.set(content[b], host_content(h))
     count_as(t, cached=1, fetching=-1)
 
 
@@ -98,6 +106,8 @@ def drop_page(t: Transition, h: Expr) -> None:
     t.guard("not being copied", host_copies(h) == 0)
     t.set(host_position[h], 0)
     t.set(host_fill[h], 0)
+    for variable in (host_key, host_before, host_content):
+        t.set(variable[h], 0)
     t.add(spare_pages.place, 1)
     t.add(used_pages.place, -1)
 
@@ -132,6 +142,7 @@ def receive(t: Transition, c: Expr, r: Expr, b: Expr, n: Expr) -> None:
     t.guard("last token recomputed", planned(r) + n < known(r))
     begin(t, c, b, C.RECEIVING)
     t.set(request_of[c, r], True)
+    t.add(copy_requests[c], 1)
     transfer(t, c, planned(r), n)
     t.add(inbound[r], 1)
     t.add(arriving[r], n)
@@ -143,6 +154,7 @@ def received(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
     end(t, c, b, C.RECEIVING)
     t.guard("its request", request_of(c, r))
     t.set(request_of[c, r], False)
+    t.add(copy_requests[c], -1)
     transfer(t, c, 0, 0)
     t.add(inbound[r], -1)
     t.set(arriving[r], arriving(r) - copy_tokens(c))

@@ -1,6 +1,7 @@
 """What holds of copies, host pages, peers and drafts: P8, P12 and P13, each explained by its sentence."""
 
 from ..expressions import Expr, after, lift, taken
+from .prefix_tree import continues, host_before, key, parent, published
 from .vocabulary import *
 
 # P8: the tiers agree.
@@ -215,10 +216,12 @@ def a_complete_block_can_be_spilled(c: Expr, b: Expr, h: Expr) -> Expr:
     return (copy_state(c) == C.IDLE) & block_state(b).isin(B.SHARED, B.CACHED) & (host_state(h) == H.EMPTY)
 
 
-@spec.choice("P8", "fetch", c=Copy, b=Block, h=Host)
-def a_host_page_can_be_fetched(c: Expr, b: Expr, h: Expr) -> Expr:
-    """A valid host page can be copied into any free block."""
-    return (copy_state(c) == C.IDLE) & (block_state(b) == B.FREE) & (host_state(h) == H.VALID)
+@spec.choice("P8", "fetch", c=Copy, b=Block, h=Host, p=Block)
+def a_host_page_can_be_fetched(c: Expr, b: Expr, h: Expr, p: Expr) -> Expr:
+    """A valid host page can be copied into any free block once the prefix before it is there, or on its way."""
+    ready = (copy_state(c) == C.IDLE) & (block_state(b) == B.FREE) & (host_state(h) == H.VALID)
+    behind = published(p) & (fill(p) == PAGE) & (key(p) == host_before(h)) & (position(p) + PAGE == host_position(h))
+    return ready & (((host_position(h) == 0) & (p == b)) | behind)
 
 
 @spec.choice("P8", "drop_page", h=Host)
@@ -227,20 +230,30 @@ def a_quiet_host_page_makes_room(h: Expr) -> Expr:
     return (host_state(h) == H.VALID) & (host_copies(h) == 0)
 
 
-@spec.choice("P8", "keep_tail", r=Request, b=Block)
-def a_partial_tail_can_be_kept(r: Expr, b: Expr) -> Expr:
-    """A leaving request's partial block can stay in the cache once nothing in flight writes it."""
+@spec.choice("P8", "keep_tail", r=Request, b=Block, p=Block, arguments=lambda r, b, p: {"x": lift(1)})
+def a_partial_tail_can_be_kept(r: Expr, b: Expr, p: Expr) -> Expr:
+    """A leaving request's partial block, behind a shared one, can stay in the cache once nothing writes it."""
     tail = (position(b) < computed(r)) & (computed(r) <= position(b) + PAGE)
     written = (last_step(r) <= landed()) & (inbound(r) == 0)
-    return leaving(r) & holds(r, b) & (block_state(b) == B.OWNED) & tail & written
+    return leaving(r) & holds(r, b) & (block_state(b) == B.OWNED) & tail & written & continues(r, b, p)
 
 
-@spec.choice("P8", "match_shared", "match_cached", "match_tail", r=Request, b=Block)
-def a_prefix_that_is_found_is_used(r: Expr, b: Expr) -> Expr:
+@spec.choice(
+    "P8",
+    "match_shared",
+    "match_cached",
+    "match_tail",
+    r=Request,
+    b=Block,
+    p=Block,
+    arguments=lambda r, b, p: {"x": key(b)},
+)
+def a_prefix_that_is_found_is_used(r: Expr, b: Expr, p: Expr) -> Expr:
     """The next block of a waiting request's prefix is shared if it is whole, and taken over if it is partial."""
     next_one = (position(b) == planned(r)) & (planned(r) == capacity(r)) & (planned(r) + fill(b) < known(r))
     usable = (fill(b) == PAGE) | ((stamp(b) <= landed()) & (copies(b) == 0))
-    return (request_state(r) == R.WAITING) & block_state(b).isin(B.SHARED, B.CACHED) & next_one & usable & ~holds(r, b)
+    found = block_state(b).isin(B.SHARED, B.CACHED) & parent(b, p) & ((p == b) | holds(r, p))
+    return (request_state(r) == R.WAITING) & found & next_one & usable & ~holds(r, b)
 
 
 @spec.choice("P13", "send", c=Copy, r=Request, b=Block, arguments=lambda c, r, b: {"n": computed(r) - position(b)})

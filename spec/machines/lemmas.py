@@ -1,6 +1,6 @@
 """Facts of every reachable state that the proofs of the properties need; proved in the same way."""
 
-from ..expressions import Expr
+from ..expressions import Expr, one_if
 from .vocabulary import *
 
 
@@ -69,3 +69,41 @@ def only_host_copies_have_a_host_page(c: Expr, h: Expr) -> Expr:
 def computed_and_pruned_are_not_negative(r: Expr) -> Expr:
     """Nothing less than nothing was computed or pruned."""
     return (computed(r) >= 0) & (pruned(r) >= 0)
+
+
+@spec.lemma(b=Block)
+def blocks_lie_behind_the_start(b: Expr) -> Expr:
+    """No block lies in front of the start of a text."""
+    return position(b) >= 0
+
+
+@spec.lemma(h=Host)
+def host_pages_lie_behind_the_start(h: Expr) -> Expr:
+    """No host page lies in front of the start of a text."""
+    return host_position(h) >= 0
+
+
+@spec.lemma()
+def live_steps_are_those_between() -> Expr:
+    """As many steps are live as were opened and have not landed."""
+    return (live_steps() == opened() - landed()) & (landed() >= 0)
+
+
+@spec.lemma(s=Step, r=Request)
+def the_last_step_of_a_request_has_its_row(s: Expr, r: Expr) -> Expr:
+    """Until a step is done, it has a row of whoever it is the last step of."""
+    return (step_state(s).isin(S.PLANNED, S.INFLIGHT) & (last_step(r) == number(s))) >> in_step(s, r)
+
+
+@spec.lemma(s=Step, b=Block)
+def a_planned_step_that_stamps_a_block_has_rows(s: Expr, b: Expr) -> Expr:
+    """No block waits for a step without rows."""
+    return ((step_state(s) == S.PLANNED) & (stamp(b) == number(s))) >> (rows(s) >= 1)
+
+
+@spec.lemma(c=Copy)
+def copies_have_their_host_page_or_request(c: Expr) -> Expr:
+    """A spill or fetch has one host page, a receive one request, and no other copy has any."""
+    host = copy_state(c).isin(C.SPILLING, C.FETCHING)
+    peer = copy_state(c) == C.RECEIVING
+    return (copy_hosts(c) == one_if(host)) & (copy_requests(c) == one_if(peer))

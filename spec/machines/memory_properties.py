@@ -1,6 +1,7 @@
 """What holds in every reachable state of blocks and tokens: P1 to P7, each explained by its sentence."""
 
-from ..expressions import Expr, after, taken
+from ..expressions import Expr, after, lift, taken
+from .prefix_tree import continues
 from .vocabulary import *
 
 # P1: no block is ever lost.
@@ -101,11 +102,11 @@ def shared_block_is_computed(r: Expr, b: Expr) -> Expr:
     return (live(r) & holds(r, b) & (block_state(b) == B.SHARED)) >> (position(b) + PAGE <= computed(r))
 
 
-@spec.choice("P4", "publish", r=Request, b=Block)
-def a_full_block_can_be_published(r: Expr, b: Expr) -> Expr:
-    """A private block of a running request can be shared as soon as all of it is written."""
+@spec.choice("P4", "publish", r=Request, b=Block, p=Block, arguments=lambda r, b, p: {"x": lift(1)})
+def a_full_block_can_be_published(r: Expr, b: Expr, p: Expr) -> Expr:
+    """A private block of a running request, behind a shared one, can be shared as soon as all of it is written."""
     written = (position(b) + PAGE <= computed(r)) & (inbound(r) == 0)
-    return (block_state(b) == B.OWNED) & running(r) & holds(r, b) & written
+    return (block_state(b) == B.OWNED) & running(r) & holds(r, b) & written & continues(r, b, p)
 
 
 # P5: conservation.

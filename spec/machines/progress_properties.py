@@ -1,13 +1,13 @@
 """That the system never gets stuck: L1 to L4, each explained by its sentence.
 
 Together: a step that was opened ends (L1), what is released comes back (L2, with P10), the oldest request always
-advances and is never set back by others (L3), and making room always frees something (L4). With a device, engines and
-peers that answer and a policy that serves the oldest request within a bounded number of rounds, every accepted request
-finishes.
+advances and is never set back by others (L3), and making room always frees something (L4). That every accepted request
+then finishes is L5, in liveness.py.
 """
 
 from ..expressions import INT, Expr, after, lift, taken
 from ..progress import Progress, progress
+from .prefix_tree import children, parents
 from .vocabulary import *
 
 spec.tiling(capacity, position=position, start=pruned, when=live)
@@ -86,7 +86,7 @@ def drafts_are_planned_up_to_the_width(p: Progress, s: Expr, r: Expr) -> None:
 def every_token_has_its_private_block(p: Progress, r: Expr, at: Expr) -> None:
     """Every token that is being computed lies in exactly one block of the request, which nobody else may touch."""
     p.when(live(r) & (computed(r) <= at) & (at < planned(r)))
-    b = p.covering(capacity, r, at)
+    b = p.covering(capacity, at, r)
     p.or_holds(holds(r, b) & (position(b) <= at) & (at < position(b) + PAGE) & (block_state(b) == B.OWNED))
 
 
@@ -113,18 +113,20 @@ def memory_is_found_for_the_oldest(p: Progress, r: Expr) -> None:
     p.when(opened() == landed())
     p.for_all(Request, lambda q: request_state(q).isin(R.WAITING, R.PREFILL, R.DECODE) >> (arrival(r) <= arrival(q)))
     p.for_all(Copy, lambda c: copy_state(c) == C.IDLE)
-    idle_block = p.one_of(idle_room)
-    other_block = p.one_more(held_room(), capacity(r))
-    holder = p.one_of(refs, other_block)
+    # Of the idle blocks the one farthest from the start of its text. If it is cached and not a leaf, the block that
+    # continues it is held, but not by the oldest request, which holds whatever its own blocks continue.
+    idle_block = p.farthest(idle_room, position)
     p.one_of(copies, idle_block)  # there is none, so the block waits for no copy
-    p.one_of(pending, holder)  # there is none, so its holder waits for no step
     p.then("allocate", r, idle_block)
-    p.then("evict", idle_block)
+    p.then("evict", idle_block, p.one_of(parents, idle_block))
     p.then("reap", idle_block)
-    p.then("retract", holder, r)
-    p.then("finish", holder)
-    for release in ("release_owned", "release_to_limbo", "release_shared", "release_to_cache"):
-        p.then(release, holder, other_block)
+    for other_block in (p.one_more(held_room(), capacity(r)), p.one_of(children, idle_block)):
+        holder = p.one_of(refs, other_block)
+        p.one_of(pending, holder)  # there is none, so it waits for no step
+        p.then("retract", holder, r)
+        p.then("finish", holder)
+        for release in ("release_owned", "release_to_limbo", "release_shared", "release_to_cache"):
+            p.then(release, holder, other_block)
 
 
 @spec.choice("L1", "retract", r=Request, o=Request)

@@ -21,6 +21,13 @@ spec.explore("decode", "n", 0, WIDTH + 1)
 spec.explore("send", "n", 0, PAGE + 1)
 spec.explore("receive", "n", 0, PAGE + 1)
 spec.explore("land_row", "accepted", 0, WIDTH + 1)
+# All texts begin with the same page, named 1 (0 names nothing); from then on there are two ways to go on. Whoever looks
+# for a prefix may also look for one that nobody has published.
+_where = position(Expr("param", "b", type=Block.name))
+for _transition in ("publish", "keep_tail"):
+    spec.explore(_transition, "x", _where, _where + 1)
+for _transition in ("match_shared", "match_cached", "match_tail"):
+    spec.explore(_transition, "x", _where, _where + 2)
 
 # Guards compare step numbers only with each other: a state and its shift by `landed` behave alike.
 spec.tick_origin = landed

@@ -12,6 +12,7 @@ def open_step(t: Transition, s: Expr) -> None:
     t.guard("one at a time", opened() == launched())
     t.set(number[s], opened() + 1)
     t.add(opened.place, 1)
+    t.add(live_steps.place, 1)
 
 
 @spec.transition(s=Step, r=Request)
@@ -149,4 +150,5 @@ def retire(t: Transition, s: Expr) -> None:
     t.move(step_state[s], S.DONE, S.IDLE)
     t.guard("no rows left", rows(s) == 0)
     t.set(landed.place, number(s))
+    t.add(live_steps.place, -1)
     t.set(number[s], 0)

@@ -3,19 +3,25 @@
 from . import (
     behaviour_properties,
     block,
+    contract,
     copy,
     copy_properties,
     lemmas,
+    liveness,
+    liveness_memory,
     memory_properties,
+    prefix_tree,
     progress_properties,
     request,
     scope,
     step,
+    tree_properties,
 )
 from .vocabulary import spec
 
 SPEC = spec
 PARTS = (
+    prefix_tree,
     request,
     block,
     step,
@@ -24,6 +30,10 @@ PARTS = (
     progress_properties,
     behaviour_properties,
     copy_properties,
+    tree_properties,
     lemmas,
+    contract,
+    liveness,
+    liveness_memory,
     scope,
 )

@@ -5,7 +5,7 @@ executes, copies are what copy engines and peers do beside it, host pages keep b
 replace lists (`holds` is the block table), so that all proofs are for any number of individuals.
 """
 
-from ..expressions import BOOL, INT, TICK, Expr
+from ..expressions import BOOL, INT, TICK, Expr, lift
 from ..language import Spec
 
 spec = Spec("tokenspeed")
@@ -163,6 +163,12 @@ host_copies = spec.count("host_copies", Host, over=Copy, of=lambda c, h: host_of
 copy_blocks = spec.count(
     "copy_blocks", Copy, over=Block, of=lambda b, c: block_of(c, b), ghost=True, doc="blocks that the copy touches"
 )
+copy_hosts = spec.count(
+    "copy_hosts", Copy, over=Host, of=lambda h, c: host_of(c, h), ghost=True, doc="host pages that the copy involves"
+)
+copy_requests = spec.count(
+    "copy_requests", Copy, over=Request, of=lambda r, c: request_of(c, r), ghost=True, doc="who receives from the peer"
+)
 inbound = spec.count("inbound", Request, over=Copy, of=lambda c, r: request_of(c, r), doc="copies it still receives")
 arriving = spec.count(
     "arriving",
@@ -200,6 +206,17 @@ idle_room = spec.count(
     init=ROOM,
     ghost=True,
     doc="tokens that fit all other blocks",
+)
+table_entries = spec.count(
+    "table_entries",
+    over=Request,
+    of=lambda r: lift(True),
+    weight=lambda r: blocks(r),
+    ghost=True,
+    doc="blocks in all block tables, shared ones once for each table",
+)
+live_steps = spec.count(
+    "live_steps", over=Step, of=lambda s: step_state(s) != S.IDLE, ghost=True, doc="steps that have not landed"
 )
 
 

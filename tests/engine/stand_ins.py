@@ -32,7 +32,7 @@ from tokenspeed.engine.server import create_app
 from tokenspeed.engine.serving import Phase, ServedModel, Service
 from tokenspeed.engine.tokenizer import Tokenizer
 from tokenspeed.engine.trace_recorder import TraceRecorder
-from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
+from tokenspeed.scheduler import CopyBatch, CopyKind, Scheduler, SchedulerConfig, StepPlan
 
 Rule = Callable[[NDArray[np.int32]], int]
 
@@ -94,6 +94,8 @@ class PagedRunner:
         self._size = config.block_size
         self._rule = rule
         self._pool = np.full(config.num_blocks * config.block_size, -1, dtype=np.int32)
+        self._host = np.full((config.num_host_blocks, config.block_size), -1, dtype=np.int32)
+        self.copy_seconds = 0.0
         self._table = np.zeros((config.max_running, config.num_blocks), dtype=np.int32)
         self._last = np.zeros(config.max_running, dtype=np.int32)
         self._gate = threading.Event()
@@ -127,6 +129,16 @@ class PagedRunner:
                 tokens.append(self._last[slot])
             at += count
         return np.array(tokens, dtype=np.int32)
+
+    def copy(self, batch: CopyBatch) -> None:
+        """Copy blocks to the host and back, in no particular order."""
+        time.sleep(self.copy_seconds)
+        blocks = self._pool.reshape(-1, self._size)
+        for kind, block, page in list(zip(batch.kinds, batch.blocks, batch.host_pages, strict=True))[::-1]:
+            if kind == CopyKind.SPILL:
+                self._host[page] = blocks[block]
+            else:
+                blocks[block] = self._host[page]
 
 
 def small_config(**changes: Any) -> SchedulerConfig:
@@ -163,6 +175,7 @@ class LoopHarness:
             eos_token_ids=tokenizer.eos_token_ids,
             publish=self._publish,
             on_failure=self.failed.set,
+            copier=self.runner,
             trace=None if trace is None else trace(self.scheduler),
         )
         self.loop.start()

@@ -13,6 +13,7 @@ import transformers
 from numpy.typing import NDArray
 
 from tokenspeed.engine.checkpoint import Checkpoint
+from tokenspeed.engine.host_pages import HostPages
 from tokenspeed.engine.llama import LlamaModel
 from tokenspeed.engine.runner import ModelRunner
 from tokenspeed.engine.sampling import GREEDY
@@ -131,6 +132,7 @@ class Engine:
         self.runner = ModelRunner(
             model, num_blocks=config.num_blocks, block_size=config.block_size, max_running=config.max_running
         )
+        self.host_pages = HostPages(self.runner.cache, config.num_host_blocks) if config.num_host_blocks else None
         self._ids: Iterator[int] = itertools.count()
 
     def generate(self, prompts: list[NDArray[np.int32]]) -> list[list[int]]:
@@ -145,7 +147,14 @@ class Engine:
         while True:
             while (plan := self.scheduler.plan()) is not None:
                 in_flight.append((plan, self.runner.execute(plan, sampling)))
+            copies = self.scheduler.copies()
+            if copies is not None:
+                assert self.host_pages is not None
+                self.host_pages.copy(copies)
+                self.scheduler.transfer_done(copies.ids)
             if not in_flight:
+                if copies is not None:
+                    continue
                 return list(outputs.values())
             plan, tokens = in_flight.popleft()
             for request, token in zip(plan.request_ids[plan.samples].tolist(), tokens.tolist(), strict=True):
@@ -156,7 +165,9 @@ class Engine:
         return self.scheduler.stats()
 
 
-def config(budget: int, overlap: int, prefix_cache: bool, num_blocks: int = 256) -> SchedulerConfig:
+def config(
+    budget: int, overlap: int, prefix_cache: bool, num_blocks: int = 256, num_host_blocks: int = 0
+) -> SchedulerConfig:
     return SchedulerConfig(
         num_blocks=num_blocks,
         block_size=BLOCK_SIZE,
@@ -164,6 +175,7 @@ def config(budget: int, overlap: int, prefix_cache: bool, num_blocks: int = 256)
         max_step_tokens=budget,
         overlap_depth=overlap,
         prefix_cache=prefix_cache,
+        num_host_blocks=num_host_blocks,
     )
 
 
@@ -238,6 +250,25 @@ def test_retraction_does_not_change_the_output(
     assert engine.generate(prompts) == expected
     assert engine.stats().retractions > 0
     check_drained(engine.stats())
+
+
+@pytest.mark.parametrize(("overlap", "num_host_blocks"), [(0, 24), (1, 256)])
+def test_copies_to_the_host_and_back_do_not_change_the_output(
+    smollm2_model: LlamaModel,
+    prompts: list[NDArray[np.int32]],
+    expected: list[list[int]],
+    overlap: int,
+    num_host_blocks: int,
+) -> None:
+    engine = Engine(smollm2_model, config(512, overlap, True, num_blocks=48, num_host_blocks=num_host_blocks))
+    assert engine.generate(prompts) == expected
+    assert engine.generate(prompts) == expected
+    stats = engine.stats()
+    assert stats.retractions > 0
+    assert stats.spills > 0 and stats.fetches > 0 and stats.host_hit_tokens > 0
+    assert stats.tails_matched > 0
+    assert (stats.host_evictions > 0) == (num_host_blocks == 24)
+    check_drained(stats)
 
 
 def test_a_prompt_repeated_hits_the_prefix_cache(

@@ -23,6 +23,7 @@ PROMPTS = st.lists(st.sampled_from([b"aaaa", b"bbbb", b"cccc", b"d", b"ee"]), mi
     blocks=st.integers(10, 40),
     budget=st.sampled_from([4, 16]),
     cache=st.booleans(),
+    host_blocks=st.sampled_from([0, 4, 40]),
 )
 # Not shrunk: a request that is stuck takes its time to be found.
 @settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
@@ -33,9 +34,15 @@ def test_output_is_a_function_of_the_prompt_whatever_else_runs(
     blocks: int,
     budget: int,
     cache: bool,
+    host_blocks: int,
 ) -> None:
     config = serving.small_config(
-        num_blocks=blocks, max_running=4, max_step_tokens=budget, overlap_depth=overlap, prefix_cache=cache
+        num_blocks=blocks,
+        max_running=4,
+        max_step_tokens=budget,
+        overlap_depth=overlap,
+        prefix_cache=cache,
+        num_host_blocks=host_blocks if cache else 0,
     )
     engine = serving.LoopHarness(config, rule=serving.hashed)
     for number, (prompt, tokens, abort_after) in enumerate(requests):
@@ -53,6 +60,38 @@ def test_output_is_a_function_of_the_prompt_whatever_else_runs(
             assert engine.reason(number) == "abort" and abort_after is not None
             assert expected.startswith(engine.text(number))
     engine.close()
+
+
+@pytest.mark.parametrize("overlap", [0, 1])
+def test_pages_come_back_from_the_host_as_they_went(serving: ModuleType, overlap: int) -> None:
+    config = serving.small_config(num_blocks=16, max_running=4, overlap_depth=overlap, num_host_blocks=64)
+    engine = serving.LoopHarness(config, rule=serving.hashed)
+    engine.runner.copy_seconds = 0.002  # several steps pass meanwhile
+    prompts = [bytes([65 + number]) * 20 for number in range(6)]
+    for turn in range(3):
+        for number, prompt in enumerate(prompts):
+            engine.submit(10 * turn + number, prompt, max_tokens=16)
+        engine.wait(*(10 * turn + number for number in range(len(prompts))))
+        for number, prompt in enumerate(prompts):
+            assert engine.text(10 * turn + number) == serving.expected_text(prompt, 16)
+    engine.close()
+    stats = engine.scheduler.stats()
+    assert stats.spills > 0 and stats.fetches > 0 and stats.copies_in_flight == 0
+
+
+def test_a_copy_that_fails_ends_the_engine(serving: ModuleType) -> None:
+    engine = serving.LoopHarness(serving.small_config(num_blocks=12, max_running=4, num_host_blocks=8))
+
+    def fail(batch: object) -> None:
+        raise OSError("the host is gone")
+
+    engine.runner.copy = fail
+    for number in range(6):
+        engine.submit(number, bytes([65 + number]) * 20, max_tokens=16)
+    assert engine.failed.wait(30)
+    engine.wait(*range(6))
+    assert "error" in {engine.reason(number) for number in range(6)}
+    assert engine.loop.close(30)
 
 
 @pytest.mark.parametrize("overlap", [0, 1])

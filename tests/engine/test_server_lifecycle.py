@@ -44,7 +44,7 @@ def load():
     model = ServedModel("fake", stand_ins.byte_tokenizer(), ChatTemplate(stand_ins.TEMPLATE), 1024)
     if word == "break":
         runner.before_step = lambda plan: setattr(SCHEDULER, "broken", True)
-    return SimpleNamespace(scheduler=SCHEDULER, runner=runner, model=model, trace=None)
+    return SimpleNamespace(scheduler=SCHEDULER, runner=runner, model=model, host_pages=None, trace=None)
 
 class Breakable:
     broken = False

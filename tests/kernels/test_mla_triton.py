@@ -21,9 +21,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from tokenspeed.kernels.mla.merge import MERGED_VALUES, merge_columns, merge_parts, merge_splits
+from tokenspeed.kernels.mla.merge import merge_parts, merge_shape, merge_splits
+from tokenspeed.kernels.mla.plan_kernel import fill_plan
 from tokenspeed.kernels.mla.triton_split_kv import (
+    EIGHT_BIT,
     NARROW,
+    SMALL_EIGHT_BIT,
     WIDE,
     Tile,
     attend_split,
@@ -70,6 +73,7 @@ ATTEND_TYPES = {
     "out_ptr": "*fp32",
     "lse_ptr": "*fp32",
     "scale_log2": "fp32",
+    "cache_scale": "fp32",
     "block_stride": "i32",
     "token_stride": "i32",
     "table_stride": "i32",
@@ -81,12 +85,16 @@ MERGE_TYPES = {
     "slot_out_ptr": "*fp32",
     "slot_lse_ptr": "*fp32",
     "context_ptr": "*i32",
+    "parts_ptr": "*i32",
+    "cuts_ptr": "*i32",
     "out_ptr": "*bf16",
     "lse_ptr": "*fp32",
     "queries": "i32",
     "splits": "i32",
     "rows": "i32",
     "parts": "i32",
+    "min_tiles": "i32",
+    "most_results": "i32",
 }
 
 
@@ -112,6 +120,8 @@ def compile_for(arch: int, kernel: Any, types: dict[str, str], constexprs: dict[
         pytest.param(90, NARROW, 232_448 // 2, "mma.sync", id="sm_90-narrow"),  # two programs on a multiprocessor
         pytest.param(90, WIDE, 232_448, "wgmma.mma_async", id="sm_90-wide"),
         pytest.param(100, NARROW, 232_448 // 2, "mma.sync", id="sm_100-narrow"),
+        pytest.param(89, SMALL_EIGHT_BIT, 101_376, "mma.sync", id="sm_89-eight-bit"),
+        pytest.param(90, EIGHT_BIT, 232_448, "mma.sync", id="sm_90-eight-bit"),
     ],
 )
 def test_attend_split_compiles_to_good_code(
@@ -125,32 +135,53 @@ def test_attend_split_compiles_to_good_code(
 ) -> None:
     sizes = {"QUERIES": tile.queries, "KEYS": tile.keys, "STAGES": tile.stages}
     types = ATTEND_TYPES | {"out_ptr": result}
-    compiled = compile_for(arch, attend_split, types, CONSTEXPRS | sizes, tile.warps)
+    constexprs: dict[str, Any] = CONSTEXPRS | sizes | {"TMA": tile.tma}
+    if tile.tma:
+        types |= {
+            "latent_desc": f"tensordesc<bf16[{tile.keys}, 512]>",
+            "rope_desc": f"tensordesc<bf16[{tile.keys}, 64]>",
+        }
+    else:
+        constexprs |= {"latent_desc": None, "rope_desc": None}
+    if tile in (EIGHT_BIT, SMALL_EIGHT_BIT):
+        types["kv_ptr"] = "*fp8e4nv"
+    compiled = compile_for(arch, attend_split, types, constexprs, tile.warps)
     check_resources(compiled, shared_limit)
     ptx = compiled.asm["ptx"]
     assert instruction in ptx
     assert ("wgmma" in ptx) == (tile is WIDE)
+    assert ("cp.async.bulk.tensor" in ptx) == tile.tma
     assert "cp.async" in ptx  # keys of the next tile are loaded during the arithmetic of this one
 
 
 @pytest.mark.parametrize("kernel", [merge_splits, merge_parts], ids=["splits", "parts"])
-@pytest.mark.parametrize("programs", [1, 512, 100_000])
+@pytest.mark.parametrize("slots", [1, 16, 132])
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_merging_compiles_to_good_code(
-    arch: int, programs: int, kernel: Any, check_resources: CheckResources, fresh_cache: Path
+    arch: int, slots: int, kernel: Any, check_resources: CheckResources, fresh_cache: Path
 ) -> None:
-    columns = merge_columns(programs)
-    sizes = {"COLUMNS": columns, "AT_ONCE": MERGED_VALUES // columns, "MIN_TILES": 2}
-    check_resources(compile_for(arch, kernel, MERGE_TYPES, sizes, warps=4), 49_152)
+    shape, warps = merge_shape(slots)
+    sizes = shape | {"AFTER_LAUNCH": arch >= 90}
+    compiled = compile_for(arch, kernel, MERGE_TYPES, sizes, warps)
+    check_resources(compiled, 49_152)
+    assert ("griddepcontrol.wait" in compiled.asm["ptx"]) == (kernel is merge_parts and arch >= 90)
 
 
-def choice(device: Capability, dtype: torch.dtype, *, heads: int = 16, block_size: int = 64, dense: int = 1) -> str:
-    traits = {"heads": heads, "q_len": 1, "block_size": block_size, "dense_cache": dense}
+@pytest.mark.parametrize("arch", [80, 90, 100])
+def test_planning_compiles_to_good_code(arch: int, check_resources: CheckResources, fresh_cache: Path) -> None:
+    sizes = {"GAP": 2, "EXTRA": 16, "PARTS": 256, "CHUNK": 16}
+    check_resources(compile_for(arch, fill_plan, MERGE_TYPES, sizes, warps=8), 49_152)
+
+
+def choice(
+    device: Capability, dtype: torch.dtype, *, heads: int = 16, block_size: int = 64, dense: int = 1, bits: int = 16
+) -> str:
+    traits = {"heads": heads, "q_len": 1, "block_size": block_size, "dense_cache": dense, "cache_bits": bits}
     return explain("mla_decode", device=device, dtype=dtype, kernel=None, **traits).kernel.name
 
 
 def test_selected_on_gpus_from_ampere_on() -> None:
-    assert choice(Capability("cuda", 90), torch.bfloat16) == "triton_split_kv"
+    assert choice(Capability("cuda", 100), torch.bfloat16) == "triton_split_kv"
     assert choice(Capability("cuda", 80), torch.float16) == "triton_split_kv"
     assert choice(Capability("cuda", 90), torch.float32) == "reference"
     assert choice(Capability("cuda", 75), torch.float16) == "reference"
@@ -158,9 +189,13 @@ def test_selected_on_gpus_from_ampere_on() -> None:
     assert choice(Capability("cpu"), torch.bfloat16) == "reference"
 
 
-def test_hopper_has_a_kernel_of_its_own_for_more_than_16_queries() -> None:
+def test_hopper_has_kernels_of_its_own() -> None:
     hopper = Capability("cuda", 90)
     assert choice(hopper, torch.bfloat16, heads=128) == "gluon_hopper"
+    assert choice(hopper, torch.bfloat16, heads=16) == "gluon_hopper"
+    assert choice(hopper, torch.bfloat16, heads=16, bits=8) == "gluon_hopper_fp8"
+    assert choice(hopper, torch.bfloat16, heads=16, bits=8, dense=0) == "triton_split_kv_fp8"
+    assert choice(Capability("cuda", 80), torch.bfloat16, bits=8) == "reference"  # no e4m3 in hardware
     assert choice(hopper, torch.float16, heads=32) == "gluon_hopper"
     assert choice(hopper, torch.float32, heads=128) == "reference"
     assert choice(hopper, torch.bfloat16, heads=128, block_size=32) == "triton_split_kv"
@@ -174,6 +209,8 @@ def test_wide_tiles_are_for_many_queries_on_hopper() -> None:
     assert choose_tile(32, 90) is NARROW
     assert choose_tile(128, 80) is NARROW
     assert choose_tile(128, 100) is NARROW
+    assert choose_tile(128, 90, cache_bits=8) is EIGHT_BIT
+    assert choose_tile(128, 89, cache_bits=8) is SMALL_EIGHT_BIT
 
 
 @given(

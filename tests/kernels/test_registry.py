@@ -284,7 +284,7 @@ def test_triton_is_imported_late_and_its_absence_is_a_reason() -> None:
         "table, lens = torch.zeros(1, 1, dtype=torch.int32), torch.ones(1, dtype=torch.int32)\n"
         "kernels.mla_decode(*batch, table, lens, scale=1.0)\n"
         "print(kernels.explain('mla_decode', device='cpu', dtype=torch.float32, heads=16, q_len=1, block_size=64,"
-        " dense_cache=1))\n"
+        " dense_cache=1, cache_bits=16))\n"
         "try:\n"
         "    kernels.mla_decode(*batch, table, lens, scale=1.0, kernel='triton_split_kv')\n"
         "except kernels.UnknownKernel as error:\n"

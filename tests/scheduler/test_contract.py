@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tokenspeed.scheduler import (
+    CONTRACT_HASH,
+    SPEC_HASH,
     BadResults,
     DuplicateRequest,
     EventKind,
@@ -21,6 +23,7 @@ from tokenspeed.scheduler import (
     UnknownRequest,
     UnknownStep,
 )
+from tokenspeed.simulator import replica as simulator_replica
 
 
 def tokens(*values: int) -> NDArray[np.int32]:
@@ -67,6 +70,13 @@ def test_config_names_the_bad_field_and_value(field: str, value: int) -> None:
 def test_driver_for_another_specification_is_refused() -> None:
     with pytest.raises(SpecMismatch, match="0000"):
         Scheduler(SchedulerConfig(num_blocks=4), spec_hash="0000")
+    assert CONTRACT_HASH == SPEC_HASH, "the drivers here are written for the specification of the binary"
+
+
+def test_the_simulator_names_its_specification(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulator_replica, "CONTRACT_HASH", "0000")
+    with pytest.raises(SpecMismatch, match="0000"):
+        simulator_replica.Replica(None, 0, SchedulerConfig(num_blocks=4), None, 0, None, None)  # type: ignore[arg-type]
 
 
 def test_submit_rejects_what_can_never_fit_and_says_why() -> None:

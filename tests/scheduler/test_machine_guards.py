@@ -58,6 +58,7 @@ class LockStep:
             "turn": (newest, newest + 1),
             "n": (0, PAGE + 1),
             "accepted": (0, 4),
+            "x": (0, 2),
         }
         return {
             p.name: self.rng.randrange(POPULATION[p.type])
@@ -93,6 +94,7 @@ class LockStep:
             "turn": (newest, newest + 1),
             "n": range(PAGE + 2),
             "accepted": range(5),
+            "x": range(3),
         }
         for number, transition in enumerate(SPEC.transitions.values()):
             choices = [
@@ -114,7 +116,8 @@ class LockStep:
             for transition in self.rng.sample(transitions, len(transitions)):
                 if self.rng.random() < RELUCTANCE.get(transition.name, 0):
                     continue
-                tries = [self.proposal(transition) for _ in range(8)]
+                number = 64 if len(transition.parameters) > 3 else 8
+                tries = (self.proposal(transition) for _ in range(number))
                 bindings = next((b for b in tries if self.possible(transition, b)), None)
                 if bindings is not None:
                     self.propose(transition, bindings)
@@ -157,15 +160,18 @@ def test_a_prefix_is_matched_from_its_start() -> None:
     machine = LockStep(0).machine
     perform(machine, ("submit", 0, 5, 6, 1), ("admit", 0), ("allocate", 0, 0), ("allocate", 0, 1))
     perform(machine, ("open_step", 0), ("add_row", 0, 0), ("prefill", 0, 0, 4), *STEP)
-    perform(machine, ("land_row", 0, 0, 0), ("retire", 0), ("publish", 0, 0), ("publish", 0, 1), ("abort", 0))
-    perform(machine, ("release_to_cache", 0, 1), ("release_to_cache", 0, 0), ("submit", 1, 5, 6, 2))
-    match = TRANSITIONS.index("match_cached")
-    assert machine.apply(match, [1, 1]) == "match_cached:next in sequence"
-    assert machine.apply(match, [1, 0]) == ""
-    assert machine.apply(match, [1, 1]) == ""
+    perform(machine, ("land_row", 0, 0, 0), ("retire", 0), ("publish", 0, 0, 0, 7), ("publish", 0, 1, 0, 8))
+    perform(machine, ("abort", 0), ("release_to_cache", 0, 1), ("release_to_cache", 0, 0), ("submit", 1, 5, 6, 2))
+    match, evict = TRANSITIONS.index("match_cached"), TRANSITIONS.index("evict")
+    assert machine.apply(evict, [0, 0]) == "evict:leaf"
+    assert machine.apply(match, [1, 1, 0, 8]) == "match_cached:next in sequence"
+    assert machine.apply(match, [1, 0, 0, 8]) == "match_cached:own prefix"
+    assert machine.apply(match, [1, 0, 0, 7]) == ""
+    assert machine.apply(match, [1, 1, 1, 8]) == "match_cached:holds what is in front"
+    assert machine.apply(match, [1, 1, 0, 8]) == ""
 
 
-@pytest.mark.parametrize("index", [-1, 4, 10**6])
+@pytest.mark.parametrize("index", [-1, 4, 10**6, 2**32 + 1, -(2**32) + 1])
 def test_unknown_individuals_are_refused(index: int) -> None:
     machine = LockStep(0).machine
     for number, transition in enumerate(SPEC.transitions.values()):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tokenspeed.spec.counting import Claim, assumptions, delta_rule, is_part, right_at_the_start
+from tokenspeed.spec.counting import Claim, assumptions, at_most, counted, delta_rule, is_part, right_at_the_start
 from tokenspeed.spec.expressions import BOOL, INT, SpecError, lift
 from tokenspeed.spec.interpreter import Index, Interpreter, State, Values
 from tokenspeed.spec.language import Parameter, Spec, Transition
@@ -198,6 +198,31 @@ def test_the_initial_value_is_the_sum(size: int) -> None:
             accepted.append((inside, start))
             assert interpreter.initial[total.name] == sum(value((inside, weight)) for _ in range(size))
     assert set(accepted) == {(False, 0), (True, 0), (True, "SIZE")}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_of_what_is_counted_one_has_the_largest_number(size: int) -> None:
+    """If anything is counted, exactly the counted ones with the largest number will do (there is one); else anybody."""
+    spec = bag()
+    rank = spec.variable("rank", spec.sorts["Ball"], of=INT, init=0, doc="")
+    chosen, other = (Parameter(name, "Ball") for name in ("chosen", "other"))
+    count = spec.counts["total"]
+    is_counted = counted(count, (), chosen.expr)
+    is_largest = at_most(count, (), lambda b: rank(b), other.expr, chosen.expr)
+    interpreter = Interpreter(spec, {})
+    for balls in itertools.combinations_with_replacement([(False, 9), (True, 0), (True, 1), (True, 3)], size):
+        for ranks in itertools.product([-1, 0, 2], repeat=size):
+            state = bag_state(interpreter, balls, sum(map(value, balls)))
+            state.values["rank"] = {(i,): x for i, x in enumerate(ranks)}
+            found = [
+                c
+                for c in range(size)
+                if interpreter.evaluate(is_counted, {"chosen": c}, state)
+                and all(interpreter.evaluate(is_largest, {"chosen": c, "other": o}, state) for o in range(size))
+            ]
+            inside = [i for i, ball in enumerate(balls) if value(ball) > 0]
+            largest = max((ranks[i] for i in inside), default=0)
+            assert found == ([i for i in inside if ranks[i] == largest] or [*range(size)])
 
 
 def test_a_constant_is_the_total_of_one_thing_only() -> None:

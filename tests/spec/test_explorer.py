@@ -90,7 +90,7 @@ GUARDS_OF_DIFFERENT_KINDS = [
     "retract:drained",
     "observe:device idle",
     "observe:oldest in flight",
-    "match_cached:next in sequence",
+    "match_cached:own prefix",
     "decode:once a step",
     "decode:room",
     "release_to_cache:held",
@@ -124,6 +124,13 @@ def test_trace_is_a_behaviour_of_the_specification_only_without_the_guard() -> N
     Replay(SPEC, found.instance, (label,)).timeline(found.trace, found.violated)
     with pytest.raises(ValueError, match="guard 'not in flight' is false"):
         Replay(SPEC, found.instance).timeline(found.trace, found.violated)
+
+
+@pytest.mark.parametrize("only", ["requests wait first", "a finished request has output"])
+def test_a_two_state_property_is_found_whatever_else_is_false_at_that_event(only: str) -> None:
+    labels = ("finish:request DECODE", "finish:has output")
+    found = search(Instance(1, 2, 1, 1, 1, 1), labels, only=only)
+    assert (found.violated, len(found.trace)) == (only, 1)
 
 
 def test_unknown_guard_is_an_error() -> None:

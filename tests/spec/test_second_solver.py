@@ -26,10 +26,10 @@ from tokenspeed.spec.explore import Exploration, survey
 from tokenspeed.spec.expressions import BOOL, Expr
 from tokenspeed.spec.language import Spec, Transition
 from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.proofs import decider
 from tokenspeed.spec.prover import Obligation, Prover
 from tokenspeed.spec.second_solver import Cvc5Prover
 from tokenspeed.spec.smtlib import Exporter, Script, export
-from tokenspeed.spec.verify import decider
 
 
 def mutants() -> Iterator[tuple[str, Transition]]:
@@ -61,6 +61,8 @@ def everything(solver: str) -> dict[tuple[str, str, str], str]:
     for choice in SPEC.choices:
         obligations += prover.prove_choice(choice)
     obligations += [prover.prove_progress(claim) for claim in SPEC.progress.values()]
+    for subject in (None, *SPEC.transitions.values()):
+        obligations += prover.prove_stages(subject)
     return answers(obligations)
 
 

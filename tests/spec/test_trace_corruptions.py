@@ -87,12 +87,15 @@ def follow(monitor: Monitor, event: Event) -> None:
     monitor.follow([[event[0], len(event[1]), *event[1]]])
 
 
-def records(events: list[Event]) -> bytes:
+def records(events: list[Event]) -> list[bytes]:
     """The events as records, written here from the documented format (docs/trace-format.md)."""
-    out = b""
+    out = []
     for sequence, (transition, arguments) in enumerate(events):
-        low = b"".join((x & 0xFFFFFF).to_bytes(3, "little") for x in [*arguments, 0, 0, 0, 0][:4])
-        out += struct.pack("<BBH", transition, len(arguments), sequence & 0xFFFF) + low
+        padded = [*arguments, 0, 0, 0, 0][:4]
+        low, high = (b"".join((x >> by & 0xFFFFFF).to_bytes(3, "little") for x in padded) for by in (0, 24))
+        wide = any(x >= 1 << 24 for x in arguments)
+        first = struct.pack("<BBH", 255, len(arguments), sequence & 0xFFFF) + high if wide else b""
+        out.append(first + struct.pack("<BBH", transition, len(arguments) | wide << 7, sequence & 0xFFFF) + low)
     return out
 
 
@@ -100,7 +103,7 @@ def write(path: Path, recorded: Recorded, events: list[Event]) -> None:
     """A file in which sequence numbers and counts are right, so that only the specification can find what is wrong."""
     text = json.dumps(recorded.footer | {"events": len(events)}).encode()
     close = struct.pack("<BBHI8x", 0xFD, 0, len(events) & 0xFFFF, len(text))
-    path.write_bytes(recorded.header + records(events) + close + text)
+    path.write_bytes(recorded.header + b"".join(records(events)) + close + text)
 
 
 def corrupt(kind: str, events: list[Event], at: int, rng: random.Random) -> list[Event]:
@@ -203,11 +206,10 @@ def same_values(recorded: Recorded) -> bool:
 @pytest.mark.parametrize("kind", ["drop", "duplicate", "swap"])
 def test_sequence_numbers_find_what_happens_to_records(recorded: Recorded, tmp_path: Path, kind: str) -> None:
     """Damage to the file itself is found before any guard is looked at."""
-    blob = records(recorded.events)
-    at = 16 * 500
-    first, second = blob[at : at + 16], blob[at + 16 : at + 32]
+    parts = records(recorded.events)
+    first, second = parts[500:502]
     middle = {"drop": second, "duplicate": first + first + second, "swap": second + first}[kind]
     path = tmp_path / "damaged.tstrace"
-    path.write_bytes(recorded.header + blob[:at] + middle + blob[at + 32 :])
+    path.write_bytes(b"".join([recorded.header, *parts[:500], middle, *parts[502:]]))
     with pytest.raises(TraceFileError, match="sequence number"):
         Validator(SPEC, path).run()

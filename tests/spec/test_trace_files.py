@@ -25,9 +25,9 @@ def verify(path: Path, *arguments: str) -> Result:
 
 
 def record(path: Path, steps: int = 4, capacity: int = 1 << 12) -> None:
-    """A few steps of two requests that never finish, so that the state at the end says something."""
+    """A few steps of two requests that never finish nor fill a block, so that the state at the end says something."""
     config = SchedulerConfig(
-        num_blocks=16, block_size=4, max_running=2, max_step_tokens=8, record_trace=True, trace_capacity=capacity
+        num_blocks=16, block_size=16, max_running=2, max_step_tokens=8, record_trace=True, trace_capacity=capacity
     )
     scheduler = Scheduler(config)
     trace = TraceFile(path, scheduler)
@@ -136,8 +136,8 @@ def with_limits(data: bytes, start: int, **changes: int) -> bytes:
             lambda d, start: d.replace(SPEC.digest().encode(), b"0" * 64),
             "the scheduler followed specification 00000000",
         ),
-        (lambda d, start: d.replace(b'"page": 4', b'"page":-4'), "the header's limits are {'page': -4"),
-        (lambda d, start: d.replace(b'"page": 4', b'"pace": 4'), "the header's limits lack page"),
+        (lambda d, start: d.replace(b'"page": 16', b'"page":-16'), "the header's limits are {'page': -16"),
+        (lambda d, start: d.replace(b'"page": 16', b'"pace": 16'), "the header's limits lack page"),
         (lambda d, start: d.replace(b'"blocks": 16', b'"blocks":9e9'), "the header's limits are"),
         (lambda d, start: with_limits(d, start, step_records=2**24 + 1), "16777217 individuals of Step, a trace at"),
         (lambda d, start: d[: start + 16 * 7], "the file ends without its closing record; the 7 events before are"),

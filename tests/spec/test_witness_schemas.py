@@ -66,7 +66,7 @@ def test_whoever_makes_two_sums_differ_exists(size: int) -> None:
 def test_disjoint_intervals_as_long_as_their_range_leave_no_hole(size: int) -> None:
     tiling = SPEC.tilings["width"]
     at = Parameter("at", INT)
-    witness = covered(SPEC, tiling, Parameter("s", "Shelf").expr, at.expr, X.expr)
+    witness = covered(SPEC, tiling, (Parameter("s", "Shelf").expr,), at.expr, X.expr)
     premises = tiling_premises(SPEC, tiling)
     tiled = holes = 0
     for places in itertools.product(range(size + 1), repeat=size):

@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89";
+inline constexpr std::string_view kSpecHash = "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -77,13 +77,16 @@ inline constexpr std::array<std::string_view, 43> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 178> kGuards = {
+inline constexpr std::array<std::string_view, 194> kGuards = {
     "match_shared:block SHARED",
     "match_shared:request WAITING",
     "match_shared:next in sequence",
     "match_shared:behind whole blocks",
     "match_shared:not held yet",
     "match_shared:last token recomputed",
+    "match_shared:own prefix",
+    "match_shared:holds what is in front",
+    "match_shared:x large enough",
     "match_cached:block CACHED",
     "match_cached:whole",
     "match_cached:request WAITING",
@@ -91,6 +94,9 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "match_cached:behind whole blocks",
     "match_cached:not held yet",
     "match_cached:last token recomputed",
+    "match_cached:own prefix",
+    "match_cached:holds what is in front",
+    "match_cached:x large enough",
     "match_tail:block CACHED",
     "match_tail:request WAITING",
     "match_tail:next in sequence",
@@ -99,6 +105,9 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "match_tail:last token recomputed",
     "match_tail:not in flight",
     "match_tail:not being copied",
+    "match_tail:own prefix",
+    "match_tail:holds what is in front",
+    "match_tail:x large enough",
     "allocate:block FREE",
     "allocate:request PREFILL/DECODE",
     "allocate:needs room",
@@ -107,6 +116,8 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "publish:held",
     "publish:written",
     "publish:nothing arriving",
+    "publish:continues what is published",
+    "publish:x large enough",
     "release_owned:block OWNED",
     "release_owned:held",
     "release_owned:leaves, or behind the window",
@@ -131,12 +142,16 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "keep_tail:is the tail",
     "keep_tail:not in flight",
     "keep_tail:nothing arriving",
+    "keep_tail:continues what is published",
+    "keep_tail:x large enough",
     "reap:block LIMBO",
     "reap:not in flight",
     "reap:not being copied",
     "evict:block CACHED",
     "evict:not in flight",
     "evict:not being copied",
+    "evict:its parent",
+    "evict:leaf",
     "spill:block SHARED/CACHED",
     "spill:host EMPTY",
     "spill:copy IDLE",
@@ -148,6 +163,7 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "fetch:block FREE",
     "fetch:host VALID",
     "fetch:copy IDLE",
+    "fetch:parent is published",
     "fetch_done:copy FETCHING",
     "fetch_done:its block",
     "fetch_done:engine idle",
@@ -257,17 +273,21 @@ inline constexpr std::array<std::string_view, 178> kGuards = {
     "retire:step DONE",
     "retire:no rows left"};
 
-inline constexpr std::array<std::string_view, 277> kEffects = {
+inline constexpr std::array<std::string_view, 342> kEffects = {
+    "match_shared:effect text",
     "match_shared:effect holds",
     "match_shared:effect refs",
     "match_shared:effect blocks",
+    "match_shared:effect table_entries",
     "match_shared:effect capacity",
     "match_shared:effect planned",
     "match_shared:effect computed",
     "match_cached:effect block_state",
+    "match_cached:effect text",
     "match_cached:effect holds",
     "match_cached:effect refs",
     "match_cached:effect blocks",
+    "match_cached:effect table_entries",
     "match_cached:effect capacity",
     "match_cached:effect planned",
     "match_cached:effect computed",
@@ -276,9 +296,16 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "match_cached:effect held_room",
     "match_cached:effect idle_room",
     "match_tail:effect block_state",
+    "match_tail:effect text",
+    "match_tail:effect parent",
+    "match_tail:effect parents",
+    "match_tail:effect children",
+    "match_tail:effect key",
+    "match_tail:effect before",
     "match_tail:effect holds",
     "match_tail:effect refs",
     "match_tail:effect blocks",
+    "match_tail:effect table_entries",
     "match_tail:effect capacity",
     "match_tail:effect planned",
     "match_tail:effect computed",
@@ -292,6 +319,7 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "allocate:effect holds",
     "allocate:effect refs",
     "allocate:effect blocks",
+    "allocate:effect table_entries",
     "allocate:effect capacity",
     "allocate:effect free",
     "allocate:effect held",
@@ -299,12 +327,22 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "allocate:effect idle_room",
     "publish:effect block_state",
     "publish:effect fill",
+    "publish:effect parent",
+    "publish:effect parents",
+    "publish:effect children",
+    "publish:effect key",
+    "publish:effect before",
+    "publish:effect content",
+    "publish:effect text",
     "release_owned:effect block_state",
     "release_owned:effect pruned",
     "release_owned:effect holds",
     "release_owned:effect refs",
     "release_owned:effect blocks",
+    "release_owned:effect table_entries",
     "release_owned:effect capacity",
+    "release_owned:effect text",
+    "release_owned:effect content",
     "release_owned:effect free",
     "release_owned:effect held",
     "release_owned:effect held_room",
@@ -314,32 +352,47 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "release_to_limbo:effect holds",
     "release_to_limbo:effect refs",
     "release_to_limbo:effect blocks",
+    "release_to_limbo:effect table_entries",
     "release_to_limbo:effect capacity",
+    "release_to_limbo:effect text",
     "release_to_limbo:effect stamp",
+    "release_to_limbo:effect content",
     "release_to_limbo:effect held_room",
     "release_to_limbo:effect idle_room",
     "release_shared:effect pruned",
     "release_shared:effect holds",
     "release_shared:effect refs",
     "release_shared:effect blocks",
+    "release_shared:effect table_entries",
     "release_shared:effect capacity",
+    "release_shared:effect text",
     "release_shared:effect stamp",
     "release_to_cache:effect block_state",
     "release_to_cache:effect pruned",
     "release_to_cache:effect holds",
     "release_to_cache:effect refs",
     "release_to_cache:effect blocks",
+    "release_to_cache:effect table_entries",
     "release_to_cache:effect capacity",
+    "release_to_cache:effect text",
     "release_to_cache:effect stamp",
     "release_to_cache:effect cached",
     "release_to_cache:effect held",
     "release_to_cache:effect held_room",
     "release_to_cache:effect idle_room",
     "keep_tail:effect block_state",
+    "keep_tail:effect parent",
+    "keep_tail:effect parents",
+    "keep_tail:effect children",
+    "keep_tail:effect key",
+    "keep_tail:effect before",
+    "keep_tail:effect content",
     "keep_tail:effect holds",
     "keep_tail:effect refs",
     "keep_tail:effect blocks",
+    "keep_tail:effect table_entries",
     "keep_tail:effect capacity",
+    "keep_tail:effect text",
     "keep_tail:effect fill",
     "keep_tail:effect cached",
     "keep_tail:effect held",
@@ -349,7 +402,13 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "reap:effect free",
     "reap:effect held",
     "evict:effect block_state",
+    "evict:effect parent",
+    "evict:effect parents",
+    "evict:effect children",
+    "evict:effect key",
+    "evict:effect before",
     "evict:effect fill",
+    "evict:effect content",
     "evict:effect free",
     "evict:effect cached",
     "spill:effect host_state",
@@ -359,9 +418,12 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "spill:effect copies",
     "spill:effect copying",
     "spill:effect host_of",
+    "spill:effect copy_hosts",
     "spill:effect host_copies",
     "spill:effect host_position",
     "spill:effect host_fill",
+    "spill:effect host_key",
+    "spill:effect host_before",
     "spill:effect spare_pages",
     "spill:effect used_pages",
     "spill_done:effect copy_state",
@@ -369,8 +431,10 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "spill_done:effect copy_blocks",
     "spill_done:effect copies",
     "spill_done:effect host_of",
+    "spill_done:effect copy_hosts",
     "spill_done:effect host_copies",
     "spill_done:effect host_state",
+    "spill_done:effect host_content",
     "fetch:effect block_state",
     "fetch:effect copy_state",
     "fetch:effect block_of",
@@ -378,9 +442,15 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "fetch:effect copies",
     "fetch:effect copying",
     "fetch:effect host_of",
+    "fetch:effect copy_hosts",
     "fetch:effect host_copies",
     "fetch:effect position",
     "fetch:effect fill",
+    "fetch:effect parent",
+    "fetch:effect parents",
+    "fetch:effect children",
+    "fetch:effect key",
+    "fetch:effect before",
     "fetch:effect free",
     "fetch:effect fetching",
     "fetch_done:effect copy_state",
@@ -388,13 +458,18 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "fetch_done:effect copy_blocks",
     "fetch_done:effect copies",
     "fetch_done:effect host_of",
+    "fetch_done:effect copy_hosts",
     "fetch_done:effect host_copies",
     "fetch_done:effect block_state",
+    "fetch_done:effect content",
     "fetch_done:effect cached",
     "fetch_done:effect fetching",
     "drop_page:effect host_state",
     "drop_page:effect host_position",
     "drop_page:effect host_fill",
+    "drop_page:effect host_key",
+    "drop_page:effect host_before",
+    "drop_page:effect host_content",
     "drop_page:effect spare_pages",
     "drop_page:effect used_pages",
     "send:effect copy_state",
@@ -416,6 +491,7 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "receive:effect copies",
     "receive:effect copying",
     "receive:effect request_of",
+    "receive:effect copy_requests",
     "receive:effect copy_start",
     "receive:effect copy_tokens",
     "receive:effect inbound",
@@ -426,6 +502,7 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "receive_done:effect copy_blocks",
     "receive_done:effect copies",
     "receive_done:effect request_of",
+    "receive_done:effect copy_requests",
     "receive_done:effect copy_start",
     "receive_done:effect copy_tokens",
     "receive_done:effect inbound",
@@ -437,6 +514,7 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "receive_failed:effect copy_blocks",
     "receive_failed:effect copies",
     "receive_failed:effect request_of",
+    "receive_failed:effect copy_requests",
     "receive_failed:effect copy_start",
     "receive_failed:effect copy_tokens",
     "receive_failed:effect inbound",
@@ -446,6 +524,7 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "receive_dropped:effect copy_blocks",
     "receive_dropped:effect copies",
     "receive_dropped:effect request_of",
+    "receive_dropped:effect copy_requests",
     "receive_dropped:effect copy_start",
     "receive_dropped:effect copy_tokens",
     "receive_dropped:effect inbound",
@@ -478,6 +557,7 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "open_step:effect step_state",
     "open_step:effect number",
     "open_step:effect opened",
+    "open_step:effect live_steps",
     "add_row:effect in_step",
     "add_row:effect row_start",
     "add_row:effect pending",
@@ -534,9 +614,10 @@ inline constexpr std::array<std::string_view, 277> kEffects = {
     "drop_row:effect writes",
     "retire:effect step_state",
     "retire:effect landed",
+    "retire:effect live_steps",
     "retire:effect number"};
 
-inline constexpr std::array<std::string_view, 107> kInvariants = {
+inline constexpr std::array<std::string_view, 130> kInvariants = {
     "device reads no free block",
     "device works on launched steps",
     "no stale row",
@@ -586,6 +667,12 @@ inline constexpr std::array<std::string_view, 107> kInvariants = {
     "unused copy has no block",
     "only host copies have a host page",
     "computed and pruned are not negative",
+    "blocks lie behind the start",
+    "host pages lie behind the start",
+    "live steps are those between",
+    "the last step of a request has its row",
+    "a planned step that stamps a block has rows",
+    "copies have their host page or request",
     "owned block has its owner",
     "shared block has a holder",
     "limbo ends",
@@ -624,6 +711,17 @@ inline constexpr std::array<std::string_view, 107> kInvariants = {
     "no use after free",
     "no double free",
     "what was accepted can always be admitted again",
+    "a published block has one parent",
+    "the parent of a published block is published",
+    "a child lies a page behind its parent",
+    "only whole published blocks have children",
+    "a live request holds a path",
+    "a published block has a name",
+    "a child extends its parents prefix",
+    "a block holds what its name says",
+    "a request reads its own prefix",
+    "a host page holds what its name says",
+    "a pair stands for the same prefix",
     "count refs",
     "count blocks",
     "count capacity",
@@ -634,6 +732,8 @@ inline constexpr std::array<std::string_view, 107> kInvariants = {
     "count copies",
     "count host_copies",
     "count copy_blocks",
+    "count copy_hosts",
+    "count copy_requests",
     "count inbound",
     "count arriving",
     "count free",
@@ -643,9 +743,13 @@ inline constexpr std::array<std::string_view, 107> kInvariants = {
     "count spare_pages",
     "count used_pages",
     "count held_room",
-    "count idle_room"};
+    "count idle_room",
+    "count table_entries",
+    "count live_steps",
+    "count children",
+    "count parents"};
 
-inline constexpr std::array<std::string_view, 24> kActions = {
+inline constexpr std::array<std::string_view, 27> kActions = {
     "only the device ends a step",
     "a launched step is executed",
     "rows join planned steps and leave done ones",
@@ -665,14 +769,17 @@ inline constexpr std::array<std::string_view, 24> kActions = {
     "what is committed is never rolled back",
     "a landed row yields what was accepted",
     "only written tokens are sent",
+    "nobody overtakes",
     "a finished request has output",
     "only running requests get tokens",
     "the oldest running request is never retracted",
     "a request keeps its place",
-    "a retraction frees something"};
+    "a retraction frees something",
+    "only leaves leave the tree",
+    "a block keeps its place"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
 // The constants of an instance, and what is switched off or checked.
 struct Instance {
@@ -742,6 +849,57 @@ using Arguments = std::array<std::int8_t, kArguments>;
 // The answer to an argument that names nobody.
 inline constexpr int kBadIndex = kGuards.size() + 1;
 
+// Which arguments of a transition name individuals.
+struct Individuals {
+  std::int8_t count;
+  std::array<std::int8_t, 4> places;
+};
+inline constexpr std::array<Individuals, kTransitions.size()> kIndividuals = {{
+    {3, {0, 1, 2}},  // match_shared
+    {3, {0, 1, 2}},  // match_cached
+    {3, {0, 1, 2}},  // match_tail
+    {2, {0, 1}},  // allocate
+    {3, {0, 1, 2}},  // publish
+    {2, {0, 1}},  // release_owned
+    {2, {0, 1}},  // release_to_limbo
+    {2, {0, 1}},  // release_shared
+    {2, {0, 1}},  // release_to_cache
+    {3, {0, 1, 2}},  // keep_tail
+    {1, {0}},  // reap
+    {2, {0, 1}},  // evict
+    {3, {0, 1, 2}},  // spill
+    {3, {0, 1, 2}},  // spill_done
+    {4, {0, 1, 2, 3}},  // fetch
+    {3, {0, 1, 2}},  // fetch_done
+    {1, {0}},  // drop_page
+    {3, {0, 1, 2}},  // send
+    {2, {0, 1}},  // send_done
+    {3, {0, 1, 2}},  // receive
+    {3, {0, 1, 2}},  // receive_done
+    {3, {0, 1, 2}},  // receive_failed
+    {3, {0, 1, 2}},  // receive_dropped
+    {1, {0}},  // copy_done
+    {1, {0}},  // submit
+    {1, {0}},  // admit
+    {1, {0}},  // finish
+    {1, {0}},  // abort
+    {2, {0, 1}},  // retract
+    {1, {0}},  // requeue
+    {1, {0}},  // close
+    {1, {0}},  // recycle
+    {1, {0}},  // open_step
+    {2, {0, 1}},  // add_row
+    {2, {0, 1}},  // prefill
+    {2, {0, 1}},  // prefill_last
+    {2, {0, 1}},  // decode
+    {1, {0}},  // launch
+    {1, {0}},  // device_done
+    {1, {0}},  // observe
+    {2, {0, 1}},  // land_row
+    {2, {0, 1}},  // drop_row
+    {1, {0}},  // retire
+}};
+
 // A list that keeps its memory.
 class Proposals {
  public:
@@ -805,11 +963,17 @@ struct Model {
     std::int8_t fetching;
     std::int8_t spare_pages;
     std::int8_t used_pages;
+    std::int8_t key[NB];
+    std::int8_t before[NB];
+    std::int8_t host_key[NH];
+    std::int8_t host_before[NH];
+    std::int8_t children[NB];
     std::int8_t holds[NR][NB];
     std::int8_t in_step[NS][NR];
     std::int8_t block_of[NC][NB];
     std::int8_t host_of[NC][NH];
     std::int8_t request_of[NC][NR];
+    std::int8_t parent[NB][NB];
     std::int8_t executing[NS];
     std::int8_t copying[NC];
     std::int8_t reads[NS][NR][NB];
@@ -818,15 +982,23 @@ struct Model {
     std::int8_t row_start[NS][NR];
     std::int8_t flying[NR];
     std::int8_t copy_blocks[NC];
+    std::int8_t copy_hosts[NC];
+    std::int8_t copy_requests[NC];
     std::int8_t arriving[NR];
     std::int8_t held_room;
     std::int8_t idle_room;
+    std::int8_t table_entries;
+    std::int8_t live_steps;
+    std::int8_t parents[NB];
+    std::int8_t content[NB];
+    std::int8_t host_content[NH];
+    std::int8_t text[NR][NB];
   };
   static constexpr std::array<int, 5> kPopulation = {NR, NB, NS, NH, NC};
   // Bytes that the scheduler has too, bytes in front of the relations, bytes of the relations.
-  static constexpr std::size_t kShared = NR + NR + NR + NR + NR + NR + NR + NR + NR + NB + NB + NB + NB + NS + NS + NS * NR + NS * NR + 1 + 1 + 1 + 1 + NH + NH + NH + NC + NC + NB + NR + NR + NR + NR + NS + NB + NH + NR + 1 + 1 + 1 + 1 + 1 + 1 + NR * NB + NS * NR + NC * NB + NC * NH + NC * NR;
-  static constexpr std::size_t kFlagsAt = NR + NR + NR + NR + NR + NR + NR + NR + NR + NB + NB + NB + NB + NS + NS + NS * NR + NS * NR + 1 + 1 + 1 + 1 + NH + NH + NH + NC + NC + NB + NR + NR + NR + NR + NS + NB + NH + NR + 1 + 1 + 1 + 1 + 1 + 1;
-  static constexpr std::size_t kFlags = NR * NB + NS * NR + NC * NB + NC * NH + NC * NR + NS + NC + NS * NR * NB + NS * NR * NB;
+  static constexpr std::size_t kShared = NR + NR + NR + NR + NR + NR + NR + NR + NR + NB + NB + NB + NB + NS + NS + NS * NR + NS * NR + 1 + 1 + 1 + 1 + NH + NH + NH + NC + NC + NB + NR + NR + NR + NR + NS + NB + NH + NR + 1 + 1 + 1 + 1 + 1 + 1 + NB + NB + NH + NH + NB + NR * NB + NS * NR + NC * NB + NC * NH + NC * NR + NB * NB;
+  static constexpr std::size_t kFlagsAt = NR + NR + NR + NR + NR + NR + NR + NR + NR + NB + NB + NB + NB + NS + NS + NS * NR + NS * NR + 1 + 1 + 1 + 1 + NH + NH + NH + NC + NC + NB + NR + NR + NR + NR + NS + NB + NH + NR + 1 + 1 + 1 + 1 + 1 + 1 + NB + NB + NH + NH + NB;
+  static constexpr std::size_t kFlags = NR * NB + NS * NR + NC * NB + NC * NH + NC * NR + NB * NB + NS + NC + NS * NR * NB + NS * NR * NB;
 
   static State initial(const Instance& k) {
     State s;
@@ -848,570 +1020,674 @@ struct Model {
         if (!k.dropped[0] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
         if (!k.dropped[2] && !(pre.position[b] == pre.planned[r])) continue;
         if (!k.dropped[4] && !(!pre.holds[r][b])) continue;
-        State post = pre;
-        if (!k.omitted[0]) post.holds[r][b] = static_cast<std::int8_t>(true);
-        if (!k.omitted[1]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        if (!k.omitted[2]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        if (!k.omitted[3]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        if (!k.omitted[4]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-        if (!k.omitted[5]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-        found(post, Transition::match_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!k.dropped[7] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
+          for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
+            if (!k.dropped[6] && !(pre.key[b] == x)) continue;
+            if (!k.dropped[8] && !(1 <= x)) continue;
+            State post = pre;
+            if (!k.omitted[0]) post.text[r][b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[1]) post.holds[r][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[2]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+            if (!k.omitted[3]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+            if (!k.omitted[4]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+            if (!k.omitted[5]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+            if (!k.omitted[6]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+            if (!k.omitted[7]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+            found(post, Transition::match_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
+          }
+        }
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[8] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-      if (!k.dropped[10] && !(pre.planned[r] == pre.capacity[r])) continue;
-      if (!k.dropped[12] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
+      if (!k.dropped[11] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[13] && !(pre.planned[r] == pre.capacity[r])) continue;
+      if (!k.dropped[15] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[6] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-        if (!k.dropped[7] && !(pre.fill[b] == k.page)) continue;
-        if (!k.dropped[9] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[11] && !(!pre.holds[r][b])) continue;
-        State post = pre;
-        if (!k.omitted[6]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-        if (!k.omitted[7]) post.holds[r][b] = static_cast<std::int8_t>(true);
-        if (!k.omitted[8]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        if (!k.omitted[9]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        if (!k.omitted[10]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        if (!k.omitted[11]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-        if (!k.omitted[12]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-        if (!k.omitted[13]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        if (!k.omitted[14]) post.held = static_cast<std::int8_t>(pre.held + 1);
-        if (!k.omitted[15]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        if (!k.omitted[16]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        found(post, Transition::match_cached, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+        if (!k.dropped[9] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+        if (!k.dropped[10] && !(pre.fill[b] == k.page)) continue;
+        if (!k.dropped[12] && !(pre.position[b] == pre.planned[r])) continue;
+        if (!k.dropped[14] && !(!pre.holds[r][b])) continue;
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!k.dropped[17] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
+          for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
+            if (!k.dropped[16] && !(pre.key[b] == x)) continue;
+            if (!k.dropped[18] && !(1 <= x)) continue;
+            State post = pre;
+            if (!k.omitted[8]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+            if (!k.omitted[9]) post.text[r][b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[10]) post.holds[r][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[11]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+            if (!k.omitted[12]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+            if (!k.omitted[13]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+            if (!k.omitted[14]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+            if (!k.omitted[15]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+            if (!k.omitted[16]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+            if (!k.omitted[17]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+            if (!k.omitted[18]) post.held = static_cast<std::int8_t>(pre.held + 1);
+            if (!k.omitted[19]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+            if (!k.omitted[20]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+            found(post, Transition::match_cached, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
+          }
+        }
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[14] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-      if (!k.dropped[16] && !(pre.planned[r] == pre.capacity[r])) continue;
+      if (!k.dropped[20] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[22] && !(pre.planned[r] == pre.capacity[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[13] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-        if (!k.dropped[15] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[17] && !(pre.fill[b] < k.page)) continue;
-        if (!k.dropped[18] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
-        if (!k.dropped[19] && !(pre.stamp[b] <= pre.landed)) continue;
-        if (!k.dropped[20] && !(pre.copies[b] == 0)) continue;
-        State post = pre;
-        if (!k.omitted[17]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        if (!k.omitted[18]) post.holds[r][b] = static_cast<std::int8_t>(true);
-        if (!k.omitted[19]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        if (!k.omitted[20]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        if (!k.omitted[21]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        if (!k.omitted[22]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
-        if (!k.omitted[23]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
-        if (!k.omitted[24]) post.fill[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[25]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        if (!k.omitted[26]) post.held = static_cast<std::int8_t>(pre.held + 1);
-        if (!k.omitted[27]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        if (!k.omitted[28]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        found(post, Transition::match_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+        if (!k.dropped[19] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+        if (!k.dropped[21] && !(pre.position[b] == pre.planned[r])) continue;
+        if (!k.dropped[23] && !(pre.fill[b] < k.page)) continue;
+        if (!k.dropped[24] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
+        if (!k.dropped[25] && !(pre.stamp[b] <= pre.landed)) continue;
+        if (!k.dropped[26] && !(pre.copies[b] == 0)) continue;
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!k.dropped[28] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
+          for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
+            if (!k.dropped[27] && !(pre.key[b] == x)) continue;
+            if (!k.dropped[29] && !(1 <= x)) continue;
+            State post = pre;
+            if (!k.omitted[21]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+            if (!k.omitted[22]) post.text[r][b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[23]) post.parent[b][p] = static_cast<std::int8_t>(false);
+            if (!k.omitted[24]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
+            if (!k.omitted[25]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+            if (!k.omitted[26]) post.key[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[27]) post.before[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[28]) post.holds[r][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[29]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+            if (!k.omitted[30]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+            if (!k.omitted[31]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+            if (!k.omitted[32]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+            if (!k.omitted[33]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+            if (!k.omitted[34]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+            if (!k.omitted[35]) post.fill[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[36]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+            if (!k.omitted[37]) post.held = static_cast<std::int8_t>(pre.held + 1);
+            if (!k.omitted[38]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+            if (!k.omitted[39]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+            found(post, Transition::match_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
+          }
+        }
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[22] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[23] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
+      if (!k.dropped[31] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[32] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[21] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[30] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         State post = pre;
-        if (!k.omitted[29]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        if (!k.omitted[30]) post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
-        if (!k.omitted[31]) post.holds[r][b] = static_cast<std::int8_t>(true);
-        if (!k.omitted[32]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        if (!k.omitted[33]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        if (!k.omitted[34]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        if (!k.omitted[35]) post.free = static_cast<std::int8_t>(pre.free + -1);
-        if (!k.omitted[36]) post.held = static_cast<std::int8_t>(pre.held + 1);
-        if (!k.omitted[37]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        if (!k.omitted[38]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        if (!k.omitted[40]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        if (!k.omitted[41]) post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
+        if (!k.omitted[42]) post.holds[r][b] = static_cast<std::int8_t>(true);
+        if (!k.omitted[43]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        if (!k.omitted[44]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        if (!k.omitted[45]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        if (!k.omitted[46]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        if (!k.omitted[47]) post.free = static_cast<std::int8_t>(pre.free + -1);
+        if (!k.omitted[48]) post.held = static_cast<std::int8_t>(pre.held + 1);
+        if (!k.omitted[49]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        if (!k.omitted[50]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
         found(post, Transition::allocate, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[25] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[28] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[34] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[37] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[24] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[26] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[27] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
-        State post = pre;
-        if (!k.omitted[39]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-        if (!k.omitted[40]) post.fill[b] = static_cast<std::int8_t>(k.page);
-        found(post, Transition::publish, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+        if (!k.dropped[33] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[35] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[36] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!k.dropped[38] && !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])))) continue;
+          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
+            if (!k.dropped[39] && !(1 <= x)) continue;
+            State post = pre;
+            if (!k.omitted[51]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+            if (!k.omitted[52]) post.fill[b] = static_cast<std::int8_t>(k.page);
+            if (!k.omitted[53]) post.parent[b][p] = static_cast<std::int8_t>(true);
+            if (!k.omitted[54]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+            if (!k.omitted[55]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[56]) post.key[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[57]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+            if (!k.omitted[58]) post.content[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[59]) post.text[r][b] = static_cast<std::int8_t>(x);
+            found(post, Transition::publish, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
+          }
+        }
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[32] && !(pre.last_step[r] <= pre.landed)) continue;
+      if (!k.dropped[43] && !(pre.last_step[r] <= pre.landed)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[29] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[30] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[31] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[33] && !(pre.copies[b] == 0)) continue;
+        if (!k.dropped[40] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[41] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[42] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
+        if (!k.dropped[44] && !(pre.copies[b] == 0)) continue;
         State post = pre;
-        if (!k.omitted[41]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        if (!k.omitted[42]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        if (!k.omitted[43]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[44]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[45]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[46]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[47]) post.free = static_cast<std::int8_t>(pre.free + 1);
-        if (!k.omitted[48]) post.held = static_cast<std::int8_t>(pre.held + -1);
-        if (!k.omitted[49]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[50]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[60]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        if (!k.omitted[61]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[62]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[63]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[64]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[65]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        if (!k.omitted[66]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[67]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[68]) post.content[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[69]) post.free = static_cast<std::int8_t>(pre.free + 1);
+        if (!k.omitted[70]) post.held = static_cast<std::int8_t>(pre.held + -1);
+        if (!k.omitted[71]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[72]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         found(post, Transition::release_owned, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[34] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[35] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[36] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[37] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
+        if (!k.dropped[45] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[46] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[47] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
+        if (!k.dropped[48] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
         State post = pre;
-        if (!k.omitted[51]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
-        if (!k.omitted[52]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        if (!k.omitted[53]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[54]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[55]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[56]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[57]) post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
-        if (!k.omitted[58]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[59]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[73]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
+        if (!k.omitted[74]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[75]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[76]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[77]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[78]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        if (!k.omitted[79]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[80]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[81]) post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
+        if (!k.omitted[82]) post.content[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[83]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[84]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         found(post, Transition::release_to_limbo, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[38] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[39] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[40] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[41] && !(1 < pre.refs[b])) continue;
+        if (!k.dropped[49] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[50] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[51] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
+        if (!k.dropped[52] && !(1 < pre.refs[b])) continue;
         State post = pre;
-        if (!k.omitted[60]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        if (!k.omitted[61]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[62]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[63]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[64]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[65]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[85]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[86]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[87]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[88]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[89]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        if (!k.omitted[90]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[91]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[92]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
         found(post, Transition::release_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[42] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[43] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[44] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1))))) continue;
-        if (!k.dropped[45] && !(pre.refs[b] == 1)) continue;
+        if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[54] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[55] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
+        if (!k.dropped[56] && !(pre.refs[b] == 1)) continue;
         State post = pre;
-        if (!k.omitted[66]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        if (!k.omitted[67]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        if (!k.omitted[68]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[69]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[70]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[71]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[72]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
-        if (!k.omitted[73]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        if (!k.omitted[74]) post.held = static_cast<std::int8_t>(pre.held + -1);
-        if (!k.omitted[75]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[76]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[93]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        if (!k.omitted[94]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[95]) post.holds[r][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[96]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        if (!k.omitted[97]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        if (!k.omitted[98]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        if (!k.omitted[99]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[100]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[101]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[102]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        if (!k.omitted[103]) post.held = static_cast<std::int8_t>(pre.held + -1);
+        if (!k.omitted[104]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[105]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         found(post, Transition::release_to_cache, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[47] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-      if (!k.dropped[51] && !(pre.last_step[r] <= pre.landed)) continue;
-      if (!k.dropped[52] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[58] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
+      if (!k.dropped[62] && !(pre.last_step[r] <= pre.landed)) continue;
+      if (!k.dropped[63] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[46] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[48] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[49] && !(pre.position[b] < pre.computed[r])) continue;
-        if (!k.dropped[50] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
-        State post = pre;
-        if (!k.omitted[77]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        if (!k.omitted[78]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[79]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[80]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[81]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[82]) post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
-        if (!k.omitted[83]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        if (!k.omitted[84]) post.held = static_cast<std::int8_t>(pre.held + -1);
-        if (!k.omitted[85]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[86]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        found(post, Transition::keep_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
+        if (!k.dropped[57] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[59] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[60] && !(pre.position[b] < pre.computed[r])) continue;
+        if (!k.dropped[61] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!k.dropped[64] && !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])))) continue;
+          for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
+            if (!k.dropped[65] && !(1 <= x)) continue;
+            State post = pre;
+            if (!k.omitted[106]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+            if (!k.omitted[107]) post.parent[b][p] = static_cast<std::int8_t>(true);
+            if (!k.omitted[108]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+            if (!k.omitted[109]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[110]) post.key[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[111]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+            if (!k.omitted[112]) post.content[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[113]) post.holds[r][b] = static_cast<std::int8_t>(false);
+            if (!k.omitted[114]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+            if (!k.omitted[115]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+            if (!k.omitted[116]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+            if (!k.omitted[117]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+            if (!k.omitted[118]) post.text[r][b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[119]) post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
+            if (!k.omitted[120]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+            if (!k.omitted[121]) post.held = static_cast<std::int8_t>(pre.held + -1);
+            if (!k.omitted[122]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+            if (!k.omitted[123]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+            found(post, Transition::keep_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
+          }
+        }
       }
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
-      if (!k.dropped[54] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[55] && !(pre.copies[b] == 0)) continue;
+      if (!k.dropped[66] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
+      if (!k.dropped[67] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[68] && !(pre.copies[b] == 0)) continue;
       State post = pre;
-      if (!k.omitted[87]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-      if (!k.omitted[88]) post.free = static_cast<std::int8_t>(pre.free + 1);
-      if (!k.omitted[89]) post.held = static_cast<std::int8_t>(pre.held + -1);
+      if (!k.omitted[124]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+      if (!k.omitted[125]) post.free = static_cast<std::int8_t>(pre.free + 1);
+      if (!k.omitted[126]) post.held = static_cast<std::int8_t>(pre.held + -1);
       found(post, Transition::reap, Arguments{static_cast<std::int8_t>(b)});
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[56] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-      if (!k.dropped[57] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[58] && !(pre.copies[b] == 0)) continue;
-      State post = pre;
-      if (!k.omitted[90]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-      if (!k.omitted[91]) post.fill[b] = static_cast<std::int8_t>(0);
-      if (!k.omitted[92]) post.free = static_cast<std::int8_t>(pre.free + 1);
-      if (!k.omitted[93]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
-      found(post, Transition::evict, Arguments{static_cast<std::int8_t>(b)});
+      if (!k.dropped[69] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+      if (!k.dropped[70] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[71] && !(pre.copies[b] == 0)) continue;
+      if (!k.dropped[73] && !(pre.children[b] == 0)) continue;
+      for (int p = 0; p <= NB - 1; ++p) {
+        if (!k.dropped[72] && !(pre.parent[b][p])) continue;
+        State post = pre;
+        if (!k.omitted[127]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        if (!k.omitted[128]) post.parent[b][p] = static_cast<std::int8_t>(false);
+        if (!k.omitted[129]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
+        if (!k.omitted[130]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        if (!k.omitted[131]) post.key[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[132]) post.before[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[133]) post.fill[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[134]) post.content[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[135]) post.free = static_cast<std::int8_t>(pre.free + 1);
+        if (!k.omitted[136]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        found(post, Transition::evict, Arguments{static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)});
+      }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[61] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[59] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
+        if (!k.dropped[74] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[60] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
+          if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
           State post = pre;
-          if (!k.omitted[94]) post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
-          if (!k.omitted[95]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
-          if (!k.omitted[96]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-          if (!k.omitted[97]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-          if (!k.omitted[98]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-          if (!k.omitted[99]) post.copying[c] = static_cast<std::int8_t>(true);
-          if (!k.omitted[100]) post.host_of[c][h] = static_cast<std::int8_t>(true);
-          if (!k.omitted[101]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-          if (!k.omitted[102]) post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
-          if (!k.omitted[103]) post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
-          if (!k.omitted[104]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
-          if (!k.omitted[105]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
+          if (!k.omitted[137]) post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
+          if (!k.omitted[138]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
+          if (!k.omitted[139]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+          if (!k.omitted[140]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+          if (!k.omitted[141]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          if (!k.omitted[142]) post.copying[c] = static_cast<std::int8_t>(true);
+          if (!k.omitted[143]) post.host_of[c][h] = static_cast<std::int8_t>(true);
+          if (!k.omitted[144]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+          if (!k.omitted[145]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+          if (!k.omitted[146]) post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
+          if (!k.omitted[147]) post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
+          if (!k.omitted[148]) post.host_key[h] = static_cast<std::int8_t>(pre.key[b]);
+          if (!k.omitted[149]) post.host_before[h] = static_cast<std::int8_t>(pre.before[b]);
+          if (!k.omitted[150]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+          if (!k.omitted[151]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
           found(post, Transition::spill, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[62] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
-      if (!k.dropped[64] && !(!pre.copying[c])) continue;
+      if (!k.dropped[77] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+      if (!k.dropped[79] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[63] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[78] && !(pre.block_of[c][b])) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[65] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[66] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          if (!k.dropped[80] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[81] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
           State post = pre;
-          if (!k.omitted[106]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[107]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[108]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[109]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[110]) post.host_of[c][h] = static_cast<std::int8_t>(false);
-          if (!k.omitted[111]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          if (!k.omitted[112]) post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+          if (!k.omitted[152]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[153]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[154]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[155]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[156]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[157]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
+          if (!k.omitted[158]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          if (!k.omitted[159]) post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+          if (!k.omitted[160]) post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
           found(post, Transition::spill_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[69] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[84] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[67] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[82] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[68] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-          State post = pre;
-          if (!k.omitted[113]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
-          if (!k.omitted[114]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
-          if (!k.omitted[115]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-          if (!k.omitted[116]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-          if (!k.omitted[117]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-          if (!k.omitted[118]) post.copying[c] = static_cast<std::int8_t>(true);
-          if (!k.omitted[119]) post.host_of[c][h] = static_cast<std::int8_t>(true);
-          if (!k.omitted[120]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-          if (!k.omitted[121]) post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
-          if (!k.omitted[122]) post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
-          if (!k.omitted[123]) post.free = static_cast<std::int8_t>(pre.free + -1);
-          if (!k.omitted[124]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
-          found(post, Transition::fetch, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
+          if (!k.dropped[83] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+          for (int p = 0; p <= NB - 1; ++p) {
+            if (!k.dropped[85] && !(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h])))) continue;
+            State post = pre;
+            if (!k.omitted[161]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
+            if (!k.omitted[162]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
+            if (!k.omitted[163]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[164]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[165]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[166]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[167]) post.host_of[c][h] = static_cast<std::int8_t>(true);
+            if (!k.omitted[168]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+            if (!k.omitted[169]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+            if (!k.omitted[170]) post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+            if (!k.omitted[171]) post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+            if (!k.omitted[172]) post.parent[b][p] = static_cast<std::int8_t>(true);
+            if (!k.omitted[173]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+            if (!k.omitted[174]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[175]) post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
+            if (!k.omitted[176]) post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
+            if (!k.omitted[177]) post.free = static_cast<std::int8_t>(pre.free + -1);
+            if (!k.omitted[178]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+            found(post, Transition::fetch, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)});
+          }
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[70] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
-      if (!k.dropped[72] && !(!pre.copying[c])) continue;
+      if (!k.dropped[86] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+      if (!k.dropped[88] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[71] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[74] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+        if (!k.dropped[87] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[90] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[73] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[89] && !(pre.host_of[c][h])) continue;
           State post = pre;
-          if (!k.omitted[125]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[126]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[127]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[128]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[129]) post.host_of[c][h] = static_cast<std::int8_t>(false);
-          if (!k.omitted[130]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          if (!k.omitted[131]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-          if (!k.omitted[132]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-          if (!k.omitted[133]) post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+          if (!k.omitted[179]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[180]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[181]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[182]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[183]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[184]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
+          if (!k.omitted[185]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+          if (!k.omitted[186]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+          if (!k.omitted[187]) post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
+          if (!k.omitted[188]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+          if (!k.omitted[189]) post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
           found(post, Transition::fetch_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
     }
     for (int h = 0; h <= NH - 1; ++h) {
-      if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-      if (!k.dropped[76] && !(pre.host_copies[h] == 0)) continue;
+      if (!k.dropped[91] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+      if (!k.dropped[92] && !(pre.host_copies[h] == 0)) continue;
       State post = pre;
-      if (!k.omitted[134]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
-      if (!k.omitted[135]) post.host_position[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[136]) post.host_fill[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[137]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
-      if (!k.omitted[138]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+      if (!k.omitted[190]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+      if (!k.omitted[191]) post.host_position[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[192]) post.host_fill[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[193]) post.host_key[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[194]) post.host_before[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[195]) post.host_content[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[196]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+      if (!k.omitted[197]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
       found(post, Transition::drop_page, Arguments{static_cast<std::int8_t>(h)});
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[81] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[97] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[77] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[80] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[93] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[96] && !(pre.inbound[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[78] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[94] && !(pre.holds[r][b])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[79] && !((pre.position[b] + n) <= pre.computed[r])) continue;
-            if (!k.dropped[82] && !(1 <= n)) continue;
-            if (!k.dropped[83] && !(n <= k.page)) continue;
+            if (!k.dropped[95] && !((pre.position[b] + n) <= pre.computed[r])) continue;
+            if (!k.dropped[98] && !(1 <= n)) continue;
+            if (!k.dropped[99] && !(n <= k.page)) continue;
             State post = pre;
-            if (!k.omitted[139]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
-            if (!k.omitted[140]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[141]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[142]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[143]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[144]) post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
-            if (!k.omitted[145]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[198]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
+            if (!k.omitted[199]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[200]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[201]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[202]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[203]) post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
+            if (!k.omitted[204]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
             found(post, Transition::send, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
           }
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[84] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
-      if (!k.dropped[86] && !(!pre.copying[c])) continue;
+      if (!k.dropped[100] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+      if (!k.dropped[102] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[85] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
         State post = pre;
-        if (!k.omitted[146]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        if (!k.omitted[147]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[148]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        if (!k.omitted[149]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        if (!k.omitted[150]) post.copy_start[c] = static_cast<std::int8_t>(0);
-        if (!k.omitted[151]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[205]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        if (!k.omitted[206]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[207]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        if (!k.omitted[208]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        if (!k.omitted[209]) post.copy_start[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[210]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
         found(post, Transition::send_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)});
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[94] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[110] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[87] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[90] && !(pre.pending[r] == 0)) continue;
+        if (!k.dropped[103] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[106] && !(pre.pending[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[88] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[89] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[91] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[104] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[105] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[107] && !(pre.position[b] <= pre.planned[r])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[92] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[93] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[95] && !(1 <= n)) continue;
+            if (!k.dropped[108] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
+            if (!k.dropped[109] && !((pre.planned[r] + n) < pre.known[r])) continue;
+            if (!k.dropped[111] && !(1 <= n)) continue;
             State post = pre;
-            if (!k.omitted[152]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
-            if (!k.omitted[153]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[154]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[155]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[156]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[157]) post.request_of[c][r] = static_cast<std::int8_t>(true);
-            if (!k.omitted[158]) post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
-            if (!k.omitted[159]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
-            if (!k.omitted[160]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
-            if (!k.omitted[161]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
-            if (!k.omitted[162]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            if (!k.omitted[211]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
+            if (!k.omitted[212]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[213]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[214]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[215]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[216]) post.request_of[c][r] = static_cast<std::int8_t>(true);
+            if (!k.omitted[217]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
+            if (!k.omitted[218]) post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
+            if (!k.omitted[219]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[220]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+            if (!k.omitted[221]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
+            if (!k.omitted[222]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
             found(post, Transition::receive, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
           }
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[97] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[99] && !(!pre.copying[c])) continue;
+      if (!k.dropped[113] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[115] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[96] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[100] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[112] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[116] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[98] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[114] && !(pre.block_of[c][b])) continue;
           State post = pre;
-          if (!k.omitted[163]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[164]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[165]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[166]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[167]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[168]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[169]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[170]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          if (!k.omitted[171]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-          if (!k.omitted[172]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+          if (!k.omitted[223]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[224]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[225]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[226]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[227]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[228]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+          if (!k.omitted[229]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[230]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[231]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[232]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[233]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
           found(post, Transition::receive_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[102] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[104] && !(!pre.copying[c])) continue;
+      if (!k.dropped[118] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[120] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[101] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[105] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[117] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[121] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[103] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[119] && !(pre.block_of[c][b])) continue;
           State post = pre;
-          if (!k.omitted[173]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-          if (!k.omitted[174]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[175]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[176]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[177]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[178]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[179]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[180]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[181]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          if (!k.omitted[182]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[234]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+          if (!k.omitted[235]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[236]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[237]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[238]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[239]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[240]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+          if (!k.omitted[241]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[242]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[243]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[244]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_failed, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[107] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[109] && !(!pre.copying[c])) continue;
+      if (!k.dropped[123] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[125] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[106] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[110] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[122] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[126] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[108] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[124] && !(pre.block_of[c][b])) continue;
           State post = pre;
-          if (!k.omitted[183]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[184]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[185]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[186]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[187]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[188]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[189]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[190]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          if (!k.omitted[191]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[245]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[246]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[247]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+          if (!k.omitted[248]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+          if (!k.omitted[249]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[250]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+          if (!k.omitted[251]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[252]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[253]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[254]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_dropped, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[111] && !(pre.copying[c])) continue;
+      if (!k.dropped[127] && !(pre.copying[c])) continue;
       State post = pre;
-      if (!k.omitted[192]) post.copying[c] = static_cast<std::int8_t>(false);
+      if (!k.omitted[255]) post.copying[c] = static_cast<std::int8_t>(false);
       found(post, Transition::copy_done, Arguments{static_cast<std::int8_t>(c)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[112] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+      if (!k.dropped[128] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
-        if (!k.dropped[116] && !(1 <= tokens)) continue;
+        if (!k.dropped[132] && !(1 <= tokens)) continue;
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
-          if (!k.dropped[113] && !(tokens < most)) continue;
-          if (!k.dropped[114] && !(most <= (k.room + 1))) continue;
+          if (!k.dropped[129] && !(tokens < most)) continue;
+          if (!k.dropped[130] && !(most <= (k.room + 1))) continue;
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[115] && !(pre.newest_arrival < turn)) continue;
+            if (!k.dropped[131] && !(pre.newest_arrival < turn)) continue;
             State post = pre;
-            if (!k.omitted[193]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-            if (!k.omitted[194]) post.prompt[r] = static_cast<std::int8_t>(tokens);
-            if (!k.omitted[195]) post.known[r] = static_cast<std::int8_t>(tokens);
-            if (!k.omitted[196]) post.limit[r] = static_cast<std::int8_t>(most);
-            if (!k.omitted[197]) post.arrival[r] = static_cast<std::int8_t>(turn);
-            if (!k.omitted[198]) post.newest_arrival = static_cast<std::int8_t>(turn);
+            if (!k.omitted[256]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+            if (!k.omitted[257]) post.prompt[r] = static_cast<std::int8_t>(tokens);
+            if (!k.omitted[258]) post.known[r] = static_cast<std::int8_t>(tokens);
+            if (!k.omitted[259]) post.limit[r] = static_cast<std::int8_t>(most);
+            if (!k.omitted[260]) post.arrival[r] = static_cast<std::int8_t>(turn);
+            if (!k.omitted[261]) post.newest_arrival = static_cast<std::int8_t>(turn);
             found(post, Transition::submit, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens - (0)), static_cast<std::int8_t>(most - (tokens)), static_cast<std::int8_t>(turn - (pre.newest_arrival))});
           }
         }
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[117] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[133] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       State post = pre;
-      if (!k.omitted[199]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
+      if (!k.omitted[262]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
       found(post, Transition::admit, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[118] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[119] && !(pre.prompt[r] < pre.known[r])) continue;
+      if (!k.dropped[134] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[135] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
-      if (!k.omitted[200]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      if (!k.omitted[263]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::finish, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[120] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
+      if (!k.dropped[136] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
       State post = pre;
-      if (!k.omitted[201]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      if (!k.omitted[264]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[121] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[122] && !(1 <= pre.blocks[r])) continue;
-      if (!k.dropped[123] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[124] && !(pre.known[r] < pre.limit[r])) continue;
+      if (!k.dropped[137] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[138] && !(1 <= pre.blocks[r])) continue;
+      if (!k.dropped[139] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[140] && !(pre.known[r] < pre.limit[r])) continue;
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[125] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
-        if (!k.dropped[126] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        if (!k.dropped[141] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
+        if (!k.dropped[142] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
-        if (!k.omitted[202]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        if (!k.omitted[265]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         found(post, Transition::retract, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[127] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[128] && !(pre.blocks[r] == 0)) continue;
-      if (!k.dropped[129] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[143] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[144] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[145] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
-      if (!k.omitted[203]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-      if (!k.omitted[204]) post.planned[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[205]) post.computed[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[206]) post.pruned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[266]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+      if (!k.omitted[267]) post.planned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[268]) post.computed[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[269]) post.pruned[r] = static_cast<std::int8_t>(0);
       found(post, Transition::requeue, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[130] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[131] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[146] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[147] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
-      if (!k.omitted[207]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
+      if (!k.omitted[270]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
       found(post, Transition::close, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[132] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[133] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[134] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[148] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[149] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[150] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
-      if (!k.omitted[208]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
-      if (!k.omitted[209]) post.arrival[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[210]) post.prompt[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[211]) post.limit[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[212]) post.known[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[213]) post.planned[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[214]) post.computed[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[215]) post.pruned[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[216]) post.last_step[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[271]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
+      if (!k.omitted[272]) post.arrival[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[273]) post.prompt[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[274]) post.limit[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[275]) post.known[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[276]) post.planned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[277]) post.computed[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[278]) post.pruned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[279]) post.last_step[r] = static_cast<std::int8_t>(0);
       found(post, Transition::recycle, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[135] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[136] && !(pre.opened == pre.launched)) continue;
+      if (!k.dropped[151] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[152] && !(pre.opened == pre.launched)) continue;
       State post = pre;
-      if (!k.omitted[217]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
-      if (!k.omitted[218]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
-      if (!k.omitted[219]) post.opened = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[280]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
+      if (!k.omitted[281]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[282]) post.opened = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[283]) post.live_steps = static_cast<std::int8_t>(pre.live_steps + 1);
       found(post, Transition::open_step, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[137] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[153] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[138] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[139] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[140] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[154] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[155] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[156] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
-        if (!k.omitted[220]) post.in_step[s][r] = static_cast<std::int8_t>(true);
-        if (!k.omitted[221]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-        if (!k.omitted[222]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        if (!k.omitted[223]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        if (!k.omitted[224]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        if (!k.omitted[225]) {
+        if (!k.omitted[284]) post.in_step[s][r] = static_cast<std::int8_t>(true);
+        if (!k.omitted[285]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+        if (!k.omitted[286]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+        if (!k.omitted[287]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
+        if (!k.omitted[288]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+        if (!k.omitted[289]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
           }
@@ -1420,24 +1696,24 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[142] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[158] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[141] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[143] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[157] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[159] && !(pre.in_step[s][r])) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[144] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[145] && !((pre.planned[r] + n) < pre.known[r])) continue;
-          if (!k.dropped[146] && !(1 <= n)) continue;
+          if (!k.dropped[160] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
+          if (!k.dropped[161] && !((pre.planned[r] + n) < pre.known[r])) continue;
+          if (!k.dropped[162] && !(1 <= n)) continue;
           State post = pre;
-          if (!k.omitted[226]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[227]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          if (!k.omitted[228]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[229]) {
+          if (!k.omitted[290]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[291]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          if (!k.omitted[292]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[293]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[230]) {
+          if (!k.omitted[294]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
             }
@@ -1447,120 +1723,120 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[148] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[164] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[147] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[149] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[163] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[165] && !(pre.in_step[s][r])) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[150] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[151] && !((pre.planned[r] + n) == pre.known[r])) continue;
-          if (!k.dropped[152] && !(1 <= n)) continue;
+          if (!k.dropped[166] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
+          if (!k.dropped[167] && !((pre.planned[r] + n) == pre.known[r])) continue;
+          if (!k.dropped[168] && !(1 <= n)) continue;
           State post = pre;
-          if (!k.omitted[231]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
-          if (!k.omitted[232]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[233]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          if (!k.omitted[234]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[235]) {
+          if (!k.omitted[295]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+          if (!k.omitted[296]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[297]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          if (!k.omitted[298]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[299]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[236]) {
+          if (!k.omitted[300]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
             }
           }
-          if (!k.omitted[237]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
-          if (!k.omitted[238]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+          if (!k.omitted[301]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+          if (!k.omitted[302]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
           found(post, Transition::prefill_last, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[154] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[170] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[155] && !(pre.in_step[s][r])) continue;
-        if (!k.dropped[157] && !(pre.row_tokens[s][r] == 0)) continue;
+        if (!k.dropped[169] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[171] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[173] && !(pre.row_tokens[s][r] == 0)) continue;
         for (int n = 0; n <= k.width + 1; ++n) {
-          if (!k.dropped[156] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[158] && !((pre.planned[r] + n) < pre.limit[r])) continue;
-          if (!k.dropped[159] && !(1 <= n)) continue;
-          if (!k.dropped[160] && !(n <= k.width)) continue;
+          if (!k.dropped[172] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
+          if (!k.dropped[174] && !((pre.planned[r] + n) < pre.limit[r])) continue;
+          if (!k.dropped[175] && !(1 <= n)) continue;
+          if (!k.dropped[176] && !(n <= k.width)) continue;
           State post = pre;
-          if (!k.omitted[239]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[240]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          if (!k.omitted[241]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[242]) {
+          if (!k.omitted[303]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[304]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+          if (!k.omitted[305]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[306]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[243]) {
+          if (!k.omitted[307]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
             }
           }
-          if (!k.omitted[244]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
-          if (!k.omitted[245]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+          if (!k.omitted[308]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[309]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
           found(post, Transition::decode, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[161] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[162] && !(1 <= pre.rows[s])) continue;
+      if (!k.dropped[177] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[178] && !(1 <= pre.rows[s])) continue;
       State post = pre;
-      if (!k.omitted[246]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
-      if (!k.omitted[247]) post.executing[s] = static_cast<std::int8_t>(true);
-      if (!k.omitted[248]) post.launched = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[310]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
+      if (!k.omitted[311]) post.executing[s] = static_cast<std::int8_t>(true);
+      if (!k.omitted[312]) post.launched = static_cast<std::int8_t>(pre.number[s]);
       found(post, Transition::launch, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[163] && !(pre.executing[s])) continue;
+      if (!k.dropped[179] && !(pre.executing[s])) continue;
       State post = pre;
-      if (!k.omitted[249]) post.executing[s] = static_cast<std::int8_t>(false);
+      if (!k.omitted[313]) post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[164] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[165] && !(!pre.executing[s])) continue;
-      if (!k.dropped[166] && !(pre.number[s] == (pre.landed + 1))) continue;
+      if (!k.dropped[180] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[181] && !(!pre.executing[s])) continue;
+      if (!k.dropped[182] && !(pre.number[s] == (pre.landed + 1))) continue;
       State post = pre;
-      if (!k.omitted[250]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+      if (!k.omitted[314]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[168] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[184] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[167] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[169] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[183] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[185] && !(pre.in_step[s][r])) continue;
         for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
-          if (!k.dropped[170] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[171] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[172] && !(0 <= accepted)) continue;
+          if (!k.dropped[186] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[187] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[188] && !(0 <= accepted)) continue;
           State post = pre;
-          if (!k.omitted[251]) post.in_step[s][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[252]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-          if (!k.omitted[253]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-          if (!k.omitted[254]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-          if (!k.omitted[255]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-          if (!k.omitted[256]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-          if (!k.omitted[257]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-          if (!k.omitted[258]) {
+          if (!k.omitted[315]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[316]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[317]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[318]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+          if (!k.omitted[319]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+          if (!k.omitted[320]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+          if (!k.omitted[321]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+          if (!k.omitted[322]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
             }
           }
-          if (!k.omitted[259]) post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[260]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[261]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
-          if (!k.omitted[262]) {
+          if (!k.omitted[323]) post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[324]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[325]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+          if (!k.omitted[326]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
             }
           }
-          if (!k.omitted[263]) {
+          if (!k.omitted[327]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
                 post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
@@ -1572,25 +1848,25 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[174] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[190] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[173] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[175] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[189] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[191] && !(pre.in_step[s][r])) continue;
         State post = pre;
-        if (!k.omitted[264]) post.in_step[s][r] = static_cast<std::int8_t>(false);
-        if (!k.omitted[265]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[266]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[267]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        if (!k.omitted[268]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        if (!k.omitted[269]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        if (!k.omitted[270]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        if (!k.omitted[271]) {
+        if (!k.omitted[328]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+        if (!k.omitted[329]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[330]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[331]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+        if (!k.omitted[332]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+        if (!k.omitted[333]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        if (!k.omitted[334]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        if (!k.omitted[335]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
         }
-        if (!k.omitted[272]) post.row_start[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[273]) {
+        if (!k.omitted[336]) post.row_start[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[337]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
@@ -1599,1232 +1875,14 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[176] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[177] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[192] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[193] && !(pre.rows[s] == 0)) continue;
       State post = pre;
-      if (!k.omitted[274]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
-      if (!k.omitted[275]) post.landed = static_cast<std::int8_t>(pre.number[s]);
-      if (!k.omitted[276]) post.number[s] = static_cast<std::int8_t>(0);
+      if (!k.omitted[338]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
+      if (!k.omitted[339]) post.landed = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[340]) post.live_steps = static_cast<std::int8_t>(pre.live_steps + -1);
+      if (!k.omitted[341]) post.number[s] = static_cast<std::int8_t>(0);
       found(post, Transition::retire, Arguments{static_cast<std::int8_t>(s)});
-    }
-  }
-
-  // Every transition with arguments of which one names nobody.
-  static void outside(Proposals& refused) {
-    refused.add(Transition::match_shared, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::match_shared, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::match_shared, {0, -1}, kBadIndex, false);
-    refused.add(Transition::match_shared, {0, NB}, kBadIndex, false);
-    refused.add(Transition::match_cached, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::match_cached, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::match_cached, {0, -1}, kBadIndex, false);
-    refused.add(Transition::match_cached, {0, NB}, kBadIndex, false);
-    refused.add(Transition::match_tail, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::match_tail, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::match_tail, {0, -1}, kBadIndex, false);
-    refused.add(Transition::match_tail, {0, NB}, kBadIndex, false);
-    refused.add(Transition::allocate, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::allocate, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::allocate, {0, -1}, kBadIndex, false);
-    refused.add(Transition::allocate, {0, NB}, kBadIndex, false);
-    refused.add(Transition::publish, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::publish, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::publish, {0, -1}, kBadIndex, false);
-    refused.add(Transition::publish, {0, NB}, kBadIndex, false);
-    refused.add(Transition::release_owned, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::release_owned, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::release_owned, {0, -1}, kBadIndex, false);
-    refused.add(Transition::release_owned, {0, NB}, kBadIndex, false);
-    refused.add(Transition::release_to_limbo, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::release_to_limbo, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::release_to_limbo, {0, -1}, kBadIndex, false);
-    refused.add(Transition::release_to_limbo, {0, NB}, kBadIndex, false);
-    refused.add(Transition::release_shared, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::release_shared, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::release_shared, {0, -1}, kBadIndex, false);
-    refused.add(Transition::release_shared, {0, NB}, kBadIndex, false);
-    refused.add(Transition::release_to_cache, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::release_to_cache, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::release_to_cache, {0, -1}, kBadIndex, false);
-    refused.add(Transition::release_to_cache, {0, NB}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {0, -1}, kBadIndex, false);
-    refused.add(Transition::keep_tail, {0, NB}, kBadIndex, false);
-    refused.add(Transition::reap, {-1}, kBadIndex, false);
-    refused.add(Transition::reap, {NB}, kBadIndex, false);
-    refused.add(Transition::evict, {-1}, kBadIndex, false);
-    refused.add(Transition::evict, {NB}, kBadIndex, false);
-    refused.add(Transition::spill, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::spill, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::spill, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::spill, {0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::spill, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::spill, {0, 0, NH}, kBadIndex, false);
-    refused.add(Transition::spill_done, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::spill_done, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::spill_done, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::spill_done, {0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::spill_done, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::spill_done, {0, 0, NH}, kBadIndex, false);
-    refused.add(Transition::fetch, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::fetch, {0, 0, NH}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::fetch_done, {0, 0, NH}, kBadIndex, false);
-    refused.add(Transition::drop_page, {-1}, kBadIndex, false);
-    refused.add(Transition::drop_page, {NH}, kBadIndex, false);
-    refused.add(Transition::send, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::send, {NC, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::send, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::send, {0, NR, 0, 0}, kBadIndex, false);
-    refused.add(Transition::send, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::send, {0, 0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::send_done, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::send_done, {NC, 0}, kBadIndex, false);
-    refused.add(Transition::send_done, {0, -1}, kBadIndex, false);
-    refused.add(Transition::send_done, {0, NB}, kBadIndex, false);
-    refused.add(Transition::receive, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {NC, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {0, -1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {0, NR, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {0, 0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::receive, {0, 0, NB, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::receive_done, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::receive_done, {0, 0, NB}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::receive_failed, {0, 0, NB}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {NC, 0, 0}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {0, 0, -1}, kBadIndex, false);
-    refused.add(Transition::receive_dropped, {0, 0, NB}, kBadIndex, false);
-    refused.add(Transition::copy_done, {-1}, kBadIndex, false);
-    refused.add(Transition::copy_done, {NC}, kBadIndex, false);
-    refused.add(Transition::submit, {-1, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::submit, {NR, 0, 0, 0}, kBadIndex, false);
-    refused.add(Transition::admit, {-1}, kBadIndex, false);
-    refused.add(Transition::admit, {NR}, kBadIndex, false);
-    refused.add(Transition::finish, {-1}, kBadIndex, false);
-    refused.add(Transition::finish, {NR}, kBadIndex, false);
-    refused.add(Transition::abort, {-1}, kBadIndex, false);
-    refused.add(Transition::abort, {NR}, kBadIndex, false);
-    refused.add(Transition::retract, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::retract, {NR, 0}, kBadIndex, false);
-    refused.add(Transition::retract, {0, -1}, kBadIndex, false);
-    refused.add(Transition::retract, {0, NR}, kBadIndex, false);
-    refused.add(Transition::requeue, {-1}, kBadIndex, false);
-    refused.add(Transition::requeue, {NR}, kBadIndex, false);
-    refused.add(Transition::close, {-1}, kBadIndex, false);
-    refused.add(Transition::close, {NR}, kBadIndex, false);
-    refused.add(Transition::recycle, {-1}, kBadIndex, false);
-    refused.add(Transition::recycle, {NR}, kBadIndex, false);
-    refused.add(Transition::open_step, {-1}, kBadIndex, false);
-    refused.add(Transition::open_step, {NS}, kBadIndex, false);
-    refused.add(Transition::add_row, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::add_row, {NS, 0}, kBadIndex, false);
-    refused.add(Transition::add_row, {0, -1}, kBadIndex, false);
-    refused.add(Transition::add_row, {0, NR}, kBadIndex, false);
-    refused.add(Transition::prefill, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::prefill, {NS, 0, 0}, kBadIndex, false);
-    refused.add(Transition::prefill, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::prefill, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::prefill_last, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::prefill_last, {NS, 0, 0}, kBadIndex, false);
-    refused.add(Transition::prefill_last, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::prefill_last, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::decode, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::decode, {NS, 0, 0}, kBadIndex, false);
-    refused.add(Transition::decode, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::decode, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::launch, {-1}, kBadIndex, false);
-    refused.add(Transition::launch, {NS}, kBadIndex, false);
-    refused.add(Transition::device_done, {-1}, kBadIndex, false);
-    refused.add(Transition::device_done, {NS}, kBadIndex, false);
-    refused.add(Transition::observe, {-1}, kBadIndex, false);
-    refused.add(Transition::observe, {NS}, kBadIndex, false);
-    refused.add(Transition::land_row, {-1, 0, 0}, kBadIndex, false);
-    refused.add(Transition::land_row, {NS, 0, 0}, kBadIndex, false);
-    refused.add(Transition::land_row, {0, -1, 0}, kBadIndex, false);
-    refused.add(Transition::land_row, {0, NR, 0}, kBadIndex, false);
-    refused.add(Transition::drop_row, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::drop_row, {NS, 0}, kBadIndex, false);
-    refused.add(Transition::drop_row, {0, -1}, kBadIndex, false);
-    refused.add(Transition::drop_row, {0, NR}, kBadIndex, false);
-    refused.add(Transition::retire, {-1}, kBadIndex, false);
-    refused.add(Transition::retire, {NS}, kBadIndex, false);
-  }
-
-  // Every transition with all arguments, and the first guard that refuses it (numbered as in kGuards, from 1; 0 is
-  // none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers go so far
-  // beyond the ranges that are explored.
-  template <int kBeyond>
-  static void proposals(const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {
-    const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {
-      (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);
-    };
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
-            : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
-            : !(pre.position[b] == pre.planned[r]) ? 3
-            : !(pre.planned[r] == pre.capacity[r]) ? 4
-            : !(!pre.holds[r][b]) ? 5
-            : !((pre.planned[r] + k.page) < pre.known[r]) ? 6
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 7
-            : !(pre.fill[b] == k.page) ? 8
-            : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 9
-            : !(pre.position[b] == pre.planned[r]) ? 10
-            : !(pre.planned[r] == pre.capacity[r]) ? 11
-            : !(!pre.holds[r][b]) ? 12
-            : !((pre.planned[r] + k.page) < pre.known[r]) ? 13
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 14
-            : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 15
-            : !(pre.position[b] == pre.planned[r]) ? 16
-            : !(pre.planned[r] == pre.capacity[r]) ? 17
-            : !(pre.fill[b] < k.page) ? 18
-            : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 19
-            : !(pre.stamp[b] <= pre.landed) ? 20
-            : !(pre.copies[b] == 0) ? 21
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Free) ? 22
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 23
-            : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 24
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 25
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 26
-            : !(pre.holds[r][b]) ? 27
-            : !((pre.position[b] + k.page) <= pre.computed[r]) ? 28
-            : !(pre.inbound[r] == 0) ? 29
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 30
-            : !(pre.holds[r][b]) ? 31
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 32
-            : !(pre.last_step[r] <= pre.landed) ? 33
-            : !(pre.copies[b] == 0) ? 34
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 35
-            : !(pre.holds[r][b]) ? 36
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 37
-            : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 38
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 39
-            : !(pre.holds[r][b]) ? 40
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 41
-            : !(1 < pre.refs[b]) ? 42
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 43
-            : !(pre.holds[r][b]) ? 44
-            : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.position[b] == pre.pruned[r])) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) ? 45
-            : !(pre.refs[b] == 1) ? 46
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-            !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 47
-            : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 48
-            : !(pre.holds[r][b]) ? 49
-            : !(pre.position[b] < pre.computed[r]) ? 50
-            : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 51
-            : !(pre.last_step[r] <= pre.landed) ? 52
-            : !(pre.inbound[r] == 0) ? 53
-            : 0, true);
-      }
-    }
-    for (int b = 0; b <= NB - 1; ++b) {
-      propose(Transition::reap, {static_cast<std::int8_t>(b)},
-          !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 54
-          : !(pre.stamp[b] <= pre.landed) ? 55
-          : !(pre.copies[b] == 0) ? 56
-          : 0, true);
-    }
-    for (int b = 0; b <= NB - 1; ++b) {
-      propose(Transition::evict, {static_cast<std::int8_t>(b)},
-          !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 57
-          : !(pre.stamp[b] <= pre.landed) ? 58
-          : !(pre.copies[b] == 0) ? 59
-          : 0, true);
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 60
-              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 61
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 62
-              : 0, true);
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          propose(Transition::spill_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 63
-              : !(pre.block_of[c][b]) ? 64
-              : !(pre.host_of[c][h]) ? 66
-              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 67
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 68
-              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 69
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 70
-              : 0, true);
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 71
-              : !(pre.block_of[c][b]) ? 72
-              : !(pre.host_of[c][h]) ? 74
-              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 75
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int h = 0; h <= NH - 1; ++h) {
-      propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
-          !(HostState(pre.host_state[h]) == HostState::Valid) ? 76
-          : !(pre.host_copies[h] == 0) ? 77
-          : 0, true);
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
-            propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 78
-                : !(pre.holds[r][b]) ? 79
-                : !((pre.position[b] + n) <= pre.computed[r]) ? 80
-                : !(pre.inbound[r] == 0) ? 81
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 82
-                : !(1 <= n) ? 83
-                : !(n <= k.page) ? 84
-                : 0, n <= k.page + 1);
-          }
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
-            !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 85
-            : !(pre.block_of[c][b]) ? 86
-            : 0, (!pre.copying[c]));
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
-            propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 88
-                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 89
-                : !(pre.holds[r][b]) ? 90
-                : !(pre.pending[r] == 0) ? 91
-                : !(pre.position[b] <= pre.planned[r]) ? 92
-                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 93
-                : !((pre.planned[r] + n) < pre.known[r]) ? 94
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 95
-                : !(1 <= n) ? 96
-                : 0, n <= k.page + 1);
-          }
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 97
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 98
-              : !(pre.block_of[c][b]) ? 99
-              : !(pre.request_of[c][r]) ? 101
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 102
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 103
-              : !(pre.block_of[c][b]) ? 104
-              : !(pre.request_of[c][r]) ? 106
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 107
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 108
-              : !(pre.block_of[c][b]) ? 109
-              : !(pre.request_of[c][r]) ? 111
-              : 0, (!pre.copying[c]));
-        }
-      }
-    }
-    for (int c = 0; c <= NC - 1; ++c) {
-      propose(Transition::copy_done, {static_cast<std::int8_t>(c)},
-          0, (pre.copying[c]));
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int tokens = 0; tokens <= k.max_prompt + kBeyond; ++tokens) {
-        for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
-          for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
-            propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
-                !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 113
-                : !(tokens < most) ? 114
-                : !(most <= (k.room + 1)) ? 115
-                : !(pre.newest_arrival < turn) ? 116
-                : !(1 <= tokens) ? 117
-                : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
-          }
-        }
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::admit, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 118
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::finish, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 119
-          : !(pre.prompt[r] < pre.known[r]) ? 120
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::abort, {static_cast<std::int8_t>(r)},
-          !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 121
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      for (int o = 0; o <= NR - 1; ++o) {
-        propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
-            !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 122
-            : !(1 <= pre.blocks[r]) ? 123
-            : !(pre.pending[r] == 0) ? 124
-            : !(pre.known[r] < pre.limit[r]) ? 125
-            : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 126
-            : !(pre.arrival[o] < pre.arrival[r]) ? 127
-            : 0, true);
-      }
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::requeue, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 128
-          : !(pre.blocks[r] == 0) ? 129
-          : !(pre.inbound[r] == 0) ? 130
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::close, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 131
-          : !(pre.blocks[r] == 0) ? 132
-          : 0, true);
-    }
-    for (int r = 0; r <= NR - 1; ++r) {
-      propose(Transition::recycle, {static_cast<std::int8_t>(r)},
-          !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 133
-          : !(pre.pending[r] == 0) ? 134
-          : !(pre.inbound[r] == 0) ? 135
-          : 0, true);
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::open_step, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Idle) ? 136
-          : !(pre.opened == pre.launched) ? 137
-          : 0, true);
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-            !(StepState(pre.step_state[s]) == StepState::Planned) ? 138
-            : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 139
-            : !(!pre.in_step[s][r]) ? 140
-            : !(pre.inbound[r] == 0) ? 141
-            : 0, true);
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page + kBeyond; ++n) {
-          propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 142
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 143
-              : !(pre.in_step[s][r]) ? 144
-              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 145
-              : !((pre.planned[r] + n) < pre.known[r]) ? 146
-              : !(1 <= n) ? 147
-              : 0, n <= k.page);
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.page + kBeyond; ++n) {
-          propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 148
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 149
-              : !(pre.in_step[s][r]) ? 150
-              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 151
-              : !((pre.planned[r] + n) == pre.known[r]) ? 152
-              : !(1 <= n) ? 153
-              : 0, n <= k.page);
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
-          propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 154
-              : !(StepState(pre.step_state[s]) == StepState::Planned) ? 155
-              : !(pre.in_step[s][r]) ? 156
-              : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 157
-              : !(pre.row_tokens[s][r] == 0) ? 158
-              : !((pre.planned[r] + n) < pre.limit[r]) ? 159
-              : !(1 <= n) ? 160
-              : !(n <= k.width) ? 161
-              : 0, n <= k.width + 1);
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::launch, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Planned) ? 162
-          : !(1 <= pre.rows[s]) ? 163
-          : 0, true);
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::device_done, {static_cast<std::int8_t>(s)},
-          0, (pre.executing[s]));
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::observe, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Inflight) ? 165
-          : !(pre.number[s] == (pre.landed + 1)) ? 167
-          : 0, (!pre.executing[s]));
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
-          propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
-              !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 168
-              : !(StepState(pre.step_state[s]) == StepState::Done) ? 169
-              : !(pre.in_step[s][r]) ? 170
-              : !(accepted <= pre.row_outputs[s][r]) ? 171
-              : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 172
-              : !(0 <= accepted) ? 173
-              : 0, accepted <= k.width + 1);
-        }
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-            !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 174
-            : !(StepState(pre.step_state[s]) == StepState::Done) ? 175
-            : !(pre.in_step[s][r]) ? 176
-            : 0, true);
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      propose(Transition::retire, {static_cast<std::int8_t>(s)},
-          !(StepState(pre.step_state[s]) == StepState::Done) ? 177
-          : !(pre.rows[s] == 0) ? 178
-          : 0, true);
-    }
-  }
-
-  // The effects of a transition, whatever its guards say; post is a copy of pre.
-  static void apply(const State& pre, const Instance& k, Transition transition, const Arguments& arguments,
-                    State& post) {
-    (void)k;
-    switch (transition) {
-      case Transition::match_shared: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-        break;
-      }
-      case Transition::match_cached: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        post.held = static_cast<std::int8_t>(pre.held + 1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        break;
-      }
-      case Transition::match_tail: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
-        post.fill[b] = static_cast<std::int8_t>(0);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        post.held = static_cast<std::int8_t>(pre.held + 1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        break;
-      }
-      case Transition::allocate: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
-        post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.free = static_cast<std::int8_t>(pre.free + -1);
-        post.held = static_cast<std::int8_t>(pre.held + 1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
-        break;
-      }
-      case Transition::publish: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
-        post.fill[b] = static_cast<std::int8_t>(k.page);
-        break;
-      }
-      case Transition::release_owned: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        break;
-      }
-      case Transition::release_to_limbo: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        break;
-      }
-      case Transition::release_shared: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
-        break;
-      }
-      case Transition::release_to_cache: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
-        post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        break;
-      }
-      case Transition::keep_tail: {
-        const int r = arguments[0];
-        const int b = arguments[1];
-        (void)r;
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
-        post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
-        break;
-      }
-      case Transition::reap: {
-        const int b = arguments[0];
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
-        break;
-      }
-      case Transition::evict: {
-        const int b = arguments[0];
-        (void)b;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        post.fill[b] = static_cast<std::int8_t>(0);
-        post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
-        break;
-      }
-      case Transition::spill: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        const int h = arguments[2];
-        (void)c;
-        (void)b;
-        (void)h;
-        post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
-        post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-        post.copying[c] = static_cast<std::int8_t>(true);
-        post.host_of[c][h] = static_cast<std::int8_t>(true);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-        post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
-        post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
-        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
-        post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
-        break;
-      }
-      case Transition::spill_done: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        const int h = arguments[2];
-        (void)c;
-        (void)b;
-        (void)h;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.host_of[c][h] = static_cast<std::int8_t>(false);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-        post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
-        break;
-      }
-      case Transition::fetch: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        const int h = arguments[2];
-        (void)c;
-        (void)b;
-        (void)h;
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
-        post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-        post.copying[c] = static_cast<std::int8_t>(true);
-        post.host_of[c][h] = static_cast<std::int8_t>(true);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-        post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
-        post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
-        post.free = static_cast<std::int8_t>(pre.free + -1);
-        post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
-        break;
-      }
-      case Transition::fetch_done: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        const int h = arguments[2];
-        (void)c;
-        (void)b;
-        (void)h;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.host_of[c][h] = static_cast<std::int8_t>(false);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
-        break;
-      }
-      case Transition::drop_page: {
-        const int h = arguments[0];
-        (void)h;
-        post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
-        post.host_position[h] = static_cast<std::int8_t>(0);
-        post.host_fill[h] = static_cast<std::int8_t>(0);
-        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
-        post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
-        break;
-      }
-      case Transition::send: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        const int n = arguments[3];
-        (void)c;
-        (void)r;
-        (void)b;
-        (void)n;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
-        post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-        post.copying[c] = static_cast<std::int8_t>(true);
-        post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
-        post.copy_tokens[c] = static_cast<std::int8_t>(n);
-        break;
-      }
-      case Transition::send_done: {
-        const int c = arguments[0];
-        const int b = arguments[1];
-        (void)c;
-        (void)b;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.copy_start[c] = static_cast<std::int8_t>(0);
-        post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        break;
-      }
-      case Transition::receive: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        const int n = arguments[3];
-        (void)c;
-        (void)r;
-        (void)b;
-        (void)n;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
-        post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-        post.copying[c] = static_cast<std::int8_t>(true);
-        post.request_of[c][r] = static_cast<std::int8_t>(true);
-        post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
-        post.copy_tokens[c] = static_cast<std::int8_t>(n);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
-        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        break;
-      }
-      case Transition::receive_done: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        (void)c;
-        (void)r;
-        (void)b;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.request_of[c][r] = static_cast<std::int8_t>(false);
-        post.copy_start[c] = static_cast<std::int8_t>(0);
-        post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
-        break;
-      }
-      case Transition::receive_failed: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        (void)c;
-        (void)r;
-        (void)b;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.request_of[c][r] = static_cast<std::int8_t>(false);
-        post.copy_start[c] = static_cast<std::int8_t>(0);
-        post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-        break;
-      }
-      case Transition::receive_dropped: {
-        const int c = arguments[0];
-        const int r = arguments[1];
-        const int b = arguments[2];
-        (void)c;
-        (void)r;
-        (void)b;
-        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        post.request_of[c][r] = static_cast<std::int8_t>(false);
-        post.copy_start[c] = static_cast<std::int8_t>(0);
-        post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-        break;
-      }
-      case Transition::copy_done: {
-        const int c = arguments[0];
-        (void)c;
-        post.copying[c] = static_cast<std::int8_t>(false);
-        break;
-      }
-      case Transition::submit: {
-        const int r = arguments[0];
-        const int tokens = arguments[1];
-        const int most = arguments[2];
-        const int turn = arguments[3];
-        (void)r;
-        (void)tokens;
-        (void)most;
-        (void)turn;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-        post.prompt[r] = static_cast<std::int8_t>(tokens);
-        post.known[r] = static_cast<std::int8_t>(tokens);
-        post.limit[r] = static_cast<std::int8_t>(most);
-        post.arrival[r] = static_cast<std::int8_t>(turn);
-        post.newest_arrival = static_cast<std::int8_t>(turn);
-        break;
-      }
-      case Transition::admit: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
-        break;
-      }
-      case Transition::finish: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
-        break;
-      }
-      case Transition::abort: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
-        break;
-      }
-      case Transition::retract: {
-        const int r = arguments[0];
-        const int o = arguments[1];
-        (void)r;
-        (void)o;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-        break;
-      }
-      case Transition::requeue: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-        post.planned[r] = static_cast<std::int8_t>(0);
-        post.computed[r] = static_cast<std::int8_t>(0);
-        post.pruned[r] = static_cast<std::int8_t>(0);
-        break;
-      }
-      case Transition::close: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
-        break;
-      }
-      case Transition::recycle: {
-        const int r = arguments[0];
-        (void)r;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
-        post.arrival[r] = static_cast<std::int8_t>(0);
-        post.prompt[r] = static_cast<std::int8_t>(0);
-        post.limit[r] = static_cast<std::int8_t>(0);
-        post.known[r] = static_cast<std::int8_t>(0);
-        post.planned[r] = static_cast<std::int8_t>(0);
-        post.computed[r] = static_cast<std::int8_t>(0);
-        post.pruned[r] = static_cast<std::int8_t>(0);
-        post.last_step[r] = static_cast<std::int8_t>(0);
-        break;
-      }
-      case Transition::open_step: {
-        const int s = arguments[0];
-        (void)s;
-        post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
-        post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
-        post.opened = static_cast<std::int8_t>(pre.opened + 1);
-        break;
-      }
-      case Transition::add_row: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        (void)s;
-        (void)r;
-        post.in_step[s][r] = static_cast<std::int8_t>(true);
-        post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-        }
-        break;
-      }
-      case Transition::prefill: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        const int n = arguments[2];
-        (void)s;
-        (void)r;
-        (void)n;
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-        }
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-        }
-        break;
-      }
-      case Transition::prefill_last: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        const int n = arguments[2];
-        (void)s;
-        (void)r;
-        (void)n;
-        post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-        }
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-        }
-        post.row_outputs[s][r] = static_cast<std::int8_t>(1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
-        break;
-      }
-      case Transition::decode: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        const int n = arguments[2];
-        (void)s;
-        (void)r;
-        (void)n;
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-        }
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
-        }
-        post.row_outputs[s][r] = static_cast<std::int8_t>(n);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
-        break;
-      }
-      case Transition::launch: {
-        const int s = arguments[0];
-        (void)s;
-        post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
-        post.executing[s] = static_cast<std::int8_t>(true);
-        post.launched = static_cast<std::int8_t>(pre.number[s]);
-        break;
-      }
-      case Transition::device_done: {
-        const int s = arguments[0];
-        (void)s;
-        post.executing[s] = static_cast<std::int8_t>(false);
-        break;
-      }
-      case Transition::observe: {
-        const int s = arguments[0];
-        (void)s;
-        post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
-        break;
-      }
-      case Transition::land_row: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        const int accepted = arguments[2];
-        (void)s;
-        (void)r;
-        (void)accepted;
-        post.in_step[s][r] = static_cast<std::int8_t>(false);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
-        }
-        post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
-        post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
-        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-          post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
-        }
-        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-          for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
-            post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
-          }
-        }
-        break;
-      }
-      case Transition::drop_row: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        (void)s;
-        (void)r;
-        post.in_step[s][r] = static_cast<std::int8_t>(false);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
-        }
-        post.row_start[s][r] = static_cast<std::int8_t>(0);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
-        }
-        break;
-      }
-      case Transition::retire: {
-        const int s = arguments[0];
-        (void)s;
-        post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
-        post.landed = static_cast<std::int8_t>(pre.number[s]);
-        post.number[s] = static_cast<std::int8_t>(0);
-        break;
-      }
     }
   }
 
@@ -3152,401 +2210,554 @@ struct Model {
     }
     if (all || k.checked[49]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 49;
+        if (!(0 <= pre.position[b])) return 49;
       }
     }
     if (all || k.checked[50]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 50;
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!(0 <= pre.host_position[h])) return 50;
       }
     }
     if (all || k.checked[51]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 51;
-      }
+      if (!((pre.live_steps == (pre.opened - pre.landed)) && (0 <= pre.landed))) return 51;
     }
     if (all || k.checked[52]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 52;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(((StepState(pre.step_state[s]) == StepState::Planned) || (StepState(pre.step_state[s]) == StepState::Inflight)) && (pre.last_step[r] == pre.number[s])) || pre.in_step[s][r])) return 52;
+        }
       }
     }
     if (all || k.checked[53]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 53;
-          }
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((StepState(pre.step_state[s]) == StepState::Planned) && (pre.stamp[b] == pre.number[s])) || (1 <= pre.rows[s]))) return 53;
         }
       }
     }
     if (all || k.checked[54]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 54;
-          }
-        }
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!((pre.copy_hosts[c] == (((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)) ? 1 : 0)) && (pre.copy_requests[c] == ((CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 1 : 0)))) return 54;
       }
     }
     if (all || k.checked[55]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 55;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 55;
       }
     }
     if (all || k.checked[56]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int q = 0; q <= NR - 1; ++q) {
-            for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 56;
-            }
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 56;
       }
     }
     if (all || k.checked[57]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 57;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.stamp[b] <= pre.opened)) return 57;
       }
     }
     if (all || k.checked[58]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 58;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 58;
       }
     }
     if (all || k.checked[59]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int q = 0; q <= NR - 1; ++q) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 59;
+            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 59;
           }
         }
       }
     }
     if (all || k.checked[60]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 60;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int c = 0; c <= NB - 1; ++c) {
+            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 60;
+          }
+        }
       }
     }
     if (all || k.checked[61]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 61;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 61;
+          }
+        }
       }
     }
     if (all || k.checked[62]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 62;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int q = 0; q <= NR - 1; ++q) {
+            for (int b = 0; b <= NB - 1; ++b) {
+              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 62;
+            }
+          }
         }
       }
     }
     if (all || k.checked[63]) {
-      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 63;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 63;
+          }
+        }
+      }
     }
     if (all || k.checked[64]) {
-      if (!((pre.held_room + pre.idle_room) == k.room)) return 64;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 64;
+        }
+      }
     }
     if (all || k.checked[65]) {
-      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 65;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 65;
+          }
+        }
+      }
     }
     if (all || k.checked[66]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 66;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 66;
       }
     }
     if (all || k.checked[67]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 67;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 67;
       }
     }
     if (all || k.checked[68]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 68;
+          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 68;
         }
       }
     }
     if (all || k.checked[69]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 69;
-      }
+      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 69;
     }
     if (all || k.checked[70]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 70;
-      }
+      if (!((pre.held_room + pre.idle_room) == k.room)) return 70;
     }
     if (all || k.checked[71]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 71;
-      }
+      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 71;
     }
     if (all || k.checked[72]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 72;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 72;
       }
     }
     if (all || k.checked[73]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 73;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 73;
       }
     }
     if (all || k.checked[74]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 74;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 74;
+        }
       }
     }
     if (all || k.checked[75]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 75;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 75;
       }
     }
     if (all || k.checked[76]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 76;
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 76;
       }
     }
     if (all || k.checked[77]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 77;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 77;
       }
     }
     if (all || k.checked[78]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 78;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 78;
       }
     }
     if (all || k.checked[79]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 79;
-          }
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 79;
       }
     }
     if (all || k.checked[80]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 80;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 80;
       }
     }
     if (all || k.checked[81]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 81;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 81;
       }
     }
     if (all || k.checked[82]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 82;
-          }
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 82;
       }
     }
     if (all || k.checked[83]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 83;
-          }
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 83;
       }
     }
     if (all || k.checked[84]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 84;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 84;
         }
       }
     }
     if (all || k.checked[85]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 85;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int z = 0; z <= NS - 1; ++z) {
+          for (int r = 0; r <= NR - 1; ++r) {
+            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 85;
+          }
+        }
       }
     }
     if (all || k.checked[86]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 86;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 86;
+        }
       }
     }
     if (all || k.checked[87]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 87;
+      }
+    }
+    if (all || k.checked[88]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 88;
+          }
+        }
+      }
+    }
+    if (all || k.checked[89]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 89;
+          }
+        }
+      }
+    }
+    if (all || k.checked[90]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 90;
+        }
+      }
+    }
+    if (all || k.checked[91]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 91;
+      }
+    }
+    if (all || k.checked[92]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 92;
+      }
+    }
+    if (all || k.checked[93]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.parents[b] == 1)) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || (pre.parents[b] == 0)))) return 93;
+      }
+    }
+    if (all || k.checked[94]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!pre.parent[b][p] || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching))))) return 94;
+        }
+      }
+    }
+    if (all || k.checked[95]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!pre.parent[b][p] || (((p == b) && (pre.position[b] == 0)) || ((!(p == b) && ((pre.position[p] + k.page) == pre.position[b])) && (pre.fill[p] == k.page))))) return 95;
+        }
+      }
+    }
+    if (all || k.checked[96]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(1 <= pre.children[b]) || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (pre.fill[b] == k.page)))) return 96;
+      }
+    }
+    if (all || k.checked[97]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int p = 0; p <= NB - 1; ++p) {
+            if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.parent[b][p]) || pre.holds[r][p])) return 97;
+          }
+        }
+      }
+    }
+    if (all || k.checked[98]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (((1 <= pre.key[b]) && (!(pre.position[b] == 0) || (pre.before[b] == 0))) && (0 <= pre.before[b]))) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || ((pre.key[b] == 0) && (pre.before[b] == 0))))) return 98;
+      }
+    }
+    if (all || k.checked[99]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!(pre.parent[b][p] && !(p == b)) || (pre.before[b] == pre.key[p]))) return 99;
+        }
+      }
+    }
+    if (all || k.checked[100]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!((!((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (pre.content[b] == pre.key[b])) && (!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.content[b] == 0)))) return 100;
+      }
+    }
+    if (all || k.checked[101]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!((!pre.holds[r][b] || (pre.content[b] == pre.text[r][b])) && (!(!pre.holds[r][b]) || (pre.text[r][b] == 0)))) return 101;
+        }
+      }
+    }
+    if (all || k.checked[102]) {
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!((((!(!(HostState(pre.host_state[h]) == HostState::Empty)) || (((1 <= pre.host_key[h]) && (!(pre.host_position[h] == 0) || (pre.host_before[h] == 0))) && (0 <= pre.host_before[h]))) && (!(!(!(HostState(pre.host_state[h]) == HostState::Empty))) || ((pre.host_key[h] == 0) && (pre.host_before[h] == 0)))) && (!(HostState(pre.host_state[h]) == HostState::Valid) || (pre.host_content[h] == pre.host_key[h]))) && (!(!(HostState(pre.host_state[h]) == HostState::Valid)) || (pre.host_content[h] == 0)))) return 102;
+      }
+    }
+    if (all || k.checked[103]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int h = 0; h <= NH - 1; ++h) {
+            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || ((pre.host_key[h] == pre.key[b]) && (pre.host_before[h] == pre.before[b])))) return 103;
+          }
+        }
+      }
+    }
+    if (all || k.checked[104]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.holds[each_r][b]) total += 1;
         }
-        if (total != pre.refs[b]) return 87;
+        if (total != pre.refs[b]) return 104;
       }
     }
-    if (all || k.checked[88]) {
+    if (all || k.checked[105]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += 1;
         }
-        if (total != pre.blocks[r]) return 88;
+        if (total != pre.blocks[r]) return 105;
       }
     }
-    if (all || k.checked[89]) {
+    if (all || k.checked[106]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.holds[r][each_b]) total += k.page;
         }
-        if (total != pre.capacity[r]) return 89;
+        if (total != pre.capacity[r]) return 106;
       }
     }
-    if (all || k.checked[90]) {
+    if (all || k.checked[107]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += 1;
         }
-        if (total != pre.pending[r]) return 90;
+        if (total != pre.pending[r]) return 107;
       }
     }
-    if (all || k.checked[91]) {
+    if (all || k.checked[108]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
         }
-        if (total != pre.sampling[r]) return 91;
+        if (total != pre.sampling[r]) return 108;
       }
     }
-    if (all || k.checked[92]) {
+    if (all || k.checked[109]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_s = 0; each_s <= NS - 1; ++each_s) {
           if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
         }
-        if (total != pre.flying[r]) return 92;
+        if (total != pre.flying[r]) return 109;
       }
     }
-    if (all || k.checked[93]) {
+    if (all || k.checked[110]) {
       for (int s = 0; s <= NS - 1; ++s) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.in_step[s][each_r]) total += 1;
         }
-        if (total != pre.rows[s]) return 93;
+        if (total != pre.rows[s]) return 110;
       }
     }
-    if (all || k.checked[94]) {
+    if (all || k.checked[111]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.block_of[each_c][b]) total += 1;
         }
-        if (total != pre.copies[b]) return 94;
+        if (total != pre.copies[b]) return 111;
       }
     }
-    if (all || k.checked[95]) {
+    if (all || k.checked[112]) {
       for (int h = 0; h <= NH - 1; ++h) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.host_of[each_c][h]) total += 1;
         }
-        if (total != pre.host_copies[h]) return 95;
+        if (total != pre.host_copies[h]) return 112;
       }
     }
-    if (all || k.checked[96]) {
+    if (all || k.checked[113]) {
       for (int c = 0; c <= NC - 1; ++c) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.block_of[c][each_b]) total += 1;
         }
-        if (total != pre.copy_blocks[c]) return 96;
+        if (total != pre.copy_blocks[c]) return 113;
       }
     }
-    if (all || k.checked[97]) {
+    if (all || k.checked[114]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        int total = 0;
+        for (int each_h = 0; each_h <= NH - 1; ++each_h) {
+          if (pre.host_of[c][each_h]) total += 1;
+        }
+        if (total != pre.copy_hosts[c]) return 114;
+      }
+    }
+    if (all || k.checked[115]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        int total = 0;
+        for (int each_r = 0; each_r <= NR - 1; ++each_r) {
+          if (pre.request_of[c][each_r]) total += 1;
+        }
+        if (total != pre.copy_requests[c]) return 115;
+      }
+    }
+    if (all || k.checked[116]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += 1;
         }
-        if (total != pre.inbound[r]) return 97;
+        if (total != pre.inbound[r]) return 116;
       }
     }
-    if (all || k.checked[98]) {
+    if (all || k.checked[117]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += pre.copy_tokens[each_c];
         }
-        if (total != pre.arriving[r]) return 98;
+        if (total != pre.arriving[r]) return 117;
       }
     }
-    if (all || k.checked[99]) {
+    if (all || k.checked[118]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
-      if (total != pre.free) return 99;
+      if (total != pre.free) return 118;
     }
-    if (all || k.checked[100]) {
+    if (all || k.checked[119]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
       }
-      if (total != pre.held) return 100;
+      if (total != pre.held) return 119;
     }
-    if (all || k.checked[101]) {
+    if (all || k.checked[120]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
       }
-      if (total != pre.cached) return 101;
+      if (total != pre.cached) return 120;
     }
-    if (all || k.checked[102]) {
+    if (all || k.checked[121]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
       }
-      if (total != pre.fetching) return 102;
+      if (total != pre.fetching) return 121;
     }
-    if (all || k.checked[103]) {
+    if (all || k.checked[122]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
       }
-      if (total != pre.spare_pages) return 103;
+      if (total != pre.spare_pages) return 122;
     }
-    if (all || k.checked[104]) {
+    if (all || k.checked[123]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
         if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
       }
-      if (total != pre.used_pages) return 104;
+      if (total != pre.used_pages) return 123;
     }
-    if (all || k.checked[105]) {
+    if (all || k.checked[124]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
       }
-      if (total != pre.held_room) return 105;
+      if (total != pre.held_room) return 124;
     }
-    if (all || k.checked[106]) {
+    if (all || k.checked[125]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
       }
-      if (total != pre.idle_room) return 106;
+      if (total != pre.idle_room) return 125;
+    }
+    if (all || k.checked[126]) {
+      int total = 0;
+      for (int each_r = 0; each_r <= NR - 1; ++each_r) {
+        if (true) total += pre.blocks[each_r];
+      }
+      if (total != pre.table_entries) return 126;
+    }
+    if (all || k.checked[127]) {
+      int total = 0;
+      for (int each_s = 0; each_s <= NS - 1; ++each_s) {
+        if (!(StepState(pre.step_state[each_s]) == StepState::Idle)) total += 1;
+      }
+      if (total != pre.live_steps) return 127;
+    }
+    if (all || k.checked[128]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        int total = 0;
+        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+          if (pre.parent[each_b][b] && !(each_b == b)) total += 1;
+        }
+        if (total != pre.children[b]) return 128;
+      }
+    }
+    if (all || k.checked[129]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        int total = 0;
+        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+          if (pre.parent[b][each_b]) total += 1;
+        }
+        if (total != pre.parents[b]) return 129;
+      }
     }
     return -1;
   }
@@ -3658,35 +2869,54 @@ struct Model {
     }
     if (k.kept[19]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 19;
-      }
-    }
-    if (k.kept[20]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 20;
+        for (int q = 0; q <= NR - 1; ++q) {
+          if (!(!(((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) && ((((RequestState(post.request_state[r]) == RequestState::Waiting) || (RequestState(post.request_state[r]) == RequestState::Prefill)) || (RequestState(post.request_state[r]) == RequestState::Decode)) || (RequestState(post.request_state[r]) == RequestState::Retracting))) && ((((RequestState(post.request_state[q]) == RequestState::Waiting) || (RequestState(post.request_state[q]) == RequestState::Prefill)) || (RequestState(post.request_state[q]) == RequestState::Decode)) || (RequestState(post.request_state[q]) == RequestState::Retracting))) && (post.arrival[q] < post.arrival[r])) || (((((RequestState(pre.request_state[q]) == RequestState::Waiting) || (RequestState(pre.request_state[q]) == RequestState::Prefill)) || (RequestState(pre.request_state[q]) == RequestState::Decode)) || (RequestState(pre.request_state[q]) == RequestState::Retracting)) && (pre.arrival[q] < pre.arrival[r])))) return 19;
         }
       }
     }
+    if (k.kept[20]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 20;
+      }
+    }
     if (k.kept[21]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 21;
+        }
+      }
+    }
+    if (k.kept[22]) {
       for (int r = 0; r <= NR - 1; ++r) {
         bool given = true;
         for (int every_r = 0; every_r <= NR - 1; ++every_r) {
           if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
         }
         if (given) {
-          if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 21;
+          if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 22;
         }
-      }
-    }
-    if (k.kept[22]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 22;
       }
     }
     if (k.kept[23]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 23;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 23;
+      }
+    }
+    if (k.kept[24]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 24;
+      }
+    }
+    if (k.kept[25]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && !(((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (pre.children[b] == 0))) return 25;
+      }
+    }
+    if (k.kept[26]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (((post.key[b] == pre.key[b]) && (post.before[b] == pre.before[b])) && (post.parent[b][p] || !pre.parent[b][p])))) return 26;
+        }
       }
     }
     return -1;
@@ -3761,14 +2991,17 @@ struct Model {
         case Transition::match_shared:
           arguments[0] = r[arguments[0]];
           arguments[1] = b[arguments[1]];
+          arguments[2] = b[arguments[2]];
           break;
         case Transition::match_cached:
           arguments[0] = r[arguments[0]];
           arguments[1] = b[arguments[1]];
+          arguments[2] = b[arguments[2]];
           break;
         case Transition::match_tail:
           arguments[0] = r[arguments[0]];
           arguments[1] = b[arguments[1]];
+          arguments[2] = b[arguments[2]];
           break;
         case Transition::allocate:
           arguments[0] = r[arguments[0]];
@@ -3777,6 +3010,7 @@ struct Model {
         case Transition::publish:
           arguments[0] = r[arguments[0]];
           arguments[1] = b[arguments[1]];
+          arguments[2] = b[arguments[2]];
           break;
         case Transition::release_owned:
           arguments[0] = r[arguments[0]];
@@ -3797,12 +3031,14 @@ struct Model {
         case Transition::keep_tail:
           arguments[0] = r[arguments[0]];
           arguments[1] = b[arguments[1]];
+          arguments[2] = b[arguments[2]];
           break;
         case Transition::reap:
           arguments[0] = b[arguments[0]];
           break;
         case Transition::evict:
           arguments[0] = b[arguments[0]];
+          arguments[1] = b[arguments[1]];
           break;
         case Transition::spill:
           arguments[0] = c[arguments[0]];
@@ -3818,6 +3054,7 @@ struct Model {
           arguments[0] = c[arguments[0]];
           arguments[1] = b[arguments[1]];
           arguments[2] = h[arguments[2]];
+          arguments[3] = b[arguments[3]];
           break;
         case Transition::fetch_done:
           arguments[0] = c[arguments[0]];
@@ -3949,164 +3186,324 @@ struct Model {
   // Gives individuals other names.
   static void rename(State& s, const Order& order) {
     const State old = s;
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.request_state[i0] = old.request_state[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.arrival[i0] = old.arrival[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.prompt[i0] = old.prompt[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.limit[i0] = old.limit[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.known[i0] = old.known[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.planned[i0] = old.planned[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.computed[i0] = old.computed[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.pruned[i0] = old.pruned[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.last_step[i0] = old.last_step[order.r[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.block_state[i0] = old.block_state[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.position[i0] = old.position[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.fill[i0] = old.fill[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.stamp[i0] = old.stamp[order.b[i0]];
-    }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
+    const Order same;
+    const bool moved_r = order.r != same.r;
+    const bool moved_b = order.b != same.b;
+    const bool moved_s = order.s != same.s;
+    const bool moved_h = order.h != same.h;
+    const bool moved_c = order.c != same.c;
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.request_state[i0] = old.request_state[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.step_state[i0] = old.step_state[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.number[i0] = old.number[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.arrival[i0] = old.arrival[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.prompt[i0] = old.prompt[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.limit[i0] = old.limit[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_state[i0] = old.host_state[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_position[i0] = old.host_position[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_fill[i0] = old.host_fill[order.h[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_state[i0] = old.copy_state[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.known[i0] = old.known[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NH - 1; ++i1) {
-        s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.planned[i0] = old.planned[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.computed[i0] = old.computed[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.executing[i0] = old.executing[order.s[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copying[i0] = old.copying[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_start[i0] = old.copy_start[order.c[i0]];
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.pruned[i0] = old.pruned[order.r[i0]];
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          s.reads[i0][i1][i2] = old.reads[order.s[i0]][order.r[i1]][order.b[i2]];
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.last_step[i0] = old.last_step[order.r[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.block_state[i0] = old.block_state[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.position[i0] = old.position[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.fill[i0] = old.fill[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.stamp[i0] = old.stamp[order.b[i0]];
+      }
+    }
+    if (moved_r || moved_b) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
         }
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          s.writes[i0][i1][i2] = old.writes[order.s[i0]][order.r[i1]][order.b[i2]];
+    if (moved_s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.step_state[i0] = old.step_state[order.s[i0]];
+      }
+    }
+    if (moved_s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.number[i0] = old.number[order.s[i0]];
+      }
+    }
+    if (moved_s || moved_r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
         }
       }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.refs[i0] = old.refs[order.b[i0]];
+    if (moved_s || moved_r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.blocks[i0] = old.blocks[order.r[i0]];
+    if (moved_s || moved_r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.capacity[i0] = old.capacity[order.r[i0]];
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_state[i0] = old.host_state[order.h[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.pending[i0] = old.pending[order.r[i0]];
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_position[i0] = old.host_position[order.h[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.sampling[i0] = old.sampling[order.r[i0]];
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_fill[i0] = old.host_fill[order.h[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.flying[i0] = old.flying[order.r[i0]];
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_state[i0] = old.copy_state[order.c[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      s.rows[i0] = old.rows[order.s[i0]];
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      s.copies[i0] = old.copies[order.b[i0]];
+    if (moved_c || moved_b) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NH - 1; ++i0) {
-      s.host_copies[i0] = old.host_copies[order.h[i0]];
+    if (moved_c || moved_h) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NH - 1; ++i1) {
+          s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
+    if (moved_c || moved_r) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
+        }
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.inbound[i0] = old.inbound[order.r[i0]];
+    if (moved_s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.executing[i0] = old.executing[order.s[i0]];
+      }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.arriving[i0] = old.arriving[order.r[i0]];
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copying[i0] = old.copying[order.c[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_start[i0] = old.copy_start[order.c[i0]];
+      }
+    }
+    if (moved_s || moved_r) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
+        }
+      }
+    }
+    if (moved_s || moved_r || moved_b) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            s.reads[i0][i1][i2] = old.reads[order.s[i0]][order.r[i1]][order.b[i2]];
+          }
+        }
+      }
+    }
+    if (moved_s || moved_r || moved_b) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            s.writes[i0][i1][i2] = old.writes[order.s[i0]][order.r[i1]][order.b[i2]];
+          }
+        }
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.refs[i0] = old.refs[order.b[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.blocks[i0] = old.blocks[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.capacity[i0] = old.capacity[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.pending[i0] = old.pending[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.sampling[i0] = old.sampling[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.flying[i0] = old.flying[order.r[i0]];
+      }
+    }
+    if (moved_s) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        s.rows[i0] = old.rows[order.s[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.copies[i0] = old.copies[order.b[i0]];
+      }
+    }
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_copies[i0] = old.host_copies[order.h[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_hosts[i0] = old.copy_hosts[order.c[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.copy_requests[i0] = old.copy_requests[order.c[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.inbound[i0] = old.inbound[order.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.arriving[i0] = old.arriving[order.r[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.key[i0] = old.key[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.before[i0] = old.before[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.parent[i0][i1] = old.parent[order.b[i0]][order.b[i1]];
+        }
+      }
+    }
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_key[i0] = old.host_key[order.h[i0]];
+      }
+    }
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_before[i0] = old.host_before[order.h[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.children[i0] = old.children[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.parents[i0] = old.parents[order.b[i0]];
+      }
+    }
+    if (moved_b) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        s.content[i0] = old.content[order.b[i0]];
+      }
+    }
+    if (moved_h) {
+      for (int i0 = 0; i0 <= NH - 1; ++i0) {
+        s.host_content[i0] = old.host_content[order.h[i0]];
+      }
+    }
+    if (moved_r || moved_b) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          s.text[i0][i1] = old.text[order.r[i0]][order.b[i1]];
+        }
+      }
     }
   }
 
@@ -4190,6 +3587,21 @@ struct Model {
     for (int i0 = 0; i0 <= NB - 1; ++i0) {
       of.b[i0] += static_cast<std::uint8_t>(s.copies[i0]) * 0xc62d18434681f20fULL;
     }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.key[i0]) * 0x2c70e12b7a0646f9ULL;
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.before[i0]) * 0x6db7d803e74f1ffbULL;
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.children[i0]) * 0x10910087de24bfcbULL;
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.parents[i0]) * 0x6ce834139509cc21ULL;
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      of.b[i0] += static_cast<std::uint8_t>(s.content[i0]) * 0xed7002b439e9ac85ULL;
+    }
     for (auto& x : of.b) x = mix(x);
     for (int i0 = 0; i0 <= NS - 1; ++i0) {
       of.s[i0] += static_cast<std::uint8_t>(s.step_state[i0]) * 0x36586c0ab7bf5e07ULL;
@@ -4216,6 +3628,15 @@ struct Model {
     for (int i0 = 0; i0 <= NH - 1; ++i0) {
       of.h[i0] += static_cast<std::uint8_t>(s.host_copies[i0]) * 0x3963ba94b033a3b3ULL;
     }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      of.h[i0] += static_cast<std::uint8_t>(s.host_key[i0]) * 0x3b6f2d908435d9afULL;
+    }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      of.h[i0] += static_cast<std::uint8_t>(s.host_before[i0]) * 0x96c21def18631905ULL;
+    }
+    for (int i0 = 0; i0 <= NH - 1; ++i0) {
+      of.h[i0] += static_cast<std::uint8_t>(s.host_content[i0]) * 0x494f049817542dbfULL;
+    }
     for (auto& x : of.h) x = mix(x);
     for (int i0 = 0; i0 <= NC - 1; ++i0) {
       of.c[i0] += static_cast<std::uint8_t>(s.copy_state[i0]) * 0x65c1de681718d331ULL;
@@ -4231,6 +3652,12 @@ struct Model {
     }
     for (int i0 = 0; i0 <= NC - 1; ++i0) {
       of.c[i0] += static_cast<std::uint8_t>(s.copy_blocks[i0]) * 0xb1ec06bd9741d88dULL;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.copy_hosts[i0]) * 0xad48511a8e7f2ca1ULL;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.copy_requests[i0]) * 0x9515db8b75c5ba69ULL;
     }
     for (auto& x : of.c) x = mix(x);
   }
@@ -4330,6 +3757,24 @@ struct Model {
             add.r[i1] += mix(term + 2);
             add.b[i2] += mix(term + 3);
           }
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      for (int i1 = 0; i1 <= NB - 1; ++i1) {
+        if (s.parent[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.parent[i0][i1]) * 0xe47125968b3b7105ULL + of.b[i0] * 0xb0a582e289a072a9ULL + of.b[i1] * 0xa6de66c48854e9a5ULL;
+          add.b[i0] += mix(term + 1);
+          add.b[i1] += mix(term + 2);
+        }
+      }
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      for (int i1 = 0; i1 <= NB - 1; ++i1) {
+        if (s.text[i0][i1] != 0) {
+          const std::uint64_t term = static_cast<std::uint8_t>(s.text[i0][i1]) * 0x982d9e3eb996f559ULL + of.r[i0] * 0x822beb0d1729878bULL + of.b[i1] * 0x900a4469df00ccbfULL;
+          add.r[i0] += mix(term + 1);
+          add.b[i1] += mix(term + 2);
         }
       }
     }
@@ -4452,6 +3897,1860 @@ struct Model {
     changed = sort_by(of.c, order.c) || changed;
     if (changed) rename(s, order);
     return order;
+  }
+
+  // For each individual, those before it with which it can change places and the state stays the same (bits).
+  struct Twins {
+    std::array<std::uint32_t, NR> r{};
+    std::array<std::uint32_t, NB> b{};
+    std::array<std::uint32_t, NS> s{};
+    std::array<std::uint32_t, NH> h{};
+    std::array<std::uint32_t, NC> c{};
+  };
+  // Whether i and j can change places.
+  static bool twins_r(const State& s, int i, int j) {
+    (void)s;
+    if (s.request_state[i] != s.request_state[j]) return false;
+    if (s.arrival[i] != s.arrival[j]) return false;
+    if (s.prompt[i] != s.prompt[j]) return false;
+    if (s.limit[i] != s.limit[j]) return false;
+    if (s.known[i] != s.known[j]) return false;
+    if (s.planned[i] != s.planned[j]) return false;
+    if (s.computed[i] != s.computed[j]) return false;
+    if (s.pruned[i] != s.pruned[j]) return false;
+    if (s.last_step[i] != s.last_step[j]) return false;
+    if (s.blocks[i] != s.blocks[j]) return false;
+    if (s.capacity[i] != s.capacity[j]) return false;
+    if (s.pending[i] != s.pending[j]) return false;
+    if (s.sampling[i] != s.sampling[j]) return false;
+    if (s.flying[i] != s.flying[j]) return false;
+    if (s.inbound[i] != s.inbound[j]) return false;
+    if (s.arriving[i] != s.arriving[j]) return false;
+    for (int i1 = 0; i1 <= NB - 1; ++i1) {
+      if (s.holds[i][i1] != s.holds[j][i1]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      if (s.in_step[i0][i] != s.in_step[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      if (s.row_tokens[i0][i] != s.row_tokens[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      if (s.row_outputs[i0][i] != s.row_outputs[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      if (s.request_of[i0][i] != s.request_of[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      if (s.row_start[i0][i] != s.row_start[i0][j]) return false;
+    }
+    for (int i1 = 0; i1 <= NB - 1; ++i1) {
+      if (s.text[i][i1] != s.text[j][i1]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i2 = 0; i2 <= NB - 1; ++i2) {
+        if (s.reads[i0][i][i2] != s.reads[i0][j][i2]) return false;
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i2 = 0; i2 <= NB - 1; ++i2) {
+        if (s.writes[i0][i][i2] != s.writes[i0][j][i2]) return false;
+      }
+    }
+    return true;
+  }
+
+  // Whether i and j can change places.
+  static bool twins_b(const State& s, int i, int j) {
+    (void)s;
+    if (s.block_state[i] != s.block_state[j]) return false;
+    if (s.position[i] != s.position[j]) return false;
+    if (s.fill[i] != s.fill[j]) return false;
+    if (s.stamp[i] != s.stamp[j]) return false;
+    if (s.refs[i] != s.refs[j]) return false;
+    if (s.copies[i] != s.copies[j]) return false;
+    if (s.key[i] != s.key[j]) return false;
+    if (s.before[i] != s.before[j]) return false;
+    if (s.children[i] != s.children[j]) return false;
+    if (s.parents[i] != s.parents[j]) return false;
+    if (s.content[i] != s.content[j]) return false;
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      if (s.holds[i0][i] != s.holds[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      if (s.block_of[i0][i] != s.block_of[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      if (s.text[i0][i] != s.text[i0][j]) return false;
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        if (s.reads[i0][i1][i] != s.reads[i0][i1][j]) return false;
+      }
+    }
+    for (int i0 = 0; i0 <= NS - 1; ++i0) {
+      for (int i1 = 0; i1 <= NR - 1; ++i1) {
+        if (s.writes[i0][i1][i] != s.writes[i0][i1][j]) return false;
+      }
+    }
+    for (int i0 = 0; i0 <= NB - 1; ++i0) {
+      for (int i1 = 0; i1 <= NB - 1; ++i1) {
+        if (s.parent[i0][i1] != s.parent[(i0 == i ? j : i0 == j ? i : i0)][(i1 == i ? j : i1 == j ? i : i1)]) return false;
+      }
+    }
+    return true;
+  }
+
+  // Whether i and j can change places.
+  static bool twins_s(const State& s, int i, int j) {
+    (void)s;
+    if (s.step_state[i] != s.step_state[j]) return false;
+    if (s.number[i] != s.number[j]) return false;
+    if (s.executing[i] != s.executing[j]) return false;
+    if (s.rows[i] != s.rows[j]) return false;
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.in_step[i][i1] != s.in_step[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.row_tokens[i][i1] != s.row_tokens[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.row_outputs[i][i1] != s.row_outputs[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.row_start[i][i1] != s.row_start[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      for (int i2 = 0; i2 <= NB - 1; ++i2) {
+        if (s.reads[i][i1][i2] != s.reads[j][i1][i2]) return false;
+      }
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      for (int i2 = 0; i2 <= NB - 1; ++i2) {
+        if (s.writes[i][i1][i2] != s.writes[j][i1][i2]) return false;
+      }
+    }
+    return true;
+  }
+
+  // Whether i and j can change places.
+  static bool twins_h(const State& s, int i, int j) {
+    (void)s;
+    if (s.host_state[i] != s.host_state[j]) return false;
+    if (s.host_position[i] != s.host_position[j]) return false;
+    if (s.host_fill[i] != s.host_fill[j]) return false;
+    if (s.host_copies[i] != s.host_copies[j]) return false;
+    if (s.host_key[i] != s.host_key[j]) return false;
+    if (s.host_before[i] != s.host_before[j]) return false;
+    if (s.host_content[i] != s.host_content[j]) return false;
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      if (s.host_of[i0][i] != s.host_of[i0][j]) return false;
+    }
+    return true;
+  }
+
+  // Whether i and j can change places.
+  static bool twins_c(const State& s, int i, int j) {
+    (void)s;
+    if (s.copy_state[i] != s.copy_state[j]) return false;
+    if (s.copy_tokens[i] != s.copy_tokens[j]) return false;
+    if (s.copying[i] != s.copying[j]) return false;
+    if (s.copy_start[i] != s.copy_start[j]) return false;
+    if (s.copy_blocks[i] != s.copy_blocks[j]) return false;
+    if (s.copy_hosts[i] != s.copy_hosts[j]) return false;
+    if (s.copy_requests[i] != s.copy_requests[j]) return false;
+    for (int i1 = 0; i1 <= NB - 1; ++i1) {
+      if (s.block_of[i][i1] != s.block_of[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NH - 1; ++i1) {
+      if (s.host_of[i][i1] != s.host_of[j][i1]) return false;
+    }
+    for (int i1 = 0; i1 <= NR - 1; ++i1) {
+      if (s.request_of[i][i1] != s.request_of[j][i1]) return false;
+    }
+    return true;
+  }
+
+  // All of them.
+  static Twins twins(const State& s) {
+    Twins of;
+    for (int i = 1; i < NR; ++i) {
+      for (int j = 0; j < i; ++j) of.r[i] |= static_cast<std::uint32_t>(twins_r(s, i, j)) << j;
+    }
+    for (int i = 1; i < NB; ++i) {
+      for (int j = 0; j < i; ++j) of.b[i] |= static_cast<std::uint32_t>(twins_b(s, i, j)) << j;
+    }
+    for (int i = 1; i < NS; ++i) {
+      for (int j = 0; j < i; ++j) of.s[i] |= static_cast<std::uint32_t>(twins_s(s, i, j)) << j;
+    }
+    for (int i = 1; i < NH; ++i) {
+      for (int j = 0; j < i; ++j) of.h[i] |= static_cast<std::uint32_t>(twins_h(s, i, j)) << j;
+    }
+    for (int i = 1; i < NC; ++i) {
+      for (int j = 0; j < i; ++j) of.c[i] |= static_cast<std::uint32_t>(twins_c(s, i, j)) << j;
+    }
+    return of;
+  }
+
+  // Every transition with arguments of which one names nobody.
+  static void outside(Proposals& refused) {
+    refused.add(Transition::match_shared, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::match_shared, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::match_cached, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::match_tail, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::allocate, {0, -1}, kBadIndex, false);
+    refused.add(Transition::allocate, {0, NB}, kBadIndex, false);
+    refused.add(Transition::publish, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::publish, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_owned, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_owned, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_to_limbo, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_shared, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_shared, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_shared, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_shared, {0, NB}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {0, -1}, kBadIndex, false);
+    refused.add(Transition::release_to_cache, {0, NB}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::keep_tail, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::reap, {-1}, kBadIndex, false);
+    refused.add(Transition::reap, {NB}, kBadIndex, false);
+    refused.add(Transition::evict, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::evict, {NB, 0}, kBadIndex, false);
+    refused.add(Transition::evict, {0, -1}, kBadIndex, false);
+    refused.add(Transition::evict, {0, NB}, kBadIndex, false);
+    refused.add(Transition::spill, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::spill, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::spill, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::spill_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::spill_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::fetch, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, NH, 0}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::fetch, {0, 0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::fetch_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::drop_page, {-1}, kBadIndex, false);
+    refused.add(Transition::drop_page, {NH}, kBadIndex, false);
+    refused.add(Transition::send, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::send, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {NC, 0}, kBadIndex, false);
+    refused.add(Transition::send_done, {0, -1}, kBadIndex, false);
+    refused.add(Transition::send_done, {0, NB}, kBadIndex, false);
+    refused.add(Transition::receive, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, NR, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive, {0, 0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_done, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_failed, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::receive_dropped, {0, 0, NB}, kBadIndex, false);
+    refused.add(Transition::copy_done, {-1}, kBadIndex, false);
+    refused.add(Transition::copy_done, {NC}, kBadIndex, false);
+    refused.add(Transition::submit, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::submit, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::admit, {-1}, kBadIndex, false);
+    refused.add(Transition::admit, {NR}, kBadIndex, false);
+    refused.add(Transition::finish, {-1}, kBadIndex, false);
+    refused.add(Transition::finish, {NR}, kBadIndex, false);
+    refused.add(Transition::abort, {-1}, kBadIndex, false);
+    refused.add(Transition::abort, {NR}, kBadIndex, false);
+    refused.add(Transition::retract, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::retract, {NR, 0}, kBadIndex, false);
+    refused.add(Transition::retract, {0, -1}, kBadIndex, false);
+    refused.add(Transition::retract, {0, NR}, kBadIndex, false);
+    refused.add(Transition::requeue, {-1}, kBadIndex, false);
+    refused.add(Transition::requeue, {NR}, kBadIndex, false);
+    refused.add(Transition::close, {-1}, kBadIndex, false);
+    refused.add(Transition::close, {NR}, kBadIndex, false);
+    refused.add(Transition::recycle, {-1}, kBadIndex, false);
+    refused.add(Transition::recycle, {NR}, kBadIndex, false);
+    refused.add(Transition::open_step, {-1}, kBadIndex, false);
+    refused.add(Transition::open_step, {NS}, kBadIndex, false);
+    refused.add(Transition::add_row, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::add_row, {NS, 0}, kBadIndex, false);
+    refused.add(Transition::add_row, {0, -1}, kBadIndex, false);
+    refused.add(Transition::add_row, {0, NR}, kBadIndex, false);
+    refused.add(Transition::prefill, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::prefill, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::prefill_last, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::decode, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::launch, {-1}, kBadIndex, false);
+    refused.add(Transition::launch, {NS}, kBadIndex, false);
+    refused.add(Transition::device_done, {-1}, kBadIndex, false);
+    refused.add(Transition::device_done, {NS}, kBadIndex, false);
+    refused.add(Transition::observe, {-1}, kBadIndex, false);
+    refused.add(Transition::observe, {NS}, kBadIndex, false);
+    refused.add(Transition::land_row, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {NS, 0, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::land_row, {0, NR, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {-1, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {NS, 0}, kBadIndex, false);
+    refused.add(Transition::drop_row, {0, -1}, kBadIndex, false);
+    refused.add(Transition::drop_row, {0, NR}, kBadIndex, false);
+    refused.add(Transition::retire, {-1}, kBadIndex, false);
+    refused.add(Transition::retire, {NS}, kBadIndex, false);
+  }
+
+  using Tuple = std::array<std::int8_t, 4>;
+
+  // Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name;
+  // of those that differ in twins only, for one.
+  // Tuples with the same key get the same answers: it hashes all that the guards of the group read.
+  template <class Visit>
+  static void tuples(const State& pre, const Twins& twins, Visit&& visit) {
+    {  // Request, Block, Block
+      std::uint64_t common = 0x6413826e310ec29fULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0x25dda7d3c21c495bULL
+          + static_cast<std::uint64_t>(pre.copies[i1]) * 0x4b6d3fc8334d72b9ULL
+          + static_cast<std::uint64_t>(pre.fill[i1]) * 0xaa0ed1b6c377d04bULL
+          + static_cast<std::uint64_t>(pre.key[i1]) * 0xfb17f834b1b30d3bULL
+          + static_cast<std::uint64_t>(pre.position[i1]) * 0xd6024fe8a6ad4e2fULL
+          + static_cast<std::uint64_t>(pre.stamp[i1]) * 0x03cbaaea44b4a385ULL;
+      std::array<std::uint64_t, NB> of2;
+      for (int i2 = 0; i2 < NB; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.block_state[i2]) * 0xc1ff90919bda9e81ULL
+          + static_cast<std::uint64_t>(pre.position[i2]) * 0x5a194144835c331fULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.capacity[i0]) * 0x9755f3f5be07e25fULL
+          + static_cast<std::uint64_t>(pre.computed[i0]) * 0x88a73db8d787e6d5ULL
+          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x5c41dd80cc79c183ULL
+          + static_cast<std::uint64_t>(pre.known[i0]) * 0x78e10878fb3351c5ULL
+          + static_cast<std::uint64_t>(pre.last_step[i0]) * 0x2c24ae8486be2ad9ULL
+          + static_cast<std::uint64_t>(pre.planned[i0]) * 0x8ad42fe126441337ULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xb63eb6398bfaafb9ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0xe6953eb1551a688dULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        if (twins.r[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          for (int i2 = 0; i2 < NB; ++i2) {
+            if (((twins.b[i1] | twins.b[i2]) & ~(1U << i1 | 1U << i2)) != 0) continue;
+            visit(0, common + of1[i1] + of2[i2] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i0][i1]) * 0x02cc779c09259875ULL) + (static_cast<std::uint64_t>(pre.holds[i0][i2]) * 0x5876bae6b7351a05ULL) + (static_cast<std::uint64_t>(pre.parent[i1][i2]) * 0x5089a1f74ed5ffefULL) + (i1 == i2 ? 0x48374426a1bfb7b7ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+      }
+    }
+    {  // Request, Block
+      std::uint64_t common = 0x0213750d722ee9e1ULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0x3bcad6bb3dc721c3ULL
+          + static_cast<std::uint64_t>(pre.children[i1]) * 0xa8ffcdd5871fe00fULL
+          + static_cast<std::uint64_t>(pre.copies[i1]) * 0x42c112482ecebd2fULL
+          + static_cast<std::uint64_t>(pre.position[i1]) * 0xdff07d8b5c8bff85ULL
+          + static_cast<std::uint64_t>(pre.refs[i1]) * 0x77c4a63041362e5bULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.capacity[i0]) * 0xa964ca41ab205291ULL
+          + static_cast<std::uint64_t>(pre.computed[i0]) * 0x9aa2040f644f3799ULL
+          + static_cast<std::uint64_t>(pre.last_step[i0]) * 0x97e65ab922e00a79ULL
+          + static_cast<std::uint64_t>(pre.limit[i0]) * 0x1b0e7d21f0e35291ULL
+          + static_cast<std::uint64_t>(pre.pruned[i0]) * 0xc7b9eb3ad6829d2dULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xa0878af3696ef841ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0x19fe2346dfbf17bbULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        if (twins.r[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (twins.b[i1] != 0) continue;
+          visit(1, common + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i0][i1]) * 0x41f105af1200ca05ULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Block
+      std::uint64_t common = 0xa1a4722de75af6e3ULL;
+      std::array<std::uint64_t, NB> of0;
+      for (int i0 = 0; i0 < NB; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.block_state[i0]) * 0xd25f59d05b033f07ULL
+          + static_cast<std::uint64_t>(pre.copies[i0]) * 0xf06cd0ae8fca4311ULL
+          + static_cast<std::uint64_t>(pre.stamp[i0]) * 0x7d3f5772c1bc92d9ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0xd25d6e76de6a0c15ULL;
+      for (int i0 = 0; i0 < NB; ++i0) {
+        if (twins.b[i0] != 0) continue;
+        visit(2, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Block, Block
+      std::uint64_t common = 0x3d8de94c46d5aea3ULL;
+      std::array<std::uint64_t, NB> of0;
+      for (int i0 = 0; i0 < NB; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.block_state[i0]) * 0x2c09928ea994b2ddULL
+          + static_cast<std::uint64_t>(pre.children[i0]) * 0x3569083f87202e3dULL
+          + static_cast<std::uint64_t>(pre.copies[i0]) * 0x8b7dddad488b177dULL
+          + static_cast<std::uint64_t>(pre.stamp[i0]) * 0x1a24fa62c5e7ab6dULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0x6353dbfa088617c3ULL;
+      for (int i0 = 0; i0 < NB; ++i0) {
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (((twins.b[i0] | twins.b[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
+          visit(3, common + of0[i0] + (static_cast<std::uint64_t>(pre.parent[i0][i1]) * 0x0a7ebe7a5c3d9d05ULL) + (i0 == i1 ? 0x37a991bfbe6a2f07ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Copy, Block, Host
+      std::uint64_t common = 0x2e594e2b765df95bULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0xd6c46725b7d28dffULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x4a27681393619717ULL
+          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x3db269ba7cf6b6d5ULL;
+      std::array<std::uint64_t, NH> of2;
+      for (int i2 = 0; i2 < NH; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.host_state[i2]) * 0x542350d1afe206ffULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (twins.b[i1] != 0) continue;
+          for (int i2 = 0; i2 < NH; ++i2) {
+            if (twins.h[i2] != 0) continue;
+            visit(4, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0xbc6599872ce9adb3ULL) + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.host_of[i0][i2]) * 0x4520cd28277cb1d9ULL) + of2[i2], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+      }
+    }
+    {  // Copy, Block, Host, Block
+      std::uint64_t common = 0x175809e542a44297ULL;
+      std::array<std::uint64_t, NB> of1;
+      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0xd35e8bef4d4719dbULL;
+      std::array<std::uint64_t, NB> of3;
+      for (int i3 = 0; i3 < NB; ++i3) of3[i3] = static_cast<std::uint64_t>(pre.block_state[i3]) * 0xd3c39916288e88a5ULL
+          + static_cast<std::uint64_t>(pre.fill[i3]) * 0xca9c27c1ad4089afULL
+          + static_cast<std::uint64_t>(pre.key[i3]) * 0x88b24e42be988371ULL
+          + static_cast<std::uint64_t>(pre.position[i3]) * 0x02ecaad7448529dfULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x2564300ed5f5f4fdULL;
+      std::array<std::uint64_t, NH> of2;
+      for (int i2 = 0; i2 < NH; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.host_before[i2]) * 0x05b9ff8956ddbb07ULL
+          + static_cast<std::uint64_t>(pre.host_position[i2]) * 0xcfaeba0c43ff845fULL
+          + static_cast<std::uint64_t>(pre.host_state[i2]) * 0xcd69b0d7d3e18eb5ULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          for (int i2 = 0; i2 < NH; ++i2) {
+            if (twins.h[i2] != 0) continue;
+            for (int i3 = 0; i3 < NB; ++i3) {
+              if (((twins.b[i1] | twins.b[i3]) & ~(1U << i1 | 1U << i3)) != 0) continue;
+              visit(5, common + of1[i1] + of3[i3] + of0[i0] + of2[i2] + (i1 == i3 ? 0x1a7b9f0ef09a9f5dULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2), static_cast<std::int8_t>(i3)});
+            }
+          }
+        }
+      }
+    }
+    {  // Host
+      std::uint64_t common = 0xe8d80e0bc8e6c0bdULL;
+      std::array<std::uint64_t, NH> of0;
+      for (int i0 = 0; i0 < NH; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.host_copies[i0]) * 0x76fcf29a3162c9f9ULL
+          + static_cast<std::uint64_t>(pre.host_state[i0]) * 0x3d6db5934f54be9dULL;
+      for (int i0 = 0; i0 < NH; ++i0) {
+        if (twins.h[i0] != 0) continue;
+        visit(6, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Copy, Request, Block
+      std::uint64_t common = 0xa0a327cc725e2d6fULL;
+      std::array<std::uint64_t, NB> of2;
+      for (int i2 = 0; i2 < NB; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.block_state[i2]) * 0x8006d73c75e552f9ULL
+          + static_cast<std::uint64_t>(pre.position[i2]) * 0x66e8e0eeaa9a8b35ULL;
+      std::array<std::uint64_t, NR> of1;
+      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.computed[i1]) * 0x680b86e320b4fa8bULL
+          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0x4e7d177646e9237dULL
+          + static_cast<std::uint64_t>(pre.known[i1]) * 0x32c7b071c73cf8d9ULL
+          + static_cast<std::uint64_t>(pre.pending[i1]) * 0x3159cbc1866fb313ULL
+          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x6546b04a2a514d1bULL
+          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0x1d58ce78f9c354d7ULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0xece25f6eec343ec3ULL
+          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x4d487a16af0e6927ULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        for (int i1 = 0; i1 < NR; ++i1) {
+          if (twins.r[i1] != 0) continue;
+          for (int i2 = 0; i2 < NB; ++i2) {
+            if (twins.b[i2] != 0) continue;
+            visit(7, common + (static_cast<std::uint64_t>(pre.block_of[i0][i2]) * 0x1a1e55ab05a86847ULL) + of2[i2] + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i1][i2]) * 0xa468307d6ecc1c25ULL) + (static_cast<std::uint64_t>(pre.request_of[i0][i1]) * 0xefeed106d8cc159bULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+      }
+    }
+    {  // Copy, Block
+      std::uint64_t common = 0x7104a66a7e8b0905ULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x3bd0141338767e97ULL
+          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x091ca455447758b3ULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (twins.b[i1] != 0) continue;
+          visit(8, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0x47e0e1d08120d2f5ULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Copy
+      std::uint64_t common = 0xebea379f6732d7c7ULL;
+      std::array<std::uint64_t, NC> of0;
+      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copying[i0]) * 0x3043be50d154db8bULL;
+      for (int i0 = 0; i0 < NC; ++i0) {
+        if (twins.c[i0] != 0) continue;
+        visit(9, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Request
+      std::uint64_t common = 0xe0aba57c48e568bdULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.blocks[i0]) * 0xdead95de51cac15dULL
+          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x9853558aa645c66bULL
+          + static_cast<std::uint64_t>(pre.known[i0]) * 0x567dcb4ea0167ac9ULL
+          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x3cabea88196a9331ULL
+          + static_cast<std::uint64_t>(pre.prompt[i0]) * 0xb27a9a42bdd3e249ULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0x07427dc91e9c2c07ULL;
+      common += static_cast<std::uint64_t>(pre.newest_arrival) * 0xed15788d820da983ULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        if (twins.r[i0] != 0) continue;
+        visit(10, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Request, Request
+      std::uint64_t common = 0x2964bdf4f1c5901bULL;
+      std::array<std::uint64_t, NR> of0;
+      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.arrival[i0]) * 0x50240d9ecc15365dULL
+          + static_cast<std::uint64_t>(pre.blocks[i0]) * 0x2f694e61ddbd3d09ULL
+          + static_cast<std::uint64_t>(pre.known[i0]) * 0xa52951de78009f2fULL
+          + static_cast<std::uint64_t>(pre.limit[i0]) * 0xaf2bbfaf41dc9e43ULL
+          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x8d1b95445f151f35ULL
+          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xb538f67a6650a525ULL;
+      std::array<std::uint64_t, NR> of1;
+      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.arrival[i1]) * 0xd16749cc19f4ee69ULL
+          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xd1db85bdf5fb27b7ULL;
+      for (int i0 = 0; i0 < NR; ++i0) {
+        for (int i1 = 0; i1 < NR; ++i1) {
+          if (((twins.r[i0] | twins.r[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
+          visit(11, common + of0[i0] + of1[i1] + (i0 == i1 ? 0x3d9717c5e1226de3ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+    {  // Step
+      std::uint64_t common = 0xa8282524fee05e8bULL;
+      std::array<std::uint64_t, NS> of0;
+      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.executing[i0]) * 0x80767a7cbe687e77ULL
+          + static_cast<std::uint64_t>(pre.number[i0]) * 0x224cd72e6b20d693ULL
+          + static_cast<std::uint64_t>(pre.rows[i0]) * 0x7ea45054114fee6fULL
+          + static_cast<std::uint64_t>(pre.step_state[i0]) * 0x808b0927eb3b6731ULL;
+      common += static_cast<std::uint64_t>(pre.landed) * 0xa1ded9f17f6badf7ULL
+          + static_cast<std::uint64_t>(pre.launched) * 0x88b25c9a82e461b9ULL
+          + static_cast<std::uint64_t>(pre.opened) * 0x09fdb7fc5f42b28fULL;
+      for (int i0 = 0; i0 < NS; ++i0) {
+        if (twins.s[i0] != 0) continue;
+        visit(12, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      }
+    }
+    {  // Step, Request
+      std::uint64_t common = 0x98262a04163b1c87ULL;
+      std::array<std::uint64_t, NR> of1;
+      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.capacity[i1]) * 0x77cc228b849e5c0bULL
+          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0xd742f82c7feea7f7ULL
+          + static_cast<std::uint64_t>(pre.known[i1]) * 0x1e98b5c25379d30fULL
+          + static_cast<std::uint64_t>(pre.limit[i1]) * 0x068cc662134e6a49ULL
+          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x3fb1d7eeb2790073ULL
+          + static_cast<std::uint64_t>(pre.pruned[i1]) * 0x37a6547ad0cfae11ULL
+          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xf490450268e08e33ULL;
+      std::array<std::uint64_t, NS> of0;
+      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.step_state[i0]) * 0x7d30720b18510663ULL;
+      for (int i0 = 0; i0 < NS; ++i0) {
+        if (twins.s[i0] != 0) continue;
+        for (int i1 = 0; i1 < NR; ++i1) {
+          if (twins.r[i1] != 0) continue;
+          visit(13, common + of1[i1] + (static_cast<std::uint64_t>(pre.in_step[i0][i1]) * 0x1a1fc245658dd483ULL
+              + static_cast<std::uint64_t>(pre.row_outputs[i0][i1]) * 0xa331059b63c14a51ULL
+              + static_cast<std::uint64_t>(pre.row_tokens[i0][i1]) * 0xdc54546b0db0da5fULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+      }
+    }
+  }
+
+  // Every proposal of a group to one tuple, and the first guard that refuses it (numbered as in kGuards, from
+  // 1; 0 is none). Guards over what only proofs know cannot refuse; they forbid to explore. kBeyond: integers
+  // go so far beyond the ranges that are explored.
+  template <int kBeyond>
+  static void judge(int group, const Tuple& who, const State& pre, const Instance& k, Proposals& refused, Proposals& accepted) {
+    const auto propose = [&](Transition transition, std::array<std::int8_t, 4> arguments, int guard, bool explored) {
+      (guard == 0 ? accepted : refused).add(transition, arguments, guard, explored);
+    };
+    (void)k;
+    switch (group) {
+      case 0:
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
+            propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
+                : !(pre.position[b] == pre.planned[r]) ? 3
+                : !(pre.planned[r] == pre.capacity[r]) ? 4
+                : !(!pre.holds[r][b]) ? 5
+                : !((pre.planned[r] + k.page) < pre.known[r]) ? 6
+                : !(pre.key[b] == x) ? 7
+                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 8
+                : !(1 <= x) ? 9
+                : 0, x <= pre.position[b] + 2);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
+            propose(Transition::match_cached, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 10
+                : !(pre.fill[b] == k.page) ? 11
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 12
+                : !(pre.position[b] == pre.planned[r]) ? 13
+                : !(pre.planned[r] == pre.capacity[r]) ? 14
+                : !(!pre.holds[r][b]) ? 15
+                : !((pre.planned[r] + k.page) < pre.known[r]) ? 16
+                : !(pre.key[b] == x) ? 17
+                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 18
+                : !(1 <= x) ? 19
+                : 0, x <= pre.position[b] + 2);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
+            propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 20
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 21
+                : !(pre.position[b] == pre.planned[r]) ? 22
+                : !(pre.planned[r] == pre.capacity[r]) ? 23
+                : !(pre.fill[b] < k.page) ? 24
+                : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 25
+                : !(pre.stamp[b] <= pre.landed) ? 26
+                : !(pre.copies[b] == 0) ? 27
+                : !(pre.key[b] == x) ? 28
+                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 29
+                : !(1 <= x) ? 30
+                : 0, x <= pre.position[b] + 2);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
+            propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 34
+                : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 35
+                : !(pre.holds[r][b]) ? 36
+                : !((pre.position[b] + k.page) <= pre.computed[r]) ? 37
+                : !(pre.inbound[r] == 0) ? 38
+                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 39
+                : !(1 <= x) ? 40
+                : 0, x <= pre.position[b] + 1);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
+            propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
+                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 58
+                : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 59
+                : !(pre.holds[r][b]) ? 60
+                : !(pre.position[b] < pre.computed[r]) ? 61
+                : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 62
+                : !(pre.last_step[r] <= pre.landed) ? 63
+                : !(pre.inbound[r] == 0) ? 64
+                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 65
+                : !(1 <= x) ? 66
+                : 0, x <= pre.position[b] + 1);
+          }
+        }
+        break;
+      case 1:
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 31
+              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 32
+              : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 33
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 41
+              : !(pre.holds[r][b]) ? 42
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 43
+              : !(pre.last_step[r] <= pre.landed) ? 44
+              : !(pre.copies[b] == 0) ? 45
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 46
+              : !(pre.holds[r][b]) ? 47
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 48
+              : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 49
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 50
+              : !(pre.holds[r][b]) ? 51
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 52
+              : !(1 < pre.refs[b]) ? 53
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 54
+              : !(pre.holds[r][b]) ? 55
+              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 56
+              : !(pre.refs[b] == 1) ? 57
+              : 0, true);
+        }
+        break;
+      case 2:
+        {
+          const int b = who[0];
+          propose(Transition::reap, {static_cast<std::int8_t>(b)},
+              !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 67
+              : !(pre.stamp[b] <= pre.landed) ? 68
+              : !(pre.copies[b] == 0) ? 69
+              : 0, true);
+        }
+        break;
+      case 3:
+        {
+          const int b = who[0];
+          const int p = who[1];
+          propose(Transition::evict, {static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)},
+              !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 70
+              : !(pre.stamp[b] <= pre.landed) ? 71
+              : !(pre.copies[b] == 0) ? 72
+              : !(pre.parent[b][p]) ? 73
+              : !(pre.children[b] == 0) ? 74
+              : 0, true);
+        }
+        break;
+      case 4:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 75
+              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 76
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 77
+              : 0, true);
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          propose(Transition::spill_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 78
+              : !(pre.block_of[c][b]) ? 79
+              : !(pre.host_of[c][h]) ? 81
+              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 82
+              : 0, (!pre.copying[c]));
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 87
+              : !(pre.block_of[c][b]) ? 88
+              : !(pre.host_of[c][h]) ? 90
+              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 91
+              : 0, (!pre.copying[c]));
+        }
+        break;
+      case 5:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          const int p = who[3];
+          propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)},
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 83
+              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 84
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 85
+              : !(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h]))) ? 86
+              : 0, true);
+        }
+        break;
+      case 6:
+        {
+          const int h = who[0];
+          propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
+              !(HostState(pre.host_state[h]) == HostState::Valid) ? 92
+              : !(pre.host_copies[h] == 0) ? 93
+              : 0, true);
+        }
+        break;
+      case 7:
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
+            propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
+                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 94
+                : !(pre.holds[r][b]) ? 95
+                : !((pre.position[b] + n) <= pre.computed[r]) ? 96
+                : !(pre.inbound[r] == 0) ? 97
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 98
+                : !(1 <= n) ? 99
+                : !(n <= k.page) ? 100
+                : 0, n <= k.page + 1);
+          }
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
+            propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 104
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 105
+                : !(pre.holds[r][b]) ? 106
+                : !(pre.pending[r] == 0) ? 107
+                : !(pre.position[b] <= pre.planned[r]) ? 108
+                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 109
+                : !((pre.planned[r] + n) < pre.known[r]) ? 110
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 111
+                : !(1 <= n) ? 112
+                : 0, n <= k.page + 1);
+          }
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 113
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 114
+              : !(pre.block_of[c][b]) ? 115
+              : !(pre.request_of[c][r]) ? 117
+              : 0, (!pre.copying[c]));
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 118
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 119
+              : !(pre.block_of[c][b]) ? 120
+              : !(pre.request_of[c][r]) ? 122
+              : 0, (!pre.copying[c]));
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
+              !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 123
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 124
+              : !(pre.block_of[c][b]) ? 125
+              : !(pre.request_of[c][r]) ? 127
+              : 0, (!pre.copying[c]));
+        }
+        break;
+      case 8:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 101
+              : !(pre.block_of[c][b]) ? 102
+              : 0, (!pre.copying[c]));
+        }
+        break;
+      case 9:
+        {
+          const int c = who[0];
+          propose(Transition::copy_done, {static_cast<std::int8_t>(c)},
+              0, (pre.copying[c]));
+        }
+        break;
+      case 10:
+        {
+          const int r = who[0];
+          for (int tokens = 0; tokens <= k.max_prompt + kBeyond; ++tokens) {
+            for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
+              for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
+                propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
+                    !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 129
+                    : !(tokens < most) ? 130
+                    : !(most <= (k.room + 1)) ? 131
+                    : !(pre.newest_arrival < turn) ? 132
+                    : !(1 <= tokens) ? 133
+                    : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
+              }
+            }
+          }
+        }
+        {
+          const int r = who[0];
+          propose(Transition::admit, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 134
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::finish, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 135
+              : !(pre.prompt[r] < pre.known[r]) ? 136
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::abort, {static_cast<std::int8_t>(r)},
+              !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 137
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::requeue, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 144
+              : !(pre.blocks[r] == 0) ? 145
+              : !(pre.inbound[r] == 0) ? 146
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::close, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 147
+              : !(pre.blocks[r] == 0) ? 148
+              : 0, true);
+        }
+        {
+          const int r = who[0];
+          propose(Transition::recycle, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 149
+              : !(pre.pending[r] == 0) ? 150
+              : !(pre.inbound[r] == 0) ? 151
+              : 0, true);
+        }
+        break;
+      case 11:
+        {
+          const int r = who[0];
+          const int o = who[1];
+          propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
+              !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 138
+              : !(1 <= pre.blocks[r]) ? 139
+              : !(pre.pending[r] == 0) ? 140
+              : !(pre.known[r] < pre.limit[r]) ? 141
+              : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 142
+              : !(pre.arrival[o] < pre.arrival[r]) ? 143
+              : 0, true);
+        }
+        break;
+      case 12:
+        {
+          const int s = who[0];
+          propose(Transition::open_step, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Idle) ? 152
+              : !(pre.opened == pre.launched) ? 153
+              : 0, true);
+        }
+        {
+          const int s = who[0];
+          propose(Transition::launch, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 178
+              : !(1 <= pre.rows[s]) ? 179
+              : 0, true);
+        }
+        {
+          const int s = who[0];
+          propose(Transition::device_done, {static_cast<std::int8_t>(s)},
+              0, (pre.executing[s]));
+        }
+        {
+          const int s = who[0];
+          propose(Transition::observe, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 181
+              : !(pre.number[s] == (pre.landed + 1)) ? 183
+              : 0, (!pre.executing[s]));
+        }
+        {
+          const int s = who[0];
+          propose(Transition::retire, {static_cast<std::int8_t>(s)},
+              !(StepState(pre.step_state[s]) == StepState::Done) ? 193
+              : !(pre.rows[s] == 0) ? 194
+              : 0, true);
+        }
+        break;
+      case 13:
+        {
+          const int s = who[0];
+          const int r = who[1];
+          propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 154
+              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 155
+              : !(!pre.in_step[s][r]) ? 156
+              : !(pre.inbound[r] == 0) ? 157
+              : 0, true);
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int n = 0; n <= k.page + kBeyond; ++n) {
+            propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 158
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 159
+                : !(pre.in_step[s][r]) ? 160
+                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 161
+                : !((pre.planned[r] + n) < pre.known[r]) ? 162
+                : !(1 <= n) ? 163
+                : 0, n <= k.page);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int n = 0; n <= k.page + kBeyond; ++n) {
+            propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 164
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 165
+                : !(pre.in_step[s][r]) ? 166
+                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 167
+                : !((pre.planned[r] + n) == pre.known[r]) ? 168
+                : !(1 <= n) ? 169
+                : 0, n <= k.page);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
+            propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
+                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 170
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 171
+                : !(pre.in_step[s][r]) ? 172
+                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 173
+                : !(pre.row_tokens[s][r] == 0) ? 174
+                : !((pre.planned[r] + n) < pre.limit[r]) ? 175
+                : !(1 <= n) ? 176
+                : !(n <= k.width) ? 177
+                : 0, n <= k.width + 1);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
+            propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
+                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 184
+                : !(StepState(pre.step_state[s]) == StepState::Done) ? 185
+                : !(pre.in_step[s][r]) ? 186
+                : !(accepted <= pre.row_outputs[s][r]) ? 187
+                : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 188
+                : !(0 <= accepted) ? 189
+                : 0, accepted <= k.width + 1);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
+              !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 190
+              : !(StepState(pre.step_state[s]) == StepState::Done) ? 191
+              : !(pre.in_step[s][r]) ? 192
+              : 0, true);
+        }
+        break;
+    }
+  }
+
+  // The effects of a transition, whatever its guards say; post is a copy of pre.
+  static void apply(const State& pre, const Instance& k, Transition transition, const Arguments& arguments,
+                    State& post) {
+    (void)k;
+    switch (transition) {
+      case Transition::match_shared: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.text[r][b] = static_cast<std::int8_t>(x);
+        post.holds[r][b] = static_cast<std::int8_t>(true);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        break;
+      }
+      case Transition::match_cached: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+        post.text[r][b] = static_cast<std::int8_t>(x);
+        post.holds[r][b] = static_cast<std::int8_t>(true);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        break;
+      }
+      case Transition::match_tail: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        post.text[r][b] = static_cast<std::int8_t>(x);
+        post.parent[b][p] = static_cast<std::int8_t>(false);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(0);
+        post.before[b] = static_cast<std::int8_t>(0);
+        post.holds[r][b] = static_cast<std::int8_t>(true);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+        post.fill[b] = static_cast<std::int8_t>(0);
+        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        break;
+      }
+      case Transition::allocate: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
+        post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(true);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.free = static_cast<std::int8_t>(pre.free + -1);
+        post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        break;
+      }
+      case Transition::publish: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
+        post.fill[b] = static_cast<std::int8_t>(k.page);
+        post.parent[b][p] = static_cast<std::int8_t>(true);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(x);
+        post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+        post.content[b] = static_cast<std::int8_t>(x);
+        post.text[r][b] = static_cast<std::int8_t>(x);
+        break;
+      }
+      case Transition::release_owned: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.content[b] = static_cast<std::int8_t>(0);
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        break;
+      }
+      case Transition::release_to_limbo: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
+        post.content[b] = static_cast<std::int8_t>(0);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        break;
+      }
+      case Transition::release_shared: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        break;
+      }
+      case Transition::release_to_cache: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        (void)r;
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        break;
+      }
+      case Transition::keep_tail: {
+        const int r = arguments[0];
+        const int b = arguments[1];
+        const int p = arguments[2];
+        const int x = arguments[3];
+        (void)r;
+        (void)b;
+        (void)p;
+        (void)x;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        post.parent[b][p] = static_cast<std::int8_t>(true);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(x);
+        post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+        post.content[b] = static_cast<std::int8_t>(x);
+        post.holds[r][b] = static_cast<std::int8_t>(false);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.text[r][b] = static_cast<std::int8_t>(0);
+        post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
+        post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        break;
+      }
+      case Transition::reap: {
+        const int b = arguments[0];
+        (void)b;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+        post.held = static_cast<std::int8_t>(pre.held + -1);
+        break;
+      }
+      case Transition::evict: {
+        const int b = arguments[0];
+        const int p = arguments[1];
+        (void)b;
+        (void)p;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.parent[b][p] = static_cast<std::int8_t>(false);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(0);
+        post.before[b] = static_cast<std::int8_t>(0);
+        post.fill[b] = static_cast<std::int8_t>(0);
+        post.content[b] = static_cast<std::int8_t>(0);
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        break;
+      }
+      case Transition::spill: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.host_of[c][h] = static_cast<std::int8_t>(true);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+        post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
+        post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
+        post.host_key[h] = static_cast<std::int8_t>(pre.key[b]);
+        post.host_before[h] = static_cast<std::int8_t>(pre.before[b]);
+        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+        post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
+        break;
+      }
+      case Transition::spill_done: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+        post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
+        break;
+      }
+      case Transition::fetch: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        const int p = arguments[3];
+        (void)c;
+        (void)b;
+        (void)h;
+        (void)p;
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.host_of[c][h] = static_cast<std::int8_t>(true);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+        post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+        post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+        post.parent[b][p] = static_cast<std::int8_t>(true);
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
+        post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
+        post.free = static_cast<std::int8_t>(pre.free + -1);
+        post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+        break;
+      }
+      case Transition::fetch_done: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+        post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
+        post.cached = static_cast<std::int8_t>(pre.cached + 1);
+        post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+        break;
+      }
+      case Transition::drop_page: {
+        const int h = arguments[0];
+        (void)h;
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+        post.host_position[h] = static_cast<std::int8_t>(0);
+        post.host_fill[h] = static_cast<std::int8_t>(0);
+        post.host_key[h] = static_cast<std::int8_t>(0);
+        post.host_before[h] = static_cast<std::int8_t>(0);
+        post.host_content[h] = static_cast<std::int8_t>(0);
+        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+        post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+        break;
+      }
+      case Transition::send: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        const int n = arguments[3];
+        (void)c;
+        (void)r;
+        (void)b;
+        (void)n;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
+        post.copy_tokens[c] = static_cast<std::int8_t>(n);
+        break;
+      }
+      case Transition::send_done: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        (void)c;
+        (void)b;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        break;
+      }
+      case Transition::receive: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        const int n = arguments[3];
+        (void)c;
+        (void)r;
+        (void)b;
+        (void)n;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
+        post.block_of[c][b] = static_cast<std::int8_t>(true);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copying[c] = static_cast<std::int8_t>(true);
+        post.request_of[c][r] = static_cast<std::int8_t>(true);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
+        post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
+        post.copy_tokens[c] = static_cast<std::int8_t>(n);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        break;
+      }
+      case Transition::receive_done: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        (void)c;
+        (void)r;
+        (void)b;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+        break;
+      }
+      case Transition::receive_failed: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        (void)c;
+        (void)r;
+        (void)b;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+        break;
+      }
+      case Transition::receive_dropped: {
+        const int c = arguments[0];
+        const int r = arguments[1];
+        const int b = arguments[2];
+        (void)c;
+        (void)r;
+        (void)b;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
+        post.request_of[c][r] = static_cast<std::int8_t>(false);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
+        post.copy_start[c] = static_cast<std::int8_t>(0);
+        post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+        break;
+      }
+      case Transition::copy_done: {
+        const int c = arguments[0];
+        (void)c;
+        post.copying[c] = static_cast<std::int8_t>(false);
+        break;
+      }
+      case Transition::submit: {
+        const int r = arguments[0];
+        const int tokens = arguments[1];
+        const int most = arguments[2];
+        const int turn = arguments[3];
+        (void)r;
+        (void)tokens;
+        (void)most;
+        (void)turn;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+        post.prompt[r] = static_cast<std::int8_t>(tokens);
+        post.known[r] = static_cast<std::int8_t>(tokens);
+        post.limit[r] = static_cast<std::int8_t>(most);
+        post.arrival[r] = static_cast<std::int8_t>(turn);
+        post.newest_arrival = static_cast<std::int8_t>(turn);
+        break;
+      }
+      case Transition::admit: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
+        break;
+      }
+      case Transition::finish: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+        break;
+      }
+      case Transition::abort: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+        break;
+      }
+      case Transition::retract: {
+        const int r = arguments[0];
+        const int o = arguments[1];
+        (void)r;
+        (void)o;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        break;
+      }
+      case Transition::requeue: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+        post.planned[r] = static_cast<std::int8_t>(0);
+        post.computed[r] = static_cast<std::int8_t>(0);
+        post.pruned[r] = static_cast<std::int8_t>(0);
+        break;
+      }
+      case Transition::close: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
+        break;
+      }
+      case Transition::recycle: {
+        const int r = arguments[0];
+        (void)r;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
+        post.arrival[r] = static_cast<std::int8_t>(0);
+        post.prompt[r] = static_cast<std::int8_t>(0);
+        post.limit[r] = static_cast<std::int8_t>(0);
+        post.known[r] = static_cast<std::int8_t>(0);
+        post.planned[r] = static_cast<std::int8_t>(0);
+        post.computed[r] = static_cast<std::int8_t>(0);
+        post.pruned[r] = static_cast<std::int8_t>(0);
+        post.last_step[r] = static_cast<std::int8_t>(0);
+        break;
+      }
+      case Transition::open_step: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
+        post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
+        post.opened = static_cast<std::int8_t>(pre.opened + 1);
+        post.live_steps = static_cast<std::int8_t>(pre.live_steps + 1);
+        break;
+      }
+      case Transition::add_row: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        (void)s;
+        (void)r;
+        post.in_step[s][r] = static_cast<std::int8_t>(true);
+        post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
+        post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        }
+        break;
+      }
+      case Transition::prefill: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int n = arguments[2];
+        (void)s;
+        (void)r;
+        (void)n;
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        }
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+        }
+        break;
+      }
+      case Transition::prefill_last: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int n = arguments[2];
+        (void)s;
+        (void)r;
+        (void)n;
+        post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        }
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+        }
+        post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+        break;
+      }
+      case Transition::decode: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int n = arguments[2];
+        (void)s;
+        (void)r;
+        (void)n;
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
+        }
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+        }
+        post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+        break;
+      }
+      case Transition::launch: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
+        post.executing[s] = static_cast<std::int8_t>(true);
+        post.launched = static_cast<std::int8_t>(pre.number[s]);
+        break;
+      }
+      case Transition::device_done: {
+        const int s = arguments[0];
+        (void)s;
+        post.executing[s] = static_cast<std::int8_t>(false);
+        break;
+      }
+      case Transition::observe: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+        break;
+      }
+      case Transition::land_row: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        const int accepted = arguments[2];
+        (void)s;
+        (void)r;
+        (void)accepted;
+        post.in_step[s][r] = static_cast<std::int8_t>(false);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+        }
+        post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+        post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+          post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+        }
+        for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
+          for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
+            post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+          }
+        }
+        break;
+      }
+      case Transition::drop_row: {
+        const int s = arguments[0];
+        const int r = arguments[1];
+        (void)s;
+        (void)r;
+        post.in_step[s][r] = static_cast<std::int8_t>(false);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
+        }
+        post.row_start[s][r] = static_cast<std::int8_t>(0);
+        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
+        }
+        break;
+      }
+      case Transition::retire: {
+        const int s = arguments[0];
+        (void)s;
+        post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
+        post.landed = static_cast<std::int8_t>(pre.number[s]);
+        post.live_steps = static_cast<std::int8_t>(pre.live_steps + -1);
+        post.number[s] = static_cast<std::int8_t>(0);
+        break;
+      }
+    }
   }
 
 };

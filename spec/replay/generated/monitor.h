@@ -12,18 +12,18 @@
 
 namespace tokenspeed::replay {
 
-inline constexpr std::string_view kSpec = "b7baad568f871482497048a3ed2c4e31022cad2438fa53ddc3bf9767bb3c0b89";
+inline constexpr std::string_view kSpec = "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f";
 inline constexpr std::array<std::string_view, 5> kSorts = {"Request", "Block", "Step", "Host", "Copy"};
 inline constexpr std::array<std::string_view, 6> kConstants = {"PAGE", "BLOCKS", "ROOM", "HOSTS", "WIDTH", "WINDOW"};
 inline constexpr std::array<std::string_view, 43> kTransitions = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
-inline constexpr std::array<std::string_view, 54> kVariables = {"request_state", "arrival", "prompt", "limit", "known", "planned", "computed", "pruned", "last_step", "block_state", "position", "fill", "stamp", "holds", "step_state", "number", "in_step", "row_tokens", "row_outputs", "opened", "launched", "landed", "newest_arrival", "host_state", "host_position", "host_fill", "copy_state", "copy_tokens", "block_of", "host_of", "request_of", "executing", "copying", "copy_start", "refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room"};
-inline constexpr std::array<std::string_view, 179> kGuards = {"", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
+inline constexpr std::array<std::string_view, 68> kVariables = {"request_state", "arrival", "prompt", "limit", "known", "planned", "computed", "pruned", "last_step", "block_state", "position", "fill", "stamp", "holds", "step_state", "number", "in_step", "row_tokens", "row_outputs", "opened", "launched", "landed", "newest_arrival", "host_state", "host_position", "host_fill", "copy_state", "copy_tokens", "block_of", "host_of", "request_of", "executing", "copying", "copy_start", "refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "copy_hosts", "copy_requests", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room", "table_entries", "live_steps", "key", "before", "parent", "host_key", "host_before", "children", "parents", "content", "host_content", "text"};
+inline constexpr std::array<std::string_view, 195> kGuards = {"", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
 inline constexpr std::array<std::string_view, 0> kUnchecked = {};
-inline constexpr std::array<std::string_view, 20> kCounts = {"refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room"};
-inline constexpr std::array<bool, kVariables.size()> kConcrete = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0};
+inline constexpr std::array<std::string_view, 26> kCounts = {"refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "copy_hosts", "copy_requests", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room", "table_entries", "live_steps", "children", "parents"};
+inline constexpr std::array<bool, kVariables.size()> kConcrete = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0};
 // For each parameter of each transition: its sort, or -1 for an integer, or -2 for none.
 using Parameters = std::array<int, 4>;
-inline constexpr Parameters kParameters[kTransitions.size()] = {{0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {1, -2, -2, -2}, {1, -2, -2, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {3, -2, -2, -2}, {4, 0, 1, -1}, {4, 1, -2, -2}, {4, 0, 1, -1}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, -2, -2, -2}, {0, -1, -1, -1}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, 0, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -2, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -1, -2}, {2, 0, -2, -2}, {2, -2, -2, -2}};
+inline constexpr Parameters kParameters[kTransitions.size()] = {{0, 1, 1, -1}, {0, 1, 1, -1}, {0, 1, 1, -1}, {0, 1, -2, -2}, {0, 1, 1, -1}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, 1, -1}, {1, -2, -2, -2}, {1, 1, -2, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {4, 1, 3, 1}, {4, 1, 3, -2}, {3, -2, -2, -2}, {4, 0, 1, -1}, {4, 1, -2, -2}, {4, 0, 1, -1}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, -2, -2, -2}, {0, -1, -1, -1}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, 0, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -2, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -1, -2}, {2, 0, -2, -2}, {2, -2, -2, -2}};
 
 struct Monitor {
   std::array<std::int64_t, kConstants.size()> constants{};
@@ -72,6 +72,8 @@ struct Monitor {
   Column copies;
   Column host_copies;
   Column copy_blocks;
+  Column copy_hosts;
+  Column copy_requests;
   Column inbound;
   Column arriving;
   Scalar free;
@@ -82,14 +84,26 @@ struct Monitor {
   Scalar used_pages;
   Scalar held_room;
   Scalar idle_room;
+  Scalar table_entries;
+  Scalar live_steps;
+  Column key;
+  Column before;
+  Relation<2> parent;
+  Column host_key;
+  Column host_before;
+  Column children;
+  Column parents;
+  Column content;
+  Column host_content;
+  Relation<2> text;
   // The sort has this many individuals from now on; new ones are in their initial state.
   void grow(std::size_t sort, std::int64_t count) {
     population[sort] = count;
     if (sort == 0) { request_state.grow(count); arrival.grow(count); prompt.grow(count); limit.grow(count); known.grow(count); planned.grow(count); computed.grow(count); pruned.grow(count); last_step.grow(count); blocks.grow(count); capacity.grow(count); pending.grow(count); sampling.grow(count); flying.grow(count); inbound.grow(count); arriving.grow(count); }
-    if (sort == 1) { block_state.grow(count); position.grow(count); fill.grow(count); stamp.grow(count); refs.grow(count); copies.grow(count); }
+    if (sort == 1) { block_state.grow(count); position.grow(count); fill.grow(count); stamp.grow(count); refs.grow(count); copies.grow(count); key.grow(count); before.grow(count); children.grow(count); parents.grow(count); content.grow(count); }
     if (sort == 2) { step_state.grow(count); number.grow(count); executing.grow(count); rows.grow(count); }
-    if (sort == 3) { host_state.grow(count); host_position.grow(count); host_fill.grow(count); host_copies.grow(count); }
-    if (sort == 4) { copy_state.grow(count); copy_tokens.grow(count); copying.grow(count); copy_start.grow(count); copy_blocks.grow(count); }
+    if (sort == 3) { host_state.grow(count); host_position.grow(count); host_fill.grow(count); host_copies.grow(count); host_key.grow(count); host_before.grow(count); host_content.grow(count); }
+    if (sort == 4) { copy_state.grow(count); copy_tokens.grow(count); copying.grow(count); copy_start.grow(count); copy_blocks.grow(count); copy_hosts.grow(count); copy_requests.grow(count); }
   }
   // Call once, when the constants are known and before any individual is.
   void start() {
@@ -137,6 +151,8 @@ struct Monitor {
     copies.initial = 0;
     host_copies.initial = 0;
     copy_blocks.initial = 0;
+    copy_hosts.initial = 0;
+    copy_requests.initial = 0;
     inbound.initial = 0;
     arriving.initial = 0;
     free.initial = constants[1];
@@ -147,6 +163,18 @@ struct Monitor {
     used_pages.initial = 0;
     held_room.initial = 0;
     idle_room.initial = constants[2];
+    table_entries.initial = 0;
+    live_steps.initial = 0;
+    key.initial = 0;
+    before.initial = 0;
+    parent.initial = 0;
+    host_key.initial = 0;
+    host_before.initial = 0;
+    children.initial = 0;
+    parents.initial = 0;
+    content.initial = 0;
+    host_content.initial = 0;
+    text.initial = 0;
     opened.value = opened.initial;
     launched.value = launched.initial;
     landed.value = landed.initial;
@@ -159,6 +187,8 @@ struct Monitor {
     used_pages.value = used_pages.initial;
     held_room.value = held_room.initial;
     idle_room.value = idle_room.initial;
+    table_entries.value = table_entries.initial;
+    live_steps.value = live_steps.initial;
   }
   // Takes a transition whose individuals exist. Returns 0, or the number of the first false guard; then
   // nothing has changed. `log(variable, index, before, after)` is called for every write.
@@ -168,142 +198,191 @@ struct Monitor {
       case 0: {  // match_shared
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
+        const std::int64_t p = a[2];
+        const std::int64_t x = a[3];
         if (!((block_state.get(b) == 2))) return 1;
         if (!((request_state.get(r) == 1))) return 2;
         if (!((position.get(b) == planned.get(r)))) return 3;
         if (!((planned.get(r) == capacity.get(r)))) return 4;
         if (!(!(holds.get(r, b)))) return 5;
         if (!(((planned.get(r) + constants[0]) < known.get(r)))) return 6;
-        const std::int64_t new0 = 1;
-        const std::int64_t new1 = (refs.get(b) + 1);
-        const std::int64_t new2 = (blocks.get(r) + 1);
-        const std::int64_t new3 = (capacity.get(r) + constants[0]);
-        const std::int64_t new4 = (planned.get(r) + constants[0]);
-        const std::int64_t new5 = (computed.get(r) + constants[0]);
-        log(13, Index{r, b}, holds.get(r, b), new0);
-        holds.set(r, b, new0);
-        log(34, Index{b}, refs.get(b), new1);
-        refs.set(b, new1);
-        log(35, Index{r}, blocks.get(r), new2);
-        blocks.set(r, new2);
-        log(36, Index{r}, capacity.get(r), new3);
-        capacity.set(r, new3);
-        log(5, Index{r}, planned.get(r), new4);
-        planned.set(r, new4);
-        log(6, Index{r}, computed.get(r), new5);
-        computed.set(r, new5);
+        if (!((key.get(b) == x))) return 7;
+        if (!((parent.get(b, p) && ((p == b) || holds.get(r, p))))) return 8;
+        if (!((1 <= x))) return 9;
+        const std::int64_t new0 = x;
+        const std::int64_t new1 = 1;
+        const std::int64_t new2 = (refs.get(b) + 1);
+        const std::int64_t new3 = (blocks.get(r) + 1);
+        const std::int64_t new4 = (table_entries.get() + 1);
+        const std::int64_t new5 = (capacity.get(r) + constants[0]);
+        const std::int64_t new6 = (planned.get(r) + constants[0]);
+        const std::int64_t new7 = (computed.get(r) + constants[0]);
+        log(67, Index{r, b}, text.get(r, b), new0);
+        text.set(r, b, new0);
+        log(13, Index{r, b}, holds.get(r, b), new1);
+        holds.set(r, b, new1);
+        log(34, Index{b}, refs.get(b), new2);
+        refs.set(b, new2);
+        log(35, Index{r}, blocks.get(r), new3);
+        blocks.set(r, new3);
+        log(56, Index{}, table_entries.get(), new4);
+        table_entries.set(new4);
+        log(36, Index{r}, capacity.get(r), new5);
+        capacity.set(r, new5);
+        log(5, Index{r}, planned.get(r), new6);
+        planned.set(r, new6);
+        log(6, Index{r}, computed.get(r), new7);
+        computed.set(r, new7);
         return 0;
       }
       case 1: {  // match_cached
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 3))) return 7;
-        if (!((fill.get(b) == constants[0]))) return 8;
-        if (!((request_state.get(r) == 1))) return 9;
-        if (!((position.get(b) == planned.get(r)))) return 10;
-        if (!((planned.get(r) == capacity.get(r)))) return 11;
-        if (!(!(holds.get(r, b)))) return 12;
-        if (!(((planned.get(r) + constants[0]) < known.get(r)))) return 13;
+        const std::int64_t p = a[2];
+        const std::int64_t x = a[3];
+        if (!((block_state.get(b) == 3))) return 10;
+        if (!((fill.get(b) == constants[0]))) return 11;
+        if (!((request_state.get(r) == 1))) return 12;
+        if (!((position.get(b) == planned.get(r)))) return 13;
+        if (!((planned.get(r) == capacity.get(r)))) return 14;
+        if (!(!(holds.get(r, b)))) return 15;
+        if (!(((planned.get(r) + constants[0]) < known.get(r)))) return 16;
+        if (!((key.get(b) == x))) return 17;
+        if (!((parent.get(b, p) && ((p == b) || holds.get(r, p))))) return 18;
+        if (!((1 <= x))) return 19;
         const std::int64_t new0 = 2;
-        const std::int64_t new1 = 1;
-        const std::int64_t new2 = (refs.get(b) + 1);
-        const std::int64_t new3 = (blocks.get(r) + 1);
-        const std::int64_t new4 = (capacity.get(r) + constants[0]);
-        const std::int64_t new5 = (planned.get(r) + constants[0]);
-        const std::int64_t new6 = (computed.get(r) + constants[0]);
-        const std::int64_t new7 = (cached.get() + -1);
-        const std::int64_t new8 = (held.get() + 1);
-        const std::int64_t new9 = (held_room.get() + constants[0]);
-        const std::int64_t new10 = (idle_room.get() - constants[0]);
+        const std::int64_t new1 = x;
+        const std::int64_t new2 = 1;
+        const std::int64_t new3 = (refs.get(b) + 1);
+        const std::int64_t new4 = (blocks.get(r) + 1);
+        const std::int64_t new5 = (table_entries.get() + 1);
+        const std::int64_t new6 = (capacity.get(r) + constants[0]);
+        const std::int64_t new7 = (planned.get(r) + constants[0]);
+        const std::int64_t new8 = (computed.get(r) + constants[0]);
+        const std::int64_t new9 = (cached.get() + -1);
+        const std::int64_t new10 = (held.get() + 1);
+        const std::int64_t new11 = (held_room.get() + constants[0]);
+        const std::int64_t new12 = (idle_room.get() - constants[0]);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
-        log(13, Index{r, b}, holds.get(r, b), new1);
-        holds.set(r, b, new1);
-        log(34, Index{b}, refs.get(b), new2);
-        refs.set(b, new2);
-        log(35, Index{r}, blocks.get(r), new3);
-        blocks.set(r, new3);
-        log(36, Index{r}, capacity.get(r), new4);
-        capacity.set(r, new4);
-        log(5, Index{r}, planned.get(r), new5);
-        planned.set(r, new5);
-        log(6, Index{r}, computed.get(r), new6);
-        computed.set(r, new6);
-        log(48, Index{}, cached.get(), new7);
-        cached.set(new7);
-        log(47, Index{}, held.get(), new8);
-        held.set(new8);
-        log(52, Index{}, held_room.get(), new9);
-        held_room.set(new9);
-        log(53, Index{}, idle_room.get(), new10);
-        idle_room.set(new10);
+        log(67, Index{r, b}, text.get(r, b), new1);
+        text.set(r, b, new1);
+        log(13, Index{r, b}, holds.get(r, b), new2);
+        holds.set(r, b, new2);
+        log(34, Index{b}, refs.get(b), new3);
+        refs.set(b, new3);
+        log(35, Index{r}, blocks.get(r), new4);
+        blocks.set(r, new4);
+        log(56, Index{}, table_entries.get(), new5);
+        table_entries.set(new5);
+        log(36, Index{r}, capacity.get(r), new6);
+        capacity.set(r, new6);
+        log(5, Index{r}, planned.get(r), new7);
+        planned.set(r, new7);
+        log(6, Index{r}, computed.get(r), new8);
+        computed.set(r, new8);
+        log(50, Index{}, cached.get(), new9);
+        cached.set(new9);
+        log(49, Index{}, held.get(), new10);
+        held.set(new10);
+        log(54, Index{}, held_room.get(), new11);
+        held_room.set(new11);
+        log(55, Index{}, idle_room.get(), new12);
+        idle_room.set(new12);
         return 0;
       }
       case 2: {  // match_tail
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 3))) return 14;
-        if (!((request_state.get(r) == 1))) return 15;
-        if (!((position.get(b) == planned.get(r)))) return 16;
-        if (!((planned.get(r) == capacity.get(r)))) return 17;
-        if (!((fill.get(b) < constants[0]))) return 18;
-        if (!(((planned.get(r) + fill.get(b)) < known.get(r)))) return 19;
-        if (!((stamp.get(b) <= landed.get()))) return 20;
-        if (!((copies.get(b) == 0))) return 21;
+        const std::int64_t p = a[2];
+        const std::int64_t x = a[3];
+        if (!((block_state.get(b) == 3))) return 20;
+        if (!((request_state.get(r) == 1))) return 21;
+        if (!((position.get(b) == planned.get(r)))) return 22;
+        if (!((planned.get(r) == capacity.get(r)))) return 23;
+        if (!((fill.get(b) < constants[0]))) return 24;
+        if (!(((planned.get(r) + fill.get(b)) < known.get(r)))) return 25;
+        if (!((stamp.get(b) <= landed.get()))) return 26;
+        if (!((copies.get(b) == 0))) return 27;
+        if (!((key.get(b) == x))) return 28;
+        if (!((parent.get(b, p) && ((p == b) || holds.get(r, p))))) return 29;
+        if (!((1 <= x))) return 30;
         const std::int64_t new0 = 1;
-        const std::int64_t new1 = 1;
-        const std::int64_t new2 = (refs.get(b) + 1);
-        const std::int64_t new3 = (blocks.get(r) + 1);
-        const std::int64_t new4 = (capacity.get(r) + constants[0]);
-        const std::int64_t new5 = (planned.get(r) + fill.get(b));
-        const std::int64_t new6 = (computed.get(r) + fill.get(b));
-        const std::int64_t new7 = 0;
-        const std::int64_t new8 = (cached.get() + -1);
-        const std::int64_t new9 = (held.get() + 1);
-        const std::int64_t new10 = (held_room.get() + constants[0]);
-        const std::int64_t new11 = (idle_room.get() - constants[0]);
+        const std::int64_t new1 = x;
+        const std::int64_t new2 = 0;
+        const std::int64_t new3 = (parents.get(b) + -1);
+        const std::int64_t new4 = (children.get(p) - ((!((p == b))) ? (1) : (0)));
+        const std::int64_t new5 = 0;
+        const std::int64_t new6 = 0;
+        const std::int64_t new7 = 1;
+        const std::int64_t new8 = (refs.get(b) + 1);
+        const std::int64_t new9 = (blocks.get(r) + 1);
+        const std::int64_t new10 = (table_entries.get() + 1);
+        const std::int64_t new11 = (capacity.get(r) + constants[0]);
+        const std::int64_t new12 = (planned.get(r) + fill.get(b));
+        const std::int64_t new13 = (computed.get(r) + fill.get(b));
+        const std::int64_t new14 = 0;
+        const std::int64_t new15 = (cached.get() + -1);
+        const std::int64_t new16 = (held.get() + 1);
+        const std::int64_t new17 = (held_room.get() + constants[0]);
+        const std::int64_t new18 = (idle_room.get() - constants[0]);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
-        log(13, Index{r, b}, holds.get(r, b), new1);
-        holds.set(r, b, new1);
-        log(34, Index{b}, refs.get(b), new2);
-        refs.set(b, new2);
-        log(35, Index{r}, blocks.get(r), new3);
-        blocks.set(r, new3);
-        log(36, Index{r}, capacity.get(r), new4);
-        capacity.set(r, new4);
-        log(5, Index{r}, planned.get(r), new5);
-        planned.set(r, new5);
-        log(6, Index{r}, computed.get(r), new6);
-        computed.set(r, new6);
-        log(11, Index{b}, fill.get(b), new7);
-        fill.set(b, new7);
-        log(48, Index{}, cached.get(), new8);
-        cached.set(new8);
-        log(47, Index{}, held.get(), new9);
-        held.set(new9);
-        log(52, Index{}, held_room.get(), new10);
-        held_room.set(new10);
-        log(53, Index{}, idle_room.get(), new11);
-        idle_room.set(new11);
+        log(67, Index{r, b}, text.get(r, b), new1);
+        text.set(r, b, new1);
+        log(60, Index{b, p}, parent.get(b, p), new2);
+        parent.set(b, p, new2);
+        log(64, Index{b}, parents.get(b), new3);
+        parents.set(b, new3);
+        log(63, Index{p}, children.get(p), new4);
+        children.set(p, new4);
+        log(58, Index{b}, key.get(b), new5);
+        key.set(b, new5);
+        log(59, Index{b}, before.get(b), new6);
+        before.set(b, new6);
+        log(13, Index{r, b}, holds.get(r, b), new7);
+        holds.set(r, b, new7);
+        log(34, Index{b}, refs.get(b), new8);
+        refs.set(b, new8);
+        log(35, Index{r}, blocks.get(r), new9);
+        blocks.set(r, new9);
+        log(56, Index{}, table_entries.get(), new10);
+        table_entries.set(new10);
+        log(36, Index{r}, capacity.get(r), new11);
+        capacity.set(r, new11);
+        log(5, Index{r}, planned.get(r), new12);
+        planned.set(r, new12);
+        log(6, Index{r}, computed.get(r), new13);
+        computed.set(r, new13);
+        log(11, Index{b}, fill.get(b), new14);
+        fill.set(b, new14);
+        log(50, Index{}, cached.get(), new15);
+        cached.set(new15);
+        log(49, Index{}, held.get(), new16);
+        held.set(new16);
+        log(54, Index{}, held_room.get(), new17);
+        held_room.set(new17);
+        log(55, Index{}, idle_room.get(), new18);
+        idle_room.set(new18);
         return 0;
       }
       case 3: {  // allocate
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 0))) return 22;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 23;
-        if (!((((pruned.get(r) + capacity.get(r)) + 1) < limit.get(r)))) return 24;
+        if (!((block_state.get(b) == 0))) return 31;
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 32;
+        if (!((((pruned.get(r) + capacity.get(r)) + 1) < limit.get(r)))) return 33;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = (pruned.get(r) + capacity.get(r));
         const std::int64_t new2 = 1;
         const std::int64_t new3 = (refs.get(b) + 1);
         const std::int64_t new4 = (blocks.get(r) + 1);
-        const std::int64_t new5 = (capacity.get(r) + constants[0]);
-        const std::int64_t new6 = (free.get() + -1);
-        const std::int64_t new7 = (held.get() + 1);
-        const std::int64_t new8 = (held_room.get() + constants[0]);
-        const std::int64_t new9 = (idle_room.get() - constants[0]);
+        const std::int64_t new5 = (table_entries.get() + 1);
+        const std::int64_t new6 = (capacity.get(r) + constants[0]);
+        const std::int64_t new7 = (free.get() + -1);
+        const std::int64_t new8 = (held.get() + 1);
+        const std::int64_t new9 = (held_room.get() + constants[0]);
+        const std::int64_t new10 = (idle_room.get() - constants[0]);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(10, Index{b}, position.get(b), new1);
@@ -314,52 +393,82 @@ struct Monitor {
         refs.set(b, new3);
         log(35, Index{r}, blocks.get(r), new4);
         blocks.set(r, new4);
-        log(36, Index{r}, capacity.get(r), new5);
-        capacity.set(r, new5);
-        log(46, Index{}, free.get(), new6);
-        free.set(new6);
-        log(47, Index{}, held.get(), new7);
-        held.set(new7);
-        log(52, Index{}, held_room.get(), new8);
-        held_room.set(new8);
-        log(53, Index{}, idle_room.get(), new9);
-        idle_room.set(new9);
+        log(56, Index{}, table_entries.get(), new5);
+        table_entries.set(new5);
+        log(36, Index{r}, capacity.get(r), new6);
+        capacity.set(r, new6);
+        log(48, Index{}, free.get(), new7);
+        free.set(new7);
+        log(49, Index{}, held.get(), new8);
+        held.set(new8);
+        log(54, Index{}, held_room.get(), new9);
+        held_room.set(new9);
+        log(55, Index{}, idle_room.get(), new10);
+        idle_room.set(new10);
         return 0;
       }
       case 4: {  // publish
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 25;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 26;
-        if (!(holds.get(r, b))) return 27;
-        if (!(((position.get(b) + constants[0]) <= computed.get(r)))) return 28;
-        if (!((inbound.get(r) == 0))) return 29;
+        const std::int64_t p = a[2];
+        const std::int64_t x = a[3];
+        if (!((block_state.get(b) == 1))) return 34;
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 35;
+        if (!(holds.get(r, b))) return 36;
+        if (!(((position.get(b) + constants[0]) <= computed.get(r)))) return 37;
+        if (!((inbound.get(r) == 0))) return 38;
+        if (!((((position.get(b) == 0) && (p == b)) || ((holds.get(r, p) && (block_state.get(p) == 2)) && ((position.get(p) + constants[0]) == position.get(b)))))) return 39;
+        if (!((1 <= x))) return 40;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = constants[0];
+        const std::int64_t new2 = 1;
+        const std::int64_t new3 = (parents.get(b) + 1);
+        const std::int64_t new4 = (children.get(p) + ((!((p == b))) ? (1) : (0)));
+        const std::int64_t new5 = x;
+        const std::int64_t new6 = key.get(p);
+        const std::int64_t new7 = x;
+        const std::int64_t new8 = x;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(11, Index{b}, fill.get(b), new1);
         fill.set(b, new1);
+        log(60, Index{b, p}, parent.get(b, p), new2);
+        parent.set(b, p, new2);
+        log(64, Index{b}, parents.get(b), new3);
+        parents.set(b, new3);
+        log(63, Index{p}, children.get(p), new4);
+        children.set(p, new4);
+        log(58, Index{b}, key.get(b), new5);
+        key.set(b, new5);
+        log(59, Index{b}, before.get(b), new6);
+        before.set(b, new6);
+        log(65, Index{b}, content.get(b), new7);
+        content.set(b, new7);
+        log(67, Index{r, b}, text.get(r, b), new8);
+        text.set(r, b, new8);
         return 0;
       }
       case 5: {  // release_owned
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 30;
-        if (!(holds.get(r, b))) return 31;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 32;
-        if (!((last_step.get(r) <= landed.get()))) return 33;
-        if (!((copies.get(b) == 0))) return 34;
+        if (!((block_state.get(b) == 1))) return 41;
+        if (!(holds.get(r, b))) return 42;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 43;
+        if (!((last_step.get(r) <= landed.get()))) return 44;
+        if (!((copies.get(b) == 0))) return 45;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
         const std::int64_t new2 = 0;
         const std::int64_t new3 = (refs.get(b) + -1);
         const std::int64_t new4 = (blocks.get(r) + -1);
-        const std::int64_t new5 = (capacity.get(r) - constants[0]);
-        const std::int64_t new6 = (free.get() + 1);
-        const std::int64_t new7 = (held.get() + -1);
-        const std::int64_t new8 = (held_room.get() - constants[0]);
-        const std::int64_t new9 = (idle_room.get() + constants[0]);
+        const std::int64_t new5 = (table_entries.get() + -1);
+        const std::int64_t new6 = (capacity.get(r) - constants[0]);
+        const std::int64_t new7 = 0;
+        const std::int64_t new8 = 0;
+        const std::int64_t new9 = (free.get() + 1);
+        const std::int64_t new10 = (held.get() + -1);
+        const std::int64_t new11 = (held_room.get() - constants[0]);
+        const std::int64_t new12 = (idle_room.get() + constants[0]);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(7, Index{r}, pruned.get(r), new1);
@@ -370,34 +479,43 @@ struct Monitor {
         refs.set(b, new3);
         log(35, Index{r}, blocks.get(r), new4);
         blocks.set(r, new4);
-        log(36, Index{r}, capacity.get(r), new5);
-        capacity.set(r, new5);
-        log(46, Index{}, free.get(), new6);
-        free.set(new6);
-        log(47, Index{}, held.get(), new7);
-        held.set(new7);
-        log(52, Index{}, held_room.get(), new8);
-        held_room.set(new8);
-        log(53, Index{}, idle_room.get(), new9);
-        idle_room.set(new9);
+        log(56, Index{}, table_entries.get(), new5);
+        table_entries.set(new5);
+        log(36, Index{r}, capacity.get(r), new6);
+        capacity.set(r, new6);
+        log(67, Index{r, b}, text.get(r, b), new7);
+        text.set(r, b, new7);
+        log(65, Index{b}, content.get(b), new8);
+        content.set(b, new8);
+        log(48, Index{}, free.get(), new9);
+        free.set(new9);
+        log(49, Index{}, held.get(), new10);
+        held.set(new10);
+        log(54, Index{}, held_room.get(), new11);
+        held_room.set(new11);
+        log(55, Index{}, idle_room.get(), new12);
+        idle_room.set(new12);
         return 0;
       }
       case 6: {  // release_to_limbo
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 35;
-        if (!(holds.get(r, b))) return 36;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 37;
-        if (!(((landed.get() < last_step.get(r)) || (1 <= copies.get(b))))) return 38;
+        if (!((block_state.get(b) == 1))) return 46;
+        if (!(holds.get(r, b))) return 47;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 48;
+        if (!(((landed.get() < last_step.get(r)) || (1 <= copies.get(b))))) return 49;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
         const std::int64_t new2 = 0;
         const std::int64_t new3 = (refs.get(b) + -1);
         const std::int64_t new4 = (blocks.get(r) + -1);
-        const std::int64_t new5 = (capacity.get(r) - constants[0]);
-        const std::int64_t new6 = last_step.get(r);
-        const std::int64_t new7 = (held_room.get() - constants[0]);
-        const std::int64_t new8 = (idle_room.get() + constants[0]);
+        const std::int64_t new5 = (table_entries.get() + -1);
+        const std::int64_t new6 = (capacity.get(r) - constants[0]);
+        const std::int64_t new7 = 0;
+        const std::int64_t new8 = last_step.get(r);
+        const std::int64_t new9 = 0;
+        const std::int64_t new10 = (held_room.get() - constants[0]);
+        const std::int64_t new11 = (idle_room.get() + constants[0]);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(7, Index{r}, pruned.get(r), new1);
@@ -408,29 +526,37 @@ struct Monitor {
         refs.set(b, new3);
         log(35, Index{r}, blocks.get(r), new4);
         blocks.set(r, new4);
-        log(36, Index{r}, capacity.get(r), new5);
-        capacity.set(r, new5);
-        log(12, Index{b}, stamp.get(b), new6);
-        stamp.set(b, new6);
-        log(52, Index{}, held_room.get(), new7);
-        held_room.set(new7);
-        log(53, Index{}, idle_room.get(), new8);
-        idle_room.set(new8);
+        log(56, Index{}, table_entries.get(), new5);
+        table_entries.set(new5);
+        log(36, Index{r}, capacity.get(r), new6);
+        capacity.set(r, new6);
+        log(67, Index{r, b}, text.get(r, b), new7);
+        text.set(r, b, new7);
+        log(12, Index{b}, stamp.get(b), new8);
+        stamp.set(b, new8);
+        log(65, Index{b}, content.get(b), new9);
+        content.set(b, new9);
+        log(54, Index{}, held_room.get(), new10);
+        held_room.set(new10);
+        log(55, Index{}, idle_room.get(), new11);
+        idle_room.set(new11);
         return 0;
       }
       case 7: {  // release_shared
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 2))) return 39;
-        if (!(holds.get(r, b))) return 40;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 41;
-        if (!((1 < refs.get(b)))) return 42;
+        if (!((block_state.get(b) == 2))) return 50;
+        if (!(holds.get(r, b))) return 51;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 52;
+        if (!((1 < refs.get(b)))) return 53;
         const std::int64_t new0 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
         const std::int64_t new1 = 0;
         const std::int64_t new2 = (refs.get(b) + -1);
         const std::int64_t new3 = (blocks.get(r) + -1);
-        const std::int64_t new4 = (capacity.get(r) - constants[0]);
-        const std::int64_t new5 = (((stamp.get(b) <= last_step.get(r))) ? (last_step.get(r)) : (stamp.get(b)));
+        const std::int64_t new4 = (table_entries.get() + -1);
+        const std::int64_t new5 = (capacity.get(r) - constants[0]);
+        const std::int64_t new6 = 0;
+        const std::int64_t new7 = (((stamp.get(b) <= last_step.get(r))) ? (last_step.get(r)) : (stamp.get(b)));
         log(7, Index{r}, pruned.get(r), new0);
         pruned.set(r, new0);
         log(13, Index{r, b}, holds.get(r, b), new1);
@@ -439,30 +565,36 @@ struct Monitor {
         refs.set(b, new2);
         log(35, Index{r}, blocks.get(r), new3);
         blocks.set(r, new3);
-        log(36, Index{r}, capacity.get(r), new4);
-        capacity.set(r, new4);
-        log(12, Index{b}, stamp.get(b), new5);
-        stamp.set(b, new5);
+        log(56, Index{}, table_entries.get(), new4);
+        table_entries.set(new4);
+        log(36, Index{r}, capacity.get(r), new5);
+        capacity.set(r, new5);
+        log(67, Index{r, b}, text.get(r, b), new6);
+        text.set(r, b, new6);
+        log(12, Index{b}, stamp.get(b), new7);
+        stamp.set(b, new7);
         return 0;
       }
       case 8: {  // release_to_cache
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 2))) return 43;
-        if (!(holds.get(r, b))) return 44;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && (position.get(b) == pruned.get(r))) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))))) return 45;
-        if (!((refs.get(b) == 1))) return 46;
+        if (!((block_state.get(b) == 2))) return 54;
+        if (!(holds.get(r, b))) return 55;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 56;
+        if (!((refs.get(b) == 1))) return 57;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
         const std::int64_t new2 = 0;
         const std::int64_t new3 = (refs.get(b) + -1);
         const std::int64_t new4 = (blocks.get(r) + -1);
-        const std::int64_t new5 = (capacity.get(r) - constants[0]);
-        const std::int64_t new6 = (((stamp.get(b) <= last_step.get(r))) ? (last_step.get(r)) : (stamp.get(b)));
-        const std::int64_t new7 = (cached.get() + 1);
-        const std::int64_t new8 = (held.get() + -1);
-        const std::int64_t new9 = (held_room.get() - constants[0]);
-        const std::int64_t new10 = (idle_room.get() + constants[0]);
+        const std::int64_t new5 = (table_entries.get() + -1);
+        const std::int64_t new6 = (capacity.get(r) - constants[0]);
+        const std::int64_t new7 = 0;
+        const std::int64_t new8 = (((stamp.get(b) <= last_step.get(r))) ? (last_step.get(r)) : (stamp.get(b)));
+        const std::int64_t new9 = (cached.get() + 1);
+        const std::int64_t new10 = (held.get() + -1);
+        const std::int64_t new11 = (held_room.get() - constants[0]);
+        const std::int64_t new12 = (idle_room.get() + constants[0]);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(7, Index{r}, pruned.get(r), new1);
@@ -473,104 +605,157 @@ struct Monitor {
         refs.set(b, new3);
         log(35, Index{r}, blocks.get(r), new4);
         blocks.set(r, new4);
-        log(36, Index{r}, capacity.get(r), new5);
-        capacity.set(r, new5);
-        log(12, Index{b}, stamp.get(b), new6);
-        stamp.set(b, new6);
-        log(48, Index{}, cached.get(), new7);
-        cached.set(new7);
-        log(47, Index{}, held.get(), new8);
-        held.set(new8);
-        log(52, Index{}, held_room.get(), new9);
-        held_room.set(new9);
-        log(53, Index{}, idle_room.get(), new10);
-        idle_room.set(new10);
+        log(56, Index{}, table_entries.get(), new5);
+        table_entries.set(new5);
+        log(36, Index{r}, capacity.get(r), new6);
+        capacity.set(r, new6);
+        log(67, Index{r, b}, text.get(r, b), new7);
+        text.set(r, b, new7);
+        log(12, Index{b}, stamp.get(b), new8);
+        stamp.set(b, new8);
+        log(50, Index{}, cached.get(), new9);
+        cached.set(new9);
+        log(49, Index{}, held.get(), new10);
+        held.set(new10);
+        log(54, Index{}, held_room.get(), new11);
+        held_room.set(new11);
+        log(55, Index{}, idle_room.get(), new12);
+        idle_room.set(new12);
         return 0;
       }
       case 9: {  // keep_tail
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 47;
-        if (!(((request_state.get(r) == 4) || (request_state.get(r) == 5)))) return 48;
-        if (!(holds.get(r, b))) return 49;
-        if (!((position.get(b) < computed.get(r)))) return 50;
-        if (!((computed.get(r) <= (position.get(b) + constants[0])))) return 51;
-        if (!((last_step.get(r) <= landed.get()))) return 52;
-        if (!((inbound.get(r) == 0))) return 53;
+        const std::int64_t p = a[2];
+        const std::int64_t x = a[3];
+        if (!((block_state.get(b) == 1))) return 58;
+        if (!(((request_state.get(r) == 4) || (request_state.get(r) == 5)))) return 59;
+        if (!(holds.get(r, b))) return 60;
+        if (!((position.get(b) < computed.get(r)))) return 61;
+        if (!((computed.get(r) <= (position.get(b) + constants[0])))) return 62;
+        if (!((last_step.get(r) <= landed.get()))) return 63;
+        if (!((inbound.get(r) == 0))) return 64;
+        if (!((((position.get(b) == 0) && (p == b)) || ((holds.get(r, p) && (block_state.get(p) == 2)) && ((position.get(p) + constants[0]) == position.get(b)))))) return 65;
+        if (!((1 <= x))) return 66;
         const std::int64_t new0 = 3;
-        const std::int64_t new1 = 0;
-        const std::int64_t new2 = (refs.get(b) + -1);
-        const std::int64_t new3 = (blocks.get(r) + -1);
-        const std::int64_t new4 = (capacity.get(r) - constants[0]);
-        const std::int64_t new5 = (computed.get(r) - position.get(b));
-        const std::int64_t new6 = (cached.get() + 1);
-        const std::int64_t new7 = (held.get() + -1);
-        const std::int64_t new8 = (held_room.get() - constants[0]);
-        const std::int64_t new9 = (idle_room.get() + constants[0]);
+        const std::int64_t new1 = 1;
+        const std::int64_t new2 = (parents.get(b) + 1);
+        const std::int64_t new3 = (children.get(p) + ((!((p == b))) ? (1) : (0)));
+        const std::int64_t new4 = x;
+        const std::int64_t new5 = key.get(p);
+        const std::int64_t new6 = x;
+        const std::int64_t new7 = 0;
+        const std::int64_t new8 = (refs.get(b) + -1);
+        const std::int64_t new9 = (blocks.get(r) + -1);
+        const std::int64_t new10 = (table_entries.get() + -1);
+        const std::int64_t new11 = (capacity.get(r) - constants[0]);
+        const std::int64_t new12 = 0;
+        const std::int64_t new13 = (computed.get(r) - position.get(b));
+        const std::int64_t new14 = (cached.get() + 1);
+        const std::int64_t new15 = (held.get() + -1);
+        const std::int64_t new16 = (held_room.get() - constants[0]);
+        const std::int64_t new17 = (idle_room.get() + constants[0]);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
-        log(13, Index{r, b}, holds.get(r, b), new1);
-        holds.set(r, b, new1);
-        log(34, Index{b}, refs.get(b), new2);
-        refs.set(b, new2);
-        log(35, Index{r}, blocks.get(r), new3);
-        blocks.set(r, new3);
-        log(36, Index{r}, capacity.get(r), new4);
-        capacity.set(r, new4);
-        log(11, Index{b}, fill.get(b), new5);
-        fill.set(b, new5);
-        log(48, Index{}, cached.get(), new6);
-        cached.set(new6);
-        log(47, Index{}, held.get(), new7);
-        held.set(new7);
-        log(52, Index{}, held_room.get(), new8);
-        held_room.set(new8);
-        log(53, Index{}, idle_room.get(), new9);
-        idle_room.set(new9);
+        log(60, Index{b, p}, parent.get(b, p), new1);
+        parent.set(b, p, new1);
+        log(64, Index{b}, parents.get(b), new2);
+        parents.set(b, new2);
+        log(63, Index{p}, children.get(p), new3);
+        children.set(p, new3);
+        log(58, Index{b}, key.get(b), new4);
+        key.set(b, new4);
+        log(59, Index{b}, before.get(b), new5);
+        before.set(b, new5);
+        log(65, Index{b}, content.get(b), new6);
+        content.set(b, new6);
+        log(13, Index{r, b}, holds.get(r, b), new7);
+        holds.set(r, b, new7);
+        log(34, Index{b}, refs.get(b), new8);
+        refs.set(b, new8);
+        log(35, Index{r}, blocks.get(r), new9);
+        blocks.set(r, new9);
+        log(56, Index{}, table_entries.get(), new10);
+        table_entries.set(new10);
+        log(36, Index{r}, capacity.get(r), new11);
+        capacity.set(r, new11);
+        log(67, Index{r, b}, text.get(r, b), new12);
+        text.set(r, b, new12);
+        log(11, Index{b}, fill.get(b), new13);
+        fill.set(b, new13);
+        log(50, Index{}, cached.get(), new14);
+        cached.set(new14);
+        log(49, Index{}, held.get(), new15);
+        held.set(new15);
+        log(54, Index{}, held_room.get(), new16);
+        held_room.set(new16);
+        log(55, Index{}, idle_room.get(), new17);
+        idle_room.set(new17);
         return 0;
       }
       case 10: {  // reap
         const std::int64_t b = a[0];
-        if (!((block_state.get(b) == 4))) return 54;
-        if (!((stamp.get(b) <= landed.get()))) return 55;
-        if (!((copies.get(b) == 0))) return 56;
+        if (!((block_state.get(b) == 4))) return 67;
+        if (!((stamp.get(b) <= landed.get()))) return 68;
+        if (!((copies.get(b) == 0))) return 69;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = (free.get() + 1);
         const std::int64_t new2 = (held.get() + -1);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
-        log(46, Index{}, free.get(), new1);
+        log(48, Index{}, free.get(), new1);
         free.set(new1);
-        log(47, Index{}, held.get(), new2);
+        log(49, Index{}, held.get(), new2);
         held.set(new2);
         return 0;
       }
       case 11: {  // evict
         const std::int64_t b = a[0];
-        if (!((block_state.get(b) == 3))) return 57;
-        if (!((stamp.get(b) <= landed.get()))) return 58;
-        if (!((copies.get(b) == 0))) return 59;
+        const std::int64_t p = a[1];
+        if (!((block_state.get(b) == 3))) return 70;
+        if (!((stamp.get(b) <= landed.get()))) return 71;
+        if (!((copies.get(b) == 0))) return 72;
+        if (!(parent.get(b, p))) return 73;
+        if (!((children.get(b) == 0))) return 74;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
-        const std::int64_t new2 = (free.get() + 1);
-        const std::int64_t new3 = (cached.get() + -1);
+        const std::int64_t new2 = (parents.get(b) + -1);
+        const std::int64_t new3 = (children.get(p) - ((!((p == b))) ? (1) : (0)));
+        const std::int64_t new4 = 0;
+        const std::int64_t new5 = 0;
+        const std::int64_t new6 = 0;
+        const std::int64_t new7 = 0;
+        const std::int64_t new8 = (free.get() + 1);
+        const std::int64_t new9 = (cached.get() + -1);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
-        log(11, Index{b}, fill.get(b), new1);
-        fill.set(b, new1);
-        log(46, Index{}, free.get(), new2);
-        free.set(new2);
-        log(48, Index{}, cached.get(), new3);
-        cached.set(new3);
+        log(60, Index{b, p}, parent.get(b, p), new1);
+        parent.set(b, p, new1);
+        log(64, Index{b}, parents.get(b), new2);
+        parents.set(b, new2);
+        log(63, Index{p}, children.get(p), new3);
+        children.set(p, new3);
+        log(58, Index{b}, key.get(b), new4);
+        key.set(b, new4);
+        log(59, Index{b}, before.get(b), new5);
+        before.set(b, new5);
+        log(11, Index{b}, fill.get(b), new6);
+        fill.set(b, new6);
+        log(65, Index{b}, content.get(b), new7);
+        content.set(b, new7);
+        log(48, Index{}, free.get(), new8);
+        free.set(new8);
+        log(50, Index{}, cached.get(), new9);
+        cached.set(new9);
         return 0;
       }
       case 12: {  // spill
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!(((block_state.get(b) == 2) || (block_state.get(b) == 3)))) return 60;
-        if (!((host_state.get(h) == 0))) return 61;
-        if (!((copy_state.get(c) == 0))) return 62;
+        if (!(((block_state.get(b) == 2) || (block_state.get(b) == 3)))) return 75;
+        if (!((host_state.get(h) == 0))) return 76;
+        if (!((copy_state.get(c) == 0))) return 77;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
@@ -578,11 +763,14 @@ struct Monitor {
         const std::int64_t new4 = (copies.get(b) + 1);
         const std::int64_t new5 = 1;
         const std::int64_t new6 = 1;
-        const std::int64_t new7 = (host_copies.get(h) + 1);
-        const std::int64_t new8 = position.get(b);
-        const std::int64_t new9 = fill.get(b);
-        const std::int64_t new10 = (spare_pages.get() + -1);
-        const std::int64_t new11 = (used_pages.get() + 1);
+        const std::int64_t new7 = (copy_hosts.get(c) + 1);
+        const std::int64_t new8 = (host_copies.get(h) + 1);
+        const std::int64_t new9 = position.get(b);
+        const std::int64_t new10 = fill.get(b);
+        const std::int64_t new11 = key.get(b);
+        const std::int64_t new12 = before.get(b);
+        const std::int64_t new13 = (spare_pages.get() + -1);
+        const std::int64_t new14 = (used_pages.get() + 1);
         log(23, Index{h}, host_state.get(h), new0);
         host_state.set(h, new0);
         log(26, Index{c}, copy_state.get(c), new1);
@@ -597,34 +785,42 @@ struct Monitor {
         copying.set(c, new5);
         log(29, Index{c, h}, host_of.get(c, h), new6);
         host_of.set(c, h, new6);
-        log(42, Index{h}, host_copies.get(h), new7);
-        host_copies.set(h, new7);
-        log(24, Index{h}, host_position.get(h), new8);
-        host_position.set(h, new8);
-        log(25, Index{h}, host_fill.get(h), new9);
-        host_fill.set(h, new9);
-        log(50, Index{}, spare_pages.get(), new10);
-        spare_pages.set(new10);
-        log(51, Index{}, used_pages.get(), new11);
-        used_pages.set(new11);
+        log(44, Index{c}, copy_hosts.get(c), new7);
+        copy_hosts.set(c, new7);
+        log(42, Index{h}, host_copies.get(h), new8);
+        host_copies.set(h, new8);
+        log(24, Index{h}, host_position.get(h), new9);
+        host_position.set(h, new9);
+        log(25, Index{h}, host_fill.get(h), new10);
+        host_fill.set(h, new10);
+        log(61, Index{h}, host_key.get(h), new11);
+        host_key.set(h, new11);
+        log(62, Index{h}, host_before.get(h), new12);
+        host_before.set(h, new12);
+        log(52, Index{}, spare_pages.get(), new13);
+        spare_pages.set(new13);
+        log(53, Index{}, used_pages.get(), new14);
+        used_pages.set(new14);
         return 0;
       }
       case 13: {  // spill_done
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((copy_state.get(c) == 1))) return 63;
-        if (!(block_of.get(c, b))) return 64;
-        if (!(!(copying.get(c)))) return 65;
-        if (!(host_of.get(c, h))) return 66;
-        if (!((host_state.get(h) == 1))) return 67;
+        if (!((copy_state.get(c) == 1))) return 78;
+        if (!(block_of.get(c, b))) return 79;
+        if (!(!(copying.get(c)))) return 80;
+        if (!(host_of.get(c, h))) return 81;
+        if (!((host_state.get(h) == 1))) return 82;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = (copy_blocks.get(c) + -1);
         const std::int64_t new3 = (copies.get(b) + -1);
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = (host_copies.get(h) + -1);
-        const std::int64_t new6 = 2;
+        const std::int64_t new5 = (copy_hosts.get(c) + -1);
+        const std::int64_t new6 = (host_copies.get(h) + -1);
+        const std::int64_t new7 = 2;
+        const std::int64_t new8 = content.get(b);
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -635,19 +831,25 @@ struct Monitor {
         copies.set(b, new3);
         log(29, Index{c, h}, host_of.get(c, h), new4);
         host_of.set(c, h, new4);
-        log(42, Index{h}, host_copies.get(h), new5);
-        host_copies.set(h, new5);
-        log(23, Index{h}, host_state.get(h), new6);
-        host_state.set(h, new6);
+        log(44, Index{c}, copy_hosts.get(c), new5);
+        copy_hosts.set(c, new5);
+        log(42, Index{h}, host_copies.get(h), new6);
+        host_copies.set(h, new6);
+        log(23, Index{h}, host_state.get(h), new7);
+        host_state.set(h, new7);
+        log(66, Index{h}, host_content.get(h), new8);
+        host_content.set(h, new8);
         return 0;
       }
       case 14: {  // fetch
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((block_state.get(b) == 0))) return 68;
-        if (!((host_state.get(h) == 2))) return 69;
-        if (!((copy_state.get(c) == 0))) return 70;
+        const std::int64_t p = a[3];
+        if (!((block_state.get(b) == 0))) return 83;
+        if (!((host_state.get(h) == 2))) return 84;
+        if (!((copy_state.get(c) == 0))) return 85;
+        if (!((((host_position.get(h) == 0) && (p == b)) || ((((((block_state.get(p) == 2) || (block_state.get(p) == 3)) || (block_state.get(p) == 5)) && (fill.get(p) == constants[0])) && (key.get(p) == host_before.get(h))) && ((position.get(p) + constants[0]) == host_position.get(h)))))) return 86;
         const std::int64_t new0 = 5;
         const std::int64_t new1 = 2;
         const std::int64_t new2 = 1;
@@ -655,11 +857,17 @@ struct Monitor {
         const std::int64_t new4 = (copies.get(b) + 1);
         const std::int64_t new5 = 1;
         const std::int64_t new6 = 1;
-        const std::int64_t new7 = (host_copies.get(h) + 1);
-        const std::int64_t new8 = host_position.get(h);
-        const std::int64_t new9 = host_fill.get(h);
-        const std::int64_t new10 = (free.get() + -1);
-        const std::int64_t new11 = (fetching.get() + 1);
+        const std::int64_t new7 = (copy_hosts.get(c) + 1);
+        const std::int64_t new8 = (host_copies.get(h) + 1);
+        const std::int64_t new9 = host_position.get(h);
+        const std::int64_t new10 = host_fill.get(h);
+        const std::int64_t new11 = 1;
+        const std::int64_t new12 = (parents.get(b) + 1);
+        const std::int64_t new13 = (children.get(p) + ((!((p == b))) ? (1) : (0)));
+        const std::int64_t new14 = host_key.get(h);
+        const std::int64_t new15 = host_before.get(h);
+        const std::int64_t new16 = (free.get() + -1);
+        const std::int64_t new17 = (fetching.get() + 1);
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(26, Index{c}, copy_state.get(c), new1);
@@ -674,36 +882,50 @@ struct Monitor {
         copying.set(c, new5);
         log(29, Index{c, h}, host_of.get(c, h), new6);
         host_of.set(c, h, new6);
-        log(42, Index{h}, host_copies.get(h), new7);
-        host_copies.set(h, new7);
-        log(10, Index{b}, position.get(b), new8);
-        position.set(b, new8);
-        log(11, Index{b}, fill.get(b), new9);
-        fill.set(b, new9);
-        log(46, Index{}, free.get(), new10);
-        free.set(new10);
-        log(49, Index{}, fetching.get(), new11);
-        fetching.set(new11);
+        log(44, Index{c}, copy_hosts.get(c), new7);
+        copy_hosts.set(c, new7);
+        log(42, Index{h}, host_copies.get(h), new8);
+        host_copies.set(h, new8);
+        log(10, Index{b}, position.get(b), new9);
+        position.set(b, new9);
+        log(11, Index{b}, fill.get(b), new10);
+        fill.set(b, new10);
+        log(60, Index{b, p}, parent.get(b, p), new11);
+        parent.set(b, p, new11);
+        log(64, Index{b}, parents.get(b), new12);
+        parents.set(b, new12);
+        log(63, Index{p}, children.get(p), new13);
+        children.set(p, new13);
+        log(58, Index{b}, key.get(b), new14);
+        key.set(b, new14);
+        log(59, Index{b}, before.get(b), new15);
+        before.set(b, new15);
+        log(48, Index{}, free.get(), new16);
+        free.set(new16);
+        log(51, Index{}, fetching.get(), new17);
+        fetching.set(new17);
         return 0;
       }
       case 15: {  // fetch_done
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((copy_state.get(c) == 2))) return 71;
-        if (!(block_of.get(c, b))) return 72;
-        if (!(!(copying.get(c)))) return 73;
-        if (!(host_of.get(c, h))) return 74;
-        if (!((block_state.get(b) == 5))) return 75;
+        if (!((copy_state.get(c) == 2))) return 87;
+        if (!(block_of.get(c, b))) return 88;
+        if (!(!(copying.get(c)))) return 89;
+        if (!(host_of.get(c, h))) return 90;
+        if (!((block_state.get(b) == 5))) return 91;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = (copy_blocks.get(c) + -1);
         const std::int64_t new3 = (copies.get(b) + -1);
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = (host_copies.get(h) + -1);
-        const std::int64_t new6 = 3;
-        const std::int64_t new7 = (cached.get() + 1);
-        const std::int64_t new8 = (fetching.get() + -1);
+        const std::int64_t new5 = (copy_hosts.get(c) + -1);
+        const std::int64_t new6 = (host_copies.get(h) + -1);
+        const std::int64_t new7 = 3;
+        const std::int64_t new8 = host_content.get(h);
+        const std::int64_t new9 = (cached.get() + 1);
+        const std::int64_t new10 = (fetching.get() + -1);
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -714,35 +936,48 @@ struct Monitor {
         copies.set(b, new3);
         log(29, Index{c, h}, host_of.get(c, h), new4);
         host_of.set(c, h, new4);
-        log(42, Index{h}, host_copies.get(h), new5);
-        host_copies.set(h, new5);
-        log(9, Index{b}, block_state.get(b), new6);
-        block_state.set(b, new6);
-        log(48, Index{}, cached.get(), new7);
-        cached.set(new7);
-        log(49, Index{}, fetching.get(), new8);
-        fetching.set(new8);
+        log(44, Index{c}, copy_hosts.get(c), new5);
+        copy_hosts.set(c, new5);
+        log(42, Index{h}, host_copies.get(h), new6);
+        host_copies.set(h, new6);
+        log(9, Index{b}, block_state.get(b), new7);
+        block_state.set(b, new7);
+        log(65, Index{b}, content.get(b), new8);
+        content.set(b, new8);
+        log(50, Index{}, cached.get(), new9);
+        cached.set(new9);
+        log(51, Index{}, fetching.get(), new10);
+        fetching.set(new10);
         return 0;
       }
       case 16: {  // drop_page
         const std::int64_t h = a[0];
-        if (!((host_state.get(h) == 2))) return 76;
-        if (!((host_copies.get(h) == 0))) return 77;
+        if (!((host_state.get(h) == 2))) return 92;
+        if (!((host_copies.get(h) == 0))) return 93;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = (spare_pages.get() + 1);
-        const std::int64_t new4 = (used_pages.get() + -1);
+        const std::int64_t new3 = 0;
+        const std::int64_t new4 = 0;
+        const std::int64_t new5 = 0;
+        const std::int64_t new6 = (spare_pages.get() + 1);
+        const std::int64_t new7 = (used_pages.get() + -1);
         log(23, Index{h}, host_state.get(h), new0);
         host_state.set(h, new0);
         log(24, Index{h}, host_position.get(h), new1);
         host_position.set(h, new1);
         log(25, Index{h}, host_fill.get(h), new2);
         host_fill.set(h, new2);
-        log(50, Index{}, spare_pages.get(), new3);
-        spare_pages.set(new3);
-        log(51, Index{}, used_pages.get(), new4);
-        used_pages.set(new4);
+        log(61, Index{h}, host_key.get(h), new3);
+        host_key.set(h, new3);
+        log(62, Index{h}, host_before.get(h), new4);
+        host_before.set(h, new4);
+        log(66, Index{h}, host_content.get(h), new5);
+        host_content.set(h, new5);
+        log(52, Index{}, spare_pages.get(), new6);
+        spare_pages.set(new6);
+        log(53, Index{}, used_pages.get(), new7);
+        used_pages.set(new7);
         return 0;
       }
       case 17: {  // send
@@ -750,13 +985,13 @@ struct Monitor {
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
         const std::int64_t n = a[3];
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 78;
-        if (!(holds.get(r, b))) return 79;
-        if (!(((position.get(b) + n) <= computed.get(r)))) return 80;
-        if (!((inbound.get(r) == 0))) return 81;
-        if (!((copy_state.get(c) == 0))) return 82;
-        if (!((1 <= n))) return 83;
-        if (!((n <= constants[0]))) return 84;
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 94;
+        if (!(holds.get(r, b))) return 95;
+        if (!(((position.get(b) + n) <= computed.get(r)))) return 96;
+        if (!((inbound.get(r) == 0))) return 97;
+        if (!((copy_state.get(c) == 0))) return 98;
+        if (!((1 <= n))) return 99;
+        if (!((n <= constants[0]))) return 100;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = (copy_blocks.get(c) + 1);
@@ -783,9 +1018,9 @@ struct Monitor {
       case 18: {  // send_done
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
-        if (!((copy_state.get(c) == 3))) return 85;
-        if (!(block_of.get(c, b))) return 86;
-        if (!(!(copying.get(c)))) return 87;
+        if (!((copy_state.get(c) == 3))) return 101;
+        if (!(block_of.get(c, b))) return 102;
+        if (!(!(copying.get(c)))) return 103;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = (copy_blocks.get(c) + -1);
@@ -811,26 +1046,27 @@ struct Monitor {
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
         const std::int64_t n = a[3];
-        if (!((request_state.get(r) == 2))) return 88;
-        if (!((block_state.get(b) == 1))) return 89;
-        if (!(holds.get(r, b))) return 90;
-        if (!((pending.get(r) == 0))) return 91;
-        if (!((position.get(b) <= planned.get(r)))) return 92;
-        if (!(((planned.get(r) + n) <= (position.get(b) + constants[0])))) return 93;
-        if (!(((planned.get(r) + n) < known.get(r)))) return 94;
-        if (!((copy_state.get(c) == 0))) return 95;
-        if (!((1 <= n))) return 96;
+        if (!((request_state.get(r) == 2))) return 104;
+        if (!((block_state.get(b) == 1))) return 105;
+        if (!(holds.get(r, b))) return 106;
+        if (!((pending.get(r) == 0))) return 107;
+        if (!((position.get(b) <= planned.get(r)))) return 108;
+        if (!(((planned.get(r) + n) <= (position.get(b) + constants[0])))) return 109;
+        if (!(((planned.get(r) + n) < known.get(r)))) return 110;
+        if (!((copy_state.get(c) == 0))) return 111;
+        if (!((1 <= n))) return 112;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = (copy_blocks.get(c) + 1);
         const std::int64_t new3 = (copies.get(b) + 1);
         const std::int64_t new4 = 1;
         const std::int64_t new5 = 1;
-        const std::int64_t new6 = planned.get(r);
-        const std::int64_t new7 = n;
-        const std::int64_t new8 = (inbound.get(r) + 1);
-        const std::int64_t new9 = (arriving.get(r) + n);
-        const std::int64_t new10 = (planned.get(r) + n);
+        const std::int64_t new6 = (copy_requests.get(c) + 1);
+        const std::int64_t new7 = planned.get(r);
+        const std::int64_t new8 = n;
+        const std::int64_t new9 = (inbound.get(r) + 1);
+        const std::int64_t new10 = (arriving.get(r) + n);
+        const std::int64_t new11 = (planned.get(r) + n);
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -843,37 +1079,40 @@ struct Monitor {
         copying.set(c, new4);
         log(30, Index{c, r}, request_of.get(c, r), new5);
         request_of.set(c, r, new5);
-        log(33, Index{c}, copy_start.get(c), new6);
-        copy_start.set(c, new6);
-        log(27, Index{c}, copy_tokens.get(c), new7);
-        copy_tokens.set(c, new7);
-        log(44, Index{r}, inbound.get(r), new8);
-        inbound.set(r, new8);
-        log(45, Index{r}, arriving.get(r), new9);
-        arriving.set(r, new9);
-        log(5, Index{r}, planned.get(r), new10);
-        planned.set(r, new10);
+        log(45, Index{c}, copy_requests.get(c), new6);
+        copy_requests.set(c, new6);
+        log(33, Index{c}, copy_start.get(c), new7);
+        copy_start.set(c, new7);
+        log(27, Index{c}, copy_tokens.get(c), new8);
+        copy_tokens.set(c, new8);
+        log(46, Index{r}, inbound.get(r), new9);
+        inbound.set(r, new9);
+        log(47, Index{r}, arriving.get(r), new10);
+        arriving.set(r, new10);
+        log(5, Index{r}, planned.get(r), new11);
+        planned.set(r, new11);
         return 0;
       }
       case 20: {  // receive_done
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((request_state.get(r) == 2))) return 97;
-        if (!((copy_state.get(c) == 4))) return 98;
-        if (!(block_of.get(c, b))) return 99;
-        if (!(!(copying.get(c)))) return 100;
-        if (!(request_of.get(c, r))) return 101;
+        if (!((request_state.get(r) == 2))) return 113;
+        if (!((copy_state.get(c) == 4))) return 114;
+        if (!(block_of.get(c, b))) return 115;
+        if (!(!(copying.get(c)))) return 116;
+        if (!(request_of.get(c, r))) return 117;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = (copy_blocks.get(c) + -1);
         const std::int64_t new3 = (copies.get(b) + -1);
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = 0;
+        const std::int64_t new5 = (copy_requests.get(c) + -1);
         const std::int64_t new6 = 0;
-        const std::int64_t new7 = (inbound.get(r) + -1);
-        const std::int64_t new8 = (arriving.get(r) - copy_tokens.get(c));
-        const std::int64_t new9 = (computed.get(r) + copy_tokens.get(c));
+        const std::int64_t new7 = 0;
+        const std::int64_t new8 = (inbound.get(r) + -1);
+        const std::int64_t new9 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new10 = (computed.get(r) + copy_tokens.get(c));
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -884,37 +1123,40 @@ struct Monitor {
         copies.set(b, new3);
         log(30, Index{c, r}, request_of.get(c, r), new4);
         request_of.set(c, r, new4);
-        log(33, Index{c}, copy_start.get(c), new5);
-        copy_start.set(c, new5);
-        log(27, Index{c}, copy_tokens.get(c), new6);
-        copy_tokens.set(c, new6);
-        log(44, Index{r}, inbound.get(r), new7);
-        inbound.set(r, new7);
-        log(45, Index{r}, arriving.get(r), new8);
-        arriving.set(r, new8);
-        log(6, Index{r}, computed.get(r), new9);
-        computed.set(r, new9);
+        log(45, Index{c}, copy_requests.get(c), new5);
+        copy_requests.set(c, new5);
+        log(33, Index{c}, copy_start.get(c), new6);
+        copy_start.set(c, new6);
+        log(27, Index{c}, copy_tokens.get(c), new7);
+        copy_tokens.set(c, new7);
+        log(46, Index{r}, inbound.get(r), new8);
+        inbound.set(r, new8);
+        log(47, Index{r}, arriving.get(r), new9);
+        arriving.set(r, new9);
+        log(6, Index{r}, computed.get(r), new10);
+        computed.set(r, new10);
         return 0;
       }
       case 21: {  // receive_failed
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((request_state.get(r) == 2))) return 102;
-        if (!((copy_state.get(c) == 4))) return 103;
-        if (!(block_of.get(c, b))) return 104;
-        if (!(!(copying.get(c)))) return 105;
-        if (!(request_of.get(c, r))) return 106;
+        if (!((request_state.get(r) == 2))) return 118;
+        if (!((copy_state.get(c) == 4))) return 119;
+        if (!(block_of.get(c, b))) return 120;
+        if (!(!(copying.get(c)))) return 121;
+        if (!(request_of.get(c, r))) return 122;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = (copy_blocks.get(c) + -1);
         const std::int64_t new4 = (copies.get(b) + -1);
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = 0;
+        const std::int64_t new6 = (copy_requests.get(c) + -1);
         const std::int64_t new7 = 0;
-        const std::int64_t new8 = (inbound.get(r) + -1);
-        const std::int64_t new9 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new8 = 0;
+        const std::int64_t new9 = (inbound.get(r) + -1);
+        const std::int64_t new10 = (arriving.get(r) - copy_tokens.get(c));
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
         log(26, Index{c}, copy_state.get(c), new1);
@@ -927,34 +1169,37 @@ struct Monitor {
         copies.set(b, new4);
         log(30, Index{c, r}, request_of.get(c, r), new5);
         request_of.set(c, r, new5);
-        log(33, Index{c}, copy_start.get(c), new6);
-        copy_start.set(c, new6);
-        log(27, Index{c}, copy_tokens.get(c), new7);
-        copy_tokens.set(c, new7);
-        log(44, Index{r}, inbound.get(r), new8);
-        inbound.set(r, new8);
-        log(45, Index{r}, arriving.get(r), new9);
-        arriving.set(r, new9);
+        log(45, Index{c}, copy_requests.get(c), new6);
+        copy_requests.set(c, new6);
+        log(33, Index{c}, copy_start.get(c), new7);
+        copy_start.set(c, new7);
+        log(27, Index{c}, copy_tokens.get(c), new8);
+        copy_tokens.set(c, new8);
+        log(46, Index{r}, inbound.get(r), new9);
+        inbound.set(r, new9);
+        log(47, Index{r}, arriving.get(r), new10);
+        arriving.set(r, new10);
         return 0;
       }
       case 22: {  // receive_dropped
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || (request_state.get(r) == 6)))) return 107;
-        if (!((copy_state.get(c) == 4))) return 108;
-        if (!(block_of.get(c, b))) return 109;
-        if (!(!(copying.get(c)))) return 110;
-        if (!(request_of.get(c, r))) return 111;
+        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || (request_state.get(r) == 6)))) return 123;
+        if (!((copy_state.get(c) == 4))) return 124;
+        if (!(block_of.get(c, b))) return 125;
+        if (!(!(copying.get(c)))) return 126;
+        if (!(request_of.get(c, r))) return 127;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = (copy_blocks.get(c) + -1);
         const std::int64_t new3 = (copies.get(b) + -1);
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = 0;
+        const std::int64_t new5 = (copy_requests.get(c) + -1);
         const std::int64_t new6 = 0;
-        const std::int64_t new7 = (inbound.get(r) + -1);
-        const std::int64_t new8 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new7 = 0;
+        const std::int64_t new8 = (inbound.get(r) + -1);
+        const std::int64_t new9 = (arriving.get(r) - copy_tokens.get(c));
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -965,19 +1210,21 @@ struct Monitor {
         copies.set(b, new3);
         log(30, Index{c, r}, request_of.get(c, r), new4);
         request_of.set(c, r, new4);
-        log(33, Index{c}, copy_start.get(c), new5);
-        copy_start.set(c, new5);
-        log(27, Index{c}, copy_tokens.get(c), new6);
-        copy_tokens.set(c, new6);
-        log(44, Index{r}, inbound.get(r), new7);
-        inbound.set(r, new7);
-        log(45, Index{r}, arriving.get(r), new8);
-        arriving.set(r, new8);
+        log(45, Index{c}, copy_requests.get(c), new5);
+        copy_requests.set(c, new5);
+        log(33, Index{c}, copy_start.get(c), new6);
+        copy_start.set(c, new6);
+        log(27, Index{c}, copy_tokens.get(c), new7);
+        copy_tokens.set(c, new7);
+        log(46, Index{r}, inbound.get(r), new8);
+        inbound.set(r, new8);
+        log(47, Index{r}, arriving.get(r), new9);
+        arriving.set(r, new9);
         return 0;
       }
       case 23: {  // copy_done
         const std::int64_t c = a[0];
-        if (!(copying.get(c))) return 112;
+        if (!(copying.get(c))) return 128;
         const std::int64_t new0 = 0;
         log(32, Index{c}, copying.get(c), new0);
         copying.set(c, new0);
@@ -988,11 +1235,11 @@ struct Monitor {
         const std::int64_t tokens = a[1];
         const std::int64_t most = a[2];
         const std::int64_t turn = a[3];
-        if (!((request_state.get(r) == 0))) return 113;
-        if (!((tokens < most))) return 114;
-        if (!((most <= (constants[2] + 1)))) return 115;
-        if (!((newest_arrival.get() < turn))) return 116;
-        if (!((1 <= tokens))) return 117;
+        if (!((request_state.get(r) == 0))) return 129;
+        if (!((tokens < most))) return 130;
+        if (!((most <= (constants[2] + 1)))) return 131;
+        if (!((newest_arrival.get() < turn))) return 132;
+        if (!((1 <= tokens))) return 133;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = tokens;
         const std::int64_t new2 = tokens;
@@ -1015,7 +1262,7 @@ struct Monitor {
       }
       case 25: {  // admit
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 1))) return 118;
+        if (!((request_state.get(r) == 1))) return 134;
         const std::int64_t new0 = 2;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1023,8 +1270,8 @@ struct Monitor {
       }
       case 26: {  // finish
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 3))) return 119;
-        if (!((prompt.get(r) < known.get(r)))) return 120;
+        if (!((request_state.get(r) == 3))) return 135;
+        if (!((prompt.get(r) < known.get(r)))) return 136;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1032,7 +1279,7 @@ struct Monitor {
       }
       case 27: {  // abort
         const std::int64_t r = a[0];
-        if (!(((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)) || (request_state.get(r) == 4)))) return 121;
+        if (!(((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)) || (request_state.get(r) == 4)))) return 137;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1041,12 +1288,12 @@ struct Monitor {
       case 28: {  // retract
         const std::int64_t r = a[0];
         const std::int64_t o = a[1];
-        if (!((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)))) return 122;
-        if (!((1 <= blocks.get(r)))) return 123;
-        if (!((pending.get(r) == 0))) return 124;
-        if (!((known.get(r) < limit.get(r)))) return 125;
-        if (!(((request_state.get(o) == 2) || (request_state.get(o) == 3)))) return 126;
-        if (!((arrival.get(o) < arrival.get(r)))) return 127;
+        if (!((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)))) return 138;
+        if (!((1 <= blocks.get(r)))) return 139;
+        if (!((pending.get(r) == 0))) return 140;
+        if (!((known.get(r) < limit.get(r)))) return 141;
+        if (!(((request_state.get(o) == 2) || (request_state.get(o) == 3)))) return 142;
+        if (!((arrival.get(o) < arrival.get(r)))) return 143;
         const std::int64_t new0 = 4;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1054,9 +1301,9 @@ struct Monitor {
       }
       case 29: {  // requeue
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 4))) return 128;
-        if (!((blocks.get(r) == 0))) return 129;
-        if (!((inbound.get(r) == 0))) return 130;
+        if (!((request_state.get(r) == 4))) return 144;
+        if (!((blocks.get(r) == 0))) return 145;
+        if (!((inbound.get(r) == 0))) return 146;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1073,8 +1320,8 @@ struct Monitor {
       }
       case 30: {  // close
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 5))) return 131;
-        if (!((blocks.get(r) == 0))) return 132;
+        if (!((request_state.get(r) == 5))) return 147;
+        if (!((blocks.get(r) == 0))) return 148;
         const std::int64_t new0 = 6;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1082,9 +1329,9 @@ struct Monitor {
       }
       case 31: {  // recycle
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 6))) return 133;
-        if (!((pending.get(r) == 0))) return 134;
-        if (!((inbound.get(r) == 0))) return 135;
+        if (!((request_state.get(r) == 6))) return 149;
+        if (!((pending.get(r) == 0))) return 150;
+        if (!((inbound.get(r) == 0))) return 151;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1116,26 +1363,29 @@ struct Monitor {
       }
       case 32: {  // open_step
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 0))) return 136;
-        if (!((opened.get() == launched.get()))) return 137;
+        if (!((step_state.get(s) == 0))) return 152;
+        if (!((opened.get() == launched.get()))) return 153;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = (opened.get() + 1);
         const std::int64_t new2 = (opened.get() + 1);
+        const std::int64_t new3 = (live_steps.get() + 1);
         log(14, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
         log(15, Index{s}, number.get(s), new1);
         number.set(s, new1);
         log(19, Index{}, opened.get(), new2);
         opened.set(new2);
+        log(57, Index{}, live_steps.get(), new3);
+        live_steps.set(new3);
         return 0;
       }
       case 33: {  // add_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (!((step_state.get(s) == 1))) return 138;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 139;
-        if (!(!(in_step.get(s, r)))) return 140;
-        if (!((inbound.get(r) == 0))) return 141;
+        if (!((step_state.get(s) == 1))) return 154;
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 155;
+        if (!(!(in_step.get(s, r)))) return 156;
+        if (!((inbound.get(r) == 0))) return 157;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = (pending.get(r) + 1);
         const std::int64_t new2 = (rows.get(s) + 1);
@@ -1154,12 +1404,12 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (!((request_state.get(r) == 2))) return 142;
-        if (!((step_state.get(s) == 1))) return 143;
-        if (!(in_step.get(s, r))) return 144;
-        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 145;
-        if (!(((planned.get(r) + n) < known.get(r)))) return 146;
-        if (!((1 <= n))) return 147;
+        if (!((request_state.get(r) == 2))) return 158;
+        if (!((step_state.get(s) == 1))) return 159;
+        if (!(in_step.get(s, r))) return 160;
+        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 161;
+        if (!(((planned.get(r) + n) < known.get(r)))) return 162;
+        if (!((1 <= n))) return 163;
         const std::int64_t new0 = (planned.get(r) + n);
         const std::int64_t new1 = (row_tokens.get(s, r) + n);
         const std::int64_t new2 = (flying.get(r) + n);
@@ -1175,12 +1425,12 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (!((request_state.get(r) == 2))) return 148;
-        if (!((step_state.get(s) == 1))) return 149;
-        if (!(in_step.get(s, r))) return 150;
-        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 151;
-        if (!(((planned.get(r) + n) == known.get(r)))) return 152;
-        if (!((1 <= n))) return 153;
+        if (!((request_state.get(r) == 2))) return 164;
+        if (!((step_state.get(s) == 1))) return 165;
+        if (!(in_step.get(s, r))) return 166;
+        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 167;
+        if (!(((planned.get(r) + n) == known.get(r)))) return 168;
+        if (!((1 <= n))) return 169;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = (planned.get(r) + n);
         const std::int64_t new2 = (row_tokens.get(s, r) + n);
@@ -1205,14 +1455,14 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (!((request_state.get(r) == 3))) return 154;
-        if (!((step_state.get(s) == 1))) return 155;
-        if (!(in_step.get(s, r))) return 156;
-        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 157;
-        if (!((row_tokens.get(s, r) == 0))) return 158;
-        if (!(((planned.get(r) + n) < limit.get(r)))) return 159;
-        if (!((1 <= n))) return 160;
-        if (!((n <= constants[4]))) return 161;
+        if (!((request_state.get(r) == 3))) return 170;
+        if (!((step_state.get(s) == 1))) return 171;
+        if (!(in_step.get(s, r))) return 172;
+        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 173;
+        if (!((row_tokens.get(s, r) == 0))) return 174;
+        if (!(((planned.get(r) + n) < limit.get(r)))) return 175;
+        if (!((1 <= n))) return 176;
+        if (!((n <= constants[4]))) return 177;
         const std::int64_t new0 = (planned.get(r) + n);
         const std::int64_t new1 = (row_tokens.get(s, r) + n);
         const std::int64_t new2 = (flying.get(r) + n);
@@ -1232,8 +1482,8 @@ struct Monitor {
       }
       case 37: {  // launch
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 1))) return 162;
-        if (!((1 <= rows.get(s)))) return 163;
+        if (!((step_state.get(s) == 1))) return 178;
+        if (!((1 <= rows.get(s)))) return 179;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = number.get(s);
@@ -1247,7 +1497,7 @@ struct Monitor {
       }
       case 38: {  // device_done
         const std::int64_t s = a[0];
-        if (!(executing.get(s))) return 164;
+        if (!(executing.get(s))) return 180;
         const std::int64_t new0 = 0;
         log(31, Index{s}, executing.get(s), new0);
         executing.set(s, new0);
@@ -1255,9 +1505,9 @@ struct Monitor {
       }
       case 39: {  // observe
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 2))) return 165;
-        if (!(!(executing.get(s)))) return 166;
-        if (!((number.get(s) == (landed.get() + 1)))) return 167;
+        if (!((step_state.get(s) == 2))) return 181;
+        if (!(!(executing.get(s)))) return 182;
+        if (!((number.get(s) == (landed.get() + 1)))) return 183;
         const std::int64_t new0 = 3;
         log(14, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
@@ -1267,12 +1517,12 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t accepted = a[2];
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 168;
-        if (!((step_state.get(s) == 3))) return 169;
-        if (!(in_step.get(s, r))) return 170;
-        if (!((accepted <= row_outputs.get(s, r)))) return 171;
-        if (!(((((1 <= row_outputs.get(s, r))) ? (1) : (0)) <= accepted))) return 172;
-        if (!((0 <= accepted))) return 173;
+        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 184;
+        if (!((step_state.get(s) == 3))) return 185;
+        if (!(in_step.get(s, r))) return 186;
+        if (!((accepted <= row_outputs.get(s, r)))) return 187;
+        if (!(((((1 <= row_outputs.get(s, r))) ? (1) : (0)) <= accepted))) return 188;
+        if (!((0 <= accepted))) return 189;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1308,9 +1558,9 @@ struct Monitor {
       case 41: {  // drop_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (!(((request_state.get(r) == 5) || (request_state.get(r) == 6)))) return 174;
-        if (!((step_state.get(s) == 3))) return 175;
-        if (!(in_step.get(s, r))) return 176;
+        if (!(((request_state.get(r) == 5) || (request_state.get(r) == 6)))) return 190;
+        if (!((step_state.get(s) == 3))) return 191;
+        if (!(in_step.get(s, r))) return 192;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1336,17 +1586,20 @@ struct Monitor {
       }
       case 42: {  // retire
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 3))) return 177;
-        if (!((rows.get(s) == 0))) return 178;
+        if (!((step_state.get(s) == 3))) return 193;
+        if (!((rows.get(s) == 0))) return 194;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = number.get(s);
-        const std::int64_t new2 = 0;
+        const std::int64_t new2 = (live_steps.get() + -1);
+        const std::int64_t new3 = 0;
         log(14, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
         log(21, Index{}, landed.get(), new1);
         landed.set(new1);
-        log(15, Index{s}, number.get(s), new2);
-        number.set(s, new2);
+        log(57, Index{}, live_steps.get(), new2);
+        live_steps.set(new2);
+        log(15, Index{s}, number.get(s), new3);
+        number.set(s, new3);
         return 0;
       }
     }
@@ -1399,16 +1652,30 @@ struct Monitor {
     copies.visit([&](const Index& i, std::int64_t x) { see(41, i, x); });
     host_copies.visit([&](const Index& i, std::int64_t x) { see(42, i, x); });
     copy_blocks.visit([&](const Index& i, std::int64_t x) { see(43, i, x); });
-    inbound.visit([&](const Index& i, std::int64_t x) { see(44, i, x); });
-    arriving.visit([&](const Index& i, std::int64_t x) { see(45, i, x); });
-    free.visit([&](const Index& i, std::int64_t x) { see(46, i, x); });
-    held.visit([&](const Index& i, std::int64_t x) { see(47, i, x); });
-    cached.visit([&](const Index& i, std::int64_t x) { see(48, i, x); });
-    fetching.visit([&](const Index& i, std::int64_t x) { see(49, i, x); });
-    spare_pages.visit([&](const Index& i, std::int64_t x) { see(50, i, x); });
-    used_pages.visit([&](const Index& i, std::int64_t x) { see(51, i, x); });
-    held_room.visit([&](const Index& i, std::int64_t x) { see(52, i, x); });
-    idle_room.visit([&](const Index& i, std::int64_t x) { see(53, i, x); });
+    copy_hosts.visit([&](const Index& i, std::int64_t x) { see(44, i, x); });
+    copy_requests.visit([&](const Index& i, std::int64_t x) { see(45, i, x); });
+    inbound.visit([&](const Index& i, std::int64_t x) { see(46, i, x); });
+    arriving.visit([&](const Index& i, std::int64_t x) { see(47, i, x); });
+    free.visit([&](const Index& i, std::int64_t x) { see(48, i, x); });
+    held.visit([&](const Index& i, std::int64_t x) { see(49, i, x); });
+    cached.visit([&](const Index& i, std::int64_t x) { see(50, i, x); });
+    fetching.visit([&](const Index& i, std::int64_t x) { see(51, i, x); });
+    spare_pages.visit([&](const Index& i, std::int64_t x) { see(52, i, x); });
+    used_pages.visit([&](const Index& i, std::int64_t x) { see(53, i, x); });
+    held_room.visit([&](const Index& i, std::int64_t x) { see(54, i, x); });
+    idle_room.visit([&](const Index& i, std::int64_t x) { see(55, i, x); });
+    table_entries.visit([&](const Index& i, std::int64_t x) { see(56, i, x); });
+    live_steps.visit([&](const Index& i, std::int64_t x) { see(57, i, x); });
+    key.visit([&](const Index& i, std::int64_t x) { see(58, i, x); });
+    before.visit([&](const Index& i, std::int64_t x) { see(59, i, x); });
+    parent.visit([&](const Index& i, std::int64_t x) { see(60, i, x); });
+    host_key.visit([&](const Index& i, std::int64_t x) { see(61, i, x); });
+    host_before.visit([&](const Index& i, std::int64_t x) { see(62, i, x); });
+    children.visit([&](const Index& i, std::int64_t x) { see(63, i, x); });
+    parents.visit([&](const Index& i, std::int64_t x) { see(64, i, x); });
+    content.visit([&](const Index& i, std::int64_t x) { see(65, i, x); });
+    host_content.visit([&](const Index& i, std::int64_t x) { see(66, i, x); });
+    text.visit([&](const Index& i, std::int64_t x) { see(67, i, x); });
   }
   // Recounts counters from what they count; returns the number of the first that is wrong, or -1.
   int wrong_count() const {
@@ -1494,11 +1761,27 @@ struct Monitor {
     }
     {
       Totals<1> totals;
+      host_of.visit([&](const Index& i, std::int64_t) {
+        const std::int64_t c = i[0]; const std::int64_t each_h = i[1];
+        if (host_of.get(c, each_h)) totals.add(c, 1);
+      });
+      if (!totals.same(copy_hosts)) return 10;
+    }
+    {
+      Totals<1> totals;
+      request_of.visit([&](const Index& i, std::int64_t) {
+        const std::int64_t c = i[0]; const std::int64_t each_r = i[1];
+        if (request_of.get(c, each_r)) totals.add(c, 1);
+      });
+      if (!totals.same(copy_requests)) return 11;
+    }
+    {
+      Totals<1> totals;
       request_of.visit([&](const Index& i, std::int64_t) {
         const std::int64_t each_c = i[0]; const std::int64_t r = i[1];
         if (request_of.get(each_c, r)) totals.add(r, 1);
       });
-      if (!totals.same(inbound)) return 10;
+      if (!totals.same(inbound)) return 12;
     }
     {
       Totals<1> totals;
@@ -1506,63 +1789,93 @@ struct Monitor {
         const std::int64_t each_c = i[0]; const std::int64_t r = i[1];
         if (request_of.get(each_c, r)) totals.add(r, copy_tokens.get(each_c));
       });
-      if (!totals.same(arriving)) return 11;
+      if (!totals.same(arriving)) return 13;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if ((block_state.get(each_b) == 0)) total += 1;
       }
-      if (total != free.get()) return 12;
+      if (total != free.get()) return 14;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if ((((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2)) || (block_state.get(each_b) == 4))) total += 1;
       }
-      if (total != held.get()) return 13;
+      if (total != held.get()) return 15;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if ((block_state.get(each_b) == 3)) total += 1;
       }
-      if (total != cached.get()) return 14;
+      if (total != cached.get()) return 16;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if ((block_state.get(each_b) == 5)) total += 1;
       }
-      if (total != fetching.get()) return 15;
+      if (total != fetching.get()) return 17;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_h = 0; each_h < population[3]; ++each_h) {
         if ((host_state.get(each_h) == 0)) total += 1;
       }
-      if (total != spare_pages.get()) return 16;
+      if (total != spare_pages.get()) return 18;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_h = 0; each_h < population[3]; ++each_h) {
         if (!((host_state.get(each_h) == 0))) total += 1;
       }
-      if (total != used_pages.get()) return 17;
+      if (total != used_pages.get()) return 19;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if (((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2))) total += constants[0];
       }
-      if (total != held_room.get()) return 18;
+      if (total != held_room.get()) return 20;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
         if (!(((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2)))) total += constants[0];
       }
-      if (total != idle_room.get()) return 19;
+      if (total != idle_room.get()) return 21;
+    }
+    {
+      std::int64_t total = 0;
+      for (std::int64_t each_r = 0; each_r < population[0]; ++each_r) {
+        if (1) total += blocks.get(each_r);
+      }
+      if (total != table_entries.get()) return 22;
+    }
+    {
+      std::int64_t total = 0;
+      for (std::int64_t each_s = 0; each_s < population[2]; ++each_s) {
+        if (!((step_state.get(each_s) == 0))) total += 1;
+      }
+      if (total != live_steps.get()) return 23;
+    }
+    {
+      Totals<1> totals;
+      parent.visit([&](const Index& i, std::int64_t) {
+        const std::int64_t each_b = i[0]; const std::int64_t b = i[1];
+        if ((parent.get(each_b, b) && !((each_b == b)))) totals.add(b, 1);
+      });
+      if (!totals.same(children)) return 24;
+    }
+    {
+      Totals<1> totals;
+      parent.visit([&](const Index& i, std::int64_t) {
+        const std::int64_t b = i[0]; const std::int64_t each_b = i[1];
+        if (parent.get(b, each_b)) totals.add(b, 1);
+      });
+      if (!totals.same(parents)) return 25;
     }
     return -1;
   }

@@ -3,6 +3,6 @@
 
 using namespace tokenspeed;
 
-void wrong(Machine& machine, BlockHandle<BlockState::Owned> block) {
-    (void)std::move(block).evict(machine);  // WRONG
+void wrong(Machine& machine, BlockHandle<BlockState::Owned> block, BlockId parent) {
+    (void)std::move(block).evict(machine, parent);  // WRONG
 }

@@ -3,6 +3,6 @@
 
 using namespace tokenspeed;
 
-void wrong(Machine& machine, BlockHandle<BlockState::Cached> block) {
-    BlockHandle<BlockState::Owned> next = std::move(block).evict(machine).next();  // WRONG
+void wrong(Machine& machine, BlockHandle<BlockState::Cached> block, BlockId parent) {
+    BlockHandle<BlockState::Owned> next = std::move(block).evict(machine, parent).next();  // WRONG
 }

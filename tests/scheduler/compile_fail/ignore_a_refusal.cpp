@@ -3,6 +3,6 @@
 
 using namespace tokenspeed;
 
-void wrong(Machine& machine, BlockId block) {
-    machine.apply_evict(block);  // WRONG
+void wrong(Machine& machine, BlockId block, BlockId parent) {
+    machine.apply_evict(block, parent);  // WRONG
 }

@@ -3,6 +3,6 @@
 
 using namespace tokenspeed;
 
-void wrong(Machine& machine, BlockHandle<BlockState::Free> block, RequestId request) {
-    (void)std::move(block).publish(machine, request);  // WRONG
+void wrong(Machine& machine, BlockHandle<BlockState::Free> block, RequestId request, BlockId parent) {
+    (void)std::move(block).publish(machine, request, parent, 1);  // WRONG
 }

@@ -3,6 +3,6 @@
 
 using namespace tokenspeed;
 
-void wrong(Machine& machine, BlockHandle<BlockState::Cached> block) {
-    (void)block.evict(machine);  // WRONG
+void wrong(Machine& machine, BlockHandle<BlockState::Cached> block, BlockId parent) {
+    (void)block.evict(machine, parent);  // WRONG
 }

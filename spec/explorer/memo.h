@@ -1,0 +1,77 @@
+// What the specification answers to the proposals of one group of transitions to one tuple of individuals, by a key
+// that hashes all that its guards read there (generated: Model::tuples).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "generated/model.h"
+
+namespace tokenspeed::explorer {
+
+class Memo {
+  public:
+    struct Judged {
+        std::uint64_t key = 0;
+        std::uint32_t accepted = 0;  // where the accepted proposals start; they end at one without a transition
+        std::uint16_t refused = 0;   // how many proposals are refused
+        bool known = false;
+    };
+
+    Memo() : table_(1U << 12), accepted_(1) { accepted_[0].transition = kEnd; }
+
+    static std::uint64_t mix(std::uint64_t sum) {
+        sum = (sum ^ (sum >> 32)) * 0xd6e8feb86659fd93ULL;
+        return sum ^ (sum >> 32);
+    }
+
+    // Known, or where it must be added.
+    const Judged& find(std::uint64_t key) const { return table_[slot(key)]; }
+
+    void add(std::uint64_t key, std::size_t refused, const Proposal* accepted, std::size_t count) {
+        if (2 * ++size_ > table_.size()) grow();
+        Judged& judged = table_[slot(key)];
+        judged = {key, 0, static_cast<std::uint16_t>(refused), true};
+        if (count == 0) return;
+        judged.accepted = static_cast<std::uint32_t>(accepted_.size());
+        accepted_.insert(accepted_.end(), accepted, accepted + count);
+        accepted_.push_back(accepted_[0]);
+    }
+
+    // Adds what is accepted, for these individuals.
+    template <class Tuple>
+    void recall(const Judged& judged, const Tuple& who, Proposals& accepted) const {
+        for (const Proposal* p = &accepted_[judged.accepted]; p->transition != kEnd; ++p) {
+            auto arguments = p->arguments;
+            const Individuals& named = kIndividuals[p->transition];
+            for (int i = 0; i < named.count; ++i) arguments[named.places[i]] = who[i];
+            accepted.add(static_cast<Transition>(p->transition), arguments, 0, p->explored);
+        }
+    }
+
+    std::size_t size() const { return size_; }
+
+  private:
+    static constexpr std::uint8_t kEnd = 255;
+    static_assert(kTransitions.size() < kEnd);
+
+    std::size_t slot(std::uint64_t key) const {
+        std::size_t at = key & (table_.size() - 1);
+        while (table_[at].known && table_[at].key != key) at = (at + 1) & (table_.size() - 1);
+        return at;
+    }
+    void grow() {
+        std::vector<Judged> old(table_.size() * 4);
+        old.swap(table_);
+        for (const Judged& judged : old) {
+            if (judged.known) table_[slot(judged.key)] = judged;
+        }
+    }
+
+    std::vector<Judged> table_;
+    std::vector<Proposal> accepted_;
+    std::size_t size_ = 0;
+};
+
+}  // namespace tokenspeed::explorer
