@@ -18,6 +18,8 @@ class Band(IntEnum):
 
     REFERENCE = 0
     """The readable definition of the operation. Fits everything; runs only if nothing else fits, or on demand."""
+    UNTRIED = 5
+    """Compiled, never run on the device that it is for. Runs there on demand, or if only a reference fits."""
     PORTABLE = 10
     """Runs on many devices at a reasonable speed."""
     OPTIMIZED = 20

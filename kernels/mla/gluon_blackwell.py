@@ -8,7 +8,7 @@ room for scores; so a program computes one half of the output columns, 256 of th
 of a tile of queries each for itself. The rest: two buffers of scores, 32 columns each, and the weights, 16 columns. In
 shared memory lie the queries (144 KiB) and two buffers of 32 cached tokens (72 KiB).
 
-Three roles, as in FlashAttention-4 and CUTLASS's kernels for this device: one warp copies tokens with TMA, one warp
+Three roles, as in CUTLASS's kernels for this device: one warp copies tokens with TMA, one warp
 issues products, four warps turn scores into weights, one row of the tile for each thread. The scores of the next tile
 are computed while these four work. A row's maximum is replaced only once it has grown by a factor of 2**8: weights stay
 small enough for any dtype, and the output is hardly ever rescaled.
@@ -16,7 +16,6 @@ small enough for any dtype, and the output is hardly ever rescaled.
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -35,11 +34,14 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-from ..constraints import at_least, exactly
+from ..constraints import exactly
 from ..device import Platform
 from ..kernel import Band
 from ..registry import register
+from ..triton_support import multiprocessors
 from . import CACHED_DIM, LATENT_DIM, ROPE_DIM
+from .merge import merge_shape, merge_splits
+from .plan import MlaPlan
 
 QUERIES = 128
 """Queries of a program: the rows of a tcgen05 product."""
@@ -98,8 +100,8 @@ def _multiply(  # type: ignore[no-untyped-def]
 
 @gluon.jit
 def _weigh(  # type: ignore[no-untyped-def]
-    out_ptr, lse_ptr, target, queries, first_query, visible_ptr_context, q_len, heads, scale_log2, first, count, half,
-    scores, weights, output, own, scored, weighed, summed,
+    out_ptr, lse_ptr, target, queries, first_query, context, q_len, heads, scale_log2, value_scale, first, count,
+    half, scores, weights, output, own, full, scored, weighed, summed,
 ):  # fmt: skip
     """Turn scores into weights tile by tile, then write the output of the program's half of the columns."""
     scores_type: gl.constexpr = scores.index(0).type
@@ -107,7 +109,6 @@ def _weigh(  # type: ignore[no-untyped-def]
     piece_layout: gl.constexpr = get_tmem_reg_layout(gl.float32, (128, 64), TensorMemoryLayout([128, 64], 1), 4)
     rows: gl.constexpr = gl.SliceLayout(1, score_layout)
     piece_rows: gl.constexpr = gl.SliceLayout(1, piece_layout)
-    context = visible_ptr_context
     query = first_query + gl.arange(0, 128, layout=rows)
     key = gl.arange(0, 32, layout=gl.SliceLayout(0, score_layout))
     visible = context - q_len + query // heads + 1  # causal, bottom-right
@@ -137,6 +138,7 @@ def _weigh(  # type: ignore[no-untyped-def]
                     piece.store(piece.load(piece_layout) * factor)
         weights.store(weight.to(weights.dtype))
         if begin + 32 > context:  # a zero weight would not stop a stale NaN behind the context
+            mbarrier.wait(full.index(stage), index // 2 & 1)  # the copy is visible to loads, not to products alone
             clear_layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
             token = begin + gl.arange(0, 32, layout=gl.SliceLayout(1, clear_layout))
             for column in gl.static_range(0, 256, 64):
@@ -152,7 +154,7 @@ def _weigh(  # type: ignore[no-untyped-def]
     divisor = gl.where(seen, total, 1.0)
     lse = gl.where(seen, (largest + gl.log2(divisor)) * 0.6931471805599453, float("-inf"))
     gl.store(lse_ptr + target + query, lse, mask=(query < queries) & (half == 0))
-    factor = gl.convert_layout(1.0 / divisor, piece_rows)[:, None]
+    factor = gl.convert_layout(value_scale / divisor, piece_rows)[:, None]
     out_query = first_query + gl.arange(0, 128, layout=piece_rows)
     for column in gl.static_range(0, 256, 64):
         offset = half * 256 + column + gl.arange(0, 64, layout=gl.SliceLayout(0, piece_layout))
@@ -190,6 +192,7 @@ def attend_split(  # type: ignore[no-untyped-def]
     out_ptr,  # [rows, splits, queries, 512]
     lse_ptr,  # float32 [rows, splits, queries], natural logarithm
     scale_log2,  # scale / ln 2: exp2 is the device's native exponential
+    value_scale,  # factor of the output
     table_stride,
     heads,
     q_len,
@@ -243,9 +246,7 @@ def attend_split(  # type: ignore[no-untyped-def]
             mbarrier.init(scored.index(stage), count=1)
         mbarrier.init(weighed, count=1)
         mbarrier.init(summed, count=1)
-        _load_queries(
-            q_ptr + row.to(gl.int64) * queries * 576, first_query, queries, half, q_own, q_other, q_rope
-        )
+        _load_queries(q_ptr + row.to(gl.int64) * queries * 576, first_query, queries, half, q_own, q_other, q_rope)
         fence_async_shared()
         table_row = table_ptr + row.to(gl.int64) * table_stride
         gl.warp_specialize(
@@ -253,8 +254,8 @@ def attend_split(  # type: ignore[no-untyped-def]
                 (
                     _weigh,
                     (
-                        out_ptr, lse_ptr, target, queries, first_query, context, q_len, heads, scale_log2, first, count,
-                        half, scores, weights, output, own, scored, weighed, summed,
+                        out_ptr, lse_ptr, target, queries, first_query, context, q_len, heads, scale_log2, value_scale,
+                        first, count, half, scores, weights, output, own, full, scored, weighed, summed,
                     ),
                 ),
                 (
@@ -270,5 +271,77 @@ def attend_split(  # type: ignore[no-untyped-def]
                 ),
             ],
             [1, 1],
-            [24, 24],
+            [96, 48],
         )  # fmt: skip
+
+
+@register(
+    "mla_decode",
+    name="gluon_blackwell",
+    band=Band.UNTRIED,
+    platforms=(Platform("cuda", min_arch=100, max_arch=100),),
+    dtypes=(torch.bfloat16, torch.float16),
+    traits={"block_size": exactly(BLOCK_SIZE), "dense_cache": exactly(1), "cache_bits": exactly(16)},
+)
+def mla_decode(
+    q: Tensor,
+    kv_cache: Tensor,
+    block_table: Tensor,
+    context_lens: Tensor,
+    *,
+    scale: float,
+    out: Tensor,
+    lse: Tensor,
+    plan: MlaPlan | None = None,
+    cache_scale: float = 1.0,
+) -> None:
+    """Launch the two kernels, or the first alone if there is one split. Arguments as in the public `mla_decode`, but
+    `plan` is not used: rows are cut by shapes alone."""
+    rows, q_len, heads, _ = q.shape
+    queries = q_len * heads
+    if rows * queries == 0:
+        return
+    programs = 2 * -(-queries // QUERIES)
+    max_tiles = block_table.shape[1] * BLOCK_SIZE // KEYS
+    splits = choose_splits(rows * programs, max_tiles, multiprocessors(q.device))
+    part_out, part_lse = out, lse
+    if splits > 1:
+        part_out = q.new_empty(rows, splits, q_len, heads, LATENT_DIM, dtype=torch.float32)
+        part_lse = q.new_empty(rows, splits, q_len, heads, dtype=torch.float32)
+    element = gl.bfloat16 if kv_cache.dtype == torch.bfloat16 else gl.float16
+    half, rope = (
+        TensorDescriptor.from_tensor(
+            kv_cache.view(-1, CACHED_DIM), box, gl.NVMMASharedLayout.get_default_for(box, element)
+        )
+        for box in ([KEYS, HALF], [KEYS, ROPE_DIM])
+    )
+    with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's
+        attend_split[(programs, splits, rows)](
+            half,
+            rope,
+            q.contiguous(),
+            block_table,
+            context_lens.contiguous(),
+            part_out,
+            part_lse,
+            scale * cache_scale / math.log(2),
+            cache_scale,
+            block_table.stride(0),
+            heads,
+            q_len,
+            splits,
+            num_warps=WEIGHT_WARPS,
+        )
+        if splits > 1:
+            shape, warps = merge_shape(splits)
+            merge_splits[(triton.cdiv(queries, shape["QUERIES"]), LATENT_DIM // shape["COLUMNS"], rows)](
+                part_out, part_lse, out, lse, queries, splits, **shape, num_warps=warps
+            )
+
+
+def choose_splits(programs: int, max_tiles: int, multiprocessors: int) -> int:
+    """Into how many parts to cut each context: a program for each multiprocessor, and no part shorter than four tiles.
+
+    programs: query tiles and halves of all rows; max_tiles: bounds the key tiles of a row
+    """
+    return max(1, min(multiprocessors // programs, max_tiles // 4))
