@@ -182,7 +182,7 @@ def _load_queries(q_row, first_query, queries, half, q_own, q_other, q_rope):  #
             q_rope.store(values)
 
 
-@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len", "splits"])  # type: ignore[untyped-decorator]
+@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len", "splits"])
 def attend_split(  # type: ignore[no-untyped-def]
     half_desc,  # TMA descriptor of the cache [blocks * 64, 576], boxes of 32 tokens by 256 values
     rope_desc,  # the same, boxes of 32 tokens by 64 values

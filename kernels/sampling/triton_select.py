@@ -33,14 +33,14 @@ def _weights(row_ptr, begin, vocab, largest, inverse_temperature, BLOCK: tl.cons
 @triton.jit  # type: ignore[untyped-decorator]
 def _reaching(row_ptr, vocab, largest, inverse_temperature, threshold, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
     """The sum of the weights whose bits are at least `threshold`, and their number, both float64."""
-    mass = tl.sum(tl.zeros([BLOCK], tl.float64), 0)
-    number = mass
+    mass = tl.zeros([BLOCK], tl.float64)
+    number = tl.zeros([BLOCK], tl.int32)
     for begin in range(0, vocab, BLOCK):
         weights = _weights(row_ptr, begin, vocab, largest, inverse_temperature, BLOCK)
         reaches = weights.to(tl.int32, bitcast=True) >= threshold
-        mass += tl.sum(tl.where(reaches, weights, 0.0).to(tl.float64), 0)
-        number += tl.sum(reaches.to(tl.int32), 0).to(tl.float64)
-    return mass, number
+        mass += tl.where(reaches, weights, 0.0).to(tl.float64)
+        number += reaches.to(tl.int32)
+    return tl.sum(mass, 0), tl.sum(number, 0).to(tl.float64)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -49,17 +49,20 @@ def _search(row_ptr, vocab, largest, inverse_temperature, goal, by_mass, BLOCK: 
     threshold = 0
     for digit in range(0, 15):
         unit = 1 << (28 - 2 * digit)
-        first = tl.sum(tl.zeros([BLOCK], tl.float64), 0)
-        second = first
-        third = first
+        # Added up across the program only once, at the end: its warps would wait for each other in every block.
+        first = tl.zeros([BLOCK], tl.float64)
+        second = tl.zeros([BLOCK], tl.float64)
+        third = tl.zeros([BLOCK], tl.float64)
         for begin in range(0, vocab, BLOCK):
             weights = _weights(row_ptr, begin, vocab, largest, inverse_temperature, BLOCK)
             bits = weights.to(tl.int32, bitcast=True)
             amount = tl.where(by_mass, weights, 1.0).to(tl.float64)
-            first += tl.sum(tl.where(bits >= threshold + unit, amount, 0.0), 0)
-            second += tl.sum(tl.where(bits >= threshold + 2 * unit, amount, 0.0), 0)
-            third += tl.sum(tl.where(bits >= threshold + 3 * unit, amount, 0.0), 0)
-        reached = (first >= goal).to(tl.int32) + (second >= goal).to(tl.int32) + (third >= goal).to(tl.int32)
+            first += tl.where(bits >= threshold + unit, amount, 0.0)
+            second += tl.where(bits >= threshold + 2 * unit, amount, 0.0)
+            third += tl.where(bits >= threshold + 3 * unit, amount, 0.0)
+        reached = (tl.sum(first, 0) >= goal).to(tl.int32)
+        reached += (tl.sum(second, 0) >= goal).to(tl.int32)
+        reached += (tl.sum(third, 0) >= goal).to(tl.int32)
         threshold += reached * unit
     return threshold
 
@@ -80,15 +83,15 @@ def sample_row(
     """Grid: (rows,)."""
     row = tl.program_id(0)
     row_ptr = logits_ptr + row.to(tl.int64) * stride
-    largest = float("-inf")
-    chosen = 0
+    best = tl.full([BLOCK], float("-inf"), tl.float32)
+    best_token = tl.zeros([BLOCK], tl.int32)
     for begin in range(0, vocab, BLOCK):
         token = begin + tl.arange(0, BLOCK)
         logits = tl.load(row_ptr + token, mask=token < vocab, other=float("-inf")).to(tl.float32)
-        block_largest = tl.max(logits, 0)
-        first = tl.min(tl.where(logits == block_largest, token, vocab), 0)
-        chosen = tl.where(block_largest > largest, first, chosen)
-        largest = tl.maximum(largest, block_largest)
+        best_token = tl.where(logits > best, token, best_token)
+        best = tl.where(logits > best, logits, best)
+    largest = tl.max(best, 0)
+    chosen = tl.min(tl.where(best == largest, best_token, vocab - 1), 0)  # the first one of equals
 
     temperature = tl.load(temperature_ptr + row)
     if temperature <= 0:
@@ -114,9 +117,8 @@ def sample_row(
     threshold = tl.maximum(threshold, least)
 
     mass, _ = _reaching(row_ptr, vocab, largest, inverse, threshold, BLOCK)
-    # The next float below the mass keeps rounding from reaching past the last token that has any weight.
-    below = (mass.to(tl.int64, bitcast=True) - 1).to(tl.float64, bitcast=True)
-    goal = tl.minimum(tl.load(uniform_ptr + row) * mass, below)
+    # The sums below are in another order, and may differ from the mass in their last bits: stay within both.
+    goal = tl.minimum(tl.load(uniform_ptr + row), 1.0 - 1e-12) * mass
     before = tl.sum(tl.zeros([BLOCK], tl.float64), 0)
     for begin in range(0, vocab, BLOCK):
         weights = _weights(row_ptr, begin, vocab, largest, inverse, BLOCK)
@@ -127,7 +129,6 @@ def sample_row(
         # Nothing has a weight if every logit is NaN or infinite: the first choice stays.
         if (before <= goal) & (after > goal) & (mass > 0):
             passed = tl.sum((before + tl.cumsum(amount, 0) <= goal).to(tl.int32), 0)
-            # Sums in another order may differ in the last bit: stay within what has a weight.
             last_token = tl.max(tl.where(weights > 0, token, 0), 0)
             chosen = tl.minimum(begin + passed, last_token)
         before = after

@@ -158,7 +158,7 @@ def test_the_schedule_computes_attention(
 
 
 def test_is_never_chosen_unasked_where_another_kernel_fits() -> None:
-    traits = {"heads": 128, "q_len": 1, "block_size": 64, "dense_cache": 1, "cache_bits": 16}
+    traits: dict[str, Any] = {"heads": 128, "q_len": 1, "block_size": 64, "dense_cache": 1, "cache_bits": 16}
 
     def choice(arch: int, kernel: str | None = None) -> str:
         device = Capability("cuda", arch)
