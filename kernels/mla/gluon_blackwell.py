@@ -110,7 +110,7 @@ def _clear_behind_context(half, visible_tokens):  # type: ignore[no-untyped-def]
         piece.store(gl.where((token < visible_tokens)[:, None], values, gl.zeros_like(values)))
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _fence(SIDE: gl.constexpr):  # type: ignore[no-untyped-def]
     """Order accesses of tensor memory "before" or "after" the threads meet, as PTX asks; Gluon has no word for it."""
     gl.inline_asm_elementwise(
@@ -128,7 +128,7 @@ def _rescale(half, decay):  # type: ignore[no-untyped-def]
         piece.store(piece.load(layout) * factor)
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _store(  # type: ignore[no-untyped-def]
     half, factor, target_ptr, first_query, queries, first_column: gl.constexpr
 ):  # fmt: skip
@@ -171,7 +171,6 @@ def _attend(  # type: ignore[no-untyped-def]
             gl.thread_barrier()  # none still waits when the queries after these arrive
             for index in range(tile, last):
                 buffer = turn & 1
-                phase = turn & 1
                 left_keys = latents.index(2 * buffer)
                 right_keys = latents.index(2 * buffer + 1)
                 mbarrier.wait(full.index(buffer), (turn >> 1) & 1)
@@ -181,7 +180,8 @@ def _attend(  # type: ignore[no-untyped-def]
                     q_rope, ropes.index(buffer).permute((1, 0)), scores_memory, mbarriers=[scores_done, q_empty],
                     mbarrier_preds=[True, index + 1 == last],
                 )  # fmt: skip
-                mbarrier.wait(scores_done, phase)
+                # All products before these have ended too: the tile before is in the output, its weights are free.
+                mbarrier.wait(scores_done, turn & 1)
                 _fence("after")
                 scores = scores_memory.load(layout)
                 if index * 64 + 64 > always_visible:
@@ -196,9 +196,6 @@ def _attend(  # type: ignore[no-untyped-def]
                 total = total * decay + gl.sum(new_weights, 1)
                 largest = new_largest
                 if index > tile:
-                    # The tile before has been added: its weights may be replaced, the output be rescaled.
-                    mbarrier.wait(out_done, phase ^ 1)
-                    _fence("after")
                     _rescale(left, decay)
                     _rescale(right, decay)
                 weights.store(new_weights.to(weights.dtype))
