@@ -8,7 +8,7 @@ four warps multiply and compute weights, so that one tile is loaded while the ot
 
     scores      queries x keys, 64 x 64 in tensor memory: three products over 256, 256 and 64 values
     weights     in registers, then to shared memory in the cache's dtype
-    output      64 x 512 in tensor memory: rescaled where a row's maximum may have grown, then one product for each half
+    output      64 x 512 in tensor memory: rescaled for all tiles but a row's first, then one product for each half
 
 Work is divided and merged as on Hopper, see `plan.py` and `merge.py`.
 """

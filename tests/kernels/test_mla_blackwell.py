@@ -7,8 +7,10 @@ results. What this cannot show is whether the compiled code does the same.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -222,6 +224,70 @@ def test_the_schedule_is_right_whenever_copies_and_products_end(
         assert torch.equal(lse.isfinite(), exact_lse.isfinite())
         seen = exact_lse.isfinite()
         assert torch.allclose(lse[seen].double(), exact_lse[seen].double(), atol=1e-3)
+
+
+def test_the_launch_passes_what_the_kernel_takes(
+    make_mla_batch: Callable[..., Any],
+    relative_error: Callable[[Tensor, Tensor], float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The function is called, with the emulation in the place of the device."""
+    pytest.importorskip("triton.experimental.gluon")
+    from tokenspeed.kernels.mla import gluon_blackwell
+
+    names = gluon_blackwell.attend_part.arg_names
+    batch = make_mla_batch([5, 130, 1000], q_len=2, heads=48, dtype=torch.bfloat16)
+    q_len, heads = 2, 48
+
+    class Emulated:
+        def __getitem__(self, grid: tuple[int, int]) -> Callable[..., None]:
+            def launch(*values: Any, **options: Any) -> None:
+                given = dict(zip(names, values, strict=True))
+                boxes = {name: given[name].block_shape for name in names if name.endswith("_desc")}
+                assert boxes == {
+                    "latent_desc": [64, 256], "rope_desc": [64, 64], "q_latent_desc": [64, 256], "q_rope_desc": [64, 64]
+                }  # fmt: skip
+                assert given["latent_desc"].base.data_ptr() == given["rope_desc"].base.data_ptr()
+                assert given["q_latent_desc"].base.data_ptr() == given["q_rope_desc"].base.data_ptr()
+                assert given["table_stride"] == given["table_ptr"].stride(0)
+                assert (given["q_len"], given["heads"], options["num_warps"]) == (q_len, heads, 4)
+                rows = len(given["context_ptr"])
+                read = SimpleNamespace(
+                    q=given["q_latent_desc"].base.view(rows, q_len, heads, 576),
+                    kv_cache=given["latent_desc"].base.view(-1, 64, 576),
+                    block_table=given["table_ptr"],
+                    context_lens=given["context_ptr"],
+                    scale=given["scale_log2"] * math.log(2),
+                )
+                plan: Any = SimpleNamespace(
+                    parts=given["parts_ptr"], part_out=given["part_out_ptr"], part_lse=given["part_lse_ptr"]
+                )
+                out, lse = given["out_ptr"].view(rows, -1, 512), given["lse_ptr"].view(rows, -1)
+                for block in range(grid[0]):
+                    for part in range(grid[1]):
+                        Program(read, plan, out, lse, block, part, seed=part).run()
+
+            return launch
+
+    def merged(part_out: Tensor, part_lse: Tensor, cuts: Tensor, out: Tensor, lse: Tensor, **_: Any) -> None:
+        plan: Any = SimpleNamespace(cuts=cuts, part_out=part_out, part_lse=part_lse)
+        merge(plan, out.view(len(out), -1, 512), lse.view(len(lse), -1))
+
+    monkeypatch.setattr(gluon_blackwell, "attend_part", Emulated())
+    monkeypatch.setattr(gluon_blackwell, "merge", merged)
+    exact_out, exact_lse = batch.oracle()
+    strided_q = torch.stack([batch.q, batch.q], 3)[:, :, :, 0]
+    for q, programs in ((batch.q, None), (strided_q, 5)):
+        plan = programs and plan_mla_decode(
+            batch.context_lens, q_len=q_len, heads=heads, max_context=1024, programs=programs
+        )
+        out, lse = batch.poisoned_results()
+        gluon_blackwell.mla_decode(
+            q, batch.kv_cache, batch.block_table, batch.context_lens, scale=batch.scale, out=out, lse=lse,
+            plan=plan or None,
+        )  # fmt: skip
+        assert relative_error(out, exact_out) <= 2.5e-3
+        assert torch.allclose(lse.double(), exact_lse.double(), atol=1e-3)
 
 
 def test_it_runs_only_where_it_is_asked_for() -> None:
