@@ -119,6 +119,21 @@ def test_equal_bands_are_ordered_by_name() -> None:
     assert chosen(registry, "cpu", torch.float32) == "another"
 
 
+def test_a_kernel_to_be_asked_for_by_name_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = make_registry()
+    declare = registry.register("blend", name="draft", band=Band.SPECIALIZED, only_by_name="never run on a device")
+    declare(nothing)
+    operation = registry.operation("blend")
+    assert chosen(registry, "cpu", torch.float32) == "portable"
+    assert chosen(registry, Capability("xpu"), torch.float32) == "reference"
+    selection = registry.explain("blend", device="cpu", dtype=torch.float32, heads=16, q_len=1)
+    assert "  only named  draft [specialized]: never run on a device" in str(selection).splitlines()
+    assert operation.select(CPU, torch.float32, (16, 1), "draft").kernel.name == "draft"
+    monkeypatch.setenv("TOKENSPEED_KERNEL_BLEND", "draft")
+    assert operation.select(CPU, torch.float32, (16, 1)).kernel.name == "draft"
+    assert operation.select(CPU, torch.float32, (16, 1), "portable").kernel.name == "portable"
+
+
 BANDS = st.sampled_from([Band.PORTABLE, Band.OPTIMIZED, Band.SPECIALIZED])
 PLATFORMS = st.sampled_from([ANY_DEVICE, Platform("cpu"), Platform("cuda", 80), Platform("cuda", 90, 90)])
 DTYPES = st.sampled_from([None, (torch.float32,), (torch.bfloat16, torch.float16)])
@@ -239,6 +254,14 @@ def test_explain_wants_exactly_the_traits() -> None:
         (
             lambda r: r.register("blend", name="new", band=Band.REFERENCE, dtypes=(torch.float32,))(nothing),
             "must fit everything",
+        ),
+        (
+            lambda r: r.register("blend", name="new", band=Band.REFERENCE, only_by_name="slow")(nothing),
+            "leave it out for a REFERENCE",
+        ),
+        (
+            lambda r: r.register("blend", name="new", band=Band.PORTABLE, only_by_name="")(nothing),
+            "say why it is not to be chosen",
         ),
         (lambda r: r.declare("blend", traits=()), "already declared"),
     ],
