@@ -203,7 +203,9 @@ def verify(
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
 @click.option("--num-blocks", type=click.IntRange(1, MAX_BLOCKS), help="KV blocks per replica.  [default: what fits]")
 @click.option("--host-gib", default=0.0, type=host_gib, help="Host memory for KV per replica, GiB.")
-@click.option("--host-blocks", type=click.IntRange(0, MAX_BLOCKS), help="The same in KV blocks.  [default: from --host-gib]")
+@click.option(
+    "--host-blocks", type=click.IntRange(0, MAX_BLOCKS), help="The same in KV blocks.  [default: from --host-gib]"
+)
 @click.option("--policy", default="default", help="Who is admitted, retracted, evicted and copied: default, lru, ...")
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")

@@ -285,5 +285,5 @@ def test_a_policy_that_calls_its_scheduler_is_refused_and_everything_finishes() 
 
 @pytest.mark.parametrize("policy", [1, object(), Policy, None])
 def test_what_is_no_policy_is_refused(policy: object) -> None:
-    with pytest.raises(TypeError, match="it must be a name .* or an instance of a subclass of Policy"):
+    with pytest.raises(TypeError, match=r"it must be a name .* or an instance of a subclass of Policy"):
         Scheduler(SchedulerConfig(num_blocks=4), policy=policy)  # type: ignore[arg-type]
