@@ -240,9 +240,7 @@ def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> No
 @click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks in the pool.  [default: from --kv-memory]")
 @click.option("--kv-memory", default="1GiB", type=byte_size, metavar="SIZE", help="Memory of the KV cache.")
-@click.option(
-    "--host-kv-gib", default=0.0, type=host_gib, help="Host memory for KV blocks off the device, GiB."
-)
+@click.option("--host-kv-gib", default=0.0, type=host_gib, help="Host memory for KV blocks off the device, GiB.")
 @click.option("--block-size", default=16, type=click.IntRange(min=1), help="Tokens per KV block.")
 @click.option("--max-step-tokens", default=512, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")

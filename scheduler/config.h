@@ -42,9 +42,7 @@ struct SchedulerConfig {
         return n * factor / prefill_tokens_per_s;
     }
     // Seconds until `tokens` tokens have crossed the link.
-    double copy_s(std::int64_t tokens) const {
-        return static_cast<double>(tokens) / host_copy_tokens_per_s;
-    }
+    double copy_s(std::int64_t tokens) const { return static_cast<double>(tokens) / host_copy_tokens_per_s; }
 
     // Throws std::invalid_argument that names the field, its value and what would work.
     void validate() const {

@@ -60,8 +60,8 @@ inline std::shared_ptr<const Policy> policy_of(const pybind11::object& given) {
         return policy;
     }
     if (!pybind11::isinstance<Policy>(given)) {
-        throw pybind11::type_error("policy is " + pybind11::repr(given).cast<std::string>() +
-                                   "; it must be a name (" + policy_names() + ") or an instance of a subclass of Policy");
+        throw pybind11::type_error("policy is " + pybind11::repr(given).cast<std::string>() + "; it must be a name (" +
+                                   policy_names() + ") or an instance of a subclass of Policy");
     }
     auto held = std::make_shared<pybind11::object>(given);
     const auto* policy = given.cast<const Policy*>();

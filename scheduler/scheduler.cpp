@@ -151,7 +151,8 @@ void Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std
 
 void Scheduler::refuse_while_deciding(const char* call) const {
     if (deciding_) {
-        throw AskedWhileDeciding(std::string(call) + " was called by the policy of this scheduler while it decides; a "
+        throw AskedWhileDeciding(std::string(call) +
+                                 " was called by the policy of this scheduler while it decides; a "
                                  "policy only looks at what it is given");
     }
 }

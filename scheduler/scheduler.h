@@ -252,7 +252,7 @@ class Scheduler {
     // the record may serve another meanwhile.
     RequestId doomed_ = kNone;
     std::int64_t doomed_arrival_ = 0;
-    bool deciding_ = false;  // the policy is being asked
+    bool deciding_ = false;         // the policy is being asked
     bool short_ = false;            // somebody needed memory that is not there
     std::int64_t spills_left_ = 0;  // copies to the host that may still begin to make room
     std::int64_t unmet_ = 0;        // blocks that were asked for and will come without anybody making room
