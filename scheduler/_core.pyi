@@ -497,7 +497,7 @@ class Scheduler:
 
         They run beside the steps and in any order, and each has to be reported with `transfer_done`.
         """
-    def transfer_done(self, copy_ids: NDArray[np.int64]) -> None:
+    def transfer_done(self, copy_ids: NDArray[np.integer[Any]] | Sequence[int]) -> None:
         """These copies have ended: [ids], in any order. All of it is applied, or UnknownCopy is raised and nothing has
         changed."""
     def events(self) -> list[tuple[int, int, int]]:

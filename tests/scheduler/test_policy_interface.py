@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -243,14 +244,15 @@ class Caller(Policy):
         scheduler = self.scheduler
         assert scheduler is not None
         one = np.array([1], dtype=np.int32)
-        for name, call in {
+        calls: dict[str, Callable[[], object]] = {
             "submit": lambda: scheduler.submit(900, one, 1),
             "submit_hashed": lambda: scheduler.submit_hashed(900, 1, [], 1),
             "abort": lambda: scheduler.abort(0),
             "plan": scheduler.plan,
             "copies": scheduler.copies,
             "transfer_done": lambda: scheduler.transfer_done([1]),
-        }.items():
+        }
+        for name, call in calls.items():
             with pytest.raises(SchedulerError):
                 call()
             self.raised[name] += 1
