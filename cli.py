@@ -19,6 +19,9 @@ from . import __version__
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
 
+MAX_BLOCKS = 2**31 - 1
+MAX_HOST_GIB = 65_536
+
 SIZE_UNITS = {"": 1, "B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -28,6 +31,17 @@ def byte_size(text: str) -> int:
     if match is None or match[2].upper() not in SIZE_UNITS:
         raise click.BadParameter(f"{text!r} is not a size; write for example 512MiB, 2GiB or a number of bytes")
     return int(float(match[1]) * SIZE_UNITS[match[2].upper()])
+
+
+def host_gib(text: str) -> float:
+    """Read an amount of host memory in GiB, at most 64 TiB."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = -1.0
+    if not 0 <= size <= MAX_HOST_GIB:
+        raise click.BadParameter(f"{text!r} is no number of GiB from 0 to {MAX_HOST_GIB}")
+    return size
 
 
 @contextmanager
@@ -187,9 +201,11 @@ def verify(
 @click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--max-running", default=256, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
-@click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks per replica.  [default: what fits]")
-@click.option("--host-gib", default=0.0, type=click.FloatRange(min=0), help="Host memory for KV per replica, GiB.")
-@click.option("--host-blocks", type=click.IntRange(min=0), help="The same in KV blocks.  [default: from --host-gib]")
+@click.option("--num-blocks", type=click.IntRange(1, MAX_BLOCKS), help="KV blocks per replica.  [default: what fits]")
+@click.option("--host-gib", default=0.0, type=host_gib, help="Host memory for KV per replica, GiB.")
+@click.option(
+    "--host-blocks", type=click.IntRange(0, MAX_BLOCKS), help="The same in KV blocks.  [default: from --host-gib]"
+)
 @click.option("--policy", default="default", help="Who is admitted, retracted, evicted and copied: default, lru, ...")
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
@@ -224,9 +240,7 @@ def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> No
 @click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks in the pool.  [default: from --kv-memory]")
 @click.option("--kv-memory", default="1GiB", type=byte_size, metavar="SIZE", help="Memory of the KV cache.")
-@click.option(
-    "--host-kv-gib", default=0.0, type=click.FloatRange(min=0), help="Host memory for KV blocks off the device, GiB."
-)
+@click.option("--host-kv-gib", default=0.0, type=host_gib, help="Host memory for KV blocks off the device, GiB.")
 @click.option("--block-size", default=16, type=click.IntRange(min=1), help="Tokens per KV block.")
 @click.option("--max-step-tokens", default=512, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")

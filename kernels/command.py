@@ -104,7 +104,10 @@ def _list(device: torch.device, json_output: bool) -> int:
         table.add_column(heading)
     for kernel in kernels:
         shown = _kernel_json(kernel)
-        cells = (shown["platforms"], shown["dtypes"], shown["traits"])
+        needs = shown["traits"]
+        if kernel.only_by_name is not None:
+            needs = [*needs, f"to be asked for by name: {kernel.only_by_name}"]
+        cells = (shown["platforms"], shown["dtypes"], needs)
         table.add_row(kernel.operation, kernel.name, shown["band"], *(escape("\n".join(cell)) for cell in cells))
     console.print(table)
     console.print(f"\nChosen on this machine ({_described(machine(device))}):")
@@ -125,6 +128,7 @@ def _kernel_json(kernel: Kernel) -> dict[str, Any]:
         "platforms": [str(platform) for platform in kernel.platforms],
         "dtypes": dtypes,
         "traits": [f"{trait} {constraint.text}" for trait, constraint in kernel.traits.items()],
+        "only_by_name": kernel.only_by_name,
     }
 
 

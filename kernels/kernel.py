@@ -18,8 +18,6 @@ class Band(IntEnum):
 
     REFERENCE = 0
     """The readable definition of the operation. Fits everything; runs only if nothing else fits, or on demand."""
-    UNTRIED = 5
-    """Compiled, never run on the device that it is for. Runs there on demand, or if only a reference fits."""
     PORTABLE = 10
     """Runs on many devices at a reasonable speed."""
     OPTIMIZED = 20
@@ -47,7 +45,8 @@ class Problem:
 class Kernel:
     """One implementation of an operation; `run` takes the arguments that the operation's public function documents.
 
-    `dtypes` None means every dtype. A trait without a constraint may have any value.
+    `dtypes` None means every dtype. A trait without a constraint may have any value. `only_by_name` says why selection
+    passes over the kernel unless it is asked for by name ("never run on a device"); None means that it does not.
     """
 
     operation: str
@@ -57,6 +56,7 @@ class Kernel:
     platforms: tuple[Platform, ...] = (ANY_DEVICE,)
     dtypes: frozenset[torch.dtype] | None = None
     traits: Mapping[str, Constraint] = field(default_factory=dict)
+    only_by_name: str | None = None
 
     def objections(self, problem: Problem) -> tuple[str, ...]:
         """Why this kernel cannot run the problem; empty if it can."""
@@ -75,7 +75,8 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What selection thought of one kernel: `verdict` is "chosen", "fits", "rejected" or "unavailable"."""
+    """What selection thought of one kernel: `verdict` is "chosen", "fits", "rejected", "unavailable", or "only named"
+    for one that fits but must be asked for by name."""
 
     name: str
     band: Band | None

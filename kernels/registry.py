@@ -2,7 +2,7 @@
 
 An operation (`mla_decode`) has one public function and any number of kernels. A kernel declares where it fits:
 platforms, dtypes, and constraints on the operation's traits. Selection keeps the kernels that fit and takes the one in
-the highest priority band.
+the highest priority band, passing over those that must be asked for by name.
 """
 
 from __future__ import annotations
@@ -62,6 +62,11 @@ class Operation:
             )
         if kernel.band is Band.REFERENCE and (kernel.platforms != (ANY_DEVICE,) or kernel.dtypes or kernel.traits):
             raise InvalidKernel(f"kernel {kernel.name!r} is a REFERENCE and must fit everything: drop its limits")
+        if kernel.only_by_name is not None and (kernel.band is Band.REFERENCE or not kernel.only_by_name):
+            raise InvalidKernel(
+                f"kernel {kernel.name!r} has only_by_name={kernel.only_by_name!r}; say why it is not to be chosen, and "
+                "leave it out for a REFERENCE, which runs where nothing else does"
+            )
         self._kernels[kernel.name] = kernel
         self._selections.clear()
 
@@ -102,13 +107,16 @@ class Operation:
             wanted_by = f"kernel={override!r}" if override else f"{self.variable}={forced}"
             chosen, why = self._overridden(problem, override or forced or "", wanted_by, objections), wanted_by
         else:
-            chosen, why = fitting[0], "highest band among those that fit"
+            chosen = next(kernel for kernel in fitting if kernel.only_by_name is None)
+            why = "highest band among those that fit"
         candidates = []
         for kernel in kernels:
             if kernel is chosen:
                 candidates.append(Candidate(kernel.name, kernel.band, "chosen", (why,)))
             elif objections[kernel.name]:
                 candidates.append(Candidate(kernel.name, kernel.band, "rejected", objections[kernel.name]))
+            elif kernel.only_by_name is not None:
+                candidates.append(Candidate(kernel.name, kernel.band, "only named", (kernel.only_by_name,)))
             else:
                 candidates.append(Candidate(kernel.name, kernel.band, "fits", (f"{chosen.name} goes first",)))
         for module in self.unavailable():
@@ -195,6 +203,7 @@ class Registry:
         platforms: tuple[Platform, ...] = (ANY_DEVICE,),
         dtypes: tuple[torch.dtype, ...] | None = None,
         traits: Mapping[str, Constraint] | None = None,
+        only_by_name: str | None = None,
     ) -> Callable[[_Function], _Function]:
         """Decorator: add a function as a kernel of `operation`; the fields are those of `Kernel`.
 
@@ -204,7 +213,7 @@ class Registry:
 
         def decorate(function: _Function) -> _Function:
             types = None if dtypes is None else frozenset(dtypes)
-            target.add(Kernel(operation, name, function, band, platforms, types, dict(traits or {})))
+            target.add(Kernel(operation, name, function, band, platforms, types, dict(traits or {}), only_by_name))
             return function
 
         return decorate

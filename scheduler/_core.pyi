@@ -44,6 +44,9 @@ class BadRequest(SchedulerError, ValueError):
     """The request makes no sense: tokens that are not one dimension of integers from 0 to 2^31 - 1, or a length that is
     not 1 to 2^30."""
 
+class AskedWhileDeciding(SchedulerError):
+    """A policy called back into the scheduler that was asking it; policies only look at what they are given."""
+
 class UnknownStep(SchedulerError):
     """The step number was never planned, or has already landed, or is not the oldest step in flight."""
 
@@ -126,8 +129,8 @@ class SchedulerConfig:
         """Whether `Scheduler.events` tells which pages are stored and removed."""
     def recompute_s(self, start: int, tokens: int) -> float:
         """Seconds that the device takes to compute `tokens` tokens, the first of them at position `start`."""
-    def copy_s(self, queued: int, tokens: int) -> float:
-        """Seconds until `tokens` tokens have crossed the link behind `queued` others."""
+    def copy_s(self, tokens: int) -> float:
+        """Seconds until `tokens` tokens have crossed the link to the host or back."""
     @property
     def record_trace(self) -> bool:
         """Whether every transition is logged for `drain_trace` or `drain_trace_records`."""
@@ -494,7 +497,7 @@ class Scheduler:
 
         They run beside the steps and in any order, and each has to be reported with `transfer_done`.
         """
-    def transfer_done(self, copy_ids: NDArray[np.int64]) -> None:
+    def transfer_done(self, copy_ids: NDArray[np.integer[Any]] | Sequence[int]) -> None:
         """These copies have ended: [ids], in any order. All of it is applied, or UnknownCopy is raised and nothing has
         changed."""
     def events(self) -> list[tuple[int, int, int]]:

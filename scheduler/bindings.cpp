@@ -136,6 +136,7 @@ void bind_errors(py::module_& m) {
     py::register_exception<ts::UnknownRequest>(m, "UnknownRequest", base);
     py::register_exception<ts::DuplicateRequest>(m, "DuplicateRequest", base);
     py::register_exception<ts::BadRequest>(m, "BadRequest", py::make_tuple(base, py::handle(PyExc_ValueError)));
+    py::register_exception<ts::AskedWhileDeciding>(m, "AskedWhileDeciding", base);
     py::register_exception<ts::UnknownStep>(m, "UnknownStep", base);
     py::register_exception<ts::UnknownCopy>(m, "UnknownCopy", base);
     py::register_exception<ts::BadResults>(m, "BadResults", base);
@@ -205,7 +206,7 @@ void bind_config(py::module_& m) {
         .def_readonly("record_trace", &Config::record_trace)
         .def_readonly("trace_capacity", &Config::trace_capacity)
         .def("recompute_s", &Config::recompute_s, py::arg("start"), py::arg("tokens"))
-        .def("copy_s", &Config::copy_s, py::arg("queued"), py::arg("tokens"));
+        .def("copy_s", &Config::copy_s, py::arg("tokens"));
 }
 
 void bind_results(py::module_& m) {

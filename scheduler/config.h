@@ -41,10 +41,8 @@ struct SchedulerConfig {
         const double factor = prefill_doubling_tokens > 0 ? 1 + context / prefill_doubling_tokens : 1;
         return n * factor / prefill_tokens_per_s;
     }
-    // Seconds until `tokens` tokens have crossed the link behind `queued` others.
-    double copy_s(std::int64_t queued, std::int64_t tokens) const {
-        return static_cast<double>(queued + tokens) / host_copy_tokens_per_s;
-    }
+    // Seconds until `tokens` tokens have crossed the link.
+    double copy_s(std::int64_t tokens) const { return static_cast<double>(tokens) / host_copy_tokens_per_s; }
 
     // Throws std::invalid_argument that names the field, its value and what would work.
     void validate() const {

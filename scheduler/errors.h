@@ -28,6 +28,12 @@ class BadRequest : public SchedulerError {
     using SchedulerError::SchedulerError;
 };
 
+// A policy called back into the scheduler that asks it.
+class AskedWhileDeciding : public SchedulerError {
+  public:
+    using SchedulerError::SchedulerError;
+};
+
 class UnknownStep : public SchedulerError {
   public:
     using SchedulerError::SchedulerError;

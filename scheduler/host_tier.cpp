@@ -94,7 +94,6 @@ HostTier::Ended HostTier::end(CopyId copy) {
     require(machine_.apply_copy_done(copy));
     if (spilled) {
         require(machine_.apply_spill_done(copy, ended.block, ended.page));
-        ++version_;
     } else {
         require(machine_.apply_fetch_done(copy, ended.block, ended.page));
     }

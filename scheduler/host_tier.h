@@ -70,8 +70,6 @@ class HostTier {
     std::int64_t queued(CopyKind kind) const { return queued_[static_cast<std::size_t>(kind)]; }
     std::int64_t in_flight() const { return static_cast<std::int64_t>(running_.size()); }
     std::int64_t copies(CopyKind kind) const { return begun_[static_cast<std::size_t>(kind)]; }
-    // Changes whenever a page becomes valid.
-    std::uint64_t version() const { return version_; }
 
     // Throws InvariantViolated if a list disagrees with the machine.
     void check() const;
@@ -102,7 +100,6 @@ class HostTier {
     std::int64_t last_id_ = 0;
     std::int64_t queued_[2] = {0, 0};
     std::int64_t begun_[2] = {0, 0};
-    std::uint64_t version_ = 0;
 };
 
 }  // namespace tokenspeed

@@ -15,6 +15,7 @@
 namespace tokenspeed {
 
 std::shared_ptr<const StepPlan> Scheduler::plan() {
+    refuse_while_deciding("plan");
     if (idle_steps_.empty() || (running_.empty() && waiting_.empty())) return nullptr;
     budget_ = config_.max_step_tokens;
     promised_blocks_ = 0;

@@ -16,7 +16,7 @@ double Policy::victim_cost(const RequestView& request, const SchedulerConfig& co
     const std::int64_t shared = request.shared_blocks * config.block_size;
     const std::int64_t lost = std::max<std::int64_t>(request.computed_tokens - shared, 0);
     double cost = config.recompute_s(shared, lost);
-    if (config.num_host_blocks > 0) cost = std::min(cost, 2 * config.copy_s(0, lost));
+    if (config.num_host_blocks > 0) cost = std::min(cost, 2 * config.copy_s(lost));
     return cost / static_cast<double>(std::max<std::int64_t>(request.blocks - request.shared_blocks, 1));
 }
 

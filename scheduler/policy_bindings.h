@@ -13,24 +13,39 @@
 
 namespace tokenspeed {
 
+// What a policy raises is counted and answered by the default one; an interrupt from the keyboard is raised again when
+// the scheduler has returned.
+template <class Call>
+auto interruptible(Call&& call) {
+    try {
+        return call();
+    } catch (const pybind11::error_already_set& error) {
+        if (error.matches(PyExc_KeyboardInterrupt)) PyErr_SetInterrupt();
+        throw;
+    }
+}
+
 class PolicyInPython final : public Policy {
   public:
     std::pair<std::int64_t, std::int64_t> place(const RequestView& request) const override {
         using Place = std::pair<std::int64_t, std::int64_t>;
-        PYBIND11_OVERRIDE(Place, Policy, place, request);
+        return interruptible([&]() -> Place { PYBIND11_OVERRIDE(Place, Policy, place, request); });
     }
     double victim_cost(const RequestView& request, const SchedulerConfig& config) const override {
-        PYBIND11_OVERRIDE(double, Policy, victim_cost, request, config);
+        return interruptible([&]() -> double { PYBIND11_OVERRIDE(double, Policy, victim_cost, request, config); });
     }
     std::int64_t retention(const PageView& page) const override {
-        PYBIND11_OVERRIDE(std::int64_t, Policy, retention, page);
+        return interruptible([&]() -> std::int64_t { PYBIND11_OVERRIDE(std::int64_t, Policy, retention, page); });
     }
-    bool fetch(const CopyView& copy) const override { PYBIND11_OVERRIDE(bool, Policy, fetch, copy); }
+    bool fetch(const CopyView& copy) const override {
+        return interruptible([&]() -> bool { PYBIND11_OVERRIDE(bool, Policy, fetch, copy); });
+    }
     bool spill(const PageView& page, const CopyView& copy) const override {
-        PYBIND11_OVERRIDE(bool, Policy, spill, page, copy);
+        return interruptible([&]() -> bool { PYBIND11_OVERRIDE(bool, Policy, spill, page, copy); });
     }
     bool wait_for_prefix(std::int64_t own_tokens, std::int64_t remaining_tokens) const override {
-        PYBIND11_OVERRIDE(bool, Policy, wait_for_prefix, own_tokens, remaining_tokens);
+        return interruptible(
+            [&]() -> bool { PYBIND11_OVERRIDE(bool, Policy, wait_for_prefix, own_tokens, remaining_tokens); });
     }
 };
 
@@ -43,6 +58,10 @@ inline std::shared_ptr<const Policy> policy_of(const pybind11::object& given) {
             throw pybind11::value_error("policy is '" + name + "'; known policies: " + policy_names());
         }
         return policy;
+    }
+    if (!pybind11::isinstance<Policy>(given)) {
+        throw pybind11::type_error("policy is " + pybind11::repr(given).cast<std::string>() + "; it must be a name (" +
+                                   policy_names() + ") or an instance of a subclass of Policy");
     }
     auto held = std::make_shared<pybind11::object>(given);
     const auto* policy = given.cast<const Policy*>();

@@ -13,7 +13,13 @@ const Policy kDefault;
 
 template <class Ask>
 auto Scheduler::score(Ask&& ask) {
+    struct Deciding {
+        bool& flag;
+        explicit Deciding(bool& set) : flag(set) { flag = true; }
+        ~Deciding() { flag = false; }
+    };
     try {
+        const Deciding deciding(deciding_);
         return ask(*policy_);
     } catch (...) {  // a policy may be written in Python and fail in any way
         ++totals_.policy_errors;
@@ -68,8 +74,8 @@ std::pair<std::int64_t, std::int64_t> Scheduler::place(RequestId request) {
 
 bool Scheduler::prefers_fetch(std::int64_t start, std::int64_t tokens) {
     const CopyView copy{.tokens = tokens,
-                        .copy_s = config_.copy_s(0, tokens),
-                        .queued_s = config_.copy_s(host_.queued(CopyKind::Fetch), 0),
+                        .copy_s = config_.copy_s(tokens),
+                        .queued_s = config_.copy_s(host_.queued(CopyKind::Fetch)),
                         .recompute_s = config_.recompute_s(start, tokens),
                         .urgent = true};
     return score([&](const Policy& policy) { return policy.fetch(copy); });
@@ -78,8 +84,8 @@ bool Scheduler::prefers_fetch(std::int64_t start, std::int64_t tokens) {
 bool Scheduler::prefers_spill(BlockId block, bool urgent) {
     const std::int64_t tokens = machine_.fill(block);
     const CopyView copy{.tokens = tokens,
-                        .copy_s = config_.copy_s(0, tokens),
-                        .queued_s = config_.copy_s(host_.queued(CopyKind::Spill), 0),
+                        .copy_s = config_.copy_s(tokens),
+                        .queued_s = config_.copy_s(host_.queued(CopyKind::Spill)),
                         .recompute_s = config_.recompute_s(machine_.position(block), tokens),
                         .urgent = urgent};
     const PageView page = page_view(block);

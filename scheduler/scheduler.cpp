@@ -115,6 +115,7 @@ std::string Scheduler::submit_hashed(std::int64_t request_id, std::int64_t promp
 // Why the request can never run, or an empty string. Throws if it is malformed or its id is live.
 std::string Scheduler::why_never(std::int64_t request_id, std::int64_t prompt_tokens,
                                  std::int64_t max_new_tokens) const {
+    refuse_while_deciding("submit");
     check_lengths(prompt_tokens, max_new_tokens);
     if (by_id_.contains(request_id)) {
         throw DuplicateRequest("request " + std::to_string(request_id) +
@@ -148,6 +149,14 @@ void Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std
     ++totals_.submitted;
 }
 
+void Scheduler::refuse_while_deciding(const char* call) const {
+    if (deciding_) {
+        throw AskedWhileDeciding(std::string(call) +
+                                 " was called by the policy of this scheduler while it decides; a "
+                                 "policy only looks at what it is given");
+    }
+}
+
 RequestId Scheduler::find(std::int64_t request_id) const {
     const auto at = by_id_.find(request_id);
     if (at == by_id_.end()) {
@@ -158,6 +167,7 @@ RequestId Scheduler::find(std::int64_t request_id) const {
 }
 
 void Scheduler::abort(std::int64_t request_id) {
+    refuse_while_deciding("abort");
     const RequestId request = find(request_id);
     if (machine_.request_state(request) == RequestState::Waiting) {
         waiting_.erase(std::find(waiting_.begin(), waiting_.end(), request));
@@ -169,6 +179,7 @@ void Scheduler::abort(std::int64_t request_id) {
 }
 
 void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop) {
+    refuse_while_deciding("land");
     if (in_flight_.empty() || in_flight_.front()->step != step) {
         throw UnknownStep("step " + std::to_string(step) + " cannot land: " +
                           (in_flight_.empty()

@@ -89,7 +89,10 @@ class Scheduler {
     void land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop);
 
     // Copies to start now, beside the steps and in any order.
-    CopyBatch take_copies() { return host_.take_batch(); }
+    CopyBatch take_copies() {
+        refuse_while_deciding("copies");
+        return host_.take_batch();
+    }
     // These copies have ended.
     void transfer_done(std::span<const std::int64_t> copy_ids);
 
@@ -137,6 +140,9 @@ class Scheduler {
         std::int32_t stalled_rounds = 0;  // in which whoever computes the prefix did not advance
         std::int64_t needed = 0;          // blocks that it will want
     };
+
+    // Throws AskedWhileDeciding if a policy that is being asked calls this.
+    void refuse_while_deciding(const char* call) const;
 
     // Driver events (scheduler.cpp).
     std::string why_never(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens) const;
@@ -246,6 +252,7 @@ class Scheduler {
     // the record may serve another meanwhile.
     RequestId doomed_ = kNone;
     std::int64_t doomed_arrival_ = 0;
+    bool deciding_ = false;         // the policy is being asked
     bool short_ = false;            // somebody needed memory that is not there
     std::int64_t spills_left_ = 0;  // copies to the host that may still begin to make room
     std::int64_t unmet_ = 0;        // blocks that were asked for and will come without anybody making room

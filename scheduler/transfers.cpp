@@ -49,6 +49,7 @@ BlockId Scheduler::fetch(HostId page, const PageHash& prefix, BlockId parent) {
 }
 
 void Scheduler::transfer_done(std::span<const std::int64_t> copy_ids) {
+    refuse_while_deciding("transfer_done");
     std::vector<std::int64_t> sorted(copy_ids.begin(), copy_ids.end());
     std::sort(sorted.begin(), sorted.end());
     if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end()) {

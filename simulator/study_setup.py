@@ -22,6 +22,9 @@ from .traces import read_trace
 from .workload import Workload
 from .workload_options import WorkloadOptions
 
+MAX_HOST_BLOCKS: Final = 2**31 - 1
+"""What the scheduler can name."""
+
 EFFICIENCIES: Final = (
     ("Matrix products", f"{cost_model.MATMUL_EFFICIENCY:.0%} of the dense tensor peak"),
     ("Attention", f"{cost_model.ATTENTION_EFFICIENCY:.0%} of the bf16 tensor peak"),
@@ -136,6 +139,8 @@ def run_study(
     host_blocks = settings.host_blocks
     if host_blocks is None:
         host_blocks = placed.host_blocks(settings.host_gib, settings.block_size)
+    if host_blocks > MAX_HOST_BLOCKS:
+        raise ConfigurationError(f"host_blocks is {host_blocks}; it must be at most {MAX_HOST_BLOCKS:,}")
     if settings.policy not in POLICIES.split(", "):
         raise ConfigurationError(f"policy is {settings.policy!r}; known policies: {POLICIES}")
     cost = roofline(placed)

@@ -21,3 +21,14 @@ def targets(median: Figures) -> dict[str, tuple[float, float]]:
         result[f"step, for each of {count} waiting"] = ((waiting[count] - waiting[0]) / count, 1.0)
     result["agentic loop, for each token"] = (median["agentic loop"]["us_per_token"], 5.0)
     return result
+
+
+def leads(ours: Figures, peer: Figures) -> dict[str, tuple[float, float]]:
+    """Name -> (how many times faster than the peer in the same run, at least), by medians."""
+    result = {}
+    for batch, least in ((1, 15.0), (32, 90.0), (256, 250.0)):
+        for context, at_least in ((1024, 1.0), (50_000, least)):
+            case = f"decode {batch} x {context}"
+            ratio = peer[case]["median_us"] / ours[case]["median_us"]
+            result[f"lead over tokenspeed-scheduler, batch {batch}, context {context:,}"] = (ratio, at_least)
+    return result

@@ -1,17 +1,16 @@
-"""`mla_decode` for datacentre Blackwell (sm_100) in Gluon: tcgen05 products with accumulators in tensor memory.
+"""`mla_decode` for Blackwell in Gluon: tcgen05 with its accumulators in tensor memory. NEVER RUN.
 
-NEVER RUN: this project has no such device. The kernel is compiled and its code inspected, and its schedule is emulated
-in torch by a test; nothing is claimed about its speed, and nothing about its results beyond that.
+There was no such device to run it on. It compiles for sm_100 and sm_103, the code was inspected, and its schedule was
+emulated; whether it is right on a device, and how fast, is unknown. So it runs only where it is asked for by name.
 
-Tensor memory has 128 rows of 512 columns of 32 bits. 128 queries with all 512 output columns would fill it, with no
-room for scores; so a program computes one half of the output columns, 256 of them, and two programs compute the scores
-of a tile of queries each for itself. The rest: two buffers of scores, 32 columns each, and the weights, 16 columns. In
-shared memory lie the queries (144 KiB) and two buffers of 32 cached tokens (72 KiB).
+A tile is 64 cached tokens, in shared memory once for keys and values. One warp copies tiles into two buffers with TMA;
+four warps multiply and compute weights, so that one tile is loaded while the other is worked at:
 
-Three roles, as in CUTLASS's kernels for this device: one warp copies tokens with TMA, one warp
-issues products, four warps turn scores into weights, one row of the tile for each thread. The scores of the next tile
-are computed while these four work. A row's maximum is replaced only once it has grown by a factor of 2**8: weights stay
-small enough for any dtype, and the output is hardly ever rescaled.
+    scores      queries x keys, 64 x 64 in tensor memory: three products over 256, 256 and 64 values
+    weights     in registers, then to shared memory in the cache's dtype
+    output      64 x 512 in tensor memory: rescaled for all tiles but a row's first, then one product for each half
+
+Work is divided and merged as on Hopper, see `plan.py` and `merge.py`.
 """
 
 from __future__ import annotations
@@ -33,255 +32,275 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
     tma,
 )
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from ..constraints import exactly
 from ..device import Platform
 from ..kernel import Band
 from ..registry import register
-from ..triton_support import multiprocessors
 from . import CACHED_DIM, LATENT_DIM, ROPE_DIM
-from .merge import merge_shape, merge_splits
-from .plan import MlaPlan
+from .merge import merge
+from .plan import MlaPlan, plan_mla_decode
 
-QUERIES = 128
-"""Queries of a program: the rows of a tcgen05 product."""
-KEYS = 32
-"""Cached tokens of a tile; a block of the cache holds two tiles."""
 BLOCK_SIZE = 64
-"""Tokens of a block of the cache."""
+"""Tokens of a key tile, and of a block of the cache: one block table entry for each tile."""
+QUERIES = 64
+"""Queries of a program: rows of the accumulators."""
 HALF = LATENT_DIM // 2
-"""Output columns of a program."""
-WEIGHT_WARPS = 4
-"""Warps that turn scores into weights: the 128 rows of tensor memory belong to four."""
-GROWTH = 8.0
-"""Growth of a row's maximum, as a power of two, from which on it is replaced."""
+WARPS = 4
+"""Warps that multiply and compute weights: tensor memory is read by whole warpgroups. One warp more copies."""
+PRODUCER_REGISTERS = gl.constexpr(40)
+
+_ELEMENTS = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
+
+_SCORES = gl.constexpr(TensorMemoryLayout((64, 64), col_stride=1))
+_OUT = gl.constexpr(TensorMemoryLayout((64, 256), col_stride=1))
+# How many columns of the output are in registers at a time.
+_PIECE = gl.constexpr(128)
 
 
 @gluon.jit
-def _copy_tokens(half_desc, rope_desc, table_row, first, count, half, own, other, rope, full, empty):  # type: ignore[no-untyped-def]
-    """Bring tiles of tokens to the buffers, in turns: the program's half of the latent, the other one, the rest."""
-    for index in range(count):
-        stage = index % 2
-        token = (first + index) * 32
-        row = gl.load(table_row + token // 64) * 64 + token % 64
-        mbarrier.wait(empty.index(stage), (index // 2 & 1) ^ 1)
-        mbarrier.expect(full.index(stage), 2 * half_desc.block_type.nbytes + rope_desc.block_type.nbytes)
-        tma.async_copy_global_to_shared(half_desc, [row, half * 256], full.index(stage), own.index(stage))
-        tma.async_copy_global_to_shared(half_desc, [row, 256 - half * 256], full.index(stage), other.index(stage))
-        tma.async_copy_global_to_shared(rope_desc, [row, 512], full.index(stage), rope.index(stage))
-
-
-@gluon.jit
-def _multiply_scores(stage, q_own, q_other, q_rope, own, other, rope, scores, scored):  # type: ignore[no-untyped-def]
-    target = scores.index(stage)
-    tcgen05_mma(q_rope, rope.index(stage).permute((1, 0)), target, use_acc=False)
-    tcgen05_mma(q_other, other.index(stage).permute((1, 0)), target)
-    tcgen05_mma(q_own, own.index(stage).permute((1, 0)), target, mbarriers=[scored.index(stage)])
-
-
-@gluon.jit
-def _multiply(  # type: ignore[no-untyped-def]
-    count, q_own, q_other, q_rope, own, other, rope, scores, weights, output, full, empty, scored, weighed, summed
-):
-    """Issue the products: scores of the next tile before the weighted sum of this one."""
-    mbarrier.wait(full.index(0), 0)
-    _multiply_scores(0, q_own, q_other, q_rope, own, other, rope, scores, scored)
-    for index in range(count):
-        following = index + 1
-        if following < count:
-            # Its buffer of scores was read before the weights of the tile before this one were complete.
-            mbarrier.wait(full.index(following % 2), following // 2 & 1)
-            _multiply_scores(following % 2, q_own, q_other, q_rope, own, other, rope, scores, scored)
-        mbarrier.wait(weighed, index & 1)
-        tcgen05_mma(
-            weights, own.index(index % 2), output, use_acc=index > 0, mbarriers=[empty.index(index % 2), summed]
-        )
-
-
-@gluon.jit
-def _weigh(  # type: ignore[no-untyped-def]
-    out_ptr, lse_ptr, target, queries, first_query, context, q_len, heads, scale_log2, value_scale, first, count,
-    half, scores, weights, output, own, full, scored, weighed, summed,
+def _produce(  # type: ignore[no-untyped-def]
+    latent_desc, rope_desc, q_latent_desc, q_rope_desc, table_ptr, table_stride, context_ptr, queries, row, tile, count,
+    q_latent, q_rope, latents, ropes, q_full, q_empty, full, empty,
 ):  # fmt: skip
-    """Turn scores into weights tile by tile, then write the output of the program's half of the columns."""
-    scores_type: gl.constexpr = scores.index(0).type
-    score_layout: gl.constexpr = get_tmem_reg_layout(gl.float32, (128, 32), scores_type.layout, 4)
-    piece_layout: gl.constexpr = get_tmem_reg_layout(gl.float32, (128, 64), TensorMemoryLayout([128, 64], 1), 4)
-    rows: gl.constexpr = gl.SliceLayout(1, score_layout)
-    piece_rows: gl.constexpr = gl.SliceLayout(1, piece_layout)
-    query = first_query + gl.arange(0, 128, layout=rows)
-    key = gl.arange(0, 32, layout=gl.SliceLayout(0, score_layout))
-    visible = context - q_len + query // heads + 1  # causal, bottom-right
-    largest = gl.full([128], float("-inf"), gl.float32, layout=rows)
-    total = gl.zeros([128], gl.float32, layout=rows)
-    for index in range(count):
-        stage = index % 2
-        mbarrier.wait(scored.index(stage), index // 2 & 1)
-        score = scores.index(stage).load(score_layout)
-        begin = (first + index) * 32
-        score = gl.where((begin + key)[None, :] < visible[:, None], score * scale_log2, float("-inf"))
-        tile_largest = gl.max(score, 1)
-        new_largest = gl.where(tile_largest > largest + 8.0, tile_largest, largest)
-        # A query that has seen nothing yet has largest -inf, and -inf - -inf is not a number.
-        shift = gl.where(new_largest == float("-inf"), 0.0, new_largest)
-        weight = gl.exp2(score - shift[:, None])
-        decay = gl.exp2(largest - shift)
-        grown = gl.max((new_largest > largest).to(gl.int32), 0)
-        total = total * decay + gl.sum(weight, 1)
-        largest = new_largest
-        if index > 0:
-            mbarrier.wait(summed, (index - 1) & 1)  # the weights were read, and the output is at rest
-            if grown > 0:
-                factor = gl.convert_layout(decay, piece_rows)[:, None]
-                for column in gl.static_range(0, 256, 64):
-                    piece = output.slice(column, 64)
-                    piece.store(piece.load(piece_layout) * factor)
-        weights.store(weight.to(weights.dtype))
-        if begin + 32 > context:  # a zero weight would not stop a stale NaN behind the context
-            mbarrier.wait(full.index(stage), index // 2 & 1)  # the copy is visible to loads, not to products alone
-            clear_layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
-            token = begin + gl.arange(0, 32, layout=gl.SliceLayout(1, clear_layout))
-            for column in gl.static_range(0, 256, 64):
-                values = own.index(stage).slice(column, 64, dim=1)
-                kept = gl.where((token < context)[:, None], values.load(clear_layout), 0.0)
-                values.store(kept.to(values.dtype))
-            fence_async_shared()
-        gl.thread_barrier()
-        mbarrier.arrive(weighed, count=1)
-
-    mbarrier.wait(summed, (count - 1) & 1)
-    seen = total > 0
-    divisor = gl.where(seen, total, 1.0)
-    lse = gl.where(seen, (largest + gl.log2(divisor)) * 0.6931471805599453, float("-inf"))
-    gl.store(lse_ptr + target + query, lse, mask=(query < queries) & (half == 0))
-    factor = gl.convert_layout(value_scale / divisor, piece_rows)[:, None]
-    out_query = first_query + gl.arange(0, 128, layout=piece_rows)
-    for column in gl.static_range(0, 256, 64):
-        offset = half * 256 + column + gl.arange(0, 64, layout=gl.SliceLayout(0, piece_layout))
-        pointers = out_ptr + ((target + out_query) * 512)[:, None] + offset[None, :]
-        result = output.slice(column, 64).load(piece_layout) * factor
-        gl.store(pointers, result.to(out_ptr.dtype.element_ty), mask=(out_query < queries)[:, None])
+    """Load each row's queries and its tiles, in the order in which they are worked at."""
+    q_nbytes: gl.constexpr = 2 * q_latent_desc.block_type.nbytes + q_rope_desc.block_type.nbytes
+    nbytes: gl.constexpr = 2 * latent_desc.block_type.nbytes + rope_desc.block_type.nbytes
+    segment = 0
+    turn = 0
+    done = 0
+    while done < count:
+        tiles = (gl.load(context_ptr + row) + 63) // 64
+        last = gl.minimum(tiles, tile + count - done)
+        if tile < last:
+            query = row * queries + gl.program_id(0) * 64
+            mbarrier.wait(q_empty, (segment & 1) ^ 1)
+            mbarrier.expect(q_full, q_nbytes)
+            tma.async_copy_global_to_shared(q_latent_desc, [query, 0], q_full, q_latent.index(0))
+            tma.async_copy_global_to_shared(q_latent_desc, [query, 256], q_full, q_latent.index(1))
+            tma.async_copy_global_to_shared(q_rope_desc, [query, 512], q_full, q_rope)
+            table_row = table_ptr + row.to(gl.int64) * table_stride
+            block = gl.load(table_row + tile)
+            for index in range(tile, last):
+                token = block * 64
+                block = gl.load(table_row + gl.minimum(index + 1, last - 1))
+                buffer = turn & 1
+                bar = full.index(buffer)
+                mbarrier.wait(empty.index(buffer), ((turn >> 1) & 1) ^ 1)
+                mbarrier.expect(bar, nbytes)
+                tma.async_copy_global_to_shared(latent_desc, [token, 0], bar, latents.index(2 * buffer))
+                tma.async_copy_global_to_shared(latent_desc, [token, 256], bar, latents.index(2 * buffer + 1))
+                tma.async_copy_global_to_shared(rope_desc, [token, 512], bar, ropes.index(buffer))
+                turn += 1
+            done += last - tile
+            segment += 1
+        row += 1
+        tile = 0
 
 
 @gluon.jit
-def _load_queries(q_row, first_query, queries, half, q_own, q_other, q_rope):  # type: ignore[no-untyped-def]
-    """Bring 128 queries to shared memory; those beyond the last one are zero."""
-    layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0])
-    number = first_query + gl.arange(0, 128, layout=gl.SliceLayout(1, layout))
-    for column in gl.static_range(0, 576, 64):
-        # The program's half of the latent first, then the other one, then the rotary part.
-        begin = half * 256 + column if column < 256 else column - half * 256 if column < 512 else 512
-        offset = begin + gl.arange(0, 64, layout=gl.SliceLayout(0, layout))
-        source = q_row + (number * 576)[:, None] + offset[None, :]
-        values = gl.load(source, mask=(number < queries)[:, None], other=0.0)
-        if column < 256:
-            q_own.slice(column, 64, dim=1).store(values)
-        elif column < 512:
-            q_other.slice(column - 256, 64, dim=1).store(values)
-        else:
-            q_rope.store(values)
+def _clear_behind_context(half, visible_tokens):  # type: ignore[no-untyped-def]
+    """Zero the half tile's tokens from `visible_tokens` on: a zero weight would not stop a stale NaN."""
+    layout: gl.constexpr = gl.BlockedLayout([1, 8], [4, 8], [gl.num_warps(), 1], [1, 0])
+    token = gl.arange(0, 64, layout=gl.SliceLayout(1, layout))
+    for column in gl.static_range(0, 256, 64):
+        piece = half.slice(column, 64, dim=1)
+        values = piece.load(layout)
+        piece.store(gl.where((token < visible_tokens)[:, None], values, gl.zeros_like(values)))
 
 
-@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len", "splits"])
-def attend_split(  # type: ignore[no-untyped-def]
-    half_desc,  # TMA descriptor of the cache [blocks * 64, 576], boxes of 32 tokens by 256 values
-    rope_desc,  # the same, boxes of 32 tokens by 64 values
-    q_ptr,  # [rows, queries, 576], queries = q_len * heads
+@gluon.jit  # type: ignore[untyped-decorator]
+def _fence(SIDE: gl.constexpr):  # type: ignore[no-untyped-def]
+    """Order accesses of tensor memory "before" or "after" the threads meet, as PTX asks; Gluon has no word for it."""
+    gl.inline_asm_elementwise(
+        "tcgen05.fence::" + SIDE + "_thread_sync; mov.u32 $0, 0;", "=r", [], gl.int32, is_pure=False, pack=1
+    )
+
+
+@gluon.jit
+def _rescale(half, decay):  # type: ignore[no-untyped-def]
+    """Multiply the rows of a half of the output by `decay`."""
+    layout: gl.constexpr = get_tmem_reg_layout(gl.float32, (64, _PIECE), half.slice(0, _PIECE).layout, 4, "16x256b")
+    factor = gl.convert_layout(decay, gl.SliceLayout(1, layout))[:, None]
+    for column in gl.static_range(0, 256, _PIECE):
+        piece = half.slice(column, _PIECE)
+        piece.store(piece.load(layout) * factor)
+
+
+@gluon.jit  # type: ignore[untyped-decorator]
+def _store(  # type: ignore[no-untyped-def]
+    half, factor, target_ptr, first_query, queries, first_column: gl.constexpr
+):  # fmt: skip
+    """Write a half of the output, its rows multiplied by `factor`, to [queries, 512] at `target_ptr`."""
+    layout: gl.constexpr = get_tmem_reg_layout(gl.float32, (64, _PIECE), half.slice(0, _PIECE).layout, 4, "16x256b")
+    number = first_query + gl.arange(0, 64, layout=gl.SliceLayout(1, layout))
+    target = target_ptr + (number * 512)[:, None]
+    factor = gl.convert_layout(factor, gl.SliceLayout(1, layout))[:, None]
+    for column in gl.static_range(0, 256, _PIECE):
+        values = half.slice(column, _PIECE).load(layout) * factor
+        column_number = first_column + column + gl.arange(0, _PIECE, layout=gl.SliceLayout(0, layout))
+        gl.store(target + column_number[None, :], values.to(target_ptr.dtype.element_ty), (number < queries)[:, None])
+
+
+@gluon.jit
+def _attend(  # type: ignore[no-untyped-def]
+    context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, heads, q_len, part, row, tile, count,
+    q_latent, q_rope, latents, ropes, weights, scores_memory, left, right, q_full, q_empty, full, empty, scores_done,
+    out_done,
+):  # fmt: skip
+    """Multiply, weigh and store. A product is issued by one thread, so all must have done what it relies on."""
+    layout: gl.constexpr = get_tmem_reg_layout(gl.float32, (64, 64), _SCORES, 4, "16x256b")
+    rows: gl.constexpr = gl.SliceLayout(1, layout)
+    queries = heads * q_len
+    first_query = gl.program_id(0) * 64
+    number = first_query + gl.arange(0, 64, layout=rows)
+    segment = 0
+    turn = 0
+    done = 0
+    while done < count:
+        context = gl.load(context_ptr + row)
+        tiles = (context + 63) // 64
+        last = gl.minimum(tiles, tile + count - done)
+        if tile < last:
+            visible = context - q_len + number // heads + 1  # causal, bottom-right
+            always_visible = context - q_len + 1
+            largest = gl.full([64], -1e30, gl.float32, layout=rows)
+            total = gl.zeros([64], gl.float32, layout=rows)
+            mbarrier.wait(q_full, segment & 1)
+            gl.thread_barrier()  # none still waits when the queries after these arrive
+            for index in range(tile, last):
+                buffer = turn & 1
+                left_keys = latents.index(2 * buffer)
+                right_keys = latents.index(2 * buffer + 1)
+                mbarrier.wait(full.index(buffer), (turn >> 1) & 1)
+                tcgen05_mma(q_latent.index(0), left_keys.permute((1, 0)), scores_memory, use_acc=False, mbarriers=[])
+                tcgen05_mma(q_latent.index(1), right_keys.permute((1, 0)), scores_memory, mbarriers=[])
+                tcgen05_mma(
+                    q_rope, ropes.index(buffer).permute((1, 0)), scores_memory, mbarriers=[scores_done, q_empty],
+                    mbarrier_preds=[True, index + 1 == last],
+                )  # fmt: skip
+                # All products before these have ended too: the tile before is in the output, its weights are free.
+                mbarrier.wait(scores_done, turn & 1)
+                _fence("after")
+                scores = scores_memory.load(layout)
+                if index * 64 + 64 > always_visible:
+                    key = index * 64 + gl.arange(0, 64, layout=gl.SliceLayout(0, layout))
+                    scores = gl.where(key[None, :] < visible[:, None], scores, float("-inf"))
+                    if index * 64 + 64 > context:
+                        _clear_behind_context(left_keys, context - index * 64)
+                        _clear_behind_context(right_keys, context - index * 64)
+                new_largest = gl.maximum(largest, gl.max(scores, 1) * scale_log2)
+                decay = gl.exp2(largest - new_largest)
+                new_weights = gl.exp2(scores * scale_log2 - new_largest[:, None])
+                total = total * decay + gl.sum(new_weights, 1)
+                largest = new_largest
+                if index > tile:
+                    _rescale(left, decay)
+                    _rescale(right, decay)
+                weights.store(new_weights.to(weights.dtype))
+                fence_async_shared()
+                _fence("before")
+                gl.thread_barrier()
+                _fence("after")
+                tcgen05_mma(weights, left_keys, left, use_acc=index > tile, mbarriers=[])
+                tcgen05_mma(
+                    weights, right_keys, right, use_acc=index > tile, mbarriers=[out_done, empty.index(buffer)]
+                )  # fmt: skip
+                turn += 1
+            mbarrier.wait(out_done, (turn - 1) & 1)
+            _fence("after")
+            seen = total > 0
+            divisor = gl.where(seen, total, 1.0)
+            # exp2 was used: from binary to natural logarithm
+            lse = gl.where(seen, (largest + gl.log2(divisor)) * 0.6931471805599453, float("-inf"))
+            if (tile == 0) & (last == tiles):
+                target = row.to(gl.int64) * queries
+                gl.store(lse_ptr + target + number, lse, mask=number < queries)
+                _store(left, 1.0 / divisor, out_ptr + target * 512, first_query, queries, 0)
+                _store(right, 1.0 / divisor, out_ptr + target * 512, first_query, queries, 256)
+            else:
+                target = (part + row).to(gl.int64) * queries
+                gl.store(part_lse_ptr + target + number, lse, mask=number < queries)
+                _store(left, 1.0 / divisor, part_out_ptr + target * 512, first_query, queries, 0)
+                _store(right, 1.0 / divisor, part_out_ptr + target * 512, first_query, queries, 256)
+            done += last - tile
+            segment += 1
+        row += 1
+        tile = 0
+
+
+@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len"])
+def attend_part(  # type: ignore[no-untyped-def]
+    latent_desc,  # TMA descriptor of the cache [blocks * 64, 576], boxes of 64 tokens by 256 values
+    rope_desc,  # the same, boxes of 64 tokens by 64 values
+    q_latent_desc,  # TMA descriptor of q [rows * queries, 576], boxes of 64 queries by 256 values
+    q_rope_desc,  # the same, boxes of 64 queries by 64 values
     table_ptr,  # int32 [rows, max_blocks] with stride
     context_ptr,  # int32 [rows]
-    out_ptr,  # [rows, splits, queries, 512]
-    lse_ptr,  # float32 [rows, splits, queries], natural logarithm
+    parts_ptr,  # int32 [parts, 4], see `MlaPlan`
+    out_ptr,  # [rows, queries, 512], queries = q_len * heads
+    lse_ptr,  # float32 [rows, queries], natural logarithm
+    part_out_ptr,  # float32 [parts + rows - 1, queries, 512]
+    part_lse_ptr,  # float32 [parts + rows - 1, queries]
     scale_log2,  # scale / ln 2: exp2 is the device's native exponential
-    value_scale,  # factor of the output
     table_stride,
     heads,
     q_len,
-    splits,
 ):
-    """Attention of 128 queries of one row over one split of its context, for one half of the output columns.
-
-    Grid: (2 * query tiles, splits, rows). A split without a token writes out 0 and lse -inf.
-    """
-    half = gl.program_id(0) % 2
-    first_query = gl.program_id(0) // 2 * 128
-    split = gl.program_id(1)
-    row = gl.program_id(2)
-    queries = q_len * heads
-    context = gl.load(context_ptr + row)
-    tiles = (context + 31) // 32
-    tiles_per_split = (tiles + splits - 1) // splits
-    first = split * tiles_per_split
-    count = gl.minimum(tiles_per_split, tiles - first)
-    target = (row.to(gl.int64) * splits + split) * queries
-    if count <= 0:
-        layout: gl.constexpr = gl.BlockedLayout([1, 4], [1, 32], [4, 1], [1, 0])
-        number = first_query + gl.arange(0, 128, layout=gl.SliceLayout(1, layout))
-        column = half * 256 + gl.arange(0, 256, layout=gl.SliceLayout(0, layout))
-        nothing = gl.zeros([128, 256], out_ptr.dtype.element_ty, layout=layout)
-        pointers = out_ptr + ((target + number) * 512)[:, None] + column[None, :]
-        gl.store(pointers, nothing, mask=(number < queries)[:, None])
-        unseen = gl.full([128], float("-inf"), gl.float32, layout=gl.SliceLayout(1, layout))
-        gl.store(lse_ptr + target + number, unseen, mask=(number < queries) & (half == 0))
-    else:
-        dtype: gl.constexpr = half_desc.dtype
-        half_layout: gl.constexpr = half_desc.layout
-        rope_layout: gl.constexpr = rope_desc.layout
-        q_own = gl.allocate_shared_memory(dtype, [128, 256], half_layout)
-        q_other = gl.allocate_shared_memory(dtype, [128, 256], half_layout)
-        q_rope = gl.allocate_shared_memory(dtype, [128, 64], rope_layout)
-        own = gl.allocate_shared_memory(dtype, [2, 32, 256], half_layout)
-        other = gl.allocate_shared_memory(dtype, [2, 32, 256], half_layout)
-        rope = gl.allocate_shared_memory(dtype, [2, 32, 64], rope_layout)
-        scores = allocate_tensor_memory(gl.float32, [2, 128, 32], TensorMemoryLayout([128, 32], 1))
-        weights = allocate_tensor_memory(dtype, [128, 32], TensorMemoryLayout([128, 32], 1))
-        output = allocate_tensor_memory(gl.float32, [128, 256], TensorMemoryLayout([128, 256], 1))
-        full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-        empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-        scored = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-        weighed = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-        summed = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
-        for stage in gl.static_range(2):
-            mbarrier.init(full.index(stage), count=1)
-            mbarrier.init(empty.index(stage), count=1)
-            mbarrier.init(scored.index(stage), count=1)
-        mbarrier.init(weighed, count=1)
-        mbarrier.init(summed, count=1)
-        _load_queries(q_ptr + row.to(gl.int64) * queries * 576, first_query, queries, half, q_own, q_other, q_rope)
-        fence_async_shared()
-        table_row = table_ptr + row.to(gl.int64) * table_stride
-        gl.warp_specialize(
-            [
-                (
-                    _weigh,
-                    (
-                        out_ptr, lse_ptr, target, queries, first_query, context, q_len, heads, scale_log2, value_scale,
-                        first, count, half, scores, weights, output, own, full, scored, weighed, summed,
-                    ),
-                ),
-                (
-                    _multiply,
-                    (
-                        count, q_own, q_other, q_rope, own, other, rope, scores, weights, output, full, empty, scored,
-                        weighed, summed,
-                    ),
-                ),
-                (
-                    _copy_tokens,
-                    (half_desc, rope_desc, table_row, first, count, half, own, other, rope, full, empty),
-                ),
-            ],
-            [1, 1],
-            [96, 48],
-        )  # fmt: skip
+    """Attention of 64 queries over one part of all key tiles. Grid: (query tiles, parts)."""
+    dtype: gl.constexpr = latent_desc.dtype
+    half_layout: gl.constexpr = latent_desc.layout
+    tile_layout: gl.constexpr = rope_desc.layout
+    # 229,376 bytes of tiles, all but 3 KiB of the shared memory.
+    q_latent = gl.allocate_shared_memory(dtype, [2, 64, 256], half_layout)
+    q_rope = gl.allocate_shared_memory(dtype, [64, 64], tile_layout)
+    latents = gl.allocate_shared_memory(dtype, [4, 64, 256], half_layout)
+    ropes = gl.allocate_shared_memory(dtype, [2, 64, 64], tile_layout)
+    weights = gl.allocate_shared_memory(dtype, [64, 64], tile_layout)
+    scores_memory = allocate_tensor_memory(gl.float32, [64, 64], _SCORES)
+    left = allocate_tensor_memory(gl.float32, [64, 256], _OUT)
+    right = allocate_tensor_memory(gl.float32, [64, 256], _OUT)
+    q_full = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    q_empty = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    scores_done = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    out_done = gl.allocate_shared_memory(gl.int64, [1], mbarrier.MBarrierLayout())
+    mbarrier.init(q_full, count=1)
+    mbarrier.init(q_empty, count=1)
+    mbarrier.init(scores_done, count=1)
+    mbarrier.init(out_done, count=1)
+    for buffer in gl.static_range(2):
+        mbarrier.init(full.index(buffer), count=1)
+        mbarrier.init(empty.index(buffer), count=1)
+    fence_async_shared()
+    gdc_wait()  # what follows reads what the kernel before has written
+    gdc_launch_dependents()  # the merge may be launched; it waits for the end of this kernel
+    part = gl.program_id(1)
+    row = gl.load(parts_ptr + part * 4)
+    tile = gl.load(parts_ptr + part * 4 + 1)
+    count = gl.load(parts_ptr + part * 4 + 2)
+    attend_args = (
+        context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, heads, q_len, part, row, tile, count,
+        q_latent, q_rope, latents, ropes, weights, scores_memory, left, right, q_full, q_empty, full, empty,
+        scores_done, out_done,
+    )  # fmt: skip
+    produce_args = (
+        latent_desc, rope_desc, q_latent_desc, q_rope_desc, table_ptr, table_stride, context_ptr, heads * q_len, row,
+        tile, count, q_latent, q_rope, latents, ropes, q_full, q_empty, full, empty,
+    )  # fmt: skip
+    gl.warp_specialize([(_attend, attend_args), (_produce, produce_args)], [1], [PRODUCER_REGISTERS])
 
 
 @register(
     "mla_decode",
     name="gluon_blackwell",
-    band=Band.UNTRIED,
-    platforms=(Platform("cuda", min_arch=100, max_arch=100),),
+    band=Band.SPECIALIZED,
+    platforms=(Platform("cuda", min_arch=100, max_arch=103),),
     dtypes=(torch.bfloat16, torch.float16),
     traits={"block_size": exactly(BLOCK_SIZE), "dense_cache": exactly(1), "cache_bits": exactly(16)},
+    only_by_name="compiled and inspected, never run on a device",
 )
 def mla_decode(
     q: Tensor,
@@ -295,53 +314,45 @@ def mla_decode(
     plan: MlaPlan | None = None,
     cache_scale: float = 1.0,
 ) -> None:
-    """Launch the two kernels, or the first alone if there is one split. Arguments as in the public `mla_decode`, but
-    `plan` is not used: rows are cut by shapes alone."""
+    """Launch the two kernels. Arguments as in the public `mla_decode`.
+
+    The bits of a row's result depend on where the plan cuts it, as on Hopper.
+    """
     rows, q_len, heads, _ = q.shape
     queries = q_len * heads
     if rows * queries == 0:
         return
-    programs = 2 * -(-queries // QUERIES)
-    max_tiles = block_table.shape[1] * BLOCK_SIZE // KEYS
-    splits = choose_splits(rows * programs, max_tiles, multiprocessors(q.device))
-    part_out, part_lse = out, lse
-    if splits > 1:
-        part_out = q.new_empty(rows, splits, q_len, heads, LATENT_DIM, dtype=torch.float32)
-        part_lse = q.new_empty(rows, splits, q_len, heads, dtype=torch.float32)
-    element = gl.bfloat16 if kv_cache.dtype == torch.bfloat16 else gl.float16
-    half, rope = (
-        TensorDescriptor.from_tensor(
-            kv_cache.view(-1, CACHED_DIM), box, gl.NVMMASharedLayout.get_default_for(box, element)
-        )
-        for box in ([KEYS, HALF], [KEYS, ROPE_DIM])
-    )
+    if plan is None:
+        plan = plan_mla_decode(context_lens, q_len=q_len, heads=heads, max_context=block_table.shape[1] * BLOCK_SIZE)
+    q = q.contiguous()
+    if q.data_ptr() % 16:
+        q = q.clone()
+    flat_q, tokens = q.view(-1, CACHED_DIM), kv_cache.view(-1, CACHED_DIM)
     with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's
-        attend_split[(programs, splits, rows)](
-            half,
-            rope,
-            q.contiguous(),
+        attend_part[(triton.cdiv(queries, QUERIES), plan.parts.shape[0])](
+            _descriptor(tokens, BLOCK_SIZE, HALF),
+            _descriptor(tokens, BLOCK_SIZE, ROPE_DIM),
+            _descriptor(flat_q, QUERIES, HALF),
+            _descriptor(flat_q, QUERIES, ROPE_DIM),
             block_table,
             context_lens.contiguous(),
-            part_out,
-            part_lse,
-            scale * cache_scale / math.log(2),
-            cache_scale,
+            plan.parts,
+            out,
+            lse,
+            plan.part_out,
+            plan.part_lse,
+            scale / math.log(2),
             block_table.stride(0),
             heads,
             q_len,
-            splits,
-            num_warps=WEIGHT_WARPS,
+            num_warps=WARPS,
+            launch_pdl=True,
         )
-        if splits > 1:
-            shape, warps = merge_shape(splits)
-            merge_splits[(triton.cdiv(queries, shape["QUERIES"]), LATENT_DIM // shape["COLUMNS"], rows)](
-                part_out, part_lse, out, lse, queries, splits, **shape, num_warps=warps
-            )
+        merge(plan.part_out, plan.part_lse, plan.cuts, out, lse, after_launch=True)
 
 
-def choose_splits(programs: int, max_tiles: int, multiprocessors: int) -> int:
-    """Into how many parts to cut each context: a program for each multiprocessor, and no part shorter than four tiles.
-
-    programs: query tiles and halves of all rows; max_tiles: bounds the key tiles of a row
-    """
-    return max(1, min(multiprocessors // programs, max_tiles // 4))
+def _descriptor(values: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    """TMA descriptor of a matrix, in boxes of rows by columns."""
+    element = _ELEMENTS[values.dtype]
+    layout = gl.NVMMASharedLayout.get_default_for([rows, columns], element)
+    return TensorDescriptor.from_tensor(values, [rows, columns], layout)

@@ -58,6 +58,7 @@ def test_lists_as_json() -> None:
         "platforms": ["cpu"],
         "dtypes": ["bfloat16", "float16", "float32"],
         "traits": [],
+        "only_by_name": None,
     }
     assert {selection["kernel"] for selection in listed["selections"]} == {"torch_sdpa", "reference"}
 

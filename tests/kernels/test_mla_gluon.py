@@ -1,6 +1,7 @@
 """The Gluon kernels of MLA on a machine without a GPU: what they compile to.
 
-Gluon has no interpreter: results are checked on Hopper by `tokenspeed kernels --check`.
+Gluon has no interpreter: results are checked on Hopper by `tokenspeed kernels --check`. Blackwell's have never been
+checked on a device.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from triton.backends.compiler import GPUTarget
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon._runtime import GluonASTSource
 
+from tokenspeed.kernels.mla import gluon_blackwell
 from tokenspeed.kernels.mla.gluon_hopper import ENTRY_REGISTERS, WARPS, attend_part
 from tokenspeed.kernels.mla.gluon_hopper_fp8 import attend_part_fp8
 from tokenspeed.kernels.mla_prefill import gluon_hopper as prefill
 
 pytestmark = pytest.mark.serve
 
-HOPPER_SHARED_MEMORY = 232_448
+HOPPER_SHARED_MEMORY = BLACKWELL_SHARED_MEMORY = 232_448
+TENSOR_MEMORY_COLUMNS = 512
 
 CheckResources = Callable[[Any, int], None]
 
@@ -49,13 +52,16 @@ def descriptor(dtype: str, rows: int, columns: int) -> str:
     return f"tensordesc<{dtype}[{rows}, {columns}],{layout!r}>"
 
 
-def compile_for_hopper(kernel: Any, types: dict[str, str], constexprs: dict[str, Any]) -> Any:
+def compile_for(arch: int, kernel: Any, types: dict[str, str], constexprs: dict[str, Any], **options: int) -> Any:
     names = kernel.arg_names
     signature = {name: types.get(name, "constexpr") for name in names}
     aligned = {(index,): [["tt.divisibility", 16]] for index, name in enumerate(names) if name.endswith("_ptr")}
     source = GluonASTSource(kernel, signature, constexprs=constexprs, attrs=aligned)
-    options = {"num_warps": WARPS, "maxnreg": ENTRY_REGISTERS}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+
+
+def compile_for_hopper(kernel: Any, types: dict[str, str], constexprs: dict[str, Any]) -> Any:
+    return compile_for(90, kernel, types, constexprs, num_warps=WARPS, maxnreg=ENTRY_REGISTERS)
 
 
 def products(ptx: str) -> set[str]:
@@ -123,3 +129,35 @@ def test_prefill_compiles_to_good_code(
     ptx = compiled.asm["ptx"]
     assert_specialised(ptx)
     assert products(ptx) == {"m64n128k16"}
+
+
+def instruction(dtype: str, rows: int, columns: int, transposed: bool) -> int:
+    """The descriptor of a tcgen05.mma of kind f16 with float32 accumulators; `transposed`: rows of B adjoin, not
+    columns (PTX ISA 8.8, "Instruction descriptor")."""
+    element = {"fp16": 0, "bf16": 1}[dtype]
+    return 1 << 4 | element << 7 | element << 10 | transposed << 16 | columns // 8 << 17 | rows // 16 << 24
+
+
+@pytest.mark.parametrize(("arch", "dtype"), [(100, "bf16"), (100, "fp16"), (103, "bf16")])
+def test_decode_for_blackwell_compiles_to_good_code(
+    arch: int, dtype: str, check_resources: CheckResources, fresh_cache: Path
+) -> None:
+    half, tile = descriptor(dtype, 64, 256), descriptor(dtype, 64, 64)
+    types = DECODE_TYPES | {"latent_desc": half, "rope_desc": tile, "q_latent_desc": half, "q_rope_desc": tile}
+    types |= {"out_ptr": f"*{dtype}"}
+    compiled = compile_for(arch, gluon_blackwell.attend_part, types, {}, num_warps=gluon_blackwell.WARPS)
+    check_resources(compiled, BLACKWELL_SHARED_MEMORY)
+    assert compiled.metadata.tmem_size <= TENSOR_MEMORY_COLUMNS
+    ptx = compiled.asm["ptx"]
+    assert f".target sm_{arch}a" in ptx
+    assert "wgmma" not in ptx and "mma.sync" not in ptx
+    assert "cp.async.bulk.tensor.2d" in ptx and "mbarrier.try_wait" in ptx
+    # Scores: 36 steps of 16 values with keys as they lie. Output: 4 steps of 16 tokens for each half, keys as values.
+    products = re.findall(r"tcgen05\.mma\.cta_group::1\.kind::f16 \[ %\w+ \+ 0 \], %\w+, %\w+, (%\w+),", ptx)
+    kinds = [int(value) for value in (re.findall(rf"mov\.b32 \t{register}, (\d+);", ptx)[-1] for register in products)]
+    assert kinds == [instruction(dtype, 64, 64, False)] * 36 + [instruction(dtype, 64, 256, True)] * 8
+    # A tile's scores and output each tell of their end, and free the queries and the buffer.
+    assert ptx.count("tcgen05.commit") == 4
+    assert "tcgen05.fence::before_thread_sync" in ptx and "tcgen05.fence::after_thread_sync" in ptx
+    assert len(re.findall(r"tcgen05\.alloc\.", ptx)) == len(re.findall(r"tcgen05\.dealloc\.", ptx)) == 1
+    assert "griddepcontrol.wait" in ptx and "griddepcontrol.launch_dependents" in ptx

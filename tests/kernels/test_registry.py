@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,6 +117,21 @@ def test_equal_bands_are_ordered_by_name() -> None:
     registry = make_registry()
     registry.register("blend", name="another", band=Band.PORTABLE)(nothing)
     assert chosen(registry, "cpu", torch.float32) == "another"
+
+
+def test_a_kernel_to_be_asked_for_by_name_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = make_registry()
+    declare = registry.register("blend", name="draft", band=Band.SPECIALIZED, only_by_name="never run on a device")
+    declare(nothing)
+    operation = registry.operation("blend")
+    assert chosen(registry, "cpu", torch.float32) == "portable"
+    assert chosen(registry, Capability("xpu"), torch.float32) == "reference"
+    selection = registry.explain("blend", device="cpu", dtype=torch.float32, heads=16, q_len=1)
+    assert "  only named  draft [specialized]: never run on a device" in str(selection).splitlines()
+    assert operation.select(CPU, torch.float32, (16, 1), "draft").kernel.name == "draft"
+    monkeypatch.setenv("TOKENSPEED_KERNEL_BLEND", "draft")
+    assert operation.select(CPU, torch.float32, (16, 1)).kernel.name == "draft"
+    assert operation.select(CPU, torch.float32, (16, 1), "portable").kernel.name == "portable"
 
 
 BANDS = st.sampled_from([Band.PORTABLE, Band.OPTIMIZED, Band.SPECIALIZED])
@@ -241,6 +255,14 @@ def test_explain_wants_exactly_the_traits() -> None:
             lambda r: r.register("blend", name="new", band=Band.REFERENCE, dtypes=(torch.float32,))(nothing),
             "must fit everything",
         ),
+        (
+            lambda r: r.register("blend", name="new", band=Band.REFERENCE, only_by_name="slow")(nothing),
+            "leave it out for a REFERENCE",
+        ),
+        (
+            lambda r: r.register("blend", name="new", band=Band.PORTABLE, only_by_name="")(nothing),
+            "say why it is not to be chosen",
+        ),
         (lambda r: r.declare("blend", traits=()), "already declared"),
     ],
 )
@@ -331,31 +353,6 @@ def test_third_parties_add_kernels_by_entry_point(tmp_path: Path) -> None:
     assert "chosen      good [optimized]" in output
     assert "warned: kernels of bad_plugin are not available" in output
     assert "unavailable bad_plugin: entry point 'bad_plugin'" in output and "ZeroDivisionError: oops" in output
-
-
-def test_the_kernel_of_the_docs_page_takes_one_file_and_one_decorator(tmp_path: Path) -> None:
-    """The page's file and entry point, as they stand there, make a package whose kernel is chosen and runs."""
-    page = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text(encoding="utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "@register(" in block)
-    (entry_point,) = re.findall(r'```toml\n\[project\.entry-points\."tokenspeed\.kernels"\]\n(.*?)```', page, re.DOTALL)
-    assert entry_point == 'my_kernels = "my_kernels"\n'
-    install_plugin(tmp_path, "my_kernels", code)
-    output = run_python(
-        "import torch\n"
-        "from tokenspeed.kernels import explain, silu_mul\n"
-        "x = torch.randn(3, 32)\n"
-        "assert torch.equal(silu_mul(x), torch.nn.functional.silu(x[:, :16]) * x[:, 16:])\n"
-        "print(explain('silu_mul', device='cpu', dtype=torch.float32, width=16))\n"
-        "print(explain('silu_mul', device='cpu', dtype=torch.float32, width=9))\n"
-        "from tokenspeed.kernels.check import check_kernels\n"
-        "results = check_kernels(torch.device('cpu'), ['silu_mul'])\n"
-        "passed = [result.passed for result in results if result.kernel == 'in_place']\n"
-        "print('checked', len(passed), all(passed))\n",
-        tmp_path,
-    )
-    assert "chosen      in_place [optimized]" in output
-    assert "width=9, needs a multiple of 8" in output
-    assert "checked 1 True" in output  # width 100 is no multiple of 8
 
 
 def make_folder(site: Path, package: str, module: str, code: str) -> None:

@@ -240,7 +240,7 @@ def test_the_planner_keeps_the_contract_that_liveness_needs(overlap_depth: int) 
     for driver in drivers:
         assert isinstance(driver.monitor, ContractMonitor)
         judged.update(driver.monitor.judged)
-    # A ban on a transition says something only of who breaks it, and the planner uses no host pages.
+    # A ban on a transition says something only of who breaks it, and there is no host tier here.
     bans = {"no step leaves without the oldest", "nothing is fetched"}
     assert {name for name in SPEC.clauses if not judged[name]} <= bans | {"no host page is dropped"}
 

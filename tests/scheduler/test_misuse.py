@@ -25,6 +25,7 @@ from tokenspeed.scheduler import (
     SchedulerError,
     SpecMismatch,
     StepPlan,
+    UnknownCopy,
     UnknownRequest,
     UnknownStep,
 )
@@ -95,12 +96,15 @@ class Twins:
             max_running=4,
             max_step_tokens=self.random.randint(4, 16),
             overlap_depth=seed % 3,
+            num_host_blocks=self.random.randint(2, 6) * (seed % 2),
         )
         self.misused, self.quiet = Scheduler(self.config), Scheduler(self.config)
         self.in_flight: list[StepPlan] = []
         self.live: dict[int, int] = {}
         self.ended: dict[int, int] = {}
         self.landed: list[int] = []
+        self.copies: list[int] = []
+        self.copied: list[int] = []
         self.next_id = 0
 
     def both(self, call: Callable[[Scheduler], Any]) -> tuple[Any, Any]:
@@ -118,6 +122,9 @@ class Twins:
 
     def plan(self) -> bool:
         mine, other = self.both(lambda s: s.plan())
+        begun = [() if copies is None else copies.ids.tolist() for copies in self.both(lambda s: s.copies())]
+        assert begun[0] == begun[1]
+        self.copies += begun[0]
         assert (mine is None) == (other is None)
         if mine is None:
             return False
@@ -133,6 +140,13 @@ class Twins:
         stop = np.array([self.random.random() < 0.03 for _ in tokens], dtype=bool)
         self.both(lambda s: s.land(plan.step, tokens, stop))
         self.landed.append(plan.step)
+
+    def end_copies(self) -> None:
+        """Any of them, in any order."""
+        ended = self.random.sample(self.copies, self.random.randint(1, len(self.copies)))
+        self.both(lambda s: s.transfer_done(ended))
+        self.copies = [copy for copy in self.copies if copy not in ended]
+        self.copied += ended
 
     def abort(self) -> None:
         request_id = self.random.choice(list(self.live))
@@ -153,9 +167,8 @@ class Twins:
 
     def misuse(self) -> str:
         """One call that must be refused; returns what kind of misuse it was."""
-        name = self.random.choice(
-            ["phantom", "double", "early", "mangled", "stop", "unknown", "request", "hashes", "spec", "write", "type"]
-        )
+        of_steps = ["phantom", "double", "early", "mangled", "stop", "write"]
+        name = self.random.choice([*of_steps, "copy", "unknown", "request", "hashes", "spec", "type"])
         expected, call = getattr(self, f"misuse_{name}")()
         if call is None:
             return "none"
@@ -203,6 +216,18 @@ class Twins:
     def misuse_unknown(self) -> Any:
         request_id = self.random.choice([self.next_id, *self.ended, -1, 2**63 - 1])
         return UnknownRequest, lambda: self.misused.abort(request_id)
+
+    def misuse_copy(self) -> Any:
+        good = self.copies[:1]
+        unknown = [self.random.choice([0, -1, 2**62, self.misused.stats().spills + self.misused.stats().fetches + 1])]
+        twice, again = [*good, *good] or unknown, self.copied[-1:] or unknown
+        bad: Any = self.random.choice([[*good, *unknown], [*unknown, *good], twice, again])
+        mangled: Any = self.random.choice(["text", [0.5], [[1]], None, 7, [2**63]])
+        calls = [
+            (UnknownCopy, lambda: self.misused.transfer_done(bad)),
+            (BadResults, lambda: self.misused.transfer_done(mangled)),
+        ]
+        return self.random.choice(calls)
 
     def misuse_request(self) -> Any:
         scheduler, good, fresh = self.misused, np.ones(2, dtype=np.int32), self.next_id
@@ -271,6 +296,8 @@ def test_misuse_is_refused_and_harms_nobody() -> None:
                     twins.land()
             elif twins.live:
                 twins.abort()
+            if twins.copies and twins.random.random() < 0.4:
+                twins.end_copies()
             twins.follow_events()
             made.update(kind for _ in range(4) if (kind := twins.misuse()) != "none")
         too_large_is_rejected_and_changes_nothing(twins)
@@ -279,6 +306,8 @@ def test_misuse_is_refused_and_harms_nobody() -> None:
             twins.plan()
             if twins.in_flight:
                 twins.land()
+            if twins.copies:
+                twins.end_copies()
             twins.follow_events()
             rounds += 1
             assert rounds < 2000, "accepted requests do not finish"
@@ -287,10 +316,10 @@ def test_misuse_is_refused_and_harms_nobody() -> None:
         twins.misused.check()
         finished += twins.misused.stats().finished
     assert finished > 100
-    assert min(made.values()) > MISUSES // 100 and len(made) == 11, made
+    assert min(made.values()) > MISUSES // 100 and len(made) == 12, made
 
 
 def test_every_error_of_the_contract_has_one_base() -> None:
-    for error in (BadRequest, BadResults, DuplicateRequest, SpecMismatch, UnknownRequest, UnknownStep):
+    for error in (BadRequest, BadResults, DuplicateRequest, SpecMismatch, UnknownCopy, UnknownRequest, UnknownStep):
         assert issubclass(error, SchedulerError)
     assert issubclass(BadRequest, ValueError), "what is wrong is a value"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tokenspeed.scheduler import (
     RequestView,
     Scheduler,
     SchedulerConfig,
+    SchedulerError,
 )
 
 
@@ -228,3 +230,62 @@ def test_a_prefix_that_does_not_advance_is_not_waited_for() -> None:
     scheduler.submit(1, np.concatenate([prompt(24, 0), prompt(2, 1)]), 2)
     scheduler.submit(2, np.concatenate([prompt(24, 0), prompt(2, 2)]), 2)
     assert sorted(requests_of(run(scheduler), EventKind.FINISHED)) == [0, 1, 2]
+
+
+class Caller(Policy):
+    """Calls the scheduler that asks it, in every way that changes something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler: Scheduler | None = None
+        self.raised: Counter[str] = Counter()
+
+    def call(self) -> None:
+        scheduler = self.scheduler
+        assert scheduler is not None
+        one = np.array([1], dtype=np.int32)
+        calls: dict[str, Callable[[], object]] = {
+            "submit": lambda: scheduler.submit(900, one, 1),
+            "submit_hashed": lambda: scheduler.submit_hashed(900, 1, [], 1),
+            "abort": lambda: scheduler.abort(0),
+            "plan": scheduler.plan,
+            "copies": scheduler.copies,
+            "transfer_done": lambda: scheduler.transfer_done([1]),
+        }
+        for name, call in calls.items():
+            with pytest.raises(SchedulerError):
+                call()
+            self.raised[name] += 1
+
+    def place(self, request: RequestView) -> tuple[int, int]:
+        self.call()
+        return (0, 0)
+
+    def victim_cost(self, request: RequestView, config: SchedulerConfig) -> float:
+        self.call()
+        return 1.0
+
+    def retention(self, page: PageView) -> int:
+        self.call()
+        return 0
+
+
+def test_a_policy_that_calls_its_scheduler_is_refused_and_everything_finishes() -> None:
+    policy = Caller()
+    config = SchedulerConfig(num_blocks=6, block_size=2, max_running=4, max_step_tokens=16, overlap_depth=0)
+    policy.scheduler = scheduler = Scheduler(config, policy=policy)
+    for request in range(4):
+        assert scheduler.submit(request, np.arange(3, dtype=np.int32) + 10 * request, 6)
+    while (plan := scheduler.plan()) is not None:
+        scheduler.land(plan.step, np.ones(plan.sampling_rows, dtype=np.int32))
+        scheduler.check()
+    stats = scheduler.stats()
+    assert (stats.finished, stats.policy_errors) == (4, 0)
+    assert stats.retractions > 0
+    assert min(policy.raised.values()) > 4
+
+
+@pytest.mark.parametrize("policy", [1, object(), Policy, None])
+def test_what_is_no_policy_is_refused(policy: object) -> None:
+    with pytest.raises(TypeError, match=r"it must be a name .* or an instance of a subclass of Policy"):
+        Scheduler(SchedulerConfig(num_blocks=4), policy=policy)  # type: ignore[arg-type]
