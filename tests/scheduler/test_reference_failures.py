@@ -136,10 +136,10 @@ def test_ids_do_not_order_the_waiting_line() -> None:
     assert admitted == [100, early, *range(101, 298)]
 
 
+@pytest.mark.skipif(CHECKED, reason="takes minutes where the pool is recounted after every transition")
 def test_prompts_that_fill_the_budget_do_not_starve_decoding() -> None:
     """With its defaults, two running requests got a token in 0 of 298 rounds in which such a prompt arrived."""
-    # Everything else as it is by default. The checked build recounts the pool after every transition.
-    rounds, config = (6, SchedulerConfig(num_blocks=320)) if CHECKED else (298, SchedulerConfig(num_blocks=4096))
+    config = SchedulerConfig(num_blocks=4096)  # everything else as it is by default
     scheduler = Scheduler(config)
     for request in (1, 2):
         scheduler.submit(request, prompt(64, request), 400)
@@ -150,7 +150,7 @@ def test_prompts_that_fill_the_budget_do_not_starve_decoding() -> None:
         scheduler.land(plan.step, results(plan))
         decoded.update(plan.request_ids[plan.samples].tolist())
     decoded.clear()
-    for round_number in range(rounds):
+    for round_number in range(298):
         scheduler.submit(1000 + round_number, prompt(config.max_step_tokens, 1000 + round_number), 1)
         plan = scheduler.plan()
         assert plan is not None
@@ -160,7 +160,7 @@ def test_prompts_that_fill_the_budget_do_not_starve_decoding() -> None:
         if len(in_flight) > config.overlap_depth:
             oldest = in_flight.popleft()
             scheduler.land(oldest.step, results(oldest))
-    assert decoded == {1: rounds, 2: rounds}
+    assert decoded == {1: 298, 2: 298}
 
 
 @pytest.mark.parametrize("overlap_depth", [0, 1, 2])
