@@ -265,14 +265,14 @@ class ExplorerGenerator:
         known = (*claim.parameters, *[w for w, _ in claim.witnesses])
         possible = " || ".join(f"({self.expression(e, known)})" for e in claim.outcomes())
         assumed = [*claim.conditions, *(f for _, f in claim.witnesses)]
-        when = " && ".join(["given", *(f"({self.expression(e, known)})" for e in assumed)])
+        when = " && ".join(f"({self.expression(e, known)})" for e in assumed) or "true"
         given = [
-            self.loops((every,), f"if (!({self.expression(fact, (*claim.parameters, every))})) given = false;")
+            self.loops((every,), f"if (!({self.expression(fact, (*known, every))})) given = false;")
             for every, fact in claim.given
         ]
-        test = f"if ({when} && !({possible})) return {number};"
-        search = self.loops(tuple(w for w, _ in claim.witnesses), test)
-        body = "\n".join(["bool given = true;", *given, search])
+        violated = f"if (given && !({possible})) return {number};"
+        test = "\n".join([f"if ({when}) {{", indent("\n".join(["bool given = true;", *given, violated]), "  "), "}"])
+        body = self.loops(tuple(w for w, _ in claim.witnesses), test)
         for p in reversed(claim.parameters):
             high = f"{self.size[p.type]} - 1" if p.type in self.size else "k.max_prompt + k.max_output + 1"
             body = f"for (int {p.name} = 0; {p.name} <= {high}; ++{p.name}) {{\n{indent(body, '  ')}\n}}"
