@@ -53,8 +53,6 @@ WARPS = 4
 """Warps of the leader; the follower has as many, and one warp copies."""
 ENTRY_REGISTERS = 168
 """A thread's share of the register file at launch with 12 warps; `setmaxnreg` then gives the producer's away."""
-FOLLOWER_REGISTERS = 240
-PRODUCER_REGISTERS = 24
 
 _ELEMENTS = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.float8_e4m3fn: gl.float8e4nv}
 
