@@ -62,9 +62,9 @@ Scheduler::Admission Scheduler::admit(RequestId request) {
     const bool alone = running_.empty() && promised_blocks_ == 0;
     const std::int64_t available = machine_.free() + machine_.cached();
     const std::int64_t arrival = machine_.arrival(request);
-    if (!alone && parked_.request == request && parked_.arrival == arrival && parked_.version == pool_.version() &&
-        parked_.blocks_needed + promised_blocks_ > available) {
-        return Admission::NoRoom;
+    if (!alone && parked_.request == request && parked_.arrival == arrival && parked_.version == pool_.version()) {
+        const bool nobody_left = parked_.until_departure && parked_.departures == departures_;
+        if (nobody_left || parked_.blocks_needed + promised_blocks_ > available) return Admission::NoRoom;
     }
     const std::int64_t known = machine_.known(request);
     if (!record.hashed && config_.prefix_cache) extend_hashes(record);
@@ -74,9 +74,13 @@ Scheduler::Admission Scheduler::admit(RequestId request) {
         if (machine_.block_state(block) == BlockState::Shared) --record.needed;
     }
     if (waits_for_other(request)) return Admission::PassOver;
-    if (!alone && (record.needed + promised_blocks_ > available || !keeps_protection(request))) {
-        parked_ = {request, arrival, pool_.version(), record.needed};
-        return Admission::NoRoom;
+    if (!alone) {
+        const bool fits = record.needed + promised_blocks_ <= available;
+        const bool until_departure = fits && !keeps_protection(request);
+        if (!fits || until_departure) {
+            parked_ = {request, arrival, pool_.version(), record.needed, until_departure, departures_};
+            return Admission::NoRoom;
+        }
     }
     if (fetch_rest(request)) return Admission::PassOver;
     run(request);
@@ -152,6 +156,7 @@ bool Scheduler::is_protected(RequestId request) const {
 // A request that was retracted as often as may be is admitted only if all that it can ever need fits beside all that
 // the older requests can ever need, and later no older one joins that would break this. So when an older one needs a
 // block and nobody younger is left to give one, some block is not held by anybody, and nobody has to retract it again.
+// Joining requests never make it true again, only leaving ones.
 bool Scheduler::keeps_protection(RequestId request) const {
     if (protected_ == 0 && !is_protected(request)) return true;
     std::int64_t total = 0;

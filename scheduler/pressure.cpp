@@ -110,6 +110,7 @@ void Scheduler::stop_running(RequestId request) {
     const auto at = std::find(running_.begin(), running_.end(), request);
     if (at == running_.end()) return;
     running_.erase(at);
+    ++departures_;
     protected_ -= is_protected(request) ? 1 : 0;
 }
 

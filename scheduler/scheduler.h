@@ -247,6 +247,7 @@ class Scheduler {
     std::int64_t decodes_to_come_ = 0;
     std::int64_t promised_blocks_ = 0;
     std::int64_t protected_ = 0;    // running requests that must not be retracted again
+    std::uint64_t departures_ = 0;  // requests that have left `running_`
     std::vector<BlockId> matched_;  // the prefix that the request being admitted found
     // A request that has to be retracted as soon as no step has it: it gets no rows until then. With its arrival, since
     // the record may serve another meanwhile.
@@ -257,12 +258,15 @@ class Scheduler {
     std::int64_t spills_left_ = 0;  // copies to the host that may still begin to make room
     std::int64_t unmet_ = 0;        // blocks that were asked for and will come without anybody making room
 
-    // The head of the line did not fit: how many blocks it needs, and for which state of the prefix index.
+    // The head of the line did not fit: how many blocks it needs, for which state of the prefix index, and whether it
+    // waits until one of those that ran then has left.
     struct Parked {
         RequestId request = -1;
         std::int64_t arrival = 0;
         std::uint64_t version = 0;
         std::int64_t blocks_needed = 0;
+        bool until_departure = false;
+        std::uint64_t departures = 0;
     } parked_;
 };
 

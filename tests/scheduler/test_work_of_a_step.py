@@ -13,12 +13,12 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def calls(compile_program: Callable[..., Path]) -> Callable[[int, int, int], int]:
-    """(context, running, waiting) -> function calls of a decode step in the middle of a page."""
+def calls(compile_program: Callable[..., Path]) -> Callable[..., int]:
+    """(context, running, waiting, pool) -> function calls of a decode step in the middle of a page."""
     program = compile_program("work_of_a_step", True, "-O0", "-finstrument-functions")
 
-    def calls(context: int, running: int, waiting: int) -> int:
-        command = [str(program), str(context), str(running), str(waiting)]
+    def calls(context: int, running: int, waiting: int, pool: str = "full") -> int:
+        command = [str(program), str(context), str(running), str(waiting), pool]
         counts = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
         assert len(counts) == 10 and len(set(counts)) == 1, f"one step is like the other: {counts}"
         return int(counts[0])
@@ -27,16 +27,17 @@ def calls(compile_program: Callable[..., Path]) -> Callable[[int, int, int], int
 
 
 @pytest.mark.parametrize("running", [1, 16])
-def test_a_decode_step_does_not_depend_on_the_context(calls: Callable[[int, int, int], int], running: int) -> None:
+def test_a_decode_step_does_not_depend_on_the_context(calls: Callable[..., int], running: int) -> None:
     assert calls(256, running, 0) == calls(16_384, running, 0)
 
 
-def test_requests_that_cannot_be_admitted_cost_nothing(calls: Callable[[int, int, int], int]) -> None:
-    alone, one = calls(512, 8, 0), calls(512, 8, 1)
+@pytest.mark.parametrize("pool", ["full", "promised"])
+def test_requests_that_cannot_be_admitted_cost_nothing(calls: Callable[..., int], pool: str) -> None:
+    alone, one = calls(512, 8, 0, pool), calls(512, 8, 1, pool)
     assert one - alone < 100, "one look at whether the head of the line fits now"
-    assert calls(512, 8, 300) == one
-    assert calls(8192, 8, 30) == one, "a prompt that waits is not hashed or matched again"
+    assert calls(512, 8, 300, pool) == one
+    assert calls(8192, 8, 30, pool) == one, "a prompt that waits is not hashed or matched again"
 
 
-def test_work_grows_with_the_batch_no_faster_than_it(calls: Callable[[int, int, int], int]) -> None:
+def test_work_grows_with_the_batch_no_faster_than_it(calls: Callable[..., int]) -> None:
     assert calls(256, 32, 0) < 2.2 * calls(256, 16, 0)

@@ -1,13 +1,15 @@
 // Counts the functions that plan and land enter (compile with -finstrument-functions -O0): a measure of work that is
 // the same on every machine and every run.
 //
-//   work_of_a_step CONTEXT RUNNING WAITING
+//   work_of_a_step CONTEXT RUNNING WAITING full|promised
 //
-// Brings RUNNING requests of CONTEXT tokens to decoding in a pool that they fill, lets WAITING others of the same
-// length queue, and prints the calls of each of ten decode steps in the middle of a page.
+// Brings RUNNING requests of CONTEXT tokens to decoding, lets WAITING others of the same length queue, and prints the
+// calls of each of ten decode steps in the middle of a page. The pool is full; or it has pages, but nobody may be
+// retracted, and all that those that run may still need is more.
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <string_view>
 #include <vector>
 
 #include "scheduler.h"
@@ -32,7 +34,12 @@ int main(int, char** arguments) {
     const int context = std::atoi(arguments[1]), running = std::atoi(arguments[2]), waiting = std::atoi(arguments[3]);
     tokenspeed::SchedulerConfig config;
     config.block_size = kPage;
-    config.num_blocks = running * (context / kPage + 3) + 5;  // full when the others come
+    if (std::string_view(arguments[4]) == "promised") {
+        config.max_retractions = 0;
+        config.num_blocks = (running + 1) * ((context + kOutput) / kPage + 1) - 1;
+    } else {
+        config.num_blocks = running * (context / kPage + 3) + 5;  // full when the others come
+    }
     config.max_running = running + waiting;
     config.max_step_tokens = running * context + waiting;  // all start in the same step
     config.overlap_depth = 0;
