@@ -35,7 +35,8 @@ void Scheduler::plan_waiting() {
         resort_ = false;
     }
     std::size_t at = 0;
-    while (at < waiting_.size() && budget_ > 0 && at < free_slots_.size() && at < kLookahead) {
+    // Who has just joined and found no memory takes what comes next, so nobody joins behind it.
+    while (!short_ && at < waiting_.size() && budget_ > 0 && at < free_slots_.size() && at < kLookahead) {
         const RequestId request = waiting_[at];
         const Admission answer = admit(request);
         if (answer == Admission::NoRoom) return;

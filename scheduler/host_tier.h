@@ -37,9 +37,11 @@ class HostTier {
     bool has(const PageHash& prefix) const { return by_prefix_.find(prefix) != kNone; }
     std::uint8_t uses(HostId page) const { return uses_[page]; }
 
-    // Whether another copy can begin: a record is unused and, for a spill, a page is empty or can be dropped.
+    // Whether another copy can begin: a record is unused and, for a spill, a page is empty or may and can be dropped.
     bool can_fetch() const { return !idle_copies_.empty(); }
-    bool can_spill() const { return !idle_copies_.empty() && (!empty_.empty() || droppable() != kNone); }
+    bool can_spill(bool may_drop) const {
+        return !idle_copies_.empty() && (!empty_.empty() || (may_drop && droppable() != kNone));
+    }
     // The page that is dropped if one is needed: the least recently used that no copy touches; kNone while some are
     // empty.
     HostId next_dropped() const { return empty_.empty() ? droppable() : kNone; }

@@ -51,6 +51,7 @@ void Scheduler::plan_running() {
             if (short_) continue;
             doomed_ = kNone;  // the memory has come from elsewhere
         }
+        if (must_give_way(request)) continue;
         if (decodes) {
             plan_decode(request);
         } else {

@@ -39,13 +39,13 @@ BlockId Scheduler::take_block(bool urgent, BlockId kept) {
         if (candidate == kNoBlock || candidate == kept || machine_.stamp(candidate) > machine_.landed())
             return kNoBlock;
         // With no copy under way that could end, there is no host page to wait for.
-        const bool hopeless = !host_.can_spill() && host_.in_flight() == 0;
+        const bool hopeless = !can_spill() && host_.in_flight() == 0;
         if (hopeless || !worth_spilling(candidate, urgent)) {
             evict(candidate);
             return candidate;
         }
         // With it the pages in front of it, which come next.
-        for (BlockId at = candidate; spills_left_ > 0 && host_.can_spill(); --spills_left_) {
+        for (BlockId at = candidate; spills_left_ > 0 && can_spill(); --spills_left_) {
             const BlockId parent = machine_.parent(at);
             spill(at);
             if (parent == at || machine_.block_state(parent) != BlockState::Cached) break;
@@ -62,6 +62,24 @@ bool Scheduler::memory_is_coming() {
     if (machine_.cached() + machine_.fetching() + pool_.limbo_count() <= unmet_) return false;
     ++unmet_;
     return true;
+}
+
+// The oldest running request is in no step and has no room for its next token. Then the contract that liveness needs
+// restricts the others (spec/machines/liveness_memory.py): no host page is dropped, so that copies to the host come to
+// an end, and somebody drains, whomever the policy would rather retract.
+bool Scheduler::oldest_waits() const {
+    if (running_.empty()) return false;
+    const RequestId oldest = running_.front();
+    return machine_.pending(oldest) == 0 && machine_.planned(oldest) == machine_.capacity(oldest) &&
+           machine_.known(oldest) < machine_.limit(oldest);
+}
+
+// The youngest that holds blocks gets no row while the oldest waits.
+bool Scheduler::must_give_way(RequestId request) const {
+    if (!short_ || request == running_.front() || !oldest_waits()) return false;
+    const auto youngest =
+        std::find_if(running_.rbegin(), running_.rend(), [this](RequestId r) { return machine_.blocks(r) > 0; });
+    return youngest != running_.rend() && *youngest == request;
 }
 
 // The cheapest of the younger running requests that may be retracted. One that is being drained stays the choice.

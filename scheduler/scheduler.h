@@ -192,6 +192,8 @@ class Scheduler {
     bool grow(RequestId request);
     BlockId take_block(bool urgent, BlockId kept = kNoBlock);
     bool memory_is_coming();
+    bool oldest_waits() const;
+    bool must_give_way(RequestId request) const;
     RequestId choose_victim(RequestId beneficiary);
     void retract(RequestId victim, RequestId beneficiary);
     void release_blocks(RequestId request);
@@ -200,6 +202,7 @@ class Scheduler {
     void stop_running(RequestId request);
 
     // The host tier (transfers.cpp).
+    bool can_spill() const { return host_.can_spill(!oldest_waits()); }
     bool worth_spilling(BlockId block, bool urgent);
     void spill(BlockId block);
     void spill_ahead();

@@ -29,7 +29,7 @@ void Scheduler::spill(BlockId block) {
 void Scheduler::spill_ahead() {
     const std::int64_t most = config_.spill_ahead() - pool_.free_count() - host_.in_flight();
     pool_.each_candidate(most, [this](BlockId block) {
-        if (host_.can_spill() && machine_.copies(block) == 0 && worth_spilling(block, false)) spill(block);
+        if (can_spill() && machine_.copies(block) == 0 && worth_spilling(block, false)) spill(block);
     });
 }
 

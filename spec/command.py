@@ -19,6 +19,7 @@ from .debugger_command import print_diagnosis, print_findings, write_page
 from .diagram import diagrams
 from .drop import diagnose
 from .explore import available_cores
+from .expressions import SpecError
 from .language import Spec
 from .machines import SPEC
 from .museum_command import list_bugs, show_bug
@@ -82,7 +83,11 @@ def run_verify(
         def show(what: str, done: int, total: int) -> None:
             bar.update(task, description=what, completed=done, total=total)
 
-        report = verify(SPEC, show, solver, available_cores())
+        try:
+            report = verify(SPEC, show, solver, available_cores())
+        except SpecError as error:
+            print(f"the specification is not complete: {error}", file=sys.stderr)
+            return 2
     failures = [o for row in report.rows for o in row.failures]
     violated = report.exploration is not None and report.exploration.violations
     findings = debug(SPEC, failures) if failures or violated else []

@@ -18,6 +18,7 @@ from .interpreter import State
 from .language import Parameter, Property, Spec, Transition, Variable
 from .progress import Progress
 from .prover import Individuals, Prover
+from .ranking_claims import StageClaim
 
 Names = dict[str, z3.ExprRef]
 
@@ -148,6 +149,27 @@ class SmallCounterexamples:
         read = self.prover.after_reader(transition, names)
         question = [*self._possible(transition, names), self.prover.stutters(transition, names, read)]
         return self._smallest(question, names, {})
+
+    def unproved(self, claim: StageClaim) -> SmallState | None:
+        """A state in which what an obligation of liveness assumes holds, and its goal is false (after its transition).
+
+        The claim's own individuals are among the bindings as `of r`, the transition's arguments as `r`.
+        """
+        own = self._choose(claim.parameters, "of ")
+        transition = self.spec.transitions[claim.transition] if claim.transition else None
+        names, read, question = dict[str, z3.ExprRef](), self.prover.before, list[z3.BoolRef]()
+        if transition is not None:
+            bound = {name: self.prover.evaluate(e, own, self.prover.before) for name, e in claim.bound}
+            names = self._choose(tuple(p for p in transition.parameters if p.name not in bound), "") | bound
+            self.prover.transition = transition.name
+            read = self.prover.after_reader(transition, names)
+            question = self._possible(transition, names)
+        question += [self.prover.evaluate(h, own, self.prover.before, read) for h in claim.hypotheses]
+        for known in claim.given:
+            for chosen in self.prover.tuples(known.parameters, self.individuals):
+                question.append(self.prover.evaluate(known.formula, own | chosen, self.prover.before, read))
+        question.append(z3.Not(self.prover.evaluate(claim.goal, own, self.prover.before, read)))
+        return self._smallest(question, names | {f"of {name}": x for name, x in own.items()}, {})
 
     def satisfying(self, parameters: tuple[Parameter, ...], formula: Expr) -> SmallState | None:
         """A state that satisfies every invariant and, for some individuals, the formula."""

@@ -25,6 +25,7 @@ from .prover import Obligation
 from .python_search import PythonSearch
 from .ranking_claims import KINDS
 from .reachable import PYTHON_STATES, searches
+from .stage_explanation import StageExplanation, claim_of, refusals
 from .timeline import Replay, Timeline, rename
 from .variants import variant
 
@@ -43,7 +44,9 @@ class Finding:
     """One explained failure.
 
     `verdict`: "scheduler is wrong" (`timeline` starts at the initial state), "invariant too weak" (`timeline` starts at
-    a state that satisfies every invariant and is not known to be reachable) or "unexplained".
+    a state that satisfies every invariant and is not known to be reachable), "stage does not end" (of liveness:
+    `timeline` starts at such a state, `way` leads to one like it from the initial state, if a search found it) or
+    "unexplained".
     `searched`: the instances that were searched for a reachable violation; `also`: other claims that the same
     transition does not keep; `stale`: the compiled explorer could not be used.
     """
@@ -55,6 +58,7 @@ class Finding:
     searched: list[Explored] = field(default_factory=list)
     also: tuple[str, ...] = ()
     stale: bool = False
+    way: Timeline | None = None
 
     @property
     def found(self) -> Explored | None:
@@ -75,6 +79,7 @@ class Finding:
             "transition": self.transition, "claim": self.claim, "verdict": self.verdict, "also": list(self.also),
             "first_lemma": self.first_lemma and self.first_lemma[1],
             "timeline": self.timeline.as_json() if self.timeline else None,
+            "way": self.way.as_json() if self.way else None,
             "searched": [
                 {"instance": str(e.instance), "states": e.states, "complete": e.complete} for e in self.searched
             ],
@@ -94,7 +99,7 @@ def debug(spec: Spec, failures: Sequence[Obligation], labels: Sequence[str] = ()
     unreached = complete_searches(spec, labels) if failures else []
     findings = []
     with variant(spec, labels):
-        explainer = _Explainer(spec)
+        explainer = Explainer(spec)
         for subject in list(dict.fromkeys(o.subject for o in failures))[:most]:
             own = [o for o in failures if o.subject == subject]
             first = min(own, key=lambda o: _rank(spec, o.claim))
@@ -110,7 +115,8 @@ def debug(spec: Spec, failures: Sequence[Obligation], labels: Sequence[str] = ()
 def _rank(spec: Spec, claim: str) -> int:
     """What people understand first comes first: properties, then counters, then lemmas."""
     kind = spec.properties[claim].kind if claim in spec.properties else "count"
-    return {"property": 0, "action": 0, "count": 1, "lemma": 2}[kind]
+    stage = claim.partition(": ")[0] in spec.stages
+    return 3 if stage else {"property": 0, "action": 0, "count": 1, "lemma": 2}[kind]
 
 
 def reachable_violation(spec: Spec, labels: Sequence[str] = ()) -> Finding | None:
@@ -137,7 +143,7 @@ def complete_searches(spec: Spec, labels: Sequence[str] = ()) -> list[Explored]:
     return [e for e in done if e.complete]
 
 
-class _Explainer:
+class Explainer:
     """Finds a small state for one failed obligation; questions about the same number of individuals share a solver."""
 
     def __init__(self, spec: Spec) -> None:
@@ -146,8 +152,9 @@ class _Explainer:
         self.solvers: dict[int, SmallCounterexamples] = {}
 
     def explain(self, o: Obligation) -> Finding:
-        if o.kind in KINDS:  # of what a conforming policy can do, which no search of the machines tells
-            return Finding(o.subject, o.claim, "unexplained")
+        """The finding about one obligation that is not proved."""
+        if o.kind in KINDS:
+            return self._stage(o)
         if o.subject == "initial state":
             return self._initial(o)
         for choice in self.spec.choices:
@@ -206,6 +213,22 @@ class _Explainer:
             timeline.violated, timeline.meaning = o.claim, "Every transition changes the state; here it does not."
         return timeline
 
+    def _stage(self, o: Obligation) -> Finding:
+        """A state from which a stage of liveness neither goes on nor comes nearer to its end."""
+        claim = claim_of(self.spec, o)
+        for n in PER_SORT:
+            small = self.solvers.setdefault(n, SmallCounterexamples(self.spec, n)).unproved(claim)
+            if small is not None:
+                bounds = dict.fromkeys(SEARCH_CONSTANTS, min(small.largest_number(), LARGEST_BOUND))
+                scope = dataclasses.replace(small, population=small.taking_part(self.spec))
+                done = PythonSearch(self.spec, scope, bounds, claim).search(PYTHON_STATES)
+                reached = (
+                    Replay(self.spec, done.instance).events(done.trace)[0] if done.violated == claim.name else None
+                )
+                timeline = StageExplanation(self.spec, claim, small).timeline()
+                return Finding(o.subject, o.claim, "stage does not end", timeline, [done], way=reached)
+        return Finding(o.subject, o.claim, "unexplained")
+
     def _initial(self, o: Obligation) -> Finding:
         replay = Replay(self.spec, INSTANCES[0])
         timeline = Timeline(replay.individuals)
@@ -251,14 +274,7 @@ class _Explainer:
             timeline.violated, timeline.meaning = claim.name, claim.doc
             timeline.witnesses = {p.name: replay.name(p.type, found.bindings[p.name]) for p in claim.parameters}
             timeline.conjunct = "possible: none of the options"
-            refused = []
-            for option in claim.options:
-                transition = self.spec.transitions[option.transition]
-                arguments = [replay.interpreter.evaluate(a, found.bindings, found.state) for a in option.arguments]
-                names = dict(zip([p.name for p in transition.parameters], arguments, strict=True))
-                guard = replay.interpreter.false_guard(found.state, transition, names)
-                refused.append(f"{replay.event(transition, names)} is refused by {guard.name if guard else '?'!r}")
-            timeline.values = tuple(refused)
+            timeline.values = refusals(replay, claim, found.bindings, found.state)
             return Finding(claim.name, o.claim, "invariant too weak", timeline)
         return Finding(claim.name, o.claim, "unexplained")
 
@@ -288,4 +304,4 @@ def fill_in_choice(spec: Spec, replay: Replay, timeline: Timeline, choice: Choic
     return False
 
 
-__all__ = ["Finding", "complete_searches", "debug", "fill_in_choice", "reachable_violation"]
+__all__ = ["Explainer", "Finding", "complete_searches", "debug", "fill_in_choice", "reachable_violation"]

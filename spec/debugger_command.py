@@ -37,6 +37,12 @@ def print_finding(finding: Finding, console: Console) -> None:
         console.print("[red]YOUR SCHEDULER IS WRONG[/red]: a violation can be reached from the start.")
         print_violated(timeline, console)
         _print_way(finding, console)
+    elif finding.verdict == "stage does not end":
+        who = f"after [bold]{finding.transition}[/bold]" if timeline.moments else "in a certain state"
+        console.print(f"[red]NOT PROVED THAT IT ENDS[/red]: a stage of liveness does not do what it must {who}.")
+        print_violated(timeline, console)
+        console.print(f"Before: {escape(_start(timeline))}")
+        _print_stage_reached(finding, console)
     else:
         what = f"[bold]{finding.transition}[/bold] breaks a claim" if timeline.moments else "a claim is false"
         console.print(
@@ -48,7 +54,12 @@ def print_finding(finding: Finding, console: Console) -> None:
         _print_searched(finding, console)
     if timeline.moments:
         console.print(timeline_table(timeline))
-    if finding.verdict != "scheduler is wrong":
+    if finding.verdict == "stage does not end":
+        console.print(
+            "Next: if this may happen, give the stage (or one around it) a rank that gets smaller, or a stage in which "
+            "somebody helps, or a clause of the contract that forbids it; if it can never be, state a lemma."
+        )
+    elif finding.verdict != "scheduler is wrong":
         console.print(
             "Next: find what in the state before can never be, and state it as a lemma; or make the claim weaker; or, "
             "if the state can be reached after all, add a guard."
@@ -125,6 +136,18 @@ def _print_searched(finding: Finding, console: Console) -> None:
         console.print(f"Reachable? {answer}: {extent} {e.states:,} states of {e.instance} searched, no violation.")
     if finding.stale:
         console.print(f"(Searched in Python. The compiled explorer sees more: [bold]{REBUILD}[/bold])")
+
+
+def _print_stage_reached(finding: Finding, console: Console) -> None:
+    """Whether a search met the failure, and on which way."""
+    search = finding.searched[-1]
+    if finding.way is None:
+        _print_searched(finding, console)
+        return
+    console.print(
+        f"Reachable? yes, in {len(finding.way.moments)} steps ({search.states:,} states searched; {search.instance}): "
+        + escape("; ".join(m.event for m in finding.way.moments))
+    )
 
 
 def _start(timeline: Timeline) -> str:

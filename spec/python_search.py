@@ -15,6 +15,7 @@ from .expressions import BOOL, TICK, Expr, SpecError
 from .generate_explorer import SEARCH_CONSTANTS
 from .instances import Instance
 from .language import Choice, Parameter, Spec, Transition, Variable
+from .ranking_claims import StageClaim
 from .timeline import Scope
 
 NO_IDLE_TRANSITION = "no idle transition"
@@ -24,8 +25,17 @@ NO_IDLE_TRANSITION = "no idle transition"
 class PythonSearch:
     """One instance of a specification, printed as Python functions over a tuple that holds the whole state."""
 
-    def __init__(self, spec: Spec, instance: Instance | Scope, bounds: Mapping[str, int] | None = None) -> None:
-        """`bounds`: values of the constants that only searches know (MAX_PROMPT, ...); an `Instance` has them."""
+    def __init__(
+        self,
+        spec: Spec,
+        instance: Instance | Scope,
+        bounds: Mapping[str, int] | None = None,
+        target: StageClaim | None = None,
+    ) -> None:
+        """`bounds`: values of the constants that only searches know (MAX_PROMPT, ...); an `Instance` has them.
+
+        `target`: an obligation of liveness; the search ends where it is false too.
+        """
         self.spec, self.instance = spec, instance
         self.population = instance.population
         if bounds is None:
@@ -39,8 +49,16 @@ class PythonSearch:
             for sort in v.sorts:
                 size *= self.population[sort.name]
             self.initial += [self._initial(v)] * size
+        self.target = target
         self.lines: list[str] = []
-        for print_function in (self._successors, self._invariants, self._actions, self._choices, self._normalise):
+        for print_function in (
+            self._successors,
+            self._invariants,
+            self._actions,
+            self._choices,
+            self._normalise,
+            self._target,
+        ):
             print_function()
         namespace: dict[str, Any] = {}
         exec("\n".join(self.lines), namespace)
@@ -49,6 +67,7 @@ class PythonSearch:
         self.false_action: Callable[..., str] = namespace["false_action"]
         self.false_choice: Callable[..., str] = namespace["false_choice"]
         self.normalise: Callable[[list[int]], list[int]] = namespace["normalise"]
+        self.false_target: Callable[..., bool] = namespace["false_target"]
 
     def _initial(self, v: Variable) -> int:
         if v.init.op == "enum":
@@ -70,7 +89,7 @@ class PythonSearch:
         if e.op == "enum":
             return str(e.args[0].values.index(e.args[1]))
         if e.op == "param":
-            return f"p_{e.args[0]}"
+            return _argument(e.args[0])
         if e.op == "const":
             return str(self.constants[e.args[0]])
         if e.op == "taken":
@@ -102,7 +121,7 @@ class PythonSearch:
                 )
             low, high = (self._print(x) for x in self.spec.ranges[transition, p.name])
             span = f"range({low}, {high} + 1)"
-        self._line(depth, f"for p_{p.name} in {span}:")
+        self._line(depth, f"for {_argument(p.name)} in {span}:")
 
     def _successors(self) -> None:
         for t in self.spec.transitions.values():
@@ -214,6 +233,37 @@ class PythonSearch:
             self._line(1, f"for i in {slots}: n[i] = ranks[n[i]]")
         self._line(1, "return n")
 
+    def _target(self) -> None:
+        """Whether the obligation is false for somebody; each assumption is tested once its individuals are chosen."""
+        self._line(0, "def false_target(s, h, t, a):")
+        claim = self.target
+        if claim is None:
+            self._line(1, "return False")
+            return
+        if claim.transition is not None:
+            self._line(1, f"if t != {claim.transition!r}: return False")
+            places = {p.name: i for i, p in enumerate(self.spec.transitions[claim.transition].parameters)}
+        tests = [(_parameters(h), self._print(h)) for h in claim.hypotheses]
+        tests += [(_parameters(e), f"a[{places[name]}] == {self._print(e)}") for name, e in claim.bound]
+        for known in claim.given:
+            everybody = "".join(
+                f" for {_argument(p.name)} in range({self.population[p.type]})" for p in known.parameters
+            )
+            formula = self._print(known.formula)
+            free = _parameters(known.formula) - {p.name for p in known.parameters}
+            tests.append((free, f"all({formula}{everybody})" if everybody else formula))
+        bound, depth = set[str](), 1
+        for p in (None, *claim.parameters):
+            if p is not None:
+                self._loop(depth, p)
+                bound.add(p.name)
+                depth += 1
+            for test in [test for test in tests if test[0] <= bound]:
+                tests.remove(test)
+                self._line(depth, f"if not {test[1]}: {'return False' if p is None else 'continue'}")
+        self._line(depth, f"if not {self._print(claim.goal)}: return True")
+        self._line(1, "return False")
+
     def _slots(self, v: Variable) -> range:
         size = 1
         for sort in v.sorts:
@@ -243,6 +293,10 @@ class PythonSearch:
                 transitions += 1
                 taken[transition] += 1
                 violated = self.false_action(state, following, transition)
+                if self.target is not None:
+                    before = state if self.target.transition else following
+                    if self.false_target(before, following, transition, arguments):
+                        violated = self.target.name
                 if check_idle and tuple(following) == state:
                     violated = NO_IDLE_TRANSITION
                 form = tuple(self.normalise(following))
@@ -258,8 +312,8 @@ class PythonSearch:
                     continue
                 trace, back = [(transition, arguments)], at
                 while back > 0:
-                    back, name, before = ways[back]
-                    trace.insert(0, (name, before))
+                    back, name, given = ways[back]
+                    trace.insert(0, (name, given))
                 break
             at += 1
         complete = at == len(states) or bool(violated)
@@ -267,6 +321,11 @@ class PythonSearch:
             cast(Instance, self.instance), len(states), transitions, depths[at - 1], complete,
             time.perf_counter() - begin, taken, violated, tuple(trace),
         )  # fmt: skip
+
+
+def _argument(name: str) -> str:
+    """The variable of the printed functions that stands for a parameter."""
+    return "p_" + name.replace(" ", "_").replace(",", "_")
 
 
 def _parameters(e: Expr) -> set[str]:

@@ -6,13 +6,22 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokenspeed.scheduler import SPEC_HASH, TRANSITIONS, EventKind, Scheduler, SchedulerConfig
+from tokenspeed.scheduler import (
+    SPEC_HASH,
+    TRANSITIONS,
+    EventKind,
+    Policy,
+    RequestView,
+    Scheduler,
+    SchedulerConfig,
+)
 from tokenspeed.spec.contract_monitor import ClauseBroken, ContractMonitor
 from tokenspeed.spec.machines import SPEC
 from tokenspeed.spec.monitor import Monitor
@@ -225,9 +234,9 @@ def run_programs(
     run()
 
 
+@pytest.mark.parametrize("host_tier", [False, True])
 @pytest.mark.parametrize("overlap_depth", [0, 1, 2])
-def test_the_planner_keeps_the_contract_that_liveness_needs(overlap_depth: int) -> None:
-    """Without a host tier; with one, it may drop host pages and prefer another victim while the oldest waits."""
+def test_the_planner_keeps_the_contract_that_liveness_needs(overlap_depth: int, host_tier: bool) -> None:
     judged: Counter[str] = Counter()
 
     def driver_of(config: SchedulerConfig) -> Driver:
@@ -236,13 +245,75 @@ def test_the_planner_keeps_the_contract_that_liveness_needs(overlap_depth: int) 
         return driver
 
     drivers: list[Driver] = []
-    run_programs(driver_of, overlap_depth, False, CONTRACT_PROGRAMS)
+    run_programs(driver_of, overlap_depth, host_tier, CONTRACT_PROGRAMS)
     for driver in drivers:
         assert isinstance(driver.monitor, ContractMonitor)
         judged.update(driver.monitor.judged)
-    # A ban on a transition says something only of who breaks it, and there is no host tier here.
+    # A ban on a transition says something only of who breaks it.
     bans = {"no step leaves without the oldest", "nothing is fetched"}
-    assert {name for name in SPEC.clauses if not judged[name]} <= bans | {"no host page is dropped"}
+    assert {name for name in SPEC.clauses if not judged[name]} <= bans | (
+        set() if host_tier else {"no host page is dropped"}
+    )
+
+
+class Costs(Policy):
+    """Victims are chosen at random."""
+
+    def __init__(self, dice: Random) -> None:
+        super().__init__()
+        self.dice = dice
+
+    def victim_cost(self, request: RequestView, config: SchedulerConfig) -> float:
+        return self.dice.random()
+
+
+MEMORY_RUNS_OUT: dict[str, tuple[dict[str, int], list[object]]] = {
+    "the youngest is not the cheapest victim": (
+        {"num_blocks": 11, "block_size": 2, "max_running": 3, "max_step_tokens": 12, "num_host_blocks": 1},
+        [Submit((0, 1, 0, 0, 0), 5, 0), Submit((1,), 4, 0), Submit((0,) * 6, 5, 0), *[Plan()] * 4],
+    ),
+    "who has just joined finds no memory": (
+        {"num_blocks": 12, "block_size": 1, "max_running": 2, "max_step_tokens": 2, "num_host_blocks": 1},
+        [
+            Submit((1, *[0] * 9), 3, 0), Submit((0,), 1, 0), Submit((0,), 1, 0), Abort(1), Submit((0,), 17, 0),
+            Plan(), Submit((1, 0), 1, 0),
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MEMORY_RUNS_OUT)
+def test_the_planner_keeps_the_contract_when_memory_runs_out(name: str) -> None:
+    sizes, program = MEMORY_RUNS_OUT[name]
+    tier = {"overlap_depth": 0, "host_copy_tokens_per_s": 1e7, "max_retractions": 3, "record_trace": True}
+    driver = Driver(SchedulerConfig(**sizes, **tier), ContractMonitor)  # type: ignore[arg-type]
+    for operation in program:
+        driver.run(operation)
+    driver.drain()
+    assert isinstance(driver.monitor, ContractMonitor) and driver.monitor.judged["nobody else takes blocks"]
+
+
+@pytest.mark.parametrize("host_blocks", [0, 3])
+def test_the_contract_is_kept_whomever_the_policy_retracts(host_blocks: int) -> None:
+    """Random costs, little memory: the victim is mostly not the youngest."""
+    retractions = judged = 0
+    for seed in range(40):
+        dice = Random(seed)
+        config = SchedulerConfig(
+            num_blocks=dice.randint(6, 14), block_size=dice.randint(1, 2), max_running=4, max_step_tokens=12,
+            overlap_depth=seed % 4, num_host_blocks=host_blocks, host_copy_tokens_per_s=1e7, max_retractions=3,
+            record_trace=True,
+        )  # fmt: skip
+        driver = Driver(config, ContractMonitor)
+        driver.scheduler = Scheduler(config, policy=Costs(dice))
+        for _ in range(6):
+            driver.run(Submit(tuple(dice.choices((0, 1), k=dice.randint(1, 8))), dice.randint(4, 12), 0))
+            driver.run(Plan())
+        driver.drain()
+        retractions += sum(driver.retractions.values())
+        assert isinstance(driver.monitor, ContractMonitor)
+        judged += driver.monitor.judged["who has to give way gets no row"]
+    assert retractions >= 20 and judged >= 100
 
 
 def events(*taken: tuple[str | int, ...]) -> list[list[int]]:
