@@ -27,6 +27,13 @@ RESULT = Path(__file__).parent / "results" / "latest.json"
 CORES = len(os.sched_getaffinity(0))
 
 
+def machine() -> dict[str, str | int]:
+    """What it was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {"cpu": cpu, "cores": CORES, "python": platform.python_version(), "system": platform.system()}
+
+
 def main() -> None:
     """Judge every mutant by proof, and search those that are not equivalent."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -46,8 +53,8 @@ def main() -> None:
     killed = [r for r in rows if r["verdict"] == "killed"]
     traced = [r for r in killed if "violated" in r]
     result = {
-        "spec": SPEC.digest(), "machine": platform.processor() or platform.machine(), "cores": CORES,
-        "load": os.getloadavg()[0], "python": platform.python_version(), "mutants": len(rows), "killed": len(killed),
+        "command": "make bench-mutants", "machine": machine(), "load": os.getloadavg()[0], "spec": SPEC.digest(),
+        "mutants": len(rows), "killed": len(killed), "equivalent": sum(r["verdict"] == "equivalent" for r in rows),
         "with_a_reachable_trace": len(traced), "longest_trace": max(int(r["events"]) for r in traced),
         "seconds": round(time.perf_counter() - began), "seconds_to_build": round(built), "rows": rows,
     }  # fmt: skip

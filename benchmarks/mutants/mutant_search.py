@@ -15,23 +15,22 @@ from typing import Any
 
 # Nothing here may import tokenspeed.spec.explore: two explorers cannot be loaded into one process.
 from tokenspeed.spec import generate_explorer
-from tokenspeed.spec.instances import COMPILED, INSTANCES, LOCK_STEP, Instance
+from tokenspeed.spec.instances import INSTANCES, Instance
 from tokenspeed.spec.machines import SPEC
 from tokenspeed.spec.mutants import Mutant, Mutation, mutants
 from tokenspeed.spec.switchable import switchable
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL, LARGE = (1, 2, 2), (3, 4, 2)
-"""Requests, blocks and steps of the largest instance that gets most states, and of the largest at all."""
-SEARCHED = tuple(i for i in (*INSTANCES, *LOCK_STEP) if (i.requests, i.blocks, i.steps) <= LARGE)
-STATES = {True: 300_000, False: 200_000}
-"""Most states of an instance: small, or not."""
+SIZES = ((1, 2, 2), (2, 2, 2), (2, 3, 2))
+"""Requests, blocks and steps of what is searched; larger ones take longest to compile and to search."""
+SEARCHED = tuple(i for i in INSTANCES if (i.requests, i.blocks, i.steps) in SIZES)
+STATES = 300_000
+"""Most states of an instance."""
 
 
 def build(folder: Path) -> Path:
     """Compile an explorer of the specification with all its mutants."""
-    sizes = {tuple(i.population.items()) for i in SEARCHED}
-    generate_explorer.COMPILED = tuple(p for p in COMPILED if p in sizes)
+    generate_explorer.COMPILED = tuple(dict.fromkeys(tuple(i.population.items()) for i in SEARCHED))
     sources = ROOT / "spec" / "explorer"
     (folder / "generated").mkdir()
     for path in [*sources.glob("*.h"), *sources.glob("*.cpp")]:
@@ -41,7 +40,7 @@ def build(folder: Path) -> Path:
     includes = subprocess.run(
         [sys.executable, "-m", "pybind11", "--includes"], check=True, capture_output=True, text=True
     ).stdout.split()
-    flags = ["-O2", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-DTOKENSPEED_MODULE=_mutants", "-w"]
+    flags = ["-O1", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-DTOKENSPEED_MODULE=_mutants", "-w"]
     units = [folder / "explorer.cpp", *(folder / "generated").glob("*.cpp")]
 
     def compile_one(unit: Path) -> str:
@@ -81,9 +80,8 @@ class Worker:
 
     def search(self, instance: Instance, mutant: int) -> Any:
         """The beginning of one instance of the mutant (0: of the specification itself)."""
-        small = (instance.requests, instance.blocks, instance.steps) <= SMALL
         return self.explorer.Explorer(instance.population).explore(
-            constants=instance.constants | {"MUTANT": mutant}, max_states=STATES[small], threads=1
+            constants=instance.constants | {"MUTANT": mutant}, max_states=STATES, threads=1
         )
 
 
