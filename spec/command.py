@@ -28,7 +28,7 @@ from .proofs import SOLVERS
 from .ranking import helpful_transitions
 from .reachable import REBUILD
 from .smtlib import export
-from .tlaplus import write_tla
+from .tla_liveness import write_tla
 from .trace_command import run_trace
 from .verify import Report, Row, verify
 

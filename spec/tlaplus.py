@@ -3,16 +3,16 @@
 Individuals are model values, variables are functions of them, an effect for every individual of a sort is a function of
 that sort. Integer parameters range over what `spec.explore` says. Numbers that grow for ever (ticks, arrival numbers)
 are kept finite by a state constraint; nothing is shifted, so TLC visits fewer behaviours than the explorer, never other
-ones. Claims of progress are not printed.
+ones. The contract and the stages of liveness are a module of their own (tla_liveness.py); claims of progress are not
+printed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from .expressions import BOOL, Expr, children
-from .instances import INSTANCES, Instance
+from .instances import Instance
 from .language import Effect, Parameter, Property, Spec, Transition, Variable
 
 MODULE = "TokenSpeed"
@@ -41,8 +41,8 @@ class TlaPrinter:
             out.append(f"{enum.name}Type == {{{values}}}")
         out += ["", f"VARIABLES {', '.join(v.name for v in variables)}", ""]
         out.append(f"vars == <<{', '.join(v.name for v in variables)}>>\n")
-        out.append(_conjunction("TypeOK", [f"{v.name} \\in {self._type(v)}" for v in variables]))
-        out.append(_conjunction("Init", [f"{v.name} = {self._function(v, self._text(v.init, {}))}" for v in variables]))
+        out.append(conjunction("TypeOK", [f"{v.name} \\in {self._type(v)}" for v in variables]))
+        out.append(conjunction("Init", [f"{v.name} = {self._function(v, self.text(v.init, {}))}" for v in variables]))
         out += [self._action(t) for t in spec.transitions.values()]
         steps = [self._step(t) for t in spec.transitions.values()]
         out.append("Next ==\n" + "\n".join(f"  \\/ {step}" for step in steps) + "\n")
@@ -50,22 +50,25 @@ class TlaPrinter:
         out += [self._invariant(p) for p in spec.invariants()]
         out += [self._action_property(p) for p in spec.properties.values() if p.kind == "action"]
         numbers = [v.name for v in (spec.tick_origin, *spec.order_only) if v is not None and not v.sorts]
-        out.append(_conjunction("Bounded", [f"{name} <= {MOST_TICKS}" for name in numbers]))
+        out.append(conjunction("Bounded", [f"{name} <= {MOST_TICKS}" for name in numbers]))
         symmetry = " \\cup ".join(f"Permutations({sort})" for sort in self.sorts())
         out += [f"Symmetry == {symmetry}", "", "====", ""]
         return "\n".join(out)
 
     def configuration(self) -> str:
         """The text of TokenSpeed.cfg."""
-        spec = self.spec
+        spec, out = self.spec, self.constants()
+        out += ["INVARIANTS", "  TypeOK", *[f"  {identifier(p.name)}" for p in spec.invariants()], "PROPERTIES"]
+        out += [f"  {identifier(p.name)}" for p in spec.properties.values() if p.kind == "action"]
+        return "\n".join([*out, "CONSTRAINT Bounded", "SYMMETRY Symmetry", ""])
+
+    def constants(self) -> list[str]:
+        """The lines of a configuration that say which instance is meant."""
         out = ["SPECIFICATION Spec", "CONSTANTS"]
         for sort, letter in self.sorts().items():
-            names = ", ".join(f"{letter}{i}" for i in range(self.instance.population[spec.sorts[sort].name]))
+            names = ", ".join(f"{letter}{i}" for i in range(self.instance.population[self.spec.sorts[sort].name]))
             out.append(f"  {sort} = {{{names}}}")
-        out += [f"  {name} = {value}" for name, value in self.instance.constants.items()]
-        out += ["INVARIANTS", "  TypeOK", *[f"  {_name(p.name)}" for p in spec.invariants()], "PROPERTIES"]
-        out += [f"  {_name(p.name)}" for p in spec.properties.values() if p.kind == "action"]
-        return "\n".join([*out, "CONSTRAINT Bounded", "SYMMETRY Symmetry", ""])
+        return out + [f"  {name} = {value}" for name, value in self.instance.constants.items()]
 
     def sorts(self) -> dict[str, str]:
         """Name of the set -> letter of its individuals."""
@@ -88,11 +91,11 @@ class TlaPrinter:
         if p.type in self.spec.sorts:
             return p.type
         low, high = self.spec.ranges[transition, p.name]
-        return f"({self._text(low, names)})..({self._text(high, names)})"
+        return f"({self.text(low, names)})..({self.text(high, names)})"
 
     def _action(self, t: Transition) -> str:
         names = {p.name: p.name for p in t.parameters}
-        parts = [f"{self._text(g.condition, names)} \\* {g.name}" for g in t.guards]
+        parts = [f"{self.text(g.condition, names)} \\* {g.name}" for g in t.guards]
         effects: dict[str, list[Effect]] = {}
         for e in t.effects:
             effects.setdefault(e.variable.name, []).append(e)
@@ -103,12 +106,12 @@ class TlaPrinter:
         parts.append(f"UNCHANGED <<{', '.join(kept)}>>")
         head = f"{t.name}({', '.join(names)})" if names else t.name
         comment = "\\* " + t.doc.replace("\n", "\n\\* ")
-        return f"{comment}\n{_conjunction(head, parts)}"
+        return f"{comment}\n{conjunction(head, parts)}"
 
     def _next(self, v: Variable, effects: list[Effect], names: Mapping[str, str]) -> str:
         """The variable after the effects, every value read in the state before."""
         if not v.sorts:
-            return self._text(effects[0].value, names)
+            return self.text(effects[0].value, names)
         value = v.name + "".join(f"[x{i}]" for i in range(len(v.sorts)))
         for e in effects:
             bound = {b.name for b in e.binders}
@@ -117,8 +120,8 @@ class TlaPrinter:
                 if at.op == "param" and at.args[0] in bound:
                     local[at.args[0]] = f"x{i}"
                 else:
-                    here.append(f"x{i} = {self._text(at, names)}")
-            new = self._text(e.value, local)
+                    here.append(f"x{i} = {self.text(at, names)}")
+            new = self.text(e.value, local)
             condition = " /\\ ".join(here)
             value = f"(IF {condition} THEN {new} ELSE {value})" if here else new
         return self._function(v, value)
@@ -133,21 +136,22 @@ class TlaPrinter:
     def _invariant(self, p: Property) -> str:
         names = {q.name: q.name for q in p.parameters}
         quantified = "".join(f"\\A {q.name} \\in {q.type} : " for q in p.parameters)
-        return f"\\* {p.doc}\n{_name(p.name)} == {quantified}{self._text(p.formula, names)}\n"
+        return f"\\* {p.doc}\n{identifier(p.name)} == {quantified}{self.text(p.formula, names)}\n"
 
     def _action_property(self, p: Property) -> str:
         names = {q.name: q.name for q in p.parameters}
-        formula = self._text(p.formula, names)
+        formula = self.text(p.formula, names)
         if p.given is not None:
             every, fact = p.given
-            given = f"\\A {every.name} \\in {every.type} : {self._text(fact, {**names, every.name: every.name})}"
+            given = f"\\A {every.name} \\in {every.type} : {self.text(fact, {**names, every.name: every.name})}"
             formula = f"({given}) => {formula}"
         quantified = "".join(f"\\A {q.name} \\in {q.type} : " for q in p.parameters)
-        return f"\\* {p.doc}\n{_name(p.name)} == [][{quantified}{formula}]_vars\n"
+        return f"\\* {p.doc}\n{identifier(p.name)} == [][{quantified}{formula}]_vars\n"
 
     # Expressions.
 
-    def _text(self, e: Expr, names: Mapping[str, str]) -> str:
+    def text(self, e: Expr, names: Mapping[str, str]) -> str:
+        """An expression; parameters are called as `names` says."""
         if e.op == "lit":
             return str(e.args[0]).upper() if e.type == BOOL else str(e.args[0])
         if e.op == "enum":
@@ -159,10 +163,10 @@ class TlaPrinter:
         if e.op == "taken":
             return self._taken(self.spec.transitions[e.args[0]])
         if e.op == "read":
-            return str(e.args[0].name) + "".join(f"[{self._text(i, names)}]" for i in e.args[1:])
+            return str(e.args[0].name) + "".join(f"[{self.text(i, names)}]" for i in e.args[1:])
         if e.op == "next":
-            return f"({self._text(e.args[0], names)})'"
-        a = [self._text(x, names) for x in children(e)]
+            return f"({self.text(e.args[0], names)})'"
+        a = [self.text(x, names) for x in children(e)]
         if e.op == "not":
             return f"~({a[0]})"
         if e.op == "ite":
@@ -178,22 +182,14 @@ class TlaPrinter:
         return f"({call})"
 
 
-def _name(words: str) -> str:
-    return "".join(word.capitalize() for word in words.replace("-", " ").split())
+def identifier(words: str) -> str:
+    """A name of the specification as TLA+ writes names."""
+    return "".join(word.capitalize() for word in words.replace("-", " ").replace(",", "").split())
 
 
-def _conjunction(head: str, parts: list[str]) -> str:
+def conjunction(head: str, parts: list[str]) -> str:
+    """The definition of an operator by what has to hold."""
     return f"{head} ==\n" + "\n".join(f"  /\\ {part}" for part in parts) + "\n"
 
 
-def write_tla(spec: Spec, folder: Path, instance: Instance = INSTANCES[0]) -> list[Path]:
-    """Write the module and a configuration of the instance; returns the paths. Raises OSError if that is impossible."""
-    folder.mkdir(parents=True, exist_ok=True)
-    printer = TlaPrinter(spec, instance)
-    paths = [folder / f"{MODULE}.tla", folder / f"{MODULE}.cfg"]
-    for path, text in zip(paths, (printer.module(), printer.configuration()), strict=True):
-        path.write_text(text, encoding="utf-8", newline="\n")
-    return paths
-
-
-__all__ = ["TlaPrinter", "write_tla"]
+__all__ = ["MODULE", "TlaPrinter", "conjunction", "identifier"]

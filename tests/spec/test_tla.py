@@ -1,4 +1,4 @@
-"""The TLA+ module says all of the specification; a TLA+ parser, where there is one, accepts it."""
+"""The TLA+ modules say all of the specification and of liveness; a TLA+ parser accepts them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,19 @@ import pytest
 
 from tokenspeed.spec.instances import INSTANCES
 from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.tlaplus import TlaPrinter, write_tla
+from tokenspeed.spec.ranking import Stage
+from tokenspeed.spec.tla_liveness import LivenessPrinter, write_tla
+from tokenspeed.spec.tlaplus import TlaPrinter, identifier
 
 
 @pytest.fixture(scope="module")
 def module() -> str:
     return TlaPrinter(SPEC, INSTANCES[0]).module()
+
+
+@pytest.fixture(scope="module")
+def liveness() -> str:
+    return LivenessPrinter(SPEC, INSTANCES[0]).module()
 
 
 def definition(module: str, name: str) -> str:
@@ -44,8 +51,42 @@ def test_all_transitions_and_properties_are_there(module: str) -> None:
     assert set(asked) - {"TypeOK", "PROPERTIES"} <= set(named)
 
 
-def test_brackets_are_balanced(module: str) -> None:
-    text = re.sub(r"\\\*.*", "", module)
+def test_liveness_has_every_stage_and_clause(module: str, liveness: str) -> None:
+    named = re.findall(r"^(\w+)(?:\([^)]*\))? ==", liveness, flags=re.MULTILINE)
+    assert len(named) == len(set(named)), "no name is defined twice"
+    assert not set(named) & set(re.findall(r"^(\w+)(?:\([^)]*\))? ==", module, flags=re.MULTILINE))
+    assert set(definition(liveness, "Contract").split()) - {"/\\"} == {identifier(name) for name in SPEC.clauses}
+    configuration = LivenessPrinter(SPEC, INSTANCES[0]).configuration()
+    asked = configuration.split("INVARIANTS")[1].split("CONSTRAINT")[0].split()
+    assert set(asked) - {"PROPERTIES"} <= set(named) and "ACTION_CONSTRAINT Contract" in configuration
+    for stage in SPEC.stages.values():
+        name = identifier(stage.name)
+        assert {f"{name}Kept", f"{name}Covered" if stage.children else f"{name}Served"} <= set(asked)
+        helps = definition(liveness, f"{name}Helps") if not stage.children else ""
+        for option in stage.cover.options:
+            assert f"{option.transition}(" in helps
+        assert (f"WF_vars({name}Helps(" in liveness) == (not stage.children)
+
+
+@pytest.mark.parametrize("stage", SPEC.stages.values(), ids=lambda s: s.name)
+def test_a_stage_lies_within_the_one_around_it(liveness: str, stage: Stage) -> None:
+    text = definition(liveness, identifier(stage.name))
+    assert f"{identifier(stage.name)}Itself(" in text
+    assert stage.parent is None or f"{identifier(stage.parent.name)}(" in text
+
+
+def test_no_name_is_bound_twice(liveness: str) -> None:
+    """TLA+ has no shadowing: along every line, a quantifier's name is new."""
+    declared = set(re.findall(r"^(\w+)(?:\([^)]*\))? ==", liveness, flags=re.MULTILINE)) | set(SPEC.variables)
+    for head, body in re.findall(r"^(\w+(?:\([^)]*\))?) ==(.*?)\n\n", liveness, flags=re.MULTILINE | re.DOTALL):
+        own = set(re.findall(r"\w+", head.partition("(")[2]))
+        for line in body.splitlines():
+            bound = re.findall(r"\\[AE] (\w+) \\in", line)
+            assert not (own | declared) & set(bound), line
+
+
+def test_brackets_are_balanced(module: str, liveness: str) -> None:
+    text = re.sub(r"\\\*.*", "", module + liveness)
     for opening, closing in ("()", "[]", "{}"):
         assert text.count(opening) == text.count(closing)
 
@@ -59,16 +100,19 @@ def test_every_constant_has_a_value(module: str) -> None:
 def test_a_parser_of_tla_reads_it(tmp_path: Path) -> None:
     parser = pytest.importorskip("tree_sitter")
     grammar = pytest.importorskip("tree_sitter_tlaplus")
-    path, _ = write_tla(SPEC, tmp_path)
-    tree = parser.Parser(parser.Language(grammar.language())).parse(path.read_bytes())
-    assert not tree.root_node.has_error
+    modules = [path for path in write_tla(SPEC, tmp_path) if path.suffix == ".tla"]
+    assert len(modules) == 2
+    for path in modules:
+        tree = parser.Parser(parser.Language(grammar.language())).parse(path.read_bytes())
+        assert not tree.root_node.has_error, path.name
 
 
 @pytest.mark.skipif(shutil.which("tlc") is None, reason="the model checker TLC is not installed")
-def test_tlc_reads_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["TokenSpeed", "TokenSpeedLiveness"])
+def test_tlc_reads_it(tmp_path: Path, module: str) -> None:
     write_tla(SPEC, tmp_path)
     answer = subprocess.run(
-        ["tlc", "-deadlock", "-depth", "5", "-simulate", "num=20", "TokenSpeed"],
+        ["tlc", "-deadlock", "-depth", "5", "-simulate", "num=20", module],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "Error" not in answer.stdout, answer.stdout

@@ -194,7 +194,7 @@ def test_a_hundred_corruptions_are_found_where_the_interpreter_finds_them(record
     assert min(found.values()) == 20
     assert harmless <= 40, "most changes of the generator must be corruptions"
     assert at_the_end <= 5, "nearly all corruptions make an event illegal, not only the end"
-    assert sorted(distances)[50] <= 1, "half of them are refused at once or at the next event"
+    assert sum(distance <= 1 for distance in distances) >= 90, "nearly all are refused at once or at the next event"
 
 
 def same_values(recorded: Recorded) -> bool:
