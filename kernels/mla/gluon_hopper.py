@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 
 import torch
-import triton
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -33,28 +32,21 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma,
     warpgroup_mma_wait,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from ..constraints import exactly
 from ..device import Platform
 from ..kernel import Band
 from ..registry import register
-from . import CACHED_DIM, LATENT_DIM, ROPE_DIM
-from .merge import merge
-from .plan import MlaPlan, plan_mla_decode
+from . import LATENT_DIM, ROPE_DIM
+from .gluon_launch import BLOCK_SIZE, QUERIES, attend_in_parts, descriptor
+from .plan import MlaPlan
 
-BLOCK_SIZE = 64
-"""Tokens of a key tile, and of a block of the cache: one block table entry for each tile."""
-QUERIES = 64
-"""Queries of a program: the rows of the wgmma instruction."""
 HALF = LATENT_DIM // 2
 WARPS = 4
 """Warps of the leader; the follower has as many, and one warp copies."""
 ENTRY_REGISTERS = 168
 """A thread's share of the register file at launch with 12 warps; `setmaxnreg` then gives the producer's away."""
-
-_ELEMENTS = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16, torch.float8_e4m3fn: gl.float8e4nv}
 
 # The buffers of half tiles.
 _EVEN_LEFT, _EVEN_RIGHT, _ODD_LEFT, _ODD_RIGHT = gl.constexpr(0), gl.constexpr(1), gl.constexpr(2), gl.constexpr(3)
@@ -497,51 +489,12 @@ def mla_decode(
     plan: MlaPlan | None = None,
     cache_scale: float = 1.0,
 ) -> None:
-    """Launch the two kernels. Arguments as in the public `mla_decode`.
+    """Launch the two kernels. Arguments as in the public `mla_decode`."""
 
-    The bits of a row's result depend on where the plan cuts it, and so on its neighbours in the batch; for the same
-    batch they are the same.
-    """
-    rows, q_len, heads, _ = q.shape
-    queries = q_len * heads
-    if rows * queries == 0:
-        return
-    if plan is None:
-        plan = plan_mla_decode(context_lens, q_len=q_len, heads=heads, max_context=block_table.shape[1] * BLOCK_SIZE)
-    q = q.contiguous()
-    if q.data_ptr() % 16:
-        q = q.clone()
-    with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's
-        attend_part[(triton.cdiv(queries, QUERIES), plan.parts.shape[0])](
-            *_descriptors(kv_cache),
-            descriptor(q.view(-1, CACHED_DIM), QUERIES, HALF),
-            q,
-            block_table,
-            context_lens.contiguous(),
-            plan.parts,
-            out,
-            lse,
-            plan.part_out,
-            plan.part_lse,
-            scale / math.log(2),
-            block_table.stride(0),
-            heads,
-            q_len,
-            num_warps=WARPS,
-            maxnreg=ENTRY_REGISTERS,
-            launch_pdl=True,
-        )
-        merge(plan.part_out, plan.part_lse, plan.cuts, out, lse, after_launch=True)
+    def inputs(q: Tensor) -> tuple[object, ...]:
+        halves, ropes = descriptor(kv_cache, BLOCK_SIZE, HALF), descriptor(kv_cache, BLOCK_SIZE, ROPE_DIM)
+        return halves, ropes, descriptor(q, QUERIES, HALF), q
 
-
-def descriptor(values: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    """TMA descriptor of a matrix, in boxes of rows by columns."""
-    element = _ELEMENTS[values.dtype]
-    layout = gl.NVMMASharedLayout.get_default_for([rows, columns], element)
-    return TensorDescriptor.from_tensor(values, [rows, columns], layout)
-
-
-def _descriptors(kv_cache: Tensor) -> tuple[TensorDescriptor, TensorDescriptor]:
-    """TMA descriptors of the cache as [tokens, 576]: boxes of one block by half the latent and by the rotary values."""
-    tokens = kv_cache.view(-1, CACHED_DIM)
-    return descriptor(tokens, BLOCK_SIZE, HALF), descriptor(tokens, BLOCK_SIZE, ROPE_DIM)
+    options = {"num_warps": WARPS, "maxnreg": ENTRY_REGISTERS}
+    scalars = (scale / math.log(2),)
+    attend_in_parts(attend_part, inputs, scalars, q, block_table, context_lens, out=out, lse=lse, plan=plan, **options)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import torch
-import triton
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -21,23 +20,20 @@ from ..constraints import exactly
 from ..device import Platform
 from ..kernel import Band
 from ..registry import register
-from . import CACHED_DIM, ROPE_DIM
+from . import ROPE_DIM
 from .gluon_hopper import (
     _EVEN_LEFT,
     _EVEN_RIGHT,
     _ODD_LEFT,
     _ODD_RIGHT,
-    BLOCK_SIZE,
     ENTRY_REGISTERS,
     HALF,
-    QUERIES,
     WARPS,
     _follow,
     _lead,
-    descriptor,
 )
-from .merge import merge
-from .plan import MlaPlan, plan_mla_decode
+from .gluon_launch import BLOCK_SIZE, QUERIES, attend_in_parts, descriptor
+from .plan import MlaPlan
 
 
 @gluon.jit
@@ -214,35 +210,21 @@ def mla_decode(
 
     Queries of more than 65504 become infinite.
     """
-    rows, q_len, heads, _ = q.shape
-    queries = q_len * heads
-    if rows * queries == 0:
-        return
-    if plan is None:
-        plan = plan_mla_decode(context_lens, q_len=q_len, heads=heads, max_context=block_table.shape[1] * BLOCK_SIZE)
-    q = q.to(torch.float16).contiguous()
-    if q.data_ptr() % 16:
-        q = q.clone()
-    with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's
-        attend_part_fp8[(triton.cdiv(queries, QUERIES), plan.parts.shape[0])](
-            descriptor(kv_cache.view(-1, CACHED_DIM), BLOCK_SIZE, ROPE_DIM),
-            descriptor(q.view(-1, CACHED_DIM), QUERIES, HALF),
-            q,
-            kv_cache,
-            block_table,
-            context_lens.contiguous(),
-            plan.parts,
-            out,
-            lse,
-            plan.part_out,
-            plan.part_lse,
-            scale * cache_scale / math.log(2),
-            cache_scale,
-            block_table.stride(0),
-            heads,
-            q_len,
-            num_warps=WARPS,
-            maxnreg=ENTRY_REGISTERS,
-            launch_pdl=True,
-        )
-        merge(plan.part_out, plan.part_lse, plan.cuts, out, lse, after_launch=True)
+
+    def inputs(q: Tensor) -> tuple[object, ...]:
+        return descriptor(kv_cache, BLOCK_SIZE, ROPE_DIM), descriptor(q, QUERIES, HALF), q, kv_cache
+
+    options = {"num_warps": WARPS, "maxnreg": ENTRY_REGISTERS}
+    scalars = (scale * cache_scale / math.log(2), cache_scale)
+    attend_in_parts(
+        attend_part_fp8,
+        inputs,
+        scalars,
+        q.to(torch.float16),
+        block_table,
+        context_lens,
+        out=out,
+        lse=lse,
+        plan=plan,
+        **options,
+    )
