@@ -21,17 +21,9 @@ from ..device import Platform
 from ..kernel import Band
 from ..registry import register
 from . import ROPE_DIM
-from .gluon_hopper import (
-    _EVEN_LEFT,
-    _EVEN_RIGHT,
-    _ODD_LEFT,
-    _ODD_RIGHT,
-    ENTRY_REGISTERS,
-    HALF,
-    WARPS,
-    _follow,
-    _lead,
-)
+from .gluon_hopper import ENTRY_REGISTERS, HALF, WARPS
+from .gluon_hopper_tile import _EVEN_LEFT, _EVEN_RIGHT, _ODD_LEFT, _ODD_RIGHT
+from .gluon_hopper_warpgroups import _follow, _lead
 from .gluon_launch import BLOCK_SIZE, QUERIES, attend_in_parts, descriptor
 from .plan import MlaPlan
 
