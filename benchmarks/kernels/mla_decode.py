@@ -27,8 +27,7 @@ import torch
 from measuring import TOKEN_BYTES, Call, Pool, progress
 from torch import Tensor
 
-_LINK = measuring.import_from_tree()
-from tokenspeed.kernels import mla_decode, plan_mla_decode  # noqa: E402
+from tokenspeed.kernels import mla_decode, plan_mla_decode
 
 SCALE = 576**-0.5
 CACHE_SCALE = 0.02

@@ -18,10 +18,9 @@ import measuring
 import torch
 from measuring import Pool, progress
 
-_LINK = measuring.import_from_tree()
-from tokenspeed.kernels import mla_decode, plan_mla_decode  # noqa: E402
-from tokenspeed.kernels.mla import Tuning  # noqa: E402
-from tokenspeed.kernels.mla.tuning import TABLE  # noqa: E402
+from tokenspeed.kernels import mla_decode, plan_mla_decode
+from tokenspeed.kernels.mla import Tuning
+from tokenspeed.kernels.mla.tuning import TABLE
 
 CANDIDATES = [Tuning(1, 4096), *(Tuning(m, r) for m in (2, 4) for r in (2048, 4096, 8192))]
 QUERIES = (16, 32, 64, 128, 256, 512)
