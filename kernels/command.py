@@ -127,8 +127,8 @@ def _check(device: torch.device, json_output: bool, operations: Sequence[str]) -
     passed = all(result.passed for result in results)
     unchecked = _unchecked(results, operations)
     if json_output:
-        shown = [_result_json(result) for result in results]
-        report = {"machine": machine(device), "passed": passed, "unchecked": unchecked, "checks": shown}
+        checks = [_result_json(result) for result in results]
+        report = {"machine": machine(device), "passed": passed, "unchecked": unchecked, "checks": checks}
         print(json.dumps(report, indent=1))
         return 0 if passed else 1
     console = _console()
