@@ -1,17 +1,19 @@
 """Every kernel on the small cases of the check, once each, to be run under compute-sanitizer.
 
     compute-sanitizer --tool memcheck python benchmarks/kernels/sanitized_kernels.py
-    compute-sanitizer --tool racecheck python benchmarks/kernels/sanitized_kernels.py --only triton
+    compute-sanitizer --tool racecheck python benchmarks/kernels/sanitized_kernels.py --only triton rms_norm rotary
 
 References are left out: they are torch's own kernels. MLA decode runs with plans of few parts too, which cut rows.
 
 --only: kernels whose name begins with this
+operations: those to run; all if none is named
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+from collections import Counter
 
 import measuring
 import torch
@@ -20,10 +22,12 @@ from tokenspeed.kernels import REGISTRY, Band, mla_decode, plan_mla_decode
 from tokenspeed.kernels.cases import case_makers
 
 
-def run_cases(device: torch.device, prefix: str) -> set[tuple[str, str]]:
-    """Run what fits the device; which kernels ran."""
-    ran = set()
+def run_cases(device: torch.device, prefix: str, operations: list[str]) -> Counter[str]:
+    """Run what fits the device; how often each kernel ran."""
+    ran: Counter[str] = Counter()
     for name, make in case_makers():
+        if name not in operations:
+            continue
         operation, case = REGISTRY.operation(name), None
         for kernel in operation.kernels():
             if kernel.band is Band.REFERENCE or not kernel.name.startswith(prefix):
@@ -33,7 +37,7 @@ def run_cases(device: torch.device, prefix: str) -> set[tuple[str, str]]:
             if not kernel.objections(problem):
                 case.run(kernel.name)
                 torch.cuda.synchronize()
-                ran.add((name, kernel.name))
+                ran[f"{name} {kernel.name}"] += 1
     return ran
 
 
@@ -61,12 +65,15 @@ def main() -> None:
     """Run all, and say what ran."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="first letters of the kernels' names")
+    parser.add_argument("operations", nargs="*")
     arguments = parser.parse_args()
+    operations = arguments.operations or REGISTRY.operations()
     device = measuring.cuda_device()
     torch.manual_seed(0)
-    ran = run_cases(device, arguments.only)
-    run_planned(device, arguments.only)
-    print(f"{measuring.machine(device)}\nran", ", ".join(f"{name} {kernel}" for name, kernel in sorted(ran)))
+    ran = run_cases(device, arguments.only, operations)
+    if "mla_decode" in operations:
+        run_planned(device, arguments.only)
+    print("ran", ", ".join(f"{name} ({times} cases)" for name, times in ran.items()), "on", measuring.machine(device))
 
 
 if __name__ == "__main__":

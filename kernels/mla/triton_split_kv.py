@@ -67,8 +67,11 @@ WIDE = Tile(queries=64, keys=64, warps=8, stages=2, programs_per_multiprocessor=
 EIGHT_BIT = Tile(queries=16, keys=128, warps=8, stages=2, programs_per_multiprocessor=1)
 """Tile for an 8-bit cache where a block may have 125,440 bytes of shared memory."""
 
+EIGHT_BIT_PLANNED = Tile(queries=16, keys=128, warps=8, stages=5, programs_per_multiprocessor=1)
+"""The same for a plan, under which it would spill registers with fewer stages."""
+
 SMALL_EIGHT_BIT = Tile(queries=16, keys=64, warps=8, stages=2, programs_per_multiprocessor=1)
-"""The same within 99 KiB."""
+"""The tile for an 8-bit cache within 99 KiB."""
 
 
 def choose_tile(queries: int, arch: int, cache_bits: int = 16, *, planned: bool = False) -> Tile:
@@ -80,7 +83,7 @@ def choose_tile(queries: int, arch: int, cache_bits: int = 16, *, planned: bool 
     """
     large = arch in (90, 100, 103)
     if cache_bits == 8:
-        return EIGHT_BIT if large and not planned else SMALL_EIGHT_BIT
+        return SMALL_EIGHT_BIT if not large else EIGHT_BIT_PLANNED if planned else EIGHT_BIT
     if planned and large and queries <= NARROW_ALONE.queries:
         return NARROW_ALONE
     return WIDE if arch == 90 and queries > 2 * NARROW.queries else NARROW

@@ -25,6 +25,7 @@ from tokenspeed.kernels.mla.merge import merge_parts, merge_shape, merge_splits
 from tokenspeed.kernels.mla.plan_kernel import fill_plan
 from tokenspeed.kernels.mla.triton_split_kv import (
     EIGHT_BIT,
+    EIGHT_BIT_PLANNED,
     NARROW,
     NARROW_ALONE,
     SMALL_EIGHT_BIT,
@@ -118,34 +119,37 @@ def compile_for(arch: int, kernel: Any, types: dict[str, str], constexprs: dict[
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
 
 
-# By shapes: a split's part, and the final result if there is one split. By a plan: both.
-@pytest.mark.parametrize(("result", "planned"), [("*fp32", False), ("*bf16", False), ("*bf16", True)])
+# By shapes: a split's part, and the final result if there is one split. By a plan: both in one kernel.
 @pytest.mark.parametrize(
-    ("arch", "tile", "shared_limit", "instruction"),
+    ("kernel", "result"),
+    [(attend_split, "*fp32"), (attend_split, "*bf16"), (attend_piece, "*bf16")],
+    ids=["split", "whole", "piece"],
+)
+@pytest.mark.parametrize(
+    ("arch", "queries", "cache_bits", "shared_limit", "instruction"),
     [
-        pytest.param(80, NARROW, 166_912, "mma.sync", id="sm_80-narrow"),
-        pytest.param(89, NARROW, 101_376, "mma.sync", id="sm_89-narrow"),
-        pytest.param(90, NARROW, 232_448 // 2, "mma.sync", id="sm_90-narrow"),  # two programs on a multiprocessor
-        pytest.param(90, NARROW_ALONE, 232_448, "mma.sync", id="sm_90-narrow-alone"),
-        pytest.param(90, WIDE, 232_448, "wgmma.mma_async", id="sm_90-wide"),
-        pytest.param(100, NARROW, 232_448 // 2, "mma.sync", id="sm_100-narrow"),
-        pytest.param(89, SMALL_EIGHT_BIT, 101_376, "mma.sync", id="sm_89-eight-bit"),
-        pytest.param(90, SMALL_EIGHT_BIT, 232_448, "mma.sync", id="sm_90-small-eight-bit"),
-        pytest.param(90, EIGHT_BIT, 232_448, "mma.sync", id="sm_90-eight-bit"),
+        pytest.param(80, 16, 16, 166_912, "mma.sync", id="sm_80-narrow"),
+        pytest.param(89, 16, 16, 101_376, "mma.sync", id="sm_89-narrow"),
+        pytest.param(90, 32, 16, 232_448 // 2, "mma.sync", id="sm_90-narrow"),  # two programs on a multiprocessor
+        pytest.param(90, 16, 16, 232_448, "mma.sync", id="sm_90-narrow-alone"),
+        pytest.param(90, 64, 16, 232_448, "wgmma.mma_async", id="sm_90-wide"),
+        pytest.param(100, 32, 16, 232_448 // 2, "mma.sync", id="sm_100-narrow"),
+        pytest.param(89, 16, 8, 101_376, "mma.sync", id="sm_89-eight-bit"),
+        pytest.param(90, 16, 8, 232_448, "mma.sync", id="sm_90-eight-bit"),
     ],
 )
 def test_attention_compiles_to_good_code(
     arch: int,
-    tile: Tile,
+    queries: int,
+    cache_bits: int,
     shared_limit: int,
     instruction: str,
+    kernel: Any,
     result: str,
-    planned: bool,
     check_resources: CheckResources,
     fresh_cache: Path,
 ) -> None:
-    if planned and tile is EIGHT_BIT:
-        pytest.skip("plans take SMALL_EIGHT_BIT, which spills nothing")
+    tile = choose_tile(queries, arch, cache_bits, planned=kernel is attend_piece)
     sizes = {"QUERIES": tile.queries, "KEYS": tile.keys, "STAGES": tile.stages}
     types = ATTEND_TYPES | {"out_ptr": result}
     constexprs: dict[str, Any] = CONSTEXPRS | sizes | {"TMA": tile.tma}
@@ -156,12 +160,11 @@ def test_attention_compiles_to_good_code(
         }
     else:
         constexprs |= {"latent_desc": None, "rope_desc": None}
-    if tile in (EIGHT_BIT, SMALL_EIGHT_BIT):
+    if cache_bits == 8:
         types["kv_ptr"] = "*fp8e4nv"
-    kernel = attend_piece if planned else attend_split
     compiled = compile_for(arch, kernel, types, constexprs, tile.warps)
     # With a plan the wide tile spills three scalars before its loop, which say where the result goes.
-    check_resources(compiled, shared_limit, 16 if planned and tile is WIDE else 0)
+    check_resources(compiled, shared_limit, 16 if kernel is attend_piece and tile is WIDE else 0)
     ptx = compiled.asm["ptx"]
     assert instruction in ptx
     assert ("wgmma" in ptx) == (tile is WIDE)
@@ -230,7 +233,8 @@ def test_wide_tiles_are_for_many_queries_on_hopper() -> None:
     assert choose_tile(16, 89, planned=True) is NARROW
     assert choose_tile(128, 90, cache_bits=8) is EIGHT_BIT
     assert choose_tile(128, 89, cache_bits=8) is SMALL_EIGHT_BIT
-    assert choose_tile(128, 90, cache_bits=8, planned=True) is SMALL_EIGHT_BIT
+    assert choose_tile(128, 90, cache_bits=8, planned=True) is EIGHT_BIT_PLANNED
+    assert choose_tile(128, 89, cache_bits=8, planned=True) is SMALL_EIGHT_BIT
 
 
 @given(
