@@ -273,15 +273,16 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
     """A warpgroup: weights of all even or all odd tiles, 256 dimensions of the output."""
     (
         q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, cache_scale, heads, q_len, part,
-        row, tile, count, q_latent, q_rope, latents, ropes, weights, excesses, maxima, sums, full, empty, told,
+        row, tile, count, q_latent, q_rope, latents, ropes, weights, excesses, maxima, largests, sums, full, empty, told,
     ) = args  # fmt: skip
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
     columns: gl.constexpr = gl.SliceLayout(0, layout)
     all_warps: gl.constexpr = gl.BlockedLayout([8], [32], [4], [0])
     OTHER: gl.constexpr = 1 - WARPGROUP
+    largest = largests.index(WARPGROUP)
     queries = heads * q_len
     first_query = gl.program_id(0) * 64
-    query = first_query + gl.arange(0, ROWS, layout=columns)
+    query = gl.arange(0, ROWS, layout=columns)
     segment = 0
     pair = 0
     corrections = 0
@@ -292,11 +293,10 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
         tiles = (context + 63) // 64
         last = gl.minimum(tiles, tile + count - done)
         if tile < last:
-            visible = context - q_len + query // heads + 1  # causal, bottom-right
             always_visible = context - q_len + 1
             _load_queries(q_ptr, q_latent, q_rope, row, first_query, queries, WARPGROUP, ROWS)
+            largest.store(gl.full([ROWS], -1e30, gl.float32, layout=columns))
             _meet(told, segment & 1, _QUERIES, WARPGROUP)
-            largest = gl.full([ROWS], -1e30, gl.float32, layout=columns)
             total = _sums_of_threads(gl.zeros([64, ROWS], gl.float32, layout=layout), ROWS)
             weighted = gl.zeros([256, ROWS], gl.float32, layout=layout)
             for index in range(tile, last, 2):
@@ -308,13 +308,15 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
                     mbarrier.wait(full.index(slot), (turn + WARPGROUP) // STAGES & 1)
                     scores = _scores(latent, ropes.index(slot), q_latent, q_rope, turn, ROWS)
                     if own * 64 + 64 > always_visible:
+                        # Computed here, as registers are scarce elsewhere. Causal, bottom-right.
+                        visible = always_visible + (first_query + _opaque_zero(turn) + query) // heads
                         key = own * 64 + gl.arange(0, 64, layout=gl.SliceLayout(1, layout))
                         scores = gl.where(key[:, None] < visible[None, :], scores, float("-inf"))
                         if own * 64 + 64 > context:
                             gl.thread_barrier()  # all warps have read the keys
                             _clear_behind_context(latent, context - own * 64)
                 zero = _opaque_zero(turn)
-                relative = scores * scale_log2 - largest[None, :]
+                relative = scores * scale_log2 - largest.load(columns)[None, :]
                 own_weights = gl.exp2(relative)
                 excess = gl.max(gl.max(relative, 1).reshape([4, 16]), 1)
                 mbarrier.wait(told.index(_SPENT + OTHER), (pair & 1) ^ 1)
@@ -322,15 +324,16 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
                 excesses.slice(4 * WARPGROUP, 4).store(excess)
                 _meet(told, pair & 1, _WEIGHTS, WARPGROUP)
                 if gl.max(excesses.load(all_warps), 0) > MAX_EXCESS:
-                    own_largest = gl.maximum(largest, gl.max(scores, 0) * scale_log2)
+                    before = largest.load(columns)
+                    own_largest = gl.maximum(before, gl.max(scores, 0) * scale_log2)
                     maxima.index(WARPGROUP).store(own_largest)
                     _meet(told, corrections & 1, _MAXIMA, WARPGROUP)
-                    before = largest
-                    largest = gl.maximum(own_largest, maxima.index(OTHER).load(columns))
-                    decay = gl.exp2(before - largest)
+                    after = gl.maximum(own_largest, maxima.index(OTHER).load(columns))
+                    decay = gl.exp2(before - after)
                     weighted = weighted * decay[None, :]
                     total = total * gl.convert_layout(decay, gl.SliceLayout(0, total.type.layout))[None, :]
-                    own_weights = gl.exp2(scores * scale_log2 - largest[None, :])
+                    own_weights = gl.exp2(scores * scale_log2 - after[None, :])
+                    largest.store(after)
                     weights.index(WARPGROUP).store(own_weights.to(gl.float16))
                     _meet(told, corrections & 1, _CORRECTED, WARPGROUP)
                     corrections += 1
@@ -350,7 +353,7 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
             _meet(told, segment & 1, _SUMS, WARPGROUP)
             whole = (tile == 0) & (last == tiles)
             _finish(
-                weighted, largest, own_sum + sums.index(segment % 2 * 2 + OTHER).load(columns), cache_scale, out_ptr, lse_ptr,
+                weighted, largest.load(columns), own_sum + sums.index(segment % 2 * 2 + OTHER).load(columns), cache_scale, out_ptr, lse_ptr,
                 part_out_ptr, part_lse_ptr, queries, row, part, whole, first_query, WARPGROUP, ROWS,
             )  # fmt: skip
             done += last - tile
@@ -420,6 +423,7 @@ def attend_part_fp8(  # type: ignore[no-untyped-def]
     weights = gl.allocate_shared_memory(gl.float16, [2, 64, ROWS], weights_layout)
     excesses = gl.allocate_shared_memory(gl.float32, [8], flat)
     maxima = gl.allocate_shared_memory(gl.float32, [2, ROWS], flat)
+    largests = gl.allocate_shared_memory(gl.float32, [2, ROWS], flat)
     sums = gl.allocate_shared_memory(gl.float32, [4, ROWS], flat)  # of two rows in turns
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -440,7 +444,7 @@ def attend_part_fp8(  # type: ignore[no-untyped-def]
     count = gl.load(parts_ptr + part * 4 + 2)
     args = (
         q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, cache_scale, heads, q_len, part,
-        row, tile, count, q_latent, q_rope, latent_words, rope_words, weights, excesses, maxima, sums, full, empty,
+        row, tile, count, q_latent, q_rope, latent_words, rope_words, weights, excesses, maxima, largests, sums, full, empty,
         told,
     )  # fmt: skip
     copy_args = (
