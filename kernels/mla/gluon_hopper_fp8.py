@@ -46,7 +46,7 @@ from .gluon_hopper import BLOCK_SIZE, ENTRY_REGISTERS, QUERIES, WARPS, _opaque_z
 from .merge import merge
 from .plan import MlaPlan, plan_mla_decode
 
-STAGES = {16: 5, 32: 5, 64: 4}
+STAGES = {16: 5, 32: 5, 64: 3}
 """Tiles in shared memory, by the queries of a program: what their 1,152 bytes each and their weights leave room for."""
 MAX_EXCESS = gl.constexpr(8.0)
 """By how much a score, in powers of two, may exceed the maximum: weights stay below 2^8, and float16 holds 2^16."""
@@ -57,12 +57,12 @@ _QUERIES, _WEIGHTS, _MAXIMA, _CORRECTED = gl.constexpr(0), gl.constexpr(2), gl.c
 _SUMS, _SPENT, _MESSAGES = gl.constexpr(8), gl.constexpr(10), gl.constexpr(12)
 
 # Four cached bytes are one word. Layouts of words; a lane is 4 g + t.
-# Keys, 64 tokens by 128 dimensions: a thread has 32 adjacent dimensions, from 32 t on, of tokens 8 w + g of warp w, and 32 more.
+# Keys, 64 tokens by 128 dimensions: a thread has 32 adjacent dimensions, from 32 t on, of tokens g and g + 8 of a warp.
 _KEY_WORDS = gl.constexpr(
     gl.DistributedLinearLayout(
-        reg_bases=[[0, 1], [0, 2], [0, 4], [32, 0]],
+        reg_bases=[[0, 1], [0, 2], [0, 4], [8, 0]],
         lane_bases=[[0, 8], [0, 16], [1, 0], [2, 0], [4, 0]],
-        warp_bases=[[8, 0], [16, 0]],
+        warp_bases=[[16, 0], [32, 0]],
         block_bases=[],
         shape=[64, 32],
     )
@@ -70,9 +70,9 @@ _KEY_WORDS = gl.constexpr(
 # The same, by 64 dimensions: 16 adjacent ones.
 _HALF_KEY_WORDS = gl.constexpr(
     gl.DistributedLinearLayout(
-        reg_bases=[[0, 1], [0, 2], [32, 0]],
+        reg_bases=[[0, 1], [0, 2], [8, 0]],
         lane_bases=[[0, 4], [0, 8], [1, 0], [2, 0], [4, 0]],
-        warp_bases=[[8, 0], [16, 0]],
+        warp_bases=[[16, 0], [32, 0]],
         block_bases=[],
         shape=[64, 16],
     )
@@ -91,7 +91,10 @@ _VALUE_WORDS = gl.constexpr(
 
 @gluon.jit
 def _keys(words, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
-    """64 tokens by 64 dimensions as float16 operand. Position 16 s + 8 u + 2 t + e is dimension 16 t + 4 s + 2 u + e."""
+    """64 tokens by 64 dimensions as float16 operand.
+
+    Position 16 s + 8 u + 2 t + e is dimension 16 t + 4 s + 2 u + e.
+    """
     operand: gl.constexpr = gl.DotOperandLayout(0, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16]), 2)
     a, b, c, d = gl.inline_asm_elementwise(
         """{
@@ -110,13 +113,16 @@ def _keys(words, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
         pack=2,
     )
     # Of words 2 i and 2 i + 1: a has bytes 0, 1 of the first, b bytes 2, 3; c and d those of the second.
-    pairs = gl.join(gl.join(a, c), gl.join(b, d)).reshape([2, 4, 8, 4, 2, 2, 2, 2])  # h, w, g, t, i, e, second, u
-    return gl.convert_layout(pairs.permute((1, 0, 2, 4, 6, 7, 3, 5)).reshape([64, 64]), operand, assert_trivial=True)
+    pairs = gl.join(gl.join(a, c), gl.join(b, d)).reshape([64, 4, 2, 2, 2, 2])  # token, t, i, e, second, u
+    return gl.convert_layout(pairs.permute((0, 2, 4, 5, 1, 3)).reshape([64, 64]), operand, assert_trivial=True)
 
 
 @gluon.jit
 def _values(words, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
-    """16 tokens by 256 dimensions as transposed float16 operand: row 64 r + 16 w + 8 h + g is dimension 64 w + 8 g + 2 r + h."""
+    """16 tokens by 256 dimensions as float16 operand, transposed.
+
+    Row 64 r + 16 w + 8 h + g is dimension 64 w + 8 g + 2 r + h.
+    """
     operand: gl.constexpr = gl.DotOperandLayout(0, gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16]), 2)
     a, b, c, d = gl.inline_asm_elementwise(
         """{
@@ -176,29 +182,18 @@ def _clear_behind_context(latent, visible_tokens):  # type: ignore[no-untyped-de
 
 
 @gluon.jit
-def _accumulate(  # type: ignore[no-untyped-def]
-    weighted, latent, first_weights, second_weights, WARPGROUP: gl.constexpr, ROWS: gl.constexpr
-):
-    """Add a tile's weighted values to this warpgroup's half of the output, [256, queries]. Weights: of 32 tokens each."""
+def _accumulate(weighted, latent, weights, WARPGROUP: gl.constexpr, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
+    """Add a tile's weighted values to this warpgroup's half of the output, [256, queries]."""
     own = latent.slice(WARPGROUP * 64, 64, dim=1)
     before = _values(own.slice(0, 16, dim=0).load(_VALUE_WORDS), ROWS)
-    weighted = warpgroup_mma(before, first_weights.slice(0, 16, dim=0), weighted, is_async=True)
+    weighted = warpgroup_mma(before, weights.slice(0, 16, dim=0), weighted, is_async=True)
     for step in gl.static_range(1, 4):
         values = _values(own.slice(step * 16, 16, dim=0).load(_VALUE_WORDS), ROWS)
-        half = (first_weights if step < 2 else second_weights).slice(step % 2 * 16, 16, dim=0)
-        weighted = warpgroup_mma(values, half, weighted, is_async=True)
+        weighted = warpgroup_mma(values, weights.slice(step * 16, 16, dim=0), weighted, is_async=True)
         weighted, before = warpgroup_mma_wait(1, deps=(weighted, before))
         before = values
     weighted, before = warpgroup_mma_wait(0, deps=(weighted, before))
     return weighted
-
-
-@gluon.jit
-def _store_weights(weights, first_weights, second_weights, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
-    """Weights, [64, ROWS], to two buffers of 32 tokens each."""
-    first, second = gl.split(weights.to(gl.float16).reshape([4, 2, 8, ROWS]).permute((0, 2, 3, 1)))
-    first_weights.store(first.reshape([32, ROWS]))
-    second_weights.store(second.reshape([32, ROWS]))
 
 
 @gluon.jit
@@ -225,6 +220,19 @@ def _load_queries(  # type: ignore[no-untyped-def]
         q_rope.index(0).store(values)
 
 
+@gluon.constexpr_function
+def _out_layout(rows):  # type: ignore[no-untyped-def]
+    """[queries, 256 dimensions], distributed like the accumulator: 8 adjacent dimensions are a thread's."""
+    queries = [[1, 0], [8, 0], [16, 0], [32, 0]][: {16: 2, 32: 3, 64: 4}[rows]]
+    return gl.DistributedLinearLayout(
+        reg_bases=[[0, 1], [0, 2], [0, 4], *queries],
+        lane_bases=[[2, 0], [4, 0], [0, 8], [0, 16], [0, 32]],
+        warp_bases=[[0, 64], [0, 128]],
+        block_bases=[],
+        shape=[rows, 256],
+    )
+
+
 @gluon.jit
 def _finish(  # type: ignore[no-untyped-def]
     weighted, largest, total, cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row, part, whole,
@@ -232,14 +240,7 @@ def _finish(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Divide by the sum of weights and store this warpgroup's dimensions, as the result or as a part of it."""
     scores: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
-    upper: gl.constexpr = [[8, 0], [16, 0], [32, 0]]
-    layout: gl.constexpr = gl.DistributedLinearLayout(
-        reg_bases=[[0, 1], [0, 2], [0, 4], [1, 0], [8, 0]] + ([[16, 0]] if ROWS > 16 else []) + ([[32, 0]] if ROWS > 32 else []),
-        lane_bases=[[2, 0], [4, 0], [0, 8], [0, 16], [0, 32]],
-        warp_bases=[[0, 64], [0, 128]],
-        block_bases=[],
-        shape=[ROWS, 256],
-    )
+    layout: gl.constexpr = _out_layout(ROWS)
     seen = total > 0
     divisor = gl.where(seen, total, 1.0)
     weighted = weighted * (cache_scale / divisor)[None, :]
@@ -284,13 +285,14 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
     """A warpgroup: weights of all even or all odd tiles, 256 dimensions of the output."""
     (
         q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, cache_scale, heads, q_len, part,
-        row, tile, count, q_latent, q_rope, latents, ropes, early_weights, weights, excesses, maxima, largest, full, empty, told,
+        row, tile, count, q_latent, q_rope, latents, ropes, weights, excesses, maxima, largests, sums, full, empty,
+        told,
     ) = args  # fmt: skip
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
     columns: gl.constexpr = gl.SliceLayout(0, layout)
     all_warps: gl.constexpr = gl.BlockedLayout([8], [32], [4], [0])
     OTHER: gl.constexpr = 1 - WARPGROUP
-    largest = largest.index(0)
+    largest = largests.index(WARPGROUP)
     queries = heads * q_len
     first_query = gl.program_id(0) * 64
     query = gl.arange(0, ROWS, layout=columns)
@@ -321,8 +323,7 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
                     if own * 64 + 64 > always_visible:
                         # Computed here, as registers are scarce elsewhere. Causal, bottom-right.
                         visible = always_visible + (first_query + _opaque_zero(turn) + query) // heads
-                        position = gl.arange(0, 64, layout=gl.SliceLayout(1, layout))
-                        key = own * 64 + (position % 8 + position // 16 * 8 + position // 8 % 2 * 32)  # as in `_keys`
+                        key = own * 64 + gl.arange(0, 64, layout=gl.SliceLayout(1, layout))
                         scores = gl.where(key[:, None] < visible[None, :], scores, float("-inf"))
                         if own * 64 + 64 > context:
                             gl.thread_barrier()  # all warps have read the keys
@@ -332,10 +333,7 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
                 own_weights = gl.exp2(relative)
                 excess = gl.max(gl.max(relative, 1).reshape([4, 16]), 1)
                 mbarrier.wait(told.index(_SPENT + OTHER), (pair & 1) ^ 1)
-                own_early_weights = early_weights.index((turn + WARPGROUP) % STAGES).slice(0, 32, dim=0)
-                gl.thread_barrier()  # all warps have read the rotary keys
-                if own < last:
-                    _store_weights(own_weights, own_early_weights, weights.index(WARPGROUP), ROWS)
+                weights.index(WARPGROUP).store(own_weights.to(gl.float16))
                 excesses.slice(4 * WARPGROUP, 4).store(excess)
                 _meet(told, pair & 1, _WEIGHTS, WARPGROUP)
                 if gl.max(excesses.load(all_warps), 0) > MAX_EXCESS:
@@ -349,8 +347,7 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
                     total = total * gl.convert_layout(decay, gl.SliceLayout(0, total.type.layout))[None, :]
                     own_weights = gl.exp2(scores * scale_log2 - after[None, :])
                     largest.store(after)
-                    if own < last:
-                        _store_weights(own_weights, own_early_weights, weights.index(WARPGROUP), ROWS)
+                    weights.index(WARPGROUP).store(own_weights.to(gl.float16))
                     _meet(told, corrections & 1, _CORRECTED, WARPGROUP)
                     corrections += 1
                 total += _sums_of_threads(own_weights, ROWS)
@@ -360,22 +357,20 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
                         if number != WARPGROUP:
                             mbarrier.wait(full.index(slot), (turn + number) // STAGES & 1)
                         weighted = _accumulate(
-                            weighted, latents.index(slot), early_weights.index(slot + zero).slice(0, 32, dim=0),
-                            weights.index(number + zero), WARPGROUP, ROWS,
-                        )  # fmt: skip
+                            weighted, latents.index(slot), weights.index(number + zero), WARPGROUP, ROWS
+                        )
                         _tell(empty.index(slot))
                 _tell(told.index(_SPENT + WARPGROUP))
                 turn += gl.minimum(last - index, 2)
                 pair += 1
             own_sum = gl.convert_layout(gl.sum(total, 0), columns)
-            final_largest = largest.load(columns)
-            maxima.index(WARPGROUP).store(own_sum)
+            sums.index(segment % 2 * 2 + WARPGROUP).store(own_sum)
             _meet(told, segment & 1, _SUMS, WARPGROUP)
-            all_sum = own_sum + maxima.index(OTHER).load(columns)
             whole = (tile == 0) & (last == tiles)
             _finish(
-                weighted, final_largest, all_sum, cache_scale, out_ptr, lse_ptr,
-                part_out_ptr, part_lse_ptr, queries, row, part, whole, first_query, WARPGROUP, ROWS,
+                weighted, largest.load(columns), own_sum + sums.index(segment % 2 * 2 + OTHER).load(columns),
+                cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row, part, whole, first_query,
+                WARPGROUP, ROWS,
             )  # fmt: skip
             done += last - tile
             segment += 1
@@ -441,16 +436,16 @@ def attend_part_fp8(  # type: ignore[no-untyped-def]
     ropes = gl.allocate_shared_memory(rope_desc.dtype, [STAGES, 64, 64], rope_desc.layout)
     q_latent = gl.allocate_shared_memory(gl.float16, [1, ROWS, 512], wide)
     q_rope = gl.allocate_shared_memory(gl.float16, [1, ROWS, 64], wide)
-    weights = gl.allocate_shared_memory(gl.float16, [2, 32, ROWS], weights_layout)
+    weights = gl.allocate_shared_memory(gl.float16, [2, 64, ROWS], weights_layout)
     excesses = gl.allocate_shared_memory(gl.float32, [8], flat)
     maxima = gl.allocate_shared_memory(gl.float32, [2, ROWS], flat)
-    largest = gl.allocate_shared_memory(gl.float32, [1, ROWS], flat)
+    largests = gl.allocate_shared_memory(gl.float32, [2, ROWS], flat)
+    sums = gl.allocate_shared_memory(gl.float32, [4, ROWS], flat)  # of two rows in turns
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     told = gl.allocate_shared_memory(gl.int64, [_MESSAGES, 1], mbarrier.MBarrierLayout())
     latent_words = latents._reinterpret(gl.int32, [STAGES, 64, 128], gl.NVMMASharedLayout(128, 32, 2))
     rope_words = ropes._reinterpret(gl.int32, [STAGES, 64, 16], gl.NVMMASharedLayout(64, 32, 2))
-    early_weights = ropes._reinterpret(gl.float16, [STAGES, 2048 // ROWS, ROWS], weights_layout)
     for slot in gl.static_range(STAGES):
         mbarrier.init(full.index(slot), count=1)
         mbarrier.init(empty.index(slot), count=2)
@@ -465,8 +460,8 @@ def attend_part_fp8(  # type: ignore[no-untyped-def]
     count = gl.load(parts_ptr + part * 4 + 2)
     args = (
         q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, cache_scale, heads, q_len, part,
-        row, tile, count, q_latent, q_rope, latent_words, rope_words, early_weights, weights, excesses, maxima, largest, full, empty,
-        told,
+        row, tile, count, q_latent, q_rope, latent_words, rope_words, weights, excesses, maxima, largests,
+        sums, full, empty, told,
     )  # fmt: skip
     copy_args = (
         latent_desc, rope_desc, table_ptr, table_stride, context_ptr, row, tile, count, latents, ropes, full, empty,
