@@ -120,8 +120,8 @@ def measure(
         if name == "gluon_hopper_fp8":
             results[name]["gigabytes_per_s"] /= 2
     shown = contexts if len(set(contexts)) > 1 else contexts[0]
-    kernels = " ".join(f"{name} {own['us']:.1f} us ({own['bf16_roof']:.0%})" for name, own in results.items())
-    progress(f"{heads:3} heads {q_len} tokens {len(contexts):3} x {str(shown)[:40]}: {kernels}")
+    times_shown = " ".join(f"{name} {own['us']:.1f} us ({own['bf16_roof']:.0%})" for name, own in results.items())
+    progress(f"{heads:3} heads {q_len} tokens {len(contexts):3} x {str(shown)[:40]}: {times_shown}")
     return {
         "heads": heads,
         "q_len": q_len,
