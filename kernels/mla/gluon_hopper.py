@@ -140,7 +140,7 @@ def attend_part(  # type: ignore[no-untyped-def]
     tile = gl.load(parts_ptr + part * 4 + 1)
     count = gl.load(parts_ptr + part * 4 + 2)
     consumer_args = (
-        q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, 1.0, heads, q_len, part, row,
+        q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, heads, q_len, part, row,
         tile, count, q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
     )  # fmt: skip
     producer_args = (

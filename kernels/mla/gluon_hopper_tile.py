@@ -112,7 +112,7 @@ def _tell_weights(buffer, weights, barrier):  # type: ignore[no-untyped-def]
 
 @gluon.jit  # type: ignore[untyped-decorator]
 def _finish(  # type: ignore[no-untyped-def]
-    weighted, largest, own_sum, other_sum, cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row,
+    weighted, largest, own_sum, other_sum, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row,
     part, whole, is_final, first_query, buffer, TILE: gl.constexpr,
 ):  # fmt: skip
     """Divide by the sum of weights and store this warpgroup's columns, as the result or as a part of it.
@@ -124,7 +124,7 @@ def _finish(  # type: ignore[no-untyped-def]
     total = own_sum + other_sum
     seen = total > 0
     divisor = gl.where(seen, total, 1.0)
-    weighted = weighted * gl.convert_layout(cache_scale / divisor, _OUT_ROWS)[:, None]
+    weighted = weighted * gl.convert_layout(1.0 / divisor, _OUT_ROWS)[:, None]
     number = first_query + gl.arange(0, 64, layout=_SCORE_ROWS)
     out_number = first_query + gl.arange(0, 64, layout=_OUT_ROWS)
     column = TILE * 256 + gl.arange(0, 256, layout=gl.SliceLayout(0, _OUT))
@@ -137,13 +137,12 @@ def _finish(  # type: ignore[no-untyped-def]
             gl.store(lse_ptr + target + number, lse, mask=number < queries)
         result = weighted.to(out_ptr.dtype.element_ty)
         if is_final:
-            staged = buffer._reinterpret(result.dtype, [64, 256], buffer.layout)  # an 8-bit cache computes in float16
-            staged.store(result)
+            buffer.store(result)
             gl.thread_barrier()
             for piece in gl.static_range(0, 64, 16):
                 wide_number = piece + gl.arange(0, 16, layout=gl.SliceLayout(1, wide))
                 wide_column = TILE * 256 + gl.arange(0, 256, layout=gl.SliceLayout(0, wide))
-                source = staged.slice(piece, 16, dim=0).load(wide)
+                source = buffer.slice(piece, 16, dim=0).load(wide)
                 wide_out = out_ptr + ((target + first_query + wide_number) * 512)[:, None] + wide_column[None, :]
                 gl.store(wide_out, source, mask=(first_query + wide_number < queries)[:, None])
         else:

@@ -32,7 +32,7 @@ from .gluon_hopper_tile import (
 
 @gluon.jit
 def _lead(  # type: ignore[no-untyped-def]
-    q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, cache_scale, heads, q_len, part, row,
+    q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, heads, q_len, part, row,
     tile, count, q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
 ):  # fmt: skip
     """The first warpgroup: scores of even tiles, output columns 0 to 255."""
@@ -99,7 +99,7 @@ def _lead(  # type: ignore[no-untyped-def]
             other_total = sums.index(segment % 2 * 2 + 1).load(_SCORE_ROWS)
             whole = (tile == 0) & (last == tiles)
             _finish(
-                weighted, largest, total, other_total, cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr,
+                weighted, largest, total, other_total, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr,
                 queries, row, part, whole, done + last - tile >= count, first_query, q_latent.index(0), 0,
             )  # fmt: skip
             done += last - tile
@@ -110,7 +110,7 @@ def _lead(  # type: ignore[no-untyped-def]
 
 @gluon.jit
 def _follow(  # type: ignore[no-untyped-def]
-    q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, cache_scale, heads, q_len, part, row,
+    q_ptr, context_ptr, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, scale_log2, heads, q_len, part, row,
     tile, count, q_latent, latents, ropes, weights, maxima, sums, q_full, q_empty, full, empty, told,
 ):  # fmt: skip
     """The second warpgroup: scores of odd tiles, output columns 256 to 511."""
@@ -185,7 +185,7 @@ def _follow(  # type: ignore[no-untyped-def]
                 _tell(q_empty)
             whole = (tile == 0) & (last == tiles)
             _finish(
-                weighted, largest, total, other_total, cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr,
+                weighted, largest, total, other_total, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr,
                 queries, row, part, whole, done + last - tile >= count, first_query, q_latent.index(1), 1,
             )  # fmt: skip
             done += last - tile
