@@ -6,7 +6,7 @@ from textwrap import indent
 
 from .cpp import camel, cpp_expression, effect_label, effect_labels, guard_labels, header, plain
 from .expressions import BOOL, Expr, parameters_read
-from .generate_lockstep import individuals_table, lockstep_methods
+from .generate_lockstep import lockstep_methods, named_table
 from .generate_symmetry import symmetry_methods
 from .instances import COMPILED
 from .language import Parameter, Spec, Transition, Variable
@@ -108,7 +108,7 @@ class ExplorerGenerator:
         out.append(
             "// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n"
         )
-        out.append(individuals_table(self))
+        out.append(named_table(self))
         out.append(PROPOSALS)
         sizes = ", ".join(f"int {n}" for n in self.size.values())
         out.append(f"template <{sizes}>\nstruct Model {{")

@@ -228,7 +228,7 @@ def _twins(g: ExplorerGenerator) -> str:
     lines = [
         "// For each individual, those before it with which it can change places and the state stays the same (bits).",
         "struct Twins {",
-        *(f"  std::array<std::uint32_t, {g.size[s.name]}> {s.letter}{{}};" for s in sorts),
+        *(f"  std::array<std::uint8_t, {g.size[s.name]}> {s.letter}{{}};" for s in sorts),
         "};",
     ]
     for sort in sorts:
@@ -239,7 +239,7 @@ def _twins(g: ExplorerGenerator) -> str:
         lines.append(_method(comment, f"bool twins_{sort.letter}(const State& s, int i, int j)", body))
     fill = [
         f"for (int i = 1; i < {g.size[s.name]}; ++i) {{\n  for (int j = 0; j < i; ++j) "
-        f"of.{s.letter}[i] |= static_cast<std::uint32_t>(twins_{s.letter}(s, i, j)) << j;\n}}"
+        f"of.{s.letter}[i] |= static_cast<std::uint8_t>(twins_{s.letter}(s, i, j) << j);\n}}"
         for s in sorts
     ]
     lines.append(_method("All of them.", "Twins twins(const State& s)", ["Twins of;", *fill, "return of;"]))

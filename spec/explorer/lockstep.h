@@ -133,27 +133,29 @@ class LockStep {
 
     template <int kBeyond>
     void everything(const State& pre, const Instance& k) {
-        M::tuples(pre, typename M::Twins(), [&](int group, std::uint64_t, const typename M::Tuple& who) {
+        M::everybody([&](int group, const typename M::Tuple& who) {
             M::template judge<kBeyond>(group, who, pre, k, refusals_, acceptances_);
         });
     }
 
     // All that is accepted, and refusals that were not asked for before.
     void what_is_new(const State& pre, const Instance& k) {
+        const auto twins = M::twins(pre);
         const std::size_t before = refusals_.size();
-        M::tuples(pre, M::twins(pre), [&](int group, std::uint64_t sum, const typename M::Tuple& who) {
+        M::batches(pre, twins, [&](int group, int named, std::uint64_t sum) {
             const std::uint64_t key = Memo::mix(sum);
             const Memo::Judged& judged = memo_.find(key);
-            if (judged.known) {
-                implied += judged.refused;
-                if (judged.accepted != 0) memo_.recall(judged, who, acceptances_);
-                return;
+            implied += judged.refused;
+            std::uint32_t accepted = judged.accepted;
+            if (!judged.known) {
+                const std::size_t refusals = refusals_.size();
+                new_.clear();
+                M::tuples(group, named, twins, [&](const typename M::Tuple& who) {
+                    M::template judge<0>(group, who, pre, k, refusals_, new_);
+                });
+                accepted = memo_.add(key, refusals_.size() - refusals, new_);
             }
-            const std::size_t refusals = refusals_.size();
-            const std::size_t acceptances = acceptances_.size();
-            M::template judge<0>(group, who, pre, k, refusals_, acceptances_);
-            memo_.add(key, refusals_.size() - refusals, acceptances_.data() + acceptances,
-                      acceptances_.size() - acceptances);
+            if (accepted != 0) memo_.recall(accepted, named, acceptances_);
         });
         if (refusals_.size() > before) mark();
     }
@@ -192,6 +194,7 @@ class LockStep {
     Batch batch_;
     std::array<std::int8_t, M::kShared> after_;
     Memo memo_;
+    Proposals new_;  // what is accepted of a batch
     Proposals refusals_;
     Proposals acceptances_;
 };

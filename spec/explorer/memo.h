@@ -1,5 +1,5 @@
-// What the specification answers to the proposals of one group of transitions to one tuple of individuals, by a key
-// that hashes all that its guards read there (generated: Model::tuples).
+// What the specification answers to a batch of proposals, by a key that hashes all that its guards read there
+// (generated: Model::batches).
 #pragma once
 
 #include <cstddef>
@@ -21,6 +21,8 @@ class Memo {
 
     Memo() : table_(1U << 12), accepted_(1) { accepted_[0].transition = kEnd; }
 
+    void prefetch(std::uint64_t key) const { __builtin_prefetch(&table_[key & (table_.size() - 1)]); }
+
     static std::uint64_t mix(std::uint64_t sum) {
         sum = (sum ^ (sum >> 32)) * 0xd6e8feb86659fd93ULL;
         return sum ^ (sum >> 32);
@@ -29,23 +31,23 @@ class Memo {
     // Known, or where it must be added.
     const Judged& find(std::uint64_t key) const { return table_[slot(key)]; }
 
-    void add(std::uint64_t key, std::size_t refused, const Proposal* accepted, std::size_t count) {
+    // Returns where the accepted proposals start.
+    std::uint32_t add(std::uint64_t key, std::size_t refused, const Proposals& accepted) {
         if (2 * ++size_ > table_.size()) grow();
         Judged& judged = table_[slot(key)];
         judged = {key, 0, static_cast<std::uint16_t>(refused), true};
-        if (count == 0) return;
+        if (accepted.size() == 0) return 0;
         judged.accepted = static_cast<std::uint32_t>(accepted_.size());
-        accepted_.insert(accepted_.end(), accepted, accepted + count);
+        accepted_.insert(accepted_.end(), accepted.begin(), accepted.end());
         accepted_.push_back(accepted_[0]);
+        return judged.accepted;
     }
 
-    // Adds what is accepted, for these individuals.
-    template <class Tuple>
-    void recall(const Judged& judged, const Tuple& who, Proposals& accepted) const {
-        for (const Proposal* p = &accepted_[judged.accepted]; p->transition != kEnd; ++p) {
+    // Adds the accepted proposals that start there, for this individual.
+    void recall(std::uint32_t first, int named, Proposals& accepted) const {
+        for (const Proposal* p = &accepted_[first]; p->transition != kEnd; ++p) {
             auto arguments = p->arguments;
-            const Individuals& named = kIndividuals[p->transition];
-            for (int i = 0; i < named.count; ++i) arguments[named.places[i]] = who[i];
+            if (const int place = kNamed[p->transition]; place >= 0) arguments[place] = static_cast<std::int8_t>(named);
             accepted.add(static_cast<Transition>(p->transition), arguments, 0, p->explored);
         }
     }

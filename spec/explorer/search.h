@@ -64,7 +64,7 @@ class Search final : public Engine {
         const State pre = from_bytes(given);
         Proposals refused;
         Proposals accepted;
-        M::tuples(pre, typename M::Twins(), [&](int group, std::uint64_t, const typename M::Tuple& who) {
+        M::everybody([&](int group, const typename M::Tuple& who) {
             M::template judge<1>(group, who, pre, instance, refused, accepted);
         });
         std::vector<Answer> result;

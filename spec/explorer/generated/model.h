@@ -849,56 +849,52 @@ using Arguments = std::array<std::int8_t, kArguments>;
 // The answer to an argument that names nobody.
 inline constexpr int kBadIndex = kGuards.size() + 1;
 
-// Which arguments of a transition name individuals.
-struct Individuals {
-  std::int8_t count;
-  std::array<std::int8_t, 4> places;
+// Which argument of a transition is the individual that a batch of proposals names, or -1.
+inline constexpr std::array<std::int8_t, kTransitions.size()> kNamed = {
+    0,  // match_shared
+    0,  // match_cached
+    0,  // match_tail
+    0,  // allocate
+    0,  // publish
+    0,  // release_owned
+    0,  // release_to_limbo
+    0,  // release_shared
+    0,  // release_to_cache
+    0,  // keep_tail
+    -1,  // reap
+    -1,  // evict
+    -1,  // spill
+    -1,  // spill_done
+    -1,  // fetch
+    -1,  // fetch_done
+    -1,  // drop_page
+    1,  // send
+    -1,  // send_done
+    1,  // receive
+    1,  // receive_done
+    1,  // receive_failed
+    1,  // receive_dropped
+    -1,  // copy_done
+    0,  // submit
+    0,  // admit
+    0,  // finish
+    0,  // abort
+    0,  // retract
+    0,  // requeue
+    0,  // close
+    0,  // recycle
+    -1,  // open_step
+    1,  // add_row
+    1,  // prefill
+    1,  // prefill_last
+    1,  // decode
+    -1,  // launch
+    -1,  // device_done
+    -1,  // observe
+    1,  // land_row
+    1,  // drop_row
+    -1,  // retire
 };
-inline constexpr std::array<Individuals, kTransitions.size()> kIndividuals = {{
-    {3, {0, 1, 2}},  // match_shared
-    {3, {0, 1, 2}},  // match_cached
-    {3, {0, 1, 2}},  // match_tail
-    {2, {0, 1}},  // allocate
-    {3, {0, 1, 2}},  // publish
-    {2, {0, 1}},  // release_owned
-    {2, {0, 1}},  // release_to_limbo
-    {2, {0, 1}},  // release_shared
-    {2, {0, 1}},  // release_to_cache
-    {3, {0, 1, 2}},  // keep_tail
-    {1, {0}},  // reap
-    {2, {0, 1}},  // evict
-    {3, {0, 1, 2}},  // spill
-    {3, {0, 1, 2}},  // spill_done
-    {4, {0, 1, 2, 3}},  // fetch
-    {3, {0, 1, 2}},  // fetch_done
-    {1, {0}},  // drop_page
-    {3, {0, 1, 2}},  // send
-    {2, {0, 1}},  // send_done
-    {3, {0, 1, 2}},  // receive
-    {3, {0, 1, 2}},  // receive_done
-    {3, {0, 1, 2}},  // receive_failed
-    {3, {0, 1, 2}},  // receive_dropped
-    {1, {0}},  // copy_done
-    {1, {0}},  // submit
-    {1, {0}},  // admit
-    {1, {0}},  // finish
-    {1, {0}},  // abort
-    {2, {0, 1}},  // retract
-    {1, {0}},  // requeue
-    {1, {0}},  // close
-    {1, {0}},  // recycle
-    {1, {0}},  // open_step
-    {2, {0, 1}},  // add_row
-    {2, {0, 1}},  // prefill
-    {2, {0, 1}},  // prefill_last
-    {2, {0, 1}},  // decode
-    {1, {0}},  // launch
-    {1, {0}},  // device_done
-    {1, {0}},  // observe
-    {2, {0, 1}},  // land_row
-    {2, {0, 1}},  // drop_row
-    {1, {0}},  // retire
-}};
 
 // A list that keeps its memory.
 class Proposals {
@@ -3901,11 +3897,11 @@ struct Model {
 
   // For each individual, those before it with which it can change places and the state stays the same (bits).
   struct Twins {
-    std::array<std::uint32_t, NR> r{};
-    std::array<std::uint32_t, NB> b{};
-    std::array<std::uint32_t, NS> s{};
-    std::array<std::uint32_t, NH> h{};
-    std::array<std::uint32_t, NC> c{};
+    std::array<std::uint8_t, NR> r{};
+    std::array<std::uint8_t, NB> b{};
+    std::array<std::uint8_t, NS> s{};
+    std::array<std::uint8_t, NH> h{};
+    std::array<std::uint8_t, NC> c{};
   };
   // Whether i and j can change places.
   static bool twins_r(const State& s, int i, int j) {
@@ -4075,19 +4071,19 @@ struct Model {
   static Twins twins(const State& s) {
     Twins of;
     for (int i = 1; i < NR; ++i) {
-      for (int j = 0; j < i; ++j) of.r[i] |= static_cast<std::uint32_t>(twins_r(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) of.r[i] |= static_cast<std::uint8_t>(twins_r(s, i, j) << j);
     }
     for (int i = 1; i < NB; ++i) {
-      for (int j = 0; j < i; ++j) of.b[i] |= static_cast<std::uint32_t>(twins_b(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) of.b[i] |= static_cast<std::uint8_t>(twins_b(s, i, j) << j);
     }
     for (int i = 1; i < NS; ++i) {
-      for (int j = 0; j < i; ++j) of.s[i] |= static_cast<std::uint32_t>(twins_s(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) of.s[i] |= static_cast<std::uint8_t>(twins_s(s, i, j) << j);
     }
     for (int i = 1; i < NH; ++i) {
-      for (int j = 0; j < i; ++j) of.h[i] |= static_cast<std::uint32_t>(twins_h(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) of.h[i] |= static_cast<std::uint8_t>(twins_h(s, i, j) << j);
     }
     for (int i = 1; i < NC; ++i) {
-      for (int j = 0; j < i; ++j) of.c[i] |= static_cast<std::uint32_t>(twins_c(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) of.c[i] |= static_cast<std::uint8_t>(twins_c(s, i, j) << j);
     }
     return of;
   }
@@ -4268,270 +4264,374 @@ struct Model {
     refused.add(Transition::retire, {NS}, kBadIndex, false);
   }
 
-  using Tuple = std::array<std::int8_t, 4>;
+  // A hash of all values of a variable, or of one column of them; a variable has an odd number of its own.
+  template <class Values>
+  static std::uint64_t hash(const Values& values, std::uint64_t odd) {
+    std::uint64_t result = 0x9e3779b97f4a7c15ULL;
+    for (std::size_t at = 0; at < sizeof values; at += 8) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, reinterpret_cast<const char*>(&values) + at, std::min<std::size_t>(8, sizeof values - at));
+      const auto product = static_cast<unsigned __int128>(result ^ word) * odd;
+      result = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+    }
+    return result;
+  }
+  template <class Values>
+  static std::uint64_t hash_column(const Values& values, int column, std::uint64_t odd) {
+    std::uint64_t result = 0;
+    for (const auto& row : values) result = (result + static_cast<std::uint8_t>(row[column])) * odd;
+    return result;
+  }
 
-  // Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name;
-  // of those that differ in twins only, for one.
-  // Tuples with the same key get the same answers: it hashes all that the guards of the group read.
+  // How many batches there are of each group of transitions over the same sorts: all that names the same
+  // request, where a group names any; otherwise one.
+  static constexpr std::array<int, 14> kBatches = {NR, NR, 1, 1, 1, 1, 1, NR, 1, 1, NR, NR, 1, NR};
+
+  // Calls visit(group, named, key) for every batch; of those that differ in twins only, for one.
+  // Batches with the same key get the same answers: it hashes all that the guards of the group read.
   template <class Visit>
-  static void tuples(const State& pre, const Twins& twins, Visit&& visit) {
+  static void batches(const State& pre, const Twins& twins, Visit&& visit) {
     {  // Request, Block, Block
-      std::uint64_t common = 0x6413826e310ec29fULL;
-      std::array<std::uint64_t, NB> of1;
-      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0x25dda7d3c21c495bULL
-          + static_cast<std::uint64_t>(pre.copies[i1]) * 0x4b6d3fc8334d72b9ULL
-          + static_cast<std::uint64_t>(pre.fill[i1]) * 0xaa0ed1b6c377d04bULL
-          + static_cast<std::uint64_t>(pre.key[i1]) * 0xfb17f834b1b30d3bULL
-          + static_cast<std::uint64_t>(pre.position[i1]) * 0xd6024fe8a6ad4e2fULL
-          + static_cast<std::uint64_t>(pre.stamp[i1]) * 0x03cbaaea44b4a385ULL;
-      std::array<std::uint64_t, NB> of2;
-      for (int i2 = 0; i2 < NB; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.block_state[i2]) * 0xc1ff90919bda9e81ULL
-          + static_cast<std::uint64_t>(pre.position[i2]) * 0x5a194144835c331fULL;
-      std::array<std::uint64_t, NR> of0;
-      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.capacity[i0]) * 0x9755f3f5be07e25fULL
-          + static_cast<std::uint64_t>(pre.computed[i0]) * 0x88a73db8d787e6d5ULL
-          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x5c41dd80cc79c183ULL
-          + static_cast<std::uint64_t>(pre.known[i0]) * 0x78e10878fb3351c5ULL
-          + static_cast<std::uint64_t>(pre.last_step[i0]) * 0x2c24ae8486be2ad9ULL
-          + static_cast<std::uint64_t>(pre.planned[i0]) * 0x8ad42fe126441337ULL
-          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xb63eb6398bfaafb9ULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0xe6953eb1551a688dULL;
-      for (int i0 = 0; i0 < NR; ++i0) {
-        if (twins.r[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          for (int i2 = 0; i2 < NB; ++i2) {
-            if (((twins.b[i1] | twins.b[i2]) & ~(1U << i1 | 1U << i2)) != 0) continue;
-            visit(0, common + of1[i1] + of2[i2] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i0][i1]) * 0x02cc779c09259875ULL) + (static_cast<std::uint64_t>(pre.holds[i0][i2]) * 0x5876bae6b7351a05ULL) + (static_cast<std::uint64_t>(pre.parent[i1][i2]) * 0x5089a1f74ed5ffefULL) + (i1 == i2 ? 0x48374426a1bfb7b7ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
-          }
-        }
+      const std::uint64_t common = 0x6413826e310ec29fULL
+          + hash(pre.block_state, 0x4379c23a5a3c66c3ULL)
+          + hash(pre.copies, 0xd0e7022042d9b555ULL)
+          + hash(pre.fill, 0xdb6e006f86723315ULL)
+          + hash(pre.key, 0xd73077e7c089d21bULL)
+          + hash(pre.landed, 0xe6953eb1551a688dULL)
+          + hash(pre.parent, 0x417ea38e3960bee9ULL)
+          + hash(pre.position, 0x99f9cd794266a171ULL)
+          + hash(pre.stamp, 0x0df360a2a7b2c26fULL)
+          + hash(twins.b, 0x6eceee343a2845a3ULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(0, i, common
+            + static_cast<std::uint64_t>(pre.capacity[i]) * 0x9f10c1a269abcb99ULL
+            + static_cast<std::uint64_t>(pre.computed[i]) * 0xb7ebec8c72833be5ULL
+            + hash(pre.holds[i], 0x0db396e1791231b9ULL)
+            + static_cast<std::uint64_t>(pre.inbound[i]) * 0x775324d2d2706ea3ULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0xb1cb03397d55c219ULL
+            + static_cast<std::uint64_t>(pre.last_step[i]) * 0xf6344c231998bc77ULL
+            + static_cast<std::uint64_t>(pre.planned[i]) * 0x37c4608e567fc00dULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x5319263796cbab07ULL);
       }
     }
     {  // Request, Block
-      std::uint64_t common = 0x0213750d722ee9e1ULL;
-      std::array<std::uint64_t, NB> of1;
-      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0x3bcad6bb3dc721c3ULL
-          + static_cast<std::uint64_t>(pre.children[i1]) * 0xa8ffcdd5871fe00fULL
-          + static_cast<std::uint64_t>(pre.copies[i1]) * 0x42c112482ecebd2fULL
-          + static_cast<std::uint64_t>(pre.position[i1]) * 0xdff07d8b5c8bff85ULL
-          + static_cast<std::uint64_t>(pre.refs[i1]) * 0x77c4a63041362e5bULL;
-      std::array<std::uint64_t, NR> of0;
-      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.capacity[i0]) * 0xa964ca41ab205291ULL
-          + static_cast<std::uint64_t>(pre.computed[i0]) * 0x9aa2040f644f3799ULL
-          + static_cast<std::uint64_t>(pre.last_step[i0]) * 0x97e65ab922e00a79ULL
-          + static_cast<std::uint64_t>(pre.limit[i0]) * 0x1b0e7d21f0e35291ULL
-          + static_cast<std::uint64_t>(pre.pruned[i0]) * 0xc7b9eb3ad6829d2dULL
-          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xa0878af3696ef841ULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0x19fe2346dfbf17bbULL;
-      for (int i0 = 0; i0 < NR; ++i0) {
-        if (twins.r[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          if (twins.b[i1] != 0) continue;
-          visit(1, common + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i0][i1]) * 0x41f105af1200ca05ULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
-        }
+      const std::uint64_t common = 0x0213750d722ee9e1ULL
+          + hash(pre.block_state, 0x81ce2c4facbfd647ULL)
+          + hash(pre.children, 0x2b004ad5ae46252fULL)
+          + hash(pre.copies, 0xf86717b5f077e83bULL)
+          + hash(pre.landed, 0x19fe2346dfbf17bbULL)
+          + hash(pre.position, 0x9da515fd268f72abULL)
+          + hash(pre.refs, 0x27ea25448392b8bbULL)
+          + hash(twins.b, 0xcb5652740d626667ULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(1, i, common
+            + static_cast<std::uint64_t>(pre.capacity[i]) * 0xe3dc84e50e797c43ULL
+            + static_cast<std::uint64_t>(pre.computed[i]) * 0x2d012c9e3ec8334fULL
+            + hash(pre.holds[i], 0x2f6b7614dfbd402fULL)
+            + static_cast<std::uint64_t>(pre.last_step[i]) * 0xe0a048e349c30cd7ULL
+            + static_cast<std::uint64_t>(pre.limit[i]) * 0x2e5fe694c7154797ULL
+            + static_cast<std::uint64_t>(pre.pruned[i]) * 0x4c84cd44695cc4c7ULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0xdb5af35ad5e508bbULL);
       }
     }
     {  // Block
-      std::uint64_t common = 0xa1a4722de75af6e3ULL;
-      std::array<std::uint64_t, NB> of0;
-      for (int i0 = 0; i0 < NB; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.block_state[i0]) * 0xd25f59d05b033f07ULL
-          + static_cast<std::uint64_t>(pre.copies[i0]) * 0xf06cd0ae8fca4311ULL
-          + static_cast<std::uint64_t>(pre.stamp[i0]) * 0x7d3f5772c1bc92d9ULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0xd25d6e76de6a0c15ULL;
-      for (int i0 = 0; i0 < NB; ++i0) {
-        if (twins.b[i0] != 0) continue;
-        visit(2, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
-      }
+      const std::uint64_t common = 0xa1a4722de75af6e3ULL
+          + hash(pre.block_state, 0x606bd65bedd2397bULL)
+          + hash(pre.copies, 0x1ee0c02f46bfbc21ULL)
+          + hash(pre.landed, 0xd25d6e76de6a0c15ULL)
+          + hash(pre.stamp, 0x5fe5bd3c646c4a87ULL)
+          + hash(twins.b, 0x10ab5a66ead09e0fULL);
+      visit(2, 0, common);
     }
     {  // Block, Block
-      std::uint64_t common = 0x3d8de94c46d5aea3ULL;
-      std::array<std::uint64_t, NB> of0;
-      for (int i0 = 0; i0 < NB; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.block_state[i0]) * 0x2c09928ea994b2ddULL
-          + static_cast<std::uint64_t>(pre.children[i0]) * 0x3569083f87202e3dULL
-          + static_cast<std::uint64_t>(pre.copies[i0]) * 0x8b7dddad488b177dULL
-          + static_cast<std::uint64_t>(pre.stamp[i0]) * 0x1a24fa62c5e7ab6dULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0x6353dbfa088617c3ULL;
-      for (int i0 = 0; i0 < NB; ++i0) {
-        for (int i1 = 0; i1 < NB; ++i1) {
-          if (((twins.b[i0] | twins.b[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
-          visit(3, common + of0[i0] + (static_cast<std::uint64_t>(pre.parent[i0][i1]) * 0x0a7ebe7a5c3d9d05ULL) + (i0 == i1 ? 0x37a991bfbe6a2f07ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
-        }
-      }
+      const std::uint64_t common = 0x3d8de94c46d5aea3ULL
+          + hash(pre.block_state, 0x95c8f83b395a24c1ULL)
+          + hash(pre.children, 0x474d50c301ac1d7fULL)
+          + hash(pre.copies, 0x0a359a1c47ed6917ULL)
+          + hash(pre.landed, 0x6353dbfa088617c3ULL)
+          + hash(pre.parent, 0x79e07444a910b9edULL)
+          + hash(pre.stamp, 0x2ce475cdb609b827ULL)
+          + hash(twins.b, 0xe3c248dc2b339807ULL);
+      visit(3, 0, common);
     }
     {  // Copy, Block, Host
-      std::uint64_t common = 0x2e594e2b765df95bULL;
-      std::array<std::uint64_t, NB> of1;
-      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0xd6c46725b7d28dffULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x4a27681393619717ULL
-          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x3db269ba7cf6b6d5ULL;
-      std::array<std::uint64_t, NH> of2;
-      for (int i2 = 0; i2 < NH; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.host_state[i2]) * 0x542350d1afe206ffULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          if (twins.b[i1] != 0) continue;
-          for (int i2 = 0; i2 < NH; ++i2) {
-            if (twins.h[i2] != 0) continue;
-            visit(4, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0xbc6599872ce9adb3ULL) + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.host_of[i0][i2]) * 0x4520cd28277cb1d9ULL) + of2[i2], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
-          }
-        }
-      }
+      const std::uint64_t common = 0x2e594e2b765df95bULL
+          + hash(pre.block_of, 0x3cb82cc72802aed5ULL)
+          + hash(pre.block_state, 0xf92a04a12e4a2c93ULL)
+          + hash(pre.copy_state, 0x6f79886a8413195fULL)
+          + hash(pre.copying, 0x1e31ac8cb994b235ULL)
+          + hash(pre.host_of, 0x77d35b4d8550fb35ULL)
+          + hash(pre.host_state, 0xb4354c21ec8470e3ULL)
+          + hash(twins.b, 0xf614c334d7f30a53ULL)
+          + hash(twins.c, 0xba23f30fff06a0fdULL)
+          + hash(twins.h, 0x996b669fc9e5a0f3ULL);
+      visit(4, 0, common);
     }
     {  // Copy, Block, Host, Block
-      std::uint64_t common = 0x175809e542a44297ULL;
-      std::array<std::uint64_t, NB> of1;
-      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0xd35e8bef4d4719dbULL;
-      std::array<std::uint64_t, NB> of3;
-      for (int i3 = 0; i3 < NB; ++i3) of3[i3] = static_cast<std::uint64_t>(pre.block_state[i3]) * 0xd3c39916288e88a5ULL
-          + static_cast<std::uint64_t>(pre.fill[i3]) * 0xca9c27c1ad4089afULL
-          + static_cast<std::uint64_t>(pre.key[i3]) * 0x88b24e42be988371ULL
-          + static_cast<std::uint64_t>(pre.position[i3]) * 0x02ecaad7448529dfULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x2564300ed5f5f4fdULL;
-      std::array<std::uint64_t, NH> of2;
-      for (int i2 = 0; i2 < NH; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.host_before[i2]) * 0x05b9ff8956ddbb07ULL
-          + static_cast<std::uint64_t>(pre.host_position[i2]) * 0xcfaeba0c43ff845fULL
-          + static_cast<std::uint64_t>(pre.host_state[i2]) * 0xcd69b0d7d3e18eb5ULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          for (int i2 = 0; i2 < NH; ++i2) {
-            if (twins.h[i2] != 0) continue;
-            for (int i3 = 0; i3 < NB; ++i3) {
-              if (((twins.b[i1] | twins.b[i3]) & ~(1U << i1 | 1U << i3)) != 0) continue;
-              visit(5, common + of1[i1] + of3[i3] + of0[i0] + of2[i2] + (i1 == i3 ? 0x1a7b9f0ef09a9f5dULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2), static_cast<std::int8_t>(i3)});
-            }
-          }
-        }
-      }
+      const std::uint64_t common = 0x175809e542a44297ULL
+          + hash(pre.block_state, 0xd5c85d5e50a08c0bULL)
+          + hash(pre.copy_state, 0x84fd611453cd03dbULL)
+          + hash(pre.fill, 0x8bad5dd51695e277ULL)
+          + hash(pre.host_before, 0x901cf01648166ce7ULL)
+          + hash(pre.host_position, 0xa3fb099e387cb41bULL)
+          + hash(pre.host_state, 0x9f444166b96540fbULL)
+          + hash(pre.key, 0x5070367e1e04917bULL)
+          + hash(pre.position, 0xfbddb65a23fcd155ULL)
+          + hash(twins.b, 0x13b3bd2bb52745c1ULL)
+          + hash(twins.c, 0xfbb21c36624b62b9ULL)
+          + hash(twins.h, 0x23916e13b407c031ULL);
+      visit(5, 0, common);
     }
     {  // Host
-      std::uint64_t common = 0xe8d80e0bc8e6c0bdULL;
-      std::array<std::uint64_t, NH> of0;
-      for (int i0 = 0; i0 < NH; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.host_copies[i0]) * 0x76fcf29a3162c9f9ULL
-          + static_cast<std::uint64_t>(pre.host_state[i0]) * 0x3d6db5934f54be9dULL;
-      for (int i0 = 0; i0 < NH; ++i0) {
-        if (twins.h[i0] != 0) continue;
-        visit(6, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
-      }
+      const std::uint64_t common = 0xe8d80e0bc8e6c0bdULL
+          + hash(pre.host_copies, 0x5b5f9ed17abafd61ULL)
+          + hash(pre.host_state, 0x70796dabef1db71fULL)
+          + hash(twins.h, 0x2e1a2fdac29a1453ULL);
+      visit(6, 0, common);
     }
     {  // Copy, Request, Block
-      std::uint64_t common = 0xa0a327cc725e2d6fULL;
-      std::array<std::uint64_t, NB> of2;
-      for (int i2 = 0; i2 < NB; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.block_state[i2]) * 0x8006d73c75e552f9ULL
-          + static_cast<std::uint64_t>(pre.position[i2]) * 0x66e8e0eeaa9a8b35ULL;
-      std::array<std::uint64_t, NR> of1;
-      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.computed[i1]) * 0x680b86e320b4fa8bULL
-          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0x4e7d177646e9237dULL
-          + static_cast<std::uint64_t>(pre.known[i1]) * 0x32c7b071c73cf8d9ULL
-          + static_cast<std::uint64_t>(pre.pending[i1]) * 0x3159cbc1866fb313ULL
-          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x6546b04a2a514d1bULL
-          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0x1d58ce78f9c354d7ULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0xece25f6eec343ec3ULL
-          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x4d487a16af0e6927ULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        for (int i1 = 0; i1 < NR; ++i1) {
-          if (twins.r[i1] != 0) continue;
-          for (int i2 = 0; i2 < NB; ++i2) {
-            if (twins.b[i2] != 0) continue;
-            visit(7, common + (static_cast<std::uint64_t>(pre.block_of[i0][i2]) * 0x1a1e55ab05a86847ULL) + of2[i2] + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i1][i2]) * 0xa468307d6ecc1c25ULL) + (static_cast<std::uint64_t>(pre.request_of[i0][i1]) * 0xefeed106d8cc159bULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
-          }
-        }
+      const std::uint64_t common = 0xa0a327cc725e2d6fULL
+          + hash(pre.block_of, 0x94cbb99278e57e9dULL)
+          + hash(pre.block_state, 0x0ed85d7912df326dULL)
+          + hash(pre.copy_state, 0xdb2fc1197ee49c13ULL)
+          + hash(pre.copying, 0x8bf2622a362e4e75ULL)
+          + hash(pre.position, 0x153b64553fb9db1bULL)
+          + hash(twins.b, 0xc1add2b68b0ae6e9ULL)
+          + hash(twins.c, 0xe7fad6d656001545ULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(7, i, common
+            + static_cast<std::uint64_t>(pre.computed[i]) * 0x9e5448c418656235ULL
+            + hash(pre.holds[i], 0xa1b94d7f689e175dULL)
+            + static_cast<std::uint64_t>(pre.inbound[i]) * 0x885d5b0df2298cfbULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0x350c2ac69cf01637ULL
+            + static_cast<std::uint64_t>(pre.pending[i]) * 0xc47473e98fa48db1ULL
+            + static_cast<std::uint64_t>(pre.planned[i]) * 0xfb1dc019f398e247ULL
+            + hash_column(pre.request_of, i, 0xfe8aaa0cd8b51b2fULL)
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x8e6d2838def78ff3ULL);
       }
     }
     {  // Copy, Block
-      std::uint64_t common = 0x7104a66a7e8b0905ULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x3bd0141338767e97ULL
-          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x091ca455447758b3ULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          if (twins.b[i1] != 0) continue;
-          visit(8, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0x47e0e1d08120d2f5ULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
-        }
-      }
+      const std::uint64_t common = 0x7104a66a7e8b0905ULL
+          + hash(pre.block_of, 0xf43bb6812347d551ULL)
+          + hash(pre.copy_state, 0x02d3565c93b5f9c3ULL)
+          + hash(pre.copying, 0xb9e60d49e5040185ULL)
+          + hash(twins.b, 0x3b93a0ff2b4cbcb7ULL)
+          + hash(twins.c, 0xc7b6b871b6b7b3f9ULL);
+      visit(8, 0, common);
     }
     {  // Copy
-      std::uint64_t common = 0xebea379f6732d7c7ULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copying[i0]) * 0x3043be50d154db8bULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        visit(9, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
-      }
+      const std::uint64_t common = 0xebea379f6732d7c7ULL
+          + hash(pre.copying, 0xe104b64047d8b053ULL)
+          + hash(twins.c, 0x38654342551125abULL);
+      visit(9, 0, common);
     }
     {  // Request
-      std::uint64_t common = 0xe0aba57c48e568bdULL;
-      std::array<std::uint64_t, NR> of0;
-      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.blocks[i0]) * 0xdead95de51cac15dULL
-          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x9853558aa645c66bULL
-          + static_cast<std::uint64_t>(pre.known[i0]) * 0x567dcb4ea0167ac9ULL
-          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x3cabea88196a9331ULL
-          + static_cast<std::uint64_t>(pre.prompt[i0]) * 0xb27a9a42bdd3e249ULL
-          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0x07427dc91e9c2c07ULL;
-      common += static_cast<std::uint64_t>(pre.newest_arrival) * 0xed15788d820da983ULL;
-      for (int i0 = 0; i0 < NR; ++i0) {
-        if (twins.r[i0] != 0) continue;
-        visit(10, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      const std::uint64_t common = 0xe0aba57c48e568bdULL
+          + hash(pre.newest_arrival, 0xed15788d820da983ULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(10, i, common
+            + static_cast<std::uint64_t>(pre.blocks[i]) * 0x7e607887046ae7fdULL
+            + static_cast<std::uint64_t>(pre.inbound[i]) * 0xf5b3aed26d04a6b9ULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0x8c79291ec10ccbabULL
+            + static_cast<std::uint64_t>(pre.pending[i]) * 0xa5c70d09122ee335ULL
+            + static_cast<std::uint64_t>(pre.prompt[i]) * 0xe613f837b28fa4e5ULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x2c5d2afbd1c6b4bbULL);
       }
     }
     {  // Request, Request
-      std::uint64_t common = 0x2964bdf4f1c5901bULL;
-      std::array<std::uint64_t, NR> of0;
-      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.arrival[i0]) * 0x50240d9ecc15365dULL
-          + static_cast<std::uint64_t>(pre.blocks[i0]) * 0x2f694e61ddbd3d09ULL
-          + static_cast<std::uint64_t>(pre.known[i0]) * 0xa52951de78009f2fULL
-          + static_cast<std::uint64_t>(pre.limit[i0]) * 0xaf2bbfaf41dc9e43ULL
-          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x8d1b95445f151f35ULL
-          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xb538f67a6650a525ULL;
-      std::array<std::uint64_t, NR> of1;
-      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.arrival[i1]) * 0xd16749cc19f4ee69ULL
-          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xd1db85bdf5fb27b7ULL;
-      for (int i0 = 0; i0 < NR; ++i0) {
-        for (int i1 = 0; i1 < NR; ++i1) {
-          if (((twins.r[i0] | twins.r[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
-          visit(11, common + of0[i0] + of1[i1] + (i0 == i1 ? 0x3d9717c5e1226de3ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
-        }
+      const std::uint64_t common = 0x2964bdf4f1c5901bULL
+          + hash(pre.arrival, 0x93dd47b86f28819bULL)
+          + hash(pre.request_state, 0xf0e5a72e729a979dULL)
+          + hash(twins.r, 0x03b0f69bd3cbb1c7ULL);
+      for (int i = 0; i < NR; ++i) {
+        visit(11, i, common
+            + static_cast<std::uint64_t>(pre.arrival[i]) * 0x5878c728220ff32bULL
+            + static_cast<std::uint64_t>(pre.blocks[i]) * 0x3a8abe6245bcea4fULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0xfb1be0a1981bd1dbULL
+            + static_cast<std::uint64_t>(pre.limit[i]) * 0x43282cad63aa9e3bULL
+            + static_cast<std::uint64_t>(pre.pending[i]) * 0xc4acdfbd7a2e20b3ULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x42602f88b27ffb1dULL
+            + static_cast<std::uint64_t>(i) * 0x55cb08b70338d8f5ULL);
       }
     }
     {  // Step
-      std::uint64_t common = 0xa8282524fee05e8bULL;
-      std::array<std::uint64_t, NS> of0;
-      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.executing[i0]) * 0x80767a7cbe687e77ULL
-          + static_cast<std::uint64_t>(pre.number[i0]) * 0x224cd72e6b20d693ULL
-          + static_cast<std::uint64_t>(pre.rows[i0]) * 0x7ea45054114fee6fULL
-          + static_cast<std::uint64_t>(pre.step_state[i0]) * 0x808b0927eb3b6731ULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0xa1ded9f17f6badf7ULL
-          + static_cast<std::uint64_t>(pre.launched) * 0x88b25c9a82e461b9ULL
-          + static_cast<std::uint64_t>(pre.opened) * 0x09fdb7fc5f42b28fULL;
-      for (int i0 = 0; i0 < NS; ++i0) {
-        if (twins.s[i0] != 0) continue;
-        visit(12, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
-      }
+      const std::uint64_t common = 0xa8282524fee05e8bULL
+          + hash(pre.executing, 0xb01ebb1a8ce698f5ULL)
+          + hash(pre.landed, 0xa1ded9f17f6badf7ULL)
+          + hash(pre.launched, 0x88b25c9a82e461b9ULL)
+          + hash(pre.number, 0xbfeba394d012f0c5ULL)
+          + hash(pre.opened, 0x09fdb7fc5f42b28fULL)
+          + hash(pre.rows, 0x5bae30ecf030cb1dULL)
+          + hash(pre.step_state, 0x4f230e80f291a533ULL)
+          + hash(twins.s, 0x1287c7b2b6a048c3ULL);
+      visit(12, 0, common);
     }
     {  // Step, Request
-      std::uint64_t common = 0x98262a04163b1c87ULL;
-      std::array<std::uint64_t, NR> of1;
-      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.capacity[i1]) * 0x77cc228b849e5c0bULL
-          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0xd742f82c7feea7f7ULL
-          + static_cast<std::uint64_t>(pre.known[i1]) * 0x1e98b5c25379d30fULL
-          + static_cast<std::uint64_t>(pre.limit[i1]) * 0x068cc662134e6a49ULL
-          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x3fb1d7eeb2790073ULL
-          + static_cast<std::uint64_t>(pre.pruned[i1]) * 0x37a6547ad0cfae11ULL
-          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xf490450268e08e33ULL;
-      std::array<std::uint64_t, NS> of0;
-      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.step_state[i0]) * 0x7d30720b18510663ULL;
-      for (int i0 = 0; i0 < NS; ++i0) {
-        if (twins.s[i0] != 0) continue;
-        for (int i1 = 0; i1 < NR; ++i1) {
-          if (twins.r[i1] != 0) continue;
-          visit(13, common + of1[i1] + (static_cast<std::uint64_t>(pre.in_step[i0][i1]) * 0x1a1fc245658dd483ULL
-              + static_cast<std::uint64_t>(pre.row_outputs[i0][i1]) * 0xa331059b63c14a51ULL
-              + static_cast<std::uint64_t>(pre.row_tokens[i0][i1]) * 0xdc54546b0db0da5fULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+      const std::uint64_t common = 0x98262a04163b1c87ULL
+          + hash(pre.step_state, 0xd84752c72d482c0dULL)
+          + hash(twins.s, 0x2900dd333168c80fULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(13, i, common
+            + static_cast<std::uint64_t>(pre.capacity[i]) * 0xde6ff38b6a6f3b91ULL
+            + hash_column(pre.in_step, i, 0xd53dfc2dc586d231ULL)
+            + static_cast<std::uint64_t>(pre.inbound[i]) * 0xbbbda47c447b0b37ULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0xbaba24323595f30fULL
+            + static_cast<std::uint64_t>(pre.limit[i]) * 0x8ef24115e9457947ULL
+            + static_cast<std::uint64_t>(pre.planned[i]) * 0xcf6703bd04efaab9ULL
+            + static_cast<std::uint64_t>(pre.pruned[i]) * 0x5a02b935270bac45ULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x6eeaccca1d83ed29ULL
+            + hash_column(pre.row_outputs, i, 0xc5fd369fbf96ed61ULL)
+            + hash_column(pre.row_tokens, i, 0x4d3a16b33bae5d57ULL));
+      }
+    }
+  }
+
+  using Tuple = std::array<std::int8_t, 4>;
+
+  // Calls visit(individuals) for every tuple of individuals of a batch; of those that differ in twins only, for
+  // one.
+  template <class Visit>
+  static void tuples(int group, int named, const Twins& twins, Visit&& visit) {
+    (void)named;
+    switch (group) {
+      case 0: {  // Request, Block, Block
+        const int i0 = named;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          for (int i2 = 0; i2 < NB; ++i2) {
+            if (((twins.b[i1] | twins.b[i2]) & ~(1U << i1 | 1U << i2)) != 0) continue;
+            visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
         }
+        break;
+      }
+      case 1: {  // Request, Block
+        const int i0 = named;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (twins.b[i1] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+        break;
+      }
+      case 2: {  // Block
+        for (int i0 = 0; i0 < NB; ++i0) {
+          if (twins.b[i0] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0)});
+        }
+        break;
+      }
+      case 3: {  // Block, Block
+        for (int i0 = 0; i0 < NB; ++i0) {
+          for (int i1 = 0; i1 < NB; ++i1) {
+            if (((twins.b[i0] | twins.b[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
+            visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+          }
+        }
+        break;
+      }
+      case 4: {  // Copy, Block, Host
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          for (int i1 = 0; i1 < NB; ++i1) {
+            if (twins.b[i1] != 0) continue;
+            for (int i2 = 0; i2 < NH; ++i2) {
+              if (twins.h[i2] != 0) continue;
+              visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+            }
+          }
+        }
+        break;
+      }
+      case 5: {  // Copy, Block, Host, Block
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          for (int i1 = 0; i1 < NB; ++i1) {
+            for (int i2 = 0; i2 < NH; ++i2) {
+              if (twins.h[i2] != 0) continue;
+              for (int i3 = 0; i3 < NB; ++i3) {
+                if (((twins.b[i1] | twins.b[i3]) & ~(1U << i1 | 1U << i3)) != 0) continue;
+                visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2), static_cast<std::int8_t>(i3)});
+              }
+            }
+          }
+        }
+        break;
+      }
+      case 6: {  // Host
+        for (int i0 = 0; i0 < NH; ++i0) {
+          if (twins.h[i0] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0)});
+        }
+        break;
+      }
+      case 7: {  // Copy, Request, Block
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          const int i1 = named;
+          for (int i2 = 0; i2 < NB; ++i2) {
+            if (twins.b[i2] != 0) continue;
+            visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+        break;
+      }
+      case 8: {  // Copy, Block
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          for (int i1 = 0; i1 < NB; ++i1) {
+            if (twins.b[i1] != 0) continue;
+            visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+          }
+        }
+        break;
+      }
+      case 9: {  // Copy
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0)});
+        }
+        break;
+      }
+      case 10: {  // Request
+        const int i0 = named;
+        visit(Tuple{static_cast<std::int8_t>(i0)});
+        break;
+      }
+      case 11: {  // Request, Request
+        const int i0 = named;
+        for (int i1 = 0; i1 < NR; ++i1) {
+          if (((twins.r[i0] | twins.r[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+        break;
+      }
+      case 12: {  // Step
+        for (int i0 = 0; i0 < NS; ++i0) {
+          if (twins.s[i0] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0)});
+        }
+        break;
+      }
+      case 13: {  // Step, Request
+        for (int i0 = 0; i0 < NS; ++i0) {
+          if (twins.s[i0] != 0) continue;
+          const int i1 = named;
+          visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+        break;
+      }
+    }
+  }
+  // Calls visit(group, individuals) for every tuple that there is.
+  template <class Visit>
+  static void everybody(Visit&& visit) {
+    for (int group = 0; group < static_cast<int>(kBatches.size()); ++group) {
+      for (int named = 0; named < kBatches[group]; ++named) {
+        tuples(group, named, Twins(), [&](const Tuple& who) { visit(group, who); });
       }
     }
   }
