@@ -17,7 +17,7 @@ def machine_access(spec: Spec) -> str:
     g = SchedulerGenerator(spec)
     out = [header(spec, "Restores and compares states of a machine; see scheduler/state_access.h.")]
     out.append('#if !TOKENSPEED_CHECKED\n\n#include "../state_access.h"\n')
-    out.append('#include <cstddef>\n#include <cstring>\n\n#include "machine.h"\n')
+    out.append('#include <algorithm>\n#include <bit>\n#include <cstddef>\n#include <cstring>\n\n#include "machine.h"\n')
     out.append("namespace tokenspeed {\n")
     out.append("// The one friend of Machine. Verification puts states in with it; the scheduler never does.")
     out.append("struct MachineAccess {")
@@ -28,7 +28,7 @@ def machine_access(spec: Spec) -> str:
     out.append("const StateAccess kStateAccess = {")
     out.append(f'  "{spec.digest()}",\n  static_cast<std::uint16_t>(Guard::bad_index),')
     out.append(f"  {len(spec.constants)},\n  {len(spec.sorts)},")
-    methods = ("create", "destroy", "values", "restore", "save", "difference", "propose", "take")
+    methods = ("create", "destroy", "values", "restore", "save", "difference", "propose", "reaches", "take")
     out.append("\n".join(f"  MachineAccess::{method}," for method in methods) + "\n};\n")
     out.append("}  // namespace tokenspeed\n\n#endif")
     return "\n".join(out) + "\n"
@@ -68,25 +68,23 @@ def _shown(g: SchedulerGenerator) -> str:
         for sort, letter in reversed([*zip(sorts[:-1], v.letters, strict=False)]):
             body = _loop(g, sort, body, letter)
         lines.append(body)
-    lines.append("std::int32_t value = 0;")
     for v in shared_order(g.spec):
         index = [*v.letters]
         sorts = v.sorts
         moves = str(v.name in RELATION_TABLES.values()).lower()
         if v.name in RELATION_TABLES:
             count = " * ".join(f"{s.name.lower()}s" for s in v.sorts)
-            lines.append(f"restored.base[{list(RELATION_TABLES).index(v.name)}] = value;\nvalue += {count};")
+            lines.append(f"restored.base[{list(RELATION_TABLES).index(v.name)}] = image.table({count});")
             continue
         if v.one:
             many, sorts = f"{v.sorts[1].name.lower()}s", v.sorts[:1]
             place = g.place(v, index[:1])
-            body = f"image.cell(m.{place}, value, static_cast<std::int16_t>({many}), {moves});\nvalue += {many};"
+            body = f"image.cell(m.{place}, {many}, {moves});"
         else:
-            body = f"image.cell(m.{g.place(v, index)}, value++, 0, {moves});"
+            body = f"image.cell(m.{g.place(v, index)}, 0, {moves});"
         for sort, letter in reversed([*zip(sorts, index, strict=False)]):
             body = _loop(g, sort, body, letter)
         lines.append(body)
-    lines.append("image.values(static_cast<std::size_t>(value));")
     for i, (_, holder) in enumerate(tables):
         lines.append(f"restored.tables[{i}].resize(static_cast<std::size_t>({holder.name.lower()}s));")
     body = indent("\n".join(lines), "  ")
@@ -94,18 +92,18 @@ def _shown(g: SchedulerGenerator) -> str:
 
 
 def _take(g: SchedulerGenerator) -> str:
-    """One accepted proposal; tables are compared whole and changed back through their own methods."""
+    """One proposal, and whether all is then as it must be; tables are put back through their own methods."""
     touched, checked, undone = [], [], []
     for i, (name, holder) in enumerate(_tables(g)):
         one, other = holder.letter, g.spec.variables[name].sorts[1]
         kept = f"restored.tables[{i}][static_cast<std::size_t>({one})]"
         touched.append(_loop(g, holder, f"moved = moved || !same(m.{name}_.of({one}), {kept});"))
         where = g.read(g.spec.variables[RELATION_TABLES[name]], [other.letter])
-        value = f"restored.base[{i}] + {one} * {other.name.lower()}s + {other.letter}"
-        held = f"image.put({value}, m.{name}({one}, {other.letter}));"
+        value = f"state[restored.base[{i}] + {one} * {other.name.lower()}s + {other.letter}]"
+        held = f"is = is && m.{name}({one}, {other.letter}) == ({value} != 0);"
         placed = (
             f"std::int64_t at = 0;\nfor (const {g.ids[other.name]} {other.letter} : m.{name}_.of({one})) {{\n"
-            f"  clear = clear && ({other.letter} == kNone || m.{where} / m.limits_.page == at);\n  ++at;\n}}"
+            f"  is = is && ({other.letter} == kNone || m.{where} / m.limits_.page == at);\n  ++at;\n}}"
         )
         checked.append(_loop(g, holder, f"{_loop(g, other, held)}\n{placed}"))
         put = (
@@ -118,33 +116,49 @@ def _take(g: SchedulerGenerator) -> str:
     used = {s.name: s for name in RELATION_TABLES for s in g.spec.variables[name].sorts}
     counts = [f"const {g.ids[name]} {name.lower()}s = m.{name.lower()}_count();" for name in used]
     lines = [
-        "auto& restored = *static_cast<Restored*>(machine);",
         "Machine& m = restored.machine;",
         "Image& image = restored.image;",
         *counts,
-        "propose(machine, proposal, 1, answer);",
         "bool moved = false;",
         *touched,
-        "bool clear = true;",
-        "if (image.look() || moved) {",
+        "bool is = image.is_met();",
+        "if (moved || moves) {",
         *(indent(text, "  ") for text in checked),
         "}",
-        "clear = image.save(after) && clear;",
         "if (moved) {",
         indent("\n".join(undone), "  "),
         "}",
-        "image.undo();",
-        "return clear;",
+        "image.back();",
+        "return is;",
     ]
     body = indent("\n".join(lines), "  ")
-    return (
-        "static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {\n"
-        "  if (one.size() != other.size()) return false;\n"
-        "  for (std::size_t i = 0; i < one.size(); ++i) {\n    if (one[i] != other[i]) return false;\n  }\n"
-        "  return true;\n}\n"
-        "static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) "
-        f"{{\n{body}\n}}\n"
-    )
+    return f"""static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {{
+  if (one.size() != other.size()) return false;
+  for (std::size_t i = 0; i < one.size(); ++i) {{
+    if (one[i] != other[i]) return false;
+  }}
+  return true;
+}}
+// Whether the machine is in the state that was expected, and nothing that is no value of a state has changed. It goes
+// back. `moves`: what was expected concerns tables.
+static bool was(Restored& restored, const std::int8_t* state, bool moves) {{
+{body}
+}}
+
+static bool reaches(void* machine, const Proposal* proposal, const std::int8_t* after) {{
+  auto& restored = *static_cast<Restored*>(machine);
+  const bool moves = restored.image.expect(after);
+  std::uint16_t answer = 0;
+  propose(machine, proposal, 1, &answer);
+  return was(restored, after, moves) && answer == 0;
+}}
+static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {{
+  auto& restored = *static_cast<Restored*>(machine);
+  propose(machine, proposal, 1, answer);
+  save(machine, after);
+  return was(restored, after, restored.image.expect(after));
+}}
+"""
 
 
 def _clear(name: str, one: str) -> str:

@@ -103,6 +103,7 @@ def _batches(g: ExplorerGenerator) -> str:
 // How many batches there are of each group of transitions over the same sorts: all that names the same
 // {first.lower()}, where a group names any; otherwise one.
 static constexpr std::array<int, {len(number_of)}> kBatches = {{{", ".join(number_of)}}};
+static constexpr std::size_t kMostBatches = {" + ".join(number_of)};
 
 // Calls visit(group, named, key) for every batch; of those that differ in twins only, for one.
 // Batches with the same key get the same answers: it hashes all that the guards of the group read.

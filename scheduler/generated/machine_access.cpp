@@ -5,6 +5,8 @@
 
 #include "../state_access.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstring>
 
@@ -14,8 +16,8 @@ namespace tokenspeed {
 
 // The one friend of Machine. Verification puts states in with it; the scheduler never does.
 struct MachineAccess {
-  // The memory of a machine's records, what it was when a state was restored, and the bytes of that state. Word by
-  // word it is cheap to see what a transition changed, whatever that is, and to change it back.
+  // The memory of a machine's records when a state was restored, and what a transition may change in it. All memory is
+  // compared, so that a write to a wrong place is seen wherever it is.
   class Image {
    public:
     using Word = std::uint64_t;
@@ -24,135 +26,123 @@ struct MachineAccess {
     void region(Record* at, std::size_t count) {
       static_assert(sizeof(Record) % sizeof(Word) == 0);
       const std::size_t words = count * sizeof(Record) / sizeof(Word);
-      regions_.push_back({reinterpret_cast<std::byte*>(at), kept_.size(), words});
-      kept_.resize(kept_.size() + words);
-      cells_.resize(kept_.size());
-      written_.resize(kept_.size());
+      regions_.push_back({reinterpret_cast<std::byte*>(at), words_.size(), words * sizeof(Word)});
+      words_.resize(words_.size() + words);
     }
-    // One value: where it is, and which byte of a state gives it. `many`: an id that stands for so many flags there.
+    // The next value of a state: where it is. `many`: an id that stands for so many flags. `moves`: tables depend on it.
     template <class T>
-    void cell(const T& at, std::int32_t value, std::int16_t many, bool moves) {
+    void cell(const T& at, std::int32_t many, bool moves) {
       const auto* place = reinterpret_cast<const std::byte*>(&at);
       for (const Region& region : regions_) {
-        const auto offset = place - region.at;
-        if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.words * sizeof(Word))) continue;
-        Cells& cells = cells_[region.first + static_cast<std::size_t>(offset) / sizeof(Word)];
-        const auto shift = static_cast<std::int8_t>(8 * (offset % static_cast<std::ptrdiff_t>(sizeof(Word))));
-        cells.list.at(cells.count++) = {value, many, shift, static_cast<std::int8_t>(64 - 8 * sizeof(T)), moves};
+        const std::ptrdiff_t offset = place - region.at;
+        if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.bytes)) continue;
+        const auto byte = static_cast<std::size_t>(offset);
+        const auto shift = static_cast<std::int32_t>(8 * (byte % sizeof(Word)));  // little endian
+        const Word mask = ~Word{0} >> (64 - 8 * sizeof(T)) << shift;
+        const auto first = static_cast<std::int32_t>(values_.size());
+        std::byte* const word = region.at + byte / sizeof(Word) * sizeof(Word);
+        const Value value = {word, region.first + byte / sizeof(Word), mask, shift, first, many, moves};
+        values_.resize(values_.size() + static_cast<std::size_t>(std::max(1, many)), value);
       }
     }
-    void values(std::size_t count) {
-      state_.resize(count);
-      now_.resize(count);
+    // Values that are in a table; returns the first.
+    std::int32_t table(std::int32_t count) {
+      const auto first = static_cast<std::int32_t>(values_.size());
+      values_.resize(values_.size() + static_cast<std::size_t>(count), {nullptr, 0, 0, 0, first, 0, true});
+      return first;
     }
-    std::size_t size() const { return now_.size(); }
+    std::size_t size() const { return values_.size(); }
 
+    // The memory is that of this state.
     void keep(const std::int8_t* state) {
-      for (const Region& region : regions_) std::memcpy(&kept_[region.first], region.at, region.words * sizeof(Word));
-      std::memcpy(state_.data(), state, state_.size());
-      std::memcpy(now_.data(), state, now_.size());
+      for (const Region& region : regions_) std::memcpy(&words_[region.first], region.at, region.bytes);
+      expected_ = words_;
+      state_.assign(state, state + values_.size());
+      changes_.resize(words_.size());
     }
-
-    // Finds all that has changed since then. Whether that includes a value on which tables depend.
-    bool look() {
-      count_ = 0;
-      clear_ = true;
-      moved_ = false;
-      for (const Region& region : regions_) {
-        const bool large = region.words > 4 * kBlock;
-        if (large && std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
-        std::size_t at = 0;
-        for (; at + kBlock <= region.words; at += kBlock) {
-          if (!same(region, at)) look(region, at, at + kBlock);
+    // What the memory must be in another state. Whether that concerns tables.
+    bool expect(const std::int8_t* state) {
+      bool moves = false;
+      const std::size_t last = values_.size() - sizeof(Word);
+      for (std::size_t at = 0; at < values_.size(); at += sizeof(Word)) {
+        const std::size_t from = std::min(at, last);  // the last word may have some values again
+        Word now;
+        Word kept;
+        std::memcpy(&now, state + from, sizeof now);
+        std::memcpy(&kept, &state_[from], sizeof kept);
+        for (Word differ = now ^ kept; differ != 0;) {
+          const auto byte = static_cast<std::size_t>(std::countr_zero(differ) / 8);
+          differ &= ~(Word{0xff} << 8 * byte);
+          moves = expect(values_[from + byte], state, from + byte) || moves;
         }
-        look(region, at, region.words);
       }
-      return moved_;
+      return moves;
     }
-    // A value that is in no region.
-    void put(std::int32_t value, bool held) { now_[static_cast<std::size_t>(value)] = held; }
-    // Stores the values that were found. Whether all that changed is a value, and each in its bounds.
-    bool save(std::int8_t* state) const {
-      std::memcpy(state, now_.data(), now_.size());
-      return clear_;
+    // Whether the memory is so.
+    bool is_met() {
+      met_ = true;
+      for (const Region& region : regions_) {
+        met_ = met_ && std::memcmp(region.at, &expected_[region.first], region.bytes) == 0;
+      }
+      return met_;
     }
-    // Back to the state that was kept.
-    void undo() {
-      for (std::size_t i = 0; i < count_; ++i) std::memcpy(written_[i].at, &written_[i].before, sizeof(Word));
-      std::memcpy(now_.data(), state_.data(), now_.size());
+    // The memory is again as it was.
+    void back() {
+      for (std::size_t i = 0; i < count_; ++i) {
+        const auto& [at, number] = changes_[i];
+        expected_[number] = words_[number];
+        std::memcpy(at, &words_[number], sizeof(Word));
+      }
+      count_ = 0;
+      if (met_) return;
+      for (const Region& region : regions_) std::memcpy(region.at, &words_[region.first], region.bytes);
     }
 
    private:
-    static constexpr std::size_t kBlock = 4;
-
-    struct Cell {
-      std::int32_t value;
-      std::int16_t many;
-      std::int8_t shift;   // bits in front of it in the word (little endian)
-      std::int8_t unused;  // bits of a word that it does not have
+    struct Value {
+      std::byte* at;  // its word in the machine
+      std::size_t word;
+      Word mask;
+      std::int32_t shift;  // bits in front of it in the word
+      std::int32_t first;  // of the flags
+      std::int32_t many;
       bool moves;
-    };
-    struct Cells {
-      std::array<Cell, 4> list;
-      std::size_t count = 0;
     };
     struct Region {
       std::byte* at;
       std::size_t first;  // of its words
-      std::size_t words;
+      std::size_t bytes;
     };
-    struct Written {
+    struct Change {
       std::byte* at;
-      Word before;
+      std::size_t word;
     };
 
-    bool same(const Region& region, std::size_t at) const {
-      using Two = Word __attribute__((vector_size(2 * sizeof(Word))));
-      std::array<Two, kBlock / 2> now;
-      std::array<Two, kBlock / 2> kept;
-      std::memcpy(now.data(), region.at + at * sizeof(Word), sizeof now);
-      std::memcpy(kept.data(), &kept_[region.first + at], sizeof kept);
-      Two differs = {};
-      for (std::size_t i = 0; i < kBlock / 2; ++i) differs |= now[i] ^ kept[i];
-      return (differs[0] | differs[1]) == 0;
+    bool expect(const Value& value, const std::int8_t* state, std::size_t at) {
+      if (value.at == nullptr) return true;  // in a table
+      const std::int64_t number = value.many == 0 ? state[at] : id_of(state + value.first, value.many);
+      Word& expected = expected_[value.word];
+      if (expected == words_[value.word]) changes_[count_++] = {value.at, value.word};
+      expected = (expected & ~value.mask) | (static_cast<Word>(number) << value.shift & value.mask);
+      return value.moves;
     }
-    void look(const Region& region, std::size_t from, std::size_t to) {
-      const Word* const kept = kept_.data() + region.first;
-      for (std::size_t i = from; i < to; ++i) {
-        Word now;
-        std::memcpy(&now, region.at + i * sizeof(Word), sizeof now);
-        if (now != kept[i]) changed(region.at + i * sizeof(Word), kept[i], now, cells_[region.first + i]);
+    // Which flag is set; an impossible id if several are.
+    static std::int64_t id_of(const std::int8_t* flags, std::int32_t many) {
+      std::int64_t id = kNone;
+      for (std::int32_t i = 0; i < many; ++i) {
+        if (flags[i] != 0) id = id == kNone ? i : many;
       }
-    }
-    void changed(std::byte* at, Word before, Word now, const Cells& cells) {
-      written_[count_++] = {at, before};
-      clear_ = clear_ && cells.count > 0;
-      for (std::size_t i = 0; i < cells.count; ++i) {
-        const Cell& cell = cells.list[i];
-        const std::int64_t value = number(now, cell);
-        moved_ = moved_ || (cell.moves && value != number(before, cell));
-        if (cell.many == 0) {
-          clear_ = clear_ && value == static_cast<std::int8_t>(value);
-          now_[static_cast<std::size_t>(cell.value)] = static_cast<std::int8_t>(value);
-        } else {
-          clear_ = clear_ && value >= kNone && value < cell.many;
-          for (std::int32_t j = 0; j < cell.many; ++j) put(cell.value + j, value == j);
-        }
-      }
-    }
-    static std::int64_t number(Word word, const Cell& cell) {
-      return static_cast<std::int64_t>(word >> cell.shift << cell.unused) >> cell.unused;
+      return id;
     }
 
     std::vector<Region> regions_;
-    std::vector<Word> kept_;
-    std::vector<Cells> cells_;
-    std::vector<Written> written_;
+    std::vector<Word> words_;     // of all regions
+    std::vector<Word> expected_;  // in the state that is asked about
+    std::vector<Value> values_;
     std::vector<std::int8_t> state_;
-    std::vector<std::int8_t> now_;
+    std::vector<Change> changes_;  // which words must be others
     std::size_t count_ = 0;
-    bool clear_ = true;
-    bool moved_ = false;
+    bool met_ = true;
   };
 
   struct Restored {
@@ -181,153 +171,146 @@ struct MachineAccess {
     image.region(&m.globals_, 1);
     image.region(m.host_.data(), m.host_.size());
     image.region(m.copy_.data(), m.copy_.size());
-    std::int32_t value = 0;
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].request_state, value++, 0, false);
+      image.cell(m.request_[r].request_state, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].arrival, value++, 0, false);
+      image.cell(m.request_[r].arrival, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].prompt, value++, 0, false);
+      image.cell(m.request_[r].prompt, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].limit, value++, 0, false);
+      image.cell(m.request_[r].limit, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].known, value++, 0, false);
+      image.cell(m.request_[r].known, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].planned, value++, 0, false);
+      image.cell(m.request_[r].planned, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].computed, value++, 0, false);
+      image.cell(m.request_[r].computed, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].pruned, value++, 0, false);
+      image.cell(m.request_[r].pruned, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].last_step, value++, 0, false);
+      image.cell(m.request_[r].last_step, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].block_state, value++, 0, false);
+      image.cell(m.block_[b].block_state, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].position, value++, 0, true);
+      image.cell(m.block_[b].position, 0, true);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].fill, value++, 0, false);
+      image.cell(m.block_[b].fill, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].stamp, value++, 0, false);
+      image.cell(m.block_[b].stamp, 0, false);
     }
     for (StepId s = 0; s < steps; ++s) {
-      image.cell(m.step_[s].step_state, value++, 0, false);
+      image.cell(m.step_[s].step_state, 0, false);
     }
     for (StepId s = 0; s < steps; ++s) {
-      image.cell(m.step_[s].number, value++, 0, false);
+      image.cell(m.step_[s].number, 0, false);
     }
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        image.cell(m.step_request_[s][r].row_tokens, value++, 0, false);
+        image.cell(m.step_request_[s][r].row_tokens, 0, false);
       }
     }
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        image.cell(m.step_request_[s][r].row_outputs, value++, 0, false);
+        image.cell(m.step_request_[s][r].row_outputs, 0, false);
       }
     }
-    image.cell(m.globals_.opened, value++, 0, false);
-    image.cell(m.globals_.launched, value++, 0, false);
-    image.cell(m.globals_.landed, value++, 0, false);
-    image.cell(m.globals_.newest_arrival, value++, 0, false);
+    image.cell(m.globals_.opened, 0, false);
+    image.cell(m.globals_.launched, 0, false);
+    image.cell(m.globals_.landed, 0, false);
+    image.cell(m.globals_.newest_arrival, 0, false);
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_state, value++, 0, false);
+      image.cell(m.host_[h].host_state, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_position, value++, 0, false);
+      image.cell(m.host_[h].host_position, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_fill, value++, 0, false);
+      image.cell(m.host_[h].host_fill, 0, false);
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].copy_state, value++, 0, false);
+      image.cell(m.copy_[c].copy_state, 0, false);
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].copy_tokens, value++, 0, false);
+      image.cell(m.copy_[c].copy_tokens, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].refs, value++, 0, false);
+      image.cell(m.block_[b].refs, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].blocks, value++, 0, false);
+      image.cell(m.request_[r].blocks, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].capacity, value++, 0, false);
+      image.cell(m.request_[r].capacity, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].pending, value++, 0, false);
+      image.cell(m.request_[r].pending, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].sampling, value++, 0, false);
+      image.cell(m.request_[r].sampling, 0, false);
     }
     for (StepId s = 0; s < steps; ++s) {
-      image.cell(m.step_[s].rows, value++, 0, false);
+      image.cell(m.step_[s].rows, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].copies, value++, 0, false);
+      image.cell(m.block_[b].copies, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_copies, value++, 0, false);
+      image.cell(m.host_[h].host_copies, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].inbound, value++, 0, false);
+      image.cell(m.request_[r].inbound, 0, false);
     }
-    image.cell(m.globals_.free, value++, 0, false);
-    image.cell(m.globals_.held, value++, 0, false);
-    image.cell(m.globals_.cached, value++, 0, false);
-    image.cell(m.globals_.fetching, value++, 0, false);
-    image.cell(m.globals_.spare_pages, value++, 0, false);
-    image.cell(m.globals_.used_pages, value++, 0, false);
+    image.cell(m.globals_.free, 0, false);
+    image.cell(m.globals_.held, 0, false);
+    image.cell(m.globals_.cached, 0, false);
+    image.cell(m.globals_.fetching, 0, false);
+    image.cell(m.globals_.spare_pages, 0, false);
+    image.cell(m.globals_.used_pages, 0, false);
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].key, value++, 0, false);
+      image.cell(m.block_[b].key, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].before, value++, 0, false);
+      image.cell(m.block_[b].before, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_key, value++, 0, false);
+      image.cell(m.host_[h].host_key, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_before, value++, 0, false);
+      image.cell(m.host_[h].host_before, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].children, value++, 0, false);
+      image.cell(m.block_[b].children, 0, false);
     }
-    restored.base[0] = value;
-    value += requests * blocks;
+    restored.base[0] = image.table(requests * blocks);
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        image.cell(m.step_request_[s][r].in_step, value++, 0, false);
+        image.cell(m.step_request_[s][r].in_step, 0, false);
       }
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].block_of, value, static_cast<std::int16_t>(blocks), false);
-      value += blocks;
+      image.cell(m.copy_[c].block_of, blocks, false);
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].host_of, value, static_cast<std::int16_t>(hosts), false);
-      value += hosts;
+      image.cell(m.copy_[c].host_of, hosts, false);
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].request_of, value, static_cast<std::int16_t>(requests), false);
-      value += requests;
+      image.cell(m.copy_[c].request_of, requests, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].parent, value, static_cast<std::int16_t>(blocks), false);
-      value += blocks;
+      image.cell(m.block_[b].parent, blocks, false);
     }
-    image.values(static_cast<std::size_t>(value));
     restored.tables[0].resize(static_cast<std::size_t>(requests));
   }
 
@@ -1269,31 +1252,30 @@ struct MachineAccess {
     }
     return true;
   }
-  static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {
-    auto& restored = *static_cast<Restored*>(machine);
+  // Whether the machine is in the state that was expected, and nothing that is no value of a state has changed. It goes
+  // back. `moves`: what was expected concerns tables.
+  static bool was(Restored& restored, const std::int8_t* state, bool moves) {
     Machine& m = restored.machine;
     Image& image = restored.image;
     const RequestId requests = m.request_count();
     const BlockId blocks = m.block_count();
-    propose(machine, proposal, 1, answer);
     bool moved = false;
     for (RequestId r = 0; r < requests; ++r) {
       moved = moved || !same(m.holds_.of(r), restored.tables[0][static_cast<std::size_t>(r)]);
     }
-    bool clear = true;
-    if (image.look() || moved) {
+    bool is = image.is_met();
+    if (moved || moves) {
       for (RequestId r = 0; r < requests; ++r) {
         for (BlockId b = 0; b < blocks; ++b) {
-          image.put(restored.base[0] + r * blocks + b, m.holds(r, b));
+          is = is && m.holds(r, b) == (state[restored.base[0] + r * blocks + b] != 0);
         }
         std::int64_t at = 0;
         for (const BlockId b : m.holds_.of(r)) {
-          clear = clear && (b == kNone || m.block_[b].position / m.limits_.page == at);
+          is = is && (b == kNone || m.block_[b].position / m.limits_.page == at);
           ++at;
         }
       }
     }
-    clear = image.save(after) && clear;
     if (moved) {
       for (RequestId r = 0; r < requests; ++r) {
         const auto& kept = restored.tables[0][static_cast<std::size_t>(r)];
@@ -1308,8 +1290,22 @@ struct MachineAccess {
         }
       }
     }
-    image.undo();
-    return clear;
+    image.back();
+    return is;
+  }
+
+  static bool reaches(void* machine, const Proposal* proposal, const std::int8_t* after) {
+    auto& restored = *static_cast<Restored*>(machine);
+    const bool moves = restored.image.expect(after);
+    std::uint16_t answer = 0;
+    propose(machine, proposal, 1, &answer);
+    return was(restored, after, moves) && answer == 0;
+  }
+  static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {
+    auto& restored = *static_cast<Restored*>(machine);
+    propose(machine, proposal, 1, answer);
+    save(machine, after);
+    return was(restored, after, restored.image.expect(after));
   }
 
 };
@@ -1326,6 +1322,7 @@ const StateAccess kStateAccess = {
   MachineAccess::save,
   MachineAccess::difference,
   MachineAccess::propose,
+  MachineAccess::reaches,
   MachineAccess::take,
 };
 

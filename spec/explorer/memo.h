@@ -14,12 +14,14 @@ class Memo {
   public:
     struct Judged {
         std::uint64_t key = 0;
-        std::uint32_t accepted = 0;  // where the accepted proposals start; they end at one without a transition
-        std::uint16_t refused = 0;   // how many proposals are refused
-        bool known = false;
+        std::uint32_t accepted = kUnknown;  // where the accepted proposals start; they end at one without a transition
+        std::uint32_t refused = 0;          // how many proposals are refused
     };
+    // Where nothing is.
+    static constexpr std::uint32_t kUnknown = 0;
+    static constexpr std::uint32_t kNone = 1;
 
-    Memo() : table_(1U << 12), accepted_(1) { accepted_[0].transition = kEnd; }
+    Memo() : table_(1U << 12), accepted_(2) { accepted_[kNone].transition = kEnd; }
 
     void prefetch(std::uint64_t key) const { __builtin_prefetch(&table_[key & (table_.size() - 1)]); }
 
@@ -35,11 +37,11 @@ class Memo {
     std::uint32_t add(std::uint64_t key, std::size_t refused, const Proposals& accepted) {
         if (2 * ++size_ > table_.size()) grow();
         Judged& judged = table_[slot(key)];
-        judged = {key, 0, static_cast<std::uint16_t>(refused), true};
-        if (accepted.size() == 0) return 0;
+        judged = {key, kNone, static_cast<std::uint32_t>(refused)};
+        if (accepted.size() == 0) return kNone;
         judged.accepted = static_cast<std::uint32_t>(accepted_.size());
         accepted_.insert(accepted_.end(), accepted.begin(), accepted.end());
-        accepted_.push_back(accepted_[0]);
+        accepted_.push_back(accepted_[kNone]);
         return judged.accepted;
     }
 
@@ -60,14 +62,14 @@ class Memo {
 
     std::size_t slot(std::uint64_t key) const {
         std::size_t at = key & (table_.size() - 1);
-        while (table_[at].known && table_[at].key != key) at = (at + 1) & (table_.size() - 1);
+        while (table_[at].accepted != kUnknown && table_[at].key != key) at = (at + 1) & (table_.size() - 1);
         return at;
     }
     void grow() {
-        std::vector<Judged> old(table_.size() * 4);
+        std::vector<Judged> old(table_.size() * 2);
         old.swap(table_);
         for (const Judged& judged : old) {
-            if (judged.known) table_[slot(judged.key)] = judged;
+            if (judged.accepted != kUnknown) table_[slot(judged.key)] = judged;
         }
     }
 

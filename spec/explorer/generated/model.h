@@ -4286,6 +4286,7 @@ struct Model {
   // How many batches there are of each group of transitions over the same sorts: all that names the same
   // request, where a group names any; otherwise one.
   static constexpr std::array<int, 14> kBatches = {NR, NR, 1, 1, 1, 1, 1, NR, 1, 1, NR, NR, 1, NR};
+  static constexpr std::size_t kMostBatches = NR + NR + 1 + 1 + 1 + 1 + 1 + NR + 1 + 1 + NR + NR + 1 + NR;
 
   // Calls visit(group, named, key) for every batch; of those that differ in twins only, for one.
   // Batches with the same key get the same answers: it hashes all that the guards of the group read.
