@@ -48,20 +48,9 @@ class Image {
   // What the memory must be in another state. Whether that concerns tables.
   bool expect(const std::int8_t* state) {
     bool moves = false;
-    const std::size_t last = values_.size() - sizeof(Word);
-    for (std::size_t at = 0; at < values_.size(); at += sizeof(Word)) {
-      const std::size_t from = std::min(at, last);  // the last word may have some values again
-      Word now;
-      Word kept;
-      std::memcpy(&now, state + from, sizeof now);
-      std::memcpy(&kept, &state_[from], sizeof kept);
-      for (Word differ = now ^ kept; differ != 0;) {
-        const auto byte = static_cast<std::size_t>(std::countr_zero(differ) / 8);
-        differ &= ~(Word{0xff} << 8 * byte);
-        moves = expect(values_[from + byte], state, from + byte) || moves;
-      }
-    }
-    return moves;
+    std::size_t at = 0;
+    for (; at + sizeof(Word) <= values_.size(); at += sizeof(Word)) moves = expect(state, at) || moves;
+    return expect(state, values_.size() - sizeof(Word)) || moves;  // it may have some values again
   }
   // Whether the memory is so.
   bool is_met() {
@@ -103,6 +92,20 @@ class Image {
     std::size_t word;
   };
 
+  // A word of values.
+  bool expect(const std::int8_t* state, std::size_t from) {
+    Word now;
+    Word kept;
+    std::memcpy(&now, state + from, sizeof now);
+    std::memcpy(&kept, &state_[from], sizeof kept);
+    bool moves = false;
+    for (Word differ = now ^ kept; differ != 0;) {
+      const auto byte = static_cast<std::size_t>(std::countr_zero(differ) / 8);
+      differ &= ~(Word{0xff} << 8 * byte);
+      moves = expect(values_[from + byte], state, from + byte) || moves;
+    }
+    return moves;
+  }
   bool expect(const Value& value, const std::int8_t* state, std::size_t at) {
     if (value.at == nullptr) return true;  // in a table
     const std::int64_t number = value.many == 0 ? state[at] : id_of(state + value.first, value.many);

@@ -34,6 +34,7 @@ class Search final : public Engine {
         if (settings.compares() && !workers_[0]->lock_step->starts_as(start)) {
             throw std::invalid_argument("a machine that was just made is not in the specification's initial state");
         }
+        if (settings.compares()) store_.reserve(settings.max_states);
         const Packed<M> packed(start);
         const auto hash = packed.hash();
         store_.shard(Store<M>::shard_of(hash)).add(packed, hash, {kNobody, Transition{}, {}});
@@ -215,10 +216,14 @@ class Search final : public Engine {
 
     // Adds what belongs to this worker's shards, in the order of the round.
     void merge(Worker& worker, std::uint32_t me, std::uint32_t workers) {
+        const auto mine = [&](std::uint64_t hash) { return Store<M>::shard_of(hash) % workers == me; };
         for (std::size_t chunk = 0; chunk * kChunk < round_; ++chunk) {
+            for (const Candidate& c : chunks_[chunk]) {
+                if (mine(c.hash)) store_.shard(Store<M>::shard_of(c.hash)).prefetch(c.hash);
+            }
             for (Candidate& c : chunks_[chunk]) {
                 const std::uint32_t shard = Store<M>::shard_of(c.hash);
-                if (shard % workers != me) continue;
+                if (!mine(c.hash)) continue;
                 const std::uint64_t order = static_cast<std::uint64_t>(c.number >> 16) << 32 | (c.number & 0xffffU);
                 c.number = kNobody;
                 if (!store_.shard(shard).add(c.state, c.hash, c.step)) continue;

@@ -81,8 +81,13 @@ struct Step {
 template <class M>
 class Shard {
   public:
-    Shard() : table_(64, 0) {}
+    Shard() : table_(1U << bits_, 0) {}
 
+    // Makes room, so that nothing moves until there are more states.
+    void reserve(std::size_t states) {
+        states_.reserve(states);
+        steps_.reserve(states);
+    }
     std::size_t size() const { return states_.size(); }
     const Packed<M>& state(std::size_t at) const { return states_[at]; }
     const Step& step(std::size_t at) const { return steps_[at]; }
@@ -108,8 +113,8 @@ class Shard {
   private:
     // An entry is half a hash and the number of a state (from 1); 0 is none.
     static std::uint64_t tag(std::uint64_t hash) { return hash & 0xffffffff00000000ULL; }
-    // The lowest bits of a hash choose the shard.
-    std::size_t slot(std::uint64_t hash) const { return (hash >> kShardBits) & (table_.size() - 1); }
+    // The lowest bits of a hash choose the shard, the highest the place in it: those are in the entry.
+    std::size_t slot(std::uint64_t hash) const { return hash >> (64 - bits_); }
     std::size_t find(const Packed<M>& state, std::uint64_t hash) const {
         std::size_t at = slot(hash);
         for (; table_[at] != 0; at = (at + 1) & (table_.size() - 1)) {
@@ -123,14 +128,16 @@ class Shard {
     void grow() {
         std::vector<std::uint64_t> old(table_.size() * 2, 0);
         old.swap(table_);
+        ++bits_;
         for (const std::uint64_t entry : old) {
             if (entry == 0) continue;
-            std::size_t at = slot(states_[static_cast<std::uint32_t>(entry) - 1].hash());
+            std::size_t at = slot(entry);
             while (table_[at] != 0) at = (at + 1) & (table_.size() - 1);
             table_[at] = entry;
         }
     }
 
+    int bits_ = 6;
     std::vector<std::uint64_t> table_;
     std::vector<Packed<M>> states_;
     std::vector<Step> steps_;
@@ -144,6 +151,9 @@ class Store {
         return static_cast<std::uint32_t>(at << kShardBits) | shard;
     }
 
+    void reserve(std::size_t states) {
+        for (auto& shard : shards_) shard.reserve(states / kShards + states / kShards / 8 + 1024);
+    }
     Shard<M>& shard(std::uint32_t i) { return shards_[i]; }
     std::size_t shard_size(std::uint32_t i) const { return shards_[i].size(); }
     const Packed<M>& state(std::uint32_t number) const {
