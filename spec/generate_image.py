@@ -41,9 +41,8 @@ class Image {
   // The memory is that of this state.
   void keep(const std::int8_t* state) {
     for (const Region& region : regions_) std::memcpy(&words_[region.first], region.at, region.bytes);
-    expected_ = words_;
     state_.assign(state, state + values_.size());
-    changes_.resize(words_.size());
+    changes_.resize(values_.size() + sizeof(Word));
   }
   // What the memory must be in another state. Whether that concerns tables.
   bool expect(const std::int8_t* state) {
@@ -56,18 +55,17 @@ class Image {
   bool is_met() {
     met_ = true;
     for (const Region& region : regions_) {
-      met_ = met_ && std::memcmp(region.at, &expected_[region.first], region.bytes) == 0;
+      met_ = met_ && std::memcmp(region.at, &words_[region.first], region.bytes) == 0;
     }
     return met_;
   }
   // The memory is again as it was.
   void back() {
-    for (std::size_t i = 0; i < count_; ++i) {
-      const auto& [at, number] = changes_[i];
-      expected_[number] = words_[number];
-      std::memcpy(at, &words_[number], sizeof(Word));
+    for (; count_ > 0; --count_) {
+      const Change& change = changes_[count_ - 1];
+      words_[change.word] = change.before;
+      std::memcpy(change.at, &change.before, sizeof(Word));
     }
-    count_ = 0;
     if (met_) return;
     for (const Region& region : regions_) std::memcpy(region.at, &words_[region.first], region.bytes);
   }
@@ -90,6 +88,7 @@ class Image {
   struct Change {
     std::byte* at;
     std::size_t word;
+    Word before;
   };
 
   // A word of values.
@@ -109,9 +108,9 @@ class Image {
   bool expect(const Value& value, const std::int8_t* state, std::size_t at) {
     if (value.at == nullptr) return true;  // in a table
     const std::int64_t number = value.many == 0 ? state[at] : id_of(state + value.first, value.many);
-    Word& expected = expected_[value.word];
-    if (expected == words_[value.word]) changes_[count_++] = {value.at, value.word};
-    expected = (expected & ~value.mask) | (static_cast<Word>(number) << value.shift & value.mask);
+    Word& word = words_[value.word];
+    changes_[count_++] = {value.at, value.word, word};
+    word = (word & ~value.mask) | (static_cast<Word>(number) << value.shift & value.mask);
     return value.moves;
   }
   // Which flag is set; an impossible id if several are.
@@ -124,11 +123,10 @@ class Image {
   }
 
   std::vector<Region> regions_;
-  std::vector<Word> words_;     // of all regions
-  std::vector<Word> expected_;  // in the state that is asked about
+  std::vector<Word> words_;  // that the regions must have
   std::vector<Value> values_;
   std::vector<std::int8_t> state_;
-  std::vector<Change> changes_;  // which words must be others
+  std::vector<Change> changes_;  // what must be another word than when a state was restored, in order
   std::size_t count_ = 0;
   bool met_ = true;
 };

@@ -153,10 +153,25 @@ def _signatures(g: ExplorerGenerator) -> str:
         )
         adds = "\n".join(f"  add.{x.letter}[i{n}] += mix(term + {n + 1});" for n, x in enumerate(v.sorts))
         block = f"if (s.{v.name}{place} != 0) {{\n  const std::uint64_t term = {whole};\n{adds}\n}}"
-        related.append(g.loops(parameters, block))
+        related.append(f"if (any(s.{v.name})) {{\n{indent(g.loops(parameters, block), '  ')}\n}}")
+    lines.append(ANY)
     comment = "What it says about each together with others; 0 where there are none."
     lines.append(_method(comment, "void related(const State& s, const Signatures& of, Signatures& add)", related))
     return "\n".join(lines)
+
+
+ANY = """\
+// Whether some value is not 0.
+template <class Values>
+static bool any(const Values& values) {
+  std::uint64_t all = 0;
+  for (std::size_t at = 0; at < sizeof values; at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, reinterpret_cast<const char*>(&values) + at, std::min<std::size_t>(8, sizeof values - at));
+    all |= word;
+  }
+  return all != 0;
+}"""
 
 
 def _canonicalise(g: ExplorerGenerator) -> str:

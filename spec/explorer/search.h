@@ -101,6 +101,7 @@ class Search final : public Engine {
   private:
     static constexpr std::size_t kRound = 8192;
     static constexpr std::size_t kChunk = 64;
+    static constexpr std::size_t kTogether = 48;
 
     static State from_bytes(const std::vector<std::int8_t>& given) {
         State state;
@@ -174,10 +175,10 @@ class Search final : public Engine {
         const std::size_t end = std::min(round_, (chunk + 1) * kChunk);
         for (std::size_t i = chunk * kChunk; i < end; ++i) {
             const std::uint32_t number = level_[at_ + i];
-            if (i + 1 < end) __builtin_prefetch(&store_.state(level_[at_ + i + 1]));
+            if (i + 1 < end) store_.prefetch(level_[at_ + i + 1]);
             State state = store_.state(number).state();
             auto& candidates = worker.candidates;
-            candidates.clear();
+            std::uint32_t nth = 0;
             const auto found = [&](State& next, Transition transition, const Arguments& arguments) {
                 if (draining_ || settings_.instance.disabled[static_cast<std::size_t>(transition)]) return;
                 ++worker.taken[static_cast<std::size_t>(transition)];
@@ -186,12 +187,13 @@ class Search final : public Engine {
                     const int action = M::false_action(state, next, transition, settings_.instance);
                     if (action >= 0) {
                         const auto property = kActions[static_cast<std::size_t>(action)];
-                        worker.violated({i << 32 | candidates.size(), property, step});
+                        worker.violated({i << 32 | nth, property, step});
                     }
                 }
                 M::normalise(next);
                 if (settings_.reduce) M::canonicalise(next);
-                candidates.push_back({Packed<M>(next), 0, step, kNobody});
+                // Its number is its order, until it is added.
+                candidates.push_back({Packed<M>(next), 0, step, static_cast<std::uint32_t>(i << 16 | nth++)});
                 Candidate& candidate = candidates.back();
                 candidate.hash = candidate.state.hash();
                 store_.shard(Store<M>::shard_of(candidate.hash)).prefetch(candidate.hash);
@@ -204,14 +206,17 @@ class Search final : public Engine {
                     worker.divergences.emplace_back(rounds_ << 32 | i, std::move(divergence));
                 });
             }
-            for (const Candidate& c : candidates) store_.shard(Store<M>::shard_of(c.hash)).prefetch_state(c.hash);
-            for (std::size_t j = 0; j < candidates.size(); ++j) {
-                Candidate& c = candidates[j];
-                if (store_.shard(Store<M>::shard_of(c.hash)).contains(c.state, c.hash)) continue;
-                out.push_back(c);
-                out.back().number = static_cast<std::uint32_t>(i << 16 | j);  // its order, until it is added
-            }
+            if (candidates.size() >= kTogether || i + 1 == end) keep_new(candidates, out);
         }
+    }
+
+    // Those that are not in the store; several are looked up together, so that memory is waited for once.
+    void keep_new(std::vector<Candidate>& candidates, std::vector<Candidate>& out) {
+        for (const Candidate& c : candidates) store_.shard(Store<M>::shard_of(c.hash)).prefetch_state(c.hash);
+        for (const Candidate& c : candidates) {
+            if (!store_.shard(Store<M>::shard_of(c.hash)).contains(c.state, c.hash)) out.push_back(c);
+        }
+        candidates.clear();
     }
 
     // Adds what belongs to this worker's shards, in the order of the round.

@@ -95,7 +95,11 @@ class Shard {
     void prefetch(std::uint64_t hash) const { __builtin_prefetch(&table_[slot(hash)]); }
     void prefetch_state(std::uint64_t hash) const {
         const std::uint64_t entry = table_[slot(hash)];
-        if (entry != 0) __builtin_prefetch(&states_[static_cast<std::uint32_t>(entry) - 1]);
+        if (entry != 0) prefetch_at(static_cast<std::uint32_t>(entry) - 1);
+    }
+    void prefetch_at(std::size_t at) const {
+        const auto* bytes = reinterpret_cast<const char*>(&states_[at]);
+        for (std::size_t i = 0; i < sizeof(Packed<M>); i += kCacheLine) __builtin_prefetch(bytes + i);
     }
     bool contains(const Packed<M>& state, std::uint64_t hash) const { return table_[find(state, hash)] != 0; }
 
@@ -111,6 +115,8 @@ class Shard {
     }
 
   private:
+    static constexpr std::size_t kCacheLine = 64;
+
     // An entry is half a hash and the number of a state (from 1); 0 is none.
     static std::uint64_t tag(std::uint64_t hash) { return hash & 0xffffffff00000000ULL; }
     // The lowest bits of a hash choose the shard, the highest the place in it: those are in the entry.
@@ -159,6 +165,7 @@ class Store {
     const Packed<M>& state(std::uint32_t number) const {
         return shards_[number & (kShards - 1)].state(number >> kShardBits);
     }
+    void prefetch(std::uint32_t number) const { shards_[number & (kShards - 1)].prefetch_at(number >> kShardBits); }
     const Step& step(std::uint32_t number) const { return shards_[number & (kShards - 1)].step(number >> kShardBits); }
     std::size_t size() const {
         std::size_t total = 0;

@@ -3658,119 +3658,154 @@ struct Model {
     for (auto& x : of.c) x = mix(x);
   }
 
+  // Whether some value is not 0.
+  template <class Values>
+  static bool any(const Values& values) {
+    std::uint64_t all = 0;
+    for (std::size_t at = 0; at < sizeof values; at += 8) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, reinterpret_cast<const char*>(&values) + at, std::min<std::size_t>(8, sizeof values - at));
+      all |= word;
+    }
+    return all != 0;
+  }
   // What it says about each together with others; 0 where there are none.
   static void related(const State& s, const Signatures& of, Signatures& add) {
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        if (s.holds[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.holds[i0][i1]) * 0x3b97260d76d3d7dfULL + of.r[i0] * 0x10e85b23cfb41053ULL + of.b[i1] * 0x0a7c44112837785bULL;
-          add.r[i0] += mix(term + 1);
-          add.b[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.in_step[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.in_step[i0][i1]) * 0xfd5999fdfe25e6c3ULL + of.s[i0] * 0x40587bf630575c07ULL + of.r[i1] * 0xe8b22f49ec80cba7ULL;
-          add.s[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.row_tokens[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.row_tokens[i0][i1]) * 0x093ea0e2f50779e1ULL + of.s[i0] * 0x580b5ce4220bbc41ULL + of.r[i1] * 0x8265cccc176c2803ULL;
-          add.s[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.row_outputs[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.row_outputs[i0][i1]) * 0x17090b475b5596b1ULL + of.s[i0] * 0x2b2b3d1152969c77ULL + of.r[i1] * 0x562ae09111cb3bc9ULL;
-          add.s[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        if (s.block_of[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.block_of[i0][i1]) * 0x1390507cbf6568e5ULL + of.c[i0] * 0x64317e5dd3cc9961ULL + of.b[i1] * 0xafa8ff2ea21153e7ULL;
-          add.c[i0] += mix(term + 1);
-          add.b[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NH - 1; ++i1) {
-        if (s.host_of[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.host_of[i0][i1]) * 0xb069e2c2ac9cbe0bULL + of.c[i0] * 0xf0d968e7c62f9257ULL + of.h[i1] * 0xbc93b41c27187211ULL;
-          add.c[i0] += mix(term + 1);
-          add.h[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.request_of[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.request_of[i0][i1]) * 0x17c10c7d56871703ULL + of.c[i0] * 0x8c92bf8401da44f3ULL + of.r[i1] * 0xeb75918c44af6321ULL;
-          add.c[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.row_start[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.row_start[i0][i1]) * 0x6b6660d240325c1fULL + of.s[i0] * 0xefbe925c4e08e9b5ULL + of.r[i1] * 0xbbbb658ee8eb5ca3ULL;
-          add.s[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          if (s.reads[i0][i1][i2] != 0) {
-            const std::uint64_t term = static_cast<std::uint8_t>(s.reads[i0][i1][i2]) * 0x3566cf23ecb6f833ULL + of.s[i0] * 0xd404680723d6da87ULL + of.r[i1] * 0x270a95c77c765e25ULL + of.b[i2] * 0xb169d3be1104d5c9ULL;
-            add.s[i0] += mix(term + 1);
-            add.r[i1] += mix(term + 2);
-            add.b[i2] += mix(term + 3);
+    if (any(s.holds)) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          if (s.holds[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.holds[i0][i1]) * 0x3b97260d76d3d7dfULL + of.r[i0] * 0x10e85b23cfb41053ULL + of.b[i1] * 0x0a7c44112837785bULL;
+            add.r[i0] += mix(term + 1);
+            add.b[i1] += mix(term + 2);
           }
         }
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          if (s.writes[i0][i1][i2] != 0) {
-            const std::uint64_t term = static_cast<std::uint8_t>(s.writes[i0][i1][i2]) * 0x531995e8b52db463ULL + of.s[i0] * 0x75544a195d8d0ce7ULL + of.r[i1] * 0x625a9c1b66500d57ULL + of.b[i2] * 0x9c7a7f1425365d43ULL;
+    if (any(s.in_step)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.in_step[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.in_step[i0][i1]) * 0xfd5999fdfe25e6c3ULL + of.s[i0] * 0x40587bf630575c07ULL + of.r[i1] * 0xe8b22f49ec80cba7ULL;
             add.s[i0] += mix(term + 1);
             add.r[i1] += mix(term + 2);
-            add.b[i2] += mix(term + 3);
           }
         }
       }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        if (s.parent[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.parent[i0][i1]) * 0xe47125968b3b7105ULL + of.b[i0] * 0xb0a582e289a072a9ULL + of.b[i1] * 0xa6de66c48854e9a5ULL;
-          add.b[i0] += mix(term + 1);
-          add.b[i1] += mix(term + 2);
+    if (any(s.row_tokens)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.row_tokens[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.row_tokens[i0][i1]) * 0x093ea0e2f50779e1ULL + of.s[i0] * 0x580b5ce4220bbc41ULL + of.r[i1] * 0x8265cccc176c2803ULL;
+            add.s[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+          }
         }
       }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        if (s.text[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.text[i0][i1]) * 0x982d9e3eb996f559ULL + of.r[i0] * 0x822beb0d1729878bULL + of.b[i1] * 0x900a4469df00ccbfULL;
-          add.r[i0] += mix(term + 1);
-          add.b[i1] += mix(term + 2);
+    if (any(s.row_outputs)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.row_outputs[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.row_outputs[i0][i1]) * 0x17090b475b5596b1ULL + of.s[i0] * 0x2b2b3d1152969c77ULL + of.r[i1] * 0x562ae09111cb3bc9ULL;
+            add.s[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.block_of)) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          if (s.block_of[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.block_of[i0][i1]) * 0x1390507cbf6568e5ULL + of.c[i0] * 0x64317e5dd3cc9961ULL + of.b[i1] * 0xafa8ff2ea21153e7ULL;
+            add.c[i0] += mix(term + 1);
+            add.b[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.host_of)) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NH - 1; ++i1) {
+          if (s.host_of[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.host_of[i0][i1]) * 0xb069e2c2ac9cbe0bULL + of.c[i0] * 0xf0d968e7c62f9257ULL + of.h[i1] * 0xbc93b41c27187211ULL;
+            add.c[i0] += mix(term + 1);
+            add.h[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.request_of)) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.request_of[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.request_of[i0][i1]) * 0x17c10c7d56871703ULL + of.c[i0] * 0x8c92bf8401da44f3ULL + of.r[i1] * 0xeb75918c44af6321ULL;
+            add.c[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.row_start)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.row_start[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.row_start[i0][i1]) * 0x6b6660d240325c1fULL + of.s[i0] * 0xefbe925c4e08e9b5ULL + of.r[i1] * 0xbbbb658ee8eb5ca3ULL;
+            add.s[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.reads)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            if (s.reads[i0][i1][i2] != 0) {
+              const std::uint64_t term = static_cast<std::uint8_t>(s.reads[i0][i1][i2]) * 0x3566cf23ecb6f833ULL + of.s[i0] * 0xd404680723d6da87ULL + of.r[i1] * 0x270a95c77c765e25ULL + of.b[i2] * 0xb169d3be1104d5c9ULL;
+              add.s[i0] += mix(term + 1);
+              add.r[i1] += mix(term + 2);
+              add.b[i2] += mix(term + 3);
+            }
+          }
+        }
+      }
+    }
+    if (any(s.writes)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            if (s.writes[i0][i1][i2] != 0) {
+              const std::uint64_t term = static_cast<std::uint8_t>(s.writes[i0][i1][i2]) * 0x531995e8b52db463ULL + of.s[i0] * 0x75544a195d8d0ce7ULL + of.r[i1] * 0x625a9c1b66500d57ULL + of.b[i2] * 0x9c7a7f1425365d43ULL;
+              add.s[i0] += mix(term + 1);
+              add.r[i1] += mix(term + 2);
+              add.b[i2] += mix(term + 3);
+            }
+          }
+        }
+      }
+    }
+    if (any(s.parent)) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          if (s.parent[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.parent[i0][i1]) * 0xe47125968b3b7105ULL + of.b[i0] * 0xb0a582e289a072a9ULL + of.b[i1] * 0xa6de66c48854e9a5ULL;
+            add.b[i0] += mix(term + 1);
+            add.b[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.text)) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          if (s.text[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.text[i0][i1]) * 0x982d9e3eb996f559ULL + of.r[i0] * 0x822beb0d1729878bULL + of.b[i1] * 0x900a4469df00ccbfULL;
+            add.r[i0] += mix(term + 1);
+            add.b[i1] += mix(term + 2);
+          }
         }
       }
     }
