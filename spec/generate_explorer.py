@@ -37,6 +37,30 @@ class Proposals {
 """
 
 
+WORD_OF = """// Eight bytes from there on. The last ones may overlap others, so that each is read with one instruction or two.
+template <class Values>
+std::uint64_t word_of(const Values& values, std::size_t at) {
+  constexpr std::size_t kBytes = sizeof(Values);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&values);
+  if constexpr (kBytes >= 8) {
+    std::uint64_t word;
+    std::memcpy(&word, bytes + std::min(at, kBytes - 8), 8);
+    return word;
+  } else if constexpr (kBytes >= 4) {
+    std::uint32_t first;
+    std::uint32_t last;
+    std::memcpy(&first, bytes, 4);
+    std::memcpy(&last, bytes + kBytes - 4, 4);
+    return std::uint64_t{last} << 32 | first;
+  } else {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < kBytes; ++i) word = word << 8 | bytes[i];
+    return word;
+  }
+}
+"""
+
+
 class ExplorerGenerator:
     """Writes `model.h` for one specification.
 
@@ -109,7 +133,7 @@ class ExplorerGenerator:
             "// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n"
         )
         out.append(named_table(self))
-        out.append(PROPOSALS)
+        out += [PROPOSALS, WORD_OF]
         sizes = ", ".join(f"int {n}" for n in self.size.values())
         out.append(f"template <{sizes}>\nstruct Model {{")
         out.append(indent(self._state(), "  "))

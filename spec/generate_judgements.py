@@ -124,9 +124,7 @@ template <class Values>
 static std::uint64_t hash(const Values& values, std::uint64_t odd) {
   std::uint64_t result = 0x9e3779b97f4a7c15ULL;
   for (std::size_t at = 0; at < sizeof values; at += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, reinterpret_cast<const char*>(&values) + at, std::min<std::size_t>(8, sizeof values - at));
-    const auto product = static_cast<unsigned __int128>(result ^ word) * odd;
+    const auto product = static_cast<unsigned __int128>(result ^ word_of(values, at)) * odd;
     result = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
   }
   return result;

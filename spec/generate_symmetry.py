@@ -165,11 +165,7 @@ ANY = """\
 template <class Values>
 static bool any(const Values& values) {
   std::uint64_t all = 0;
-  for (std::size_t at = 0; at < sizeof values; at += 8) {
-    std::uint64_t word = 0;
-    std::memcpy(&word, reinterpret_cast<const char*>(&values) + at, std::min<std::size_t>(8, sizeof values - at));
-    all |= word;
-  }
+  for (std::size_t at = 0; at < sizeof values; at += 8) all |= word_of(values, at);
   return all != 0;
 }"""
 

@@ -53,14 +53,12 @@ struct Packed {
     }
 
     std::uint64_t hash() const {
-        std::array<std::uint64_t, (kBytes + 7) / 8> words{};
-        std::memcpy(words.data(), bytes.data(), kBytes);
         // Four chains at once: a multiplication takes longer than it takes to start the next one.
         std::array<std::uint64_t, 4> lanes = {0x9e3779b97f4a7c15ULL, 0xbf58476d1ce4e5b9ULL, 0x94d049bb133111ebULL,
                                               0xd6e8feb86659fd93ULL};
-        for (std::size_t i = 0; i < words.size(); ++i) {
+        for (std::size_t i = 0; 8 * i < kBytes; ++i) {
             std::uint64_t& lane = lanes[i % lanes.size()];
-            lane = (lane ^ words[i]) * 0xff51afd7ed558ccdULL;
+            lane = (lane ^ word_of(bytes, 8 * i)) * 0xff51afd7ed558ccdULL;
             lane ^= lane >> 32;
         }
         std::uint64_t h = 0;

@@ -915,6 +915,28 @@ class Proposals {
   std::size_t count_ = 0;
 };
 
+// Eight bytes from there on. The last ones may overlap others, so that each is read with one instruction or two.
+template <class Values>
+std::uint64_t word_of(const Values& values, std::size_t at) {
+  constexpr std::size_t kBytes = sizeof(Values);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&values);
+  if constexpr (kBytes >= 8) {
+    std::uint64_t word;
+    std::memcpy(&word, bytes + std::min(at, kBytes - 8), 8);
+    return word;
+  } else if constexpr (kBytes >= 4) {
+    std::uint32_t first;
+    std::uint32_t last;
+    std::memcpy(&first, bytes, 4);
+    std::memcpy(&last, bytes + kBytes - 4, 4);
+    return std::uint64_t{last} << 32 | first;
+  } else {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < kBytes; ++i) word = word << 8 | bytes[i];
+    return word;
+  }
+}
+
 template <int NR, int NB, int NS, int NH, int NC>
 struct Model {
   struct State {
@@ -3662,11 +3684,7 @@ struct Model {
   template <class Values>
   static bool any(const Values& values) {
     std::uint64_t all = 0;
-    for (std::size_t at = 0; at < sizeof values; at += 8) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, reinterpret_cast<const char*>(&values) + at, std::min<std::size_t>(8, sizeof values - at));
-      all |= word;
-    }
+    for (std::size_t at = 0; at < sizeof values; at += 8) all |= word_of(values, at);
     return all != 0;
   }
   // What it says about each together with others; 0 where there are none.
@@ -4304,9 +4322,7 @@ struct Model {
   static std::uint64_t hash(const Values& values, std::uint64_t odd) {
     std::uint64_t result = 0x9e3779b97f4a7c15ULL;
     for (std::size_t at = 0; at < sizeof values; at += 8) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, reinterpret_cast<const char*>(&values) + at, std::min<std::size_t>(8, sizeof values - at));
-      const auto product = static_cast<unsigned __int128>(result ^ word) * odd;
+      const auto product = static_cast<unsigned __int128>(result ^ word_of(values, at)) * odd;
       result = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
     }
     return result;
