@@ -99,13 +99,22 @@ def _take(g: SchedulerGenerator) -> str:
         kept = f"restored.tables[{i}][static_cast<std::size_t>({one})]"
         touched.append(_loop(g, holder, f"moved = moved || !same(m.{name}_.of({one}), {kept});"))
         where = g.read(g.spec.variables[RELATION_TABLES[name]], [other.letter])
-        value = f"state[restored.base[{i}] + {one} * {other.name.lower()}s + {other.letter}]"
-        held = f"is = is && m.{name}({one}, {other.letter}) == ({value} != 0);"
-        placed = (
-            f"std::int64_t at = 0;\nfor (const {g.ids[other.name]} {other.letter} : m.{name}_.of({one})) {{\n"
-            f"  is = is && ({other.letter} == kNone || m.{where} / m.limits_.page == at);\n  ++at;\n}}"
+        row = f"state + restored.base[{i}] + {one} * {other.name.lower()}s"
+        checked.append(
+            _loop(g, holder, f"""\
+const std::int8_t* const flags = {row};
+auto left = std::count_if(flags, flags + {other.name.lower()}s, [](std::int8_t flag) {{ return flag != 0; }});
+std::int64_t at = 0;
+for (const {g.ids[other.name]} {other.letter} : m.{name}_.of({one})) {{
+  if ({other.letter} != kNone) {{
+    is = is && 0 <= {other.letter} && {other.letter} < {other.name.lower()}s && flags[{other.letter}] != 0;
+    is = is && at <= m.{where} && m.{where} < at + m.limits_.page;
+    --left;
+  }}
+  at += m.limits_.page;
+}}
+is = is && left == 0;""")
         )
-        checked.append(_loop(g, holder, f"{_loop(g, other, held)}\n{placed}"))
         put = (
             f"const auto& kept = {kept};\nif (m.{name}_.of({one}) == kept) continue;\n{_clear(name, one)}\n"
             f"for (std::size_t at = 0; at < kept.size(); ++at) {{\n"

@@ -52,16 +52,22 @@ def _normalise(g: ExplorerGenerator) -> str:
             if v.type == TICK and v is not spec.tick_origin:
                 lines.append(_each(g, v, "{0} = static_cast<std::int8_t>(std::max(0, {0} - origin));"))
         lines.append(f"s.{spec.tick_origin.name} = 0;")
+    ranks = []
     if spec.order_only:
         capacity = " + ".join(g.cells(v) for v in spec.order_only)
-        lines.append(f"std::array<std::int8_t, {capacity}> values{{}};\nstd::size_t n = 0;")
-        lines += [_each(g, v, "values[n++] = {0};") for v in spec.order_only]
-        lines.append("std::sort(values.begin(), values.end());")
-        lines.append("const auto last = std::unique(values.begin(), values.end());")
-        lines.append("const int zero = values[0] == 0 ? 0 : 1;")
+        ranks.append(f"std::array<std::int8_t, {capacity}> values{{}};\nstd::size_t n = 0;")
+        ranks += [_each(g, v, "values[n++] = {0};") for v in spec.order_only]
+        ranks.append("std::sort(values.begin(), values.end());")
+        ranks.append("const auto last = std::unique(values.begin(), values.end());")
+        ranks.append("const int zero = values[0] == 0 ? 0 : 1;")
         rank = "{0} = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, {0}) - values.begin()));"
-        lines += [_each(g, v, rank) for v in spec.order_only]
-    return _method("States that behave alike get the same numbers.", "void normalise(State& s)", lines)
+        ranks += [_each(g, v, rank) for v in spec.order_only]
+    written = {t.name: any(e.variable in spec.order_only for e in t.effects) for t in spec.transitions.values()}
+    cases = "\n".join(f"case Transition::{name}:" for name, writes in written.items() if writes)
+    body = indent("\n".join([*ranks, "break;"]), "    ")
+    lines.append(f"switch (after) {{\n{indent(cases, '  ')} {{\n{body}\n  }}\n  default:\n    break;\n}}" if ranks else "(void)after;")
+    comment = "States that behave alike get the same numbers; `after` led here from one that had such numbers."
+    return _method(comment, "void normalise(State& s, Transition after)", lines)
 
 
 def _shift(g: ExplorerGenerator) -> str:
@@ -112,14 +118,14 @@ def _order(g: ExplorerGenerator) -> str:
 
 
 def _rename(g: ExplorerGenerator) -> str:
-    lines = ["const State old = s;", "const Order same;"]
-    lines += [f"const bool moved_{s.letter} = order.{s.letter} != same.{s.letter};" for s in g.spec.sorts.values()]
+    lines = ["const State old = s;", "const Order to = order;  // no byte of the state", "const Order same;"]
+    lines += [f"const bool moved_{s.letter} = to.{s.letter} != same.{s.letter};" for s in g.spec.sorts.values()]
     for v in g.spec.variables.values():
         if not v.sorts:
             continue
         parameters = tuple(Parameter(f"i{n}", s.name) for n, s in enumerate(v.sorts))
         new = "".join(f"[{p.name}]" for p in parameters)
-        before = "".join(f"[order.{s.letter}[{p.name}]]" for p, s in zip(parameters, v.sorts, strict=True))
+        before = "".join(f"[to.{s.letter}[{p.name}]]" for p, s in zip(parameters, v.sorts, strict=True))
         renamed = g.loops(parameters, f"s.{v.name}{new} = old.{v.name}{before};")
         needed = " || ".join(dict.fromkeys(f"moved_{s.letter}" for s in v.sorts))
         lines.append(f"if ({needed}) {{\n{indent(renamed, '  ')}\n}}")

@@ -1267,14 +1267,18 @@ struct MachineAccess {
     bool is = image.is_met();
     if (moved || moves) {
       for (RequestId r = 0; r < requests; ++r) {
-        for (BlockId b = 0; b < blocks; ++b) {
-          is = is && m.holds(r, b) == (state[restored.base[0] + r * blocks + b] != 0);
-        }
+        const std::int8_t* const flags = state + restored.base[0] + r * blocks;
+        auto left = std::count_if(flags, flags + blocks, [](std::int8_t flag) { return flag != 0; });
         std::int64_t at = 0;
         for (const BlockId b : m.holds_.of(r)) {
-          is = is && (b == kNone || m.block_[b].position / m.limits_.page == at);
-          ++at;
+          if (b != kNone) {
+            is = is && 0 <= b && b < blocks && flags[b] != 0;
+            is = is && at <= m.block_[b].position && m.block_[b].position < at + m.limits_.page;
+            --left;
+          }
+          at += m.limits_.page;
         }
+        is = is && left == 0;
       }
     }
     if (moved) {

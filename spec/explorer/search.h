@@ -190,7 +190,7 @@ class Search final : public Engine {
                         worker.violated({i << 32 | nth, property, step});
                     }
                 }
-                M::normalise(next);
+                M::normalise(next, transition);
                 if (settings_.reduce) M::canonicalise(next);
                 // Its number is its order, until it is added.
                 candidates.push_back({Packed<M>(next), 0, step, static_cast<std::uint32_t>(i << 16 | nth++)});
@@ -322,7 +322,7 @@ class Search final : public Engine {
             M::successors(state, settings_.instance,
                           [&](State& next, Transition transition, const Arguments& arguments) {
                               if (transition != step.transition || arguments != step.arguments) return;
-                              M::normalise(next);
+                              M::normalise(next, transition);
                               names = M::canonicalise(next).behind(names);
                           });
         }

@@ -2940,8 +2940,8 @@ struct Model {
     return -1;
   }
 
-  // States that behave alike get the same numbers.
-  static void normalise(State& s) {
+  // States that behave alike get the same numbers; `after` led here from one that had such numbers.
+  static void normalise(State& s, Transition after) {
     const int origin = s.landed;
     for (int i0 = 0; i0 <= NR - 1; ++i0) {
       s.last_step[i0] = static_cast<std::int8_t>(std::max(0, s.last_step[i0] - origin));
@@ -2955,19 +2955,27 @@ struct Model {
     s.opened = static_cast<std::int8_t>(std::max(0, s.opened - origin));
     s.launched = static_cast<std::int8_t>(std::max(0, s.launched - origin));
     s.landed = 0;
-    std::array<std::int8_t, NR + 1> values{};
-    std::size_t n = 0;
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      values[n++] = s.arrival[i0];
+    switch (after) {
+      case Transition::submit:
+      case Transition::recycle: {
+        std::array<std::int8_t, NR + 1> values{};
+        std::size_t n = 0;
+        for (int i0 = 0; i0 <= NR - 1; ++i0) {
+          values[n++] = s.arrival[i0];
+        }
+        values[n++] = s.newest_arrival;
+        std::sort(values.begin(), values.end());
+        const auto last = std::unique(values.begin(), values.end());
+        const int zero = values[0] == 0 ? 0 : 1;
+        for (int i0 = 0; i0 <= NR - 1; ++i0) {
+          s.arrival[i0] = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, s.arrival[i0]) - values.begin()));
+        }
+        s.newest_arrival = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, s.newest_arrival) - values.begin()));
+        break;
+      }
+      default:
+        break;
     }
-    values[n++] = s.newest_arrival;
-    std::sort(values.begin(), values.end());
-    const auto last = std::unique(values.begin(), values.end());
-    const int zero = values[0] == 0 ? 0 : 1;
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.arrival[i0] = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, s.arrival[i0]) - values.begin()));
-    }
-    s.newest_arrival = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, s.newest_arrival) - values.begin()));
   }
 
   // The same state later: all step numbers are higher (normalise undoes it).
@@ -3204,180 +3212,181 @@ struct Model {
   // Gives individuals other names.
   static void rename(State& s, const Order& order) {
     const State old = s;
+    const Order to = order;  // no byte of the state
     const Order same;
-    const bool moved_r = order.r != same.r;
-    const bool moved_b = order.b != same.b;
-    const bool moved_s = order.s != same.s;
-    const bool moved_h = order.h != same.h;
-    const bool moved_c = order.c != same.c;
+    const bool moved_r = to.r != same.r;
+    const bool moved_b = to.b != same.b;
+    const bool moved_s = to.s != same.s;
+    const bool moved_h = to.h != same.h;
+    const bool moved_c = to.c != same.c;
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.request_state[i0] = old.request_state[order.r[i0]];
+        s.request_state[i0] = old.request_state[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.arrival[i0] = old.arrival[order.r[i0]];
+        s.arrival[i0] = old.arrival[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.prompt[i0] = old.prompt[order.r[i0]];
+        s.prompt[i0] = old.prompt[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.limit[i0] = old.limit[order.r[i0]];
+        s.limit[i0] = old.limit[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.known[i0] = old.known[order.r[i0]];
+        s.known[i0] = old.known[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.planned[i0] = old.planned[order.r[i0]];
+        s.planned[i0] = old.planned[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.computed[i0] = old.computed[order.r[i0]];
+        s.computed[i0] = old.computed[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.pruned[i0] = old.pruned[order.r[i0]];
+        s.pruned[i0] = old.pruned[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.last_step[i0] = old.last_step[order.r[i0]];
+        s.last_step[i0] = old.last_step[to.r[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.block_state[i0] = old.block_state[order.b[i0]];
+        s.block_state[i0] = old.block_state[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.position[i0] = old.position[order.b[i0]];
+        s.position[i0] = old.position[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.fill[i0] = old.fill[order.b[i0]];
+        s.fill[i0] = old.fill[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.stamp[i0] = old.stamp[order.b[i0]];
+        s.stamp[i0] = old.stamp[to.b[i0]];
       }
     }
     if (moved_r || moved_b) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
-          s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
+          s.holds[i0][i1] = old.holds[to.r[i0]][to.b[i1]];
         }
       }
     }
     if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
-        s.step_state[i0] = old.step_state[order.s[i0]];
+        s.step_state[i0] = old.step_state[to.s[i0]];
       }
     }
     if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
-        s.number[i0] = old.number[order.s[i0]];
+        s.number[i0] = old.number[to.s[i0]];
       }
     }
     if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
+          s.in_step[i0][i1] = old.in_step[to.s[i0]][to.r[i1]];
         }
       }
     }
     if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
+          s.row_tokens[i0][i1] = old.row_tokens[to.s[i0]][to.r[i1]];
         }
       }
     }
     if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
+          s.row_outputs[i0][i1] = old.row_outputs[to.s[i0]][to.r[i1]];
         }
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_state[i0] = old.host_state[order.h[i0]];
+        s.host_state[i0] = old.host_state[to.h[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_position[i0] = old.host_position[order.h[i0]];
+        s.host_position[i0] = old.host_position[to.h[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_fill[i0] = old.host_fill[order.h[i0]];
+        s.host_fill[i0] = old.host_fill[to.h[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_state[i0] = old.copy_state[order.c[i0]];
+        s.copy_state[i0] = old.copy_state[to.c[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
+        s.copy_tokens[i0] = old.copy_tokens[to.c[i0]];
       }
     }
     if (moved_c || moved_b) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
-          s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
+          s.block_of[i0][i1] = old.block_of[to.c[i0]][to.b[i1]];
         }
       }
     }
     if (moved_c || moved_h) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         for (int i1 = 0; i1 <= NH - 1; ++i1) {
-          s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
+          s.host_of[i0][i1] = old.host_of[to.c[i0]][to.h[i1]];
         }
       }
     }
     if (moved_c || moved_r) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
+          s.request_of[i0][i1] = old.request_of[to.c[i0]][to.r[i1]];
         }
       }
     }
     if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
-        s.executing[i0] = old.executing[order.s[i0]];
+        s.executing[i0] = old.executing[to.s[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copying[i0] = old.copying[order.c[i0]];
+        s.copying[i0] = old.copying[to.c[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_start[i0] = old.copy_start[order.c[i0]];
+        s.copy_start[i0] = old.copy_start[to.c[i0]];
       }
     }
     if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
+          s.row_start[i0][i1] = old.row_start[to.s[i0]][to.r[i1]];
         }
       }
     }
@@ -3385,7 +3394,7 @@ struct Model {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           for (int i2 = 0; i2 <= NB - 1; ++i2) {
-            s.reads[i0][i1][i2] = old.reads[order.s[i0]][order.r[i1]][order.b[i2]];
+            s.reads[i0][i1][i2] = old.reads[to.s[i0]][to.r[i1]][to.b[i2]];
           }
         }
       }
@@ -3394,132 +3403,132 @@ struct Model {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           for (int i2 = 0; i2 <= NB - 1; ++i2) {
-            s.writes[i0][i1][i2] = old.writes[order.s[i0]][order.r[i1]][order.b[i2]];
+            s.writes[i0][i1][i2] = old.writes[to.s[i0]][to.r[i1]][to.b[i2]];
           }
         }
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.refs[i0] = old.refs[order.b[i0]];
+        s.refs[i0] = old.refs[to.b[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.blocks[i0] = old.blocks[order.r[i0]];
+        s.blocks[i0] = old.blocks[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.capacity[i0] = old.capacity[order.r[i0]];
+        s.capacity[i0] = old.capacity[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.pending[i0] = old.pending[order.r[i0]];
+        s.pending[i0] = old.pending[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.sampling[i0] = old.sampling[order.r[i0]];
+        s.sampling[i0] = old.sampling[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.flying[i0] = old.flying[order.r[i0]];
+        s.flying[i0] = old.flying[to.r[i0]];
       }
     }
     if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
-        s.rows[i0] = old.rows[order.s[i0]];
+        s.rows[i0] = old.rows[to.s[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.copies[i0] = old.copies[order.b[i0]];
+        s.copies[i0] = old.copies[to.b[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_copies[i0] = old.host_copies[order.h[i0]];
+        s.host_copies[i0] = old.host_copies[to.h[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
+        s.copy_blocks[i0] = old.copy_blocks[to.c[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_hosts[i0] = old.copy_hosts[order.c[i0]];
+        s.copy_hosts[i0] = old.copy_hosts[to.c[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_requests[i0] = old.copy_requests[order.c[i0]];
+        s.copy_requests[i0] = old.copy_requests[to.c[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.inbound[i0] = old.inbound[order.r[i0]];
+        s.inbound[i0] = old.inbound[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.arriving[i0] = old.arriving[order.r[i0]];
+        s.arriving[i0] = old.arriving[to.r[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.key[i0] = old.key[order.b[i0]];
+        s.key[i0] = old.key[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.before[i0] = old.before[order.b[i0]];
+        s.before[i0] = old.before[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
-          s.parent[i0][i1] = old.parent[order.b[i0]][order.b[i1]];
+          s.parent[i0][i1] = old.parent[to.b[i0]][to.b[i1]];
         }
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_key[i0] = old.host_key[order.h[i0]];
+        s.host_key[i0] = old.host_key[to.h[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_before[i0] = old.host_before[order.h[i0]];
+        s.host_before[i0] = old.host_before[to.h[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.children[i0] = old.children[order.b[i0]];
+        s.children[i0] = old.children[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.parents[i0] = old.parents[order.b[i0]];
+        s.parents[i0] = old.parents[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.content[i0] = old.content[order.b[i0]];
+        s.content[i0] = old.content[to.b[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_content[i0] = old.host_content[order.h[i0]];
+        s.host_content[i0] = old.host_content[to.h[i0]];
       }
     }
     if (moved_r || moved_b) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
-          s.text[i0][i1] = old.text[order.r[i0]][order.b[i1]];
+          s.text[i0][i1] = old.text[to.r[i0]][to.b[i1]];
         }
       }
     }
