@@ -37,6 +37,18 @@ class Proposals {
 """
 
 
+SEEN = """// Whether something was seen to be true, and to be false.
+struct Seen {
+  bool held = false;
+  bool failed = false;
+
+  void mark(bool holds) {
+    held = held || holds;
+    failed = failed || !holds;
+  }
+};
+"""
+
 WORD_OF = """// Eight bytes from there on. The last ones may overlap others, so that each is read with one instruction or two.
 template <class Values>
 std::uint64_t word_of(const Values& values, std::size_t at) {
@@ -85,14 +97,17 @@ class ExplorerGenerator:
         constants = {c: f"k.{c.lower()}" for c in (*self.spec.constants, *SEARCH_CONSTANTS)}
         return plain(cpp_expression(e, {p.name: p.name for p in parameters} | constants, self._read, self._read_next))
 
-    def loops(self, parameters: tuple[Parameter, ...], body: str, transition: str = "", beyond: str = "") -> str:
-        """Nested loops over individuals, and over the ranges of integers and `beyond` more."""
+    def loops(
+        self, parameters: tuple[Parameter, ...], body: str, transition: str = "", beyond: str = "", below: str = ""
+    ) -> str:
+        """Nested loops over individuals, and over the ranges of integers and `below` and `beyond` more."""
         for p in reversed(parameters):
             low, high = "0", f"{self.size[p.type]} - 1" if p.type in self.size else ""
             if p.type not in self.size:
                 known = self.spec.transitions[transition].parameters
                 low, high = (self.expression(x, known) for x in self.spec.ranges[transition, p.name])
             more = f" + {beyond}" if beyond and p.type not in self.size else ""
+            low += f" - {below}" if below and p.type not in self.size else ""
             body = f"for (int {p.name} = {low}; {p.name} <= {high}{more}; ++{p.name}) {{\n{indent(body, '  ')}\n}}"
         return body
 
@@ -133,7 +148,7 @@ class ExplorerGenerator:
             "// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n"
         )
         out.append(named_table(self))
-        out += [PROPOSALS, WORD_OF]
+        out += [PROPOSALS, SEEN, WORD_OF]
         sizes = ", ".join(f"int {n}" for n in self.size.values())
         out.append(f"template <{sizes}>\nstruct Model {{")
         out.append(indent(self._state(), "  "))

@@ -23,8 +23,8 @@ Read = tuple[str, tuple[int, ...] | None]
 
 
 def judgement_methods(g: ExplorerGenerator) -> str:
-    """Members of the model: `batches`, `tuples` and `judge`."""
-    return f"{_batches(g)}\n{_tuples(g)}\n{_judge(g)}"
+    """Members of the model: `batches`, `tuples`, `judge` and `look_at_guards`."""
+    return f"{_batches(g)}\n{_tuples(g)}\n{_judge(g)}\n{_guards(g)}"
 
 
 def groups(g: ExplorerGenerator) -> dict[tuple[str, ...], list[Transition]]:
@@ -210,6 +210,40 @@ def _judge(g: ExplorerGenerator) -> str:
     )
 
 
+def _guards(g: ExplorerGenerator) -> str:
+    """Whatever the guards before it say, and for integers one below and one above their ranges too."""
+    number, first = 0, {}
+    for t in g.spec.transitions.values():
+        first[t.name] = number
+        number += len(t.guards)
+    cases = []
+    for i, transitions in enumerate(groups(g).values()):
+        looks = []
+        for t in transitions:
+            marks = [
+                f"seen[{first[t.name] + n}].mark({g.expression(guard.condition, t.parameters)});"
+                for n, guard in enumerate(t.guards)
+            ]
+            looks.append(_for_tuple(g, t, "\n".join(marks), below="1", beyond="1"))
+        cases.append(f"case {i}:\n{indent(chr(10).join(looks), '  ')}\n  break;")
+    body = indent("switch (group) {\n" + indent("\n".join(cases), "  ") + "\n}", "  ")
+    return (
+        "// What each guard says, whatever those before it say, about every proposal of a group to one tuple.\n"
+        "static void look_at_guards(int group, const Tuple& who, const State& pre, const Instance& k,\n"
+        f"                           std::array<Seen, kGuards.size()>& seen) {{\n  (void)k;\n{body}\n}}\n"
+    )
+
+
+def _for_tuple(g: ExplorerGenerator, t: Transition, body: str, below: str, beyond: str) -> str:
+    """The body for each proposal of a transition to a tuple of individuals."""
+    integers = tuple(p for p in t.parameters if p.type not in g.size)
+    individuals = [p for p in t.parameters if p.type in g.size]
+    bind = [f"const int {p.name} = who[{i}];" for i, p in enumerate(individuals)]
+    unused = [f"(void){p.name};" for p in individuals] if below else []
+    lines = [*bind, *unused, g.loops(integers, body, t.name, beyond=beyond, below=below)]
+    return f"{{\n{indent(chr(10).join(lines), '  ')}\n}}"
+
+
 def _judged(g: ExplorerGenerator, t: Transition, first: int) -> str:
     ghosts = {v.name for v in g.spec.variables.values() if v.ghost}
     answer, unseen = "0", []
@@ -224,10 +258,7 @@ def _judged(g: ExplorerGenerator, t: Transition, first: int) -> str:
     explored = " && ".join([*known, *unseen]) or "true"
     arguments = ", ".join(f"static_cast<std::int8_t>({p.name})" for p in t.parameters)
     body = f"propose(Transition::{t.name}, {{{arguments}}},\n    {answer}, {explored});"
-    individuals = [p for p in t.parameters if p.type in g.size]
-    bind = [f"const int {p.name} = who[{i}];" for i, p in enumerate(individuals)]
-    lines = [*bind, g.loops(integers, body, t.name, beyond="kBeyond")]
-    return f"{{\n{indent(chr(10).join(lines), '  ')}\n}}"
+    return _for_tuple(g, t, body, below="", beyond="kBeyond")
 
 
 __all__ = ["groups", "judgement_methods", "named_place", "reads"]

@@ -50,16 +50,20 @@ class Search final : public Engine {
 
     std::vector<std::int8_t> sample(std::size_t first, std::size_t stride) const override {
         std::vector<std::int8_t> result;
-        std::size_t seen = 0;
-        for (std::uint32_t shard = 0; shard < kShards; ++shard) {
-            for (std::size_t at = 0; at < store_.shard_size(shard); ++at, ++seen) {
-                if (seen < first || (seen - first) % stride != 0) continue;
-                const State state = store_.state(Store<M>::number(shard, at)).state();
-                const auto* bytes = reinterpret_cast<const std::int8_t*>(&state);
-                result.insert(result.end(), bytes, bytes + sizeof(State));
-            }
-        }
+        for_some(first, stride, [&](const State& state) {
+            const auto* bytes = reinterpret_cast<const std::int8_t*>(&state);
+            result.insert(result.end(), bytes, bytes + sizeof(State));
+        });
         return result;
+    }
+    std::array<Seen, kGuards.size()> guards(const Instance& instance, std::size_t stride) const override {
+        std::array<Seen, kGuards.size()> seen{};
+        for_some(0, stride, [&](const State& state) {
+            M::everybody([&](int group, const typename M::Tuple& who) {
+                M::look_at_guards(group, who, state, instance, seen);
+            });
+        });
+        return seen;
     }
     std::vector<Answer> answers(const Instance& instance, const std::vector<std::int8_t>& given) const override {
         const State pre = from_bytes(given);
@@ -112,6 +116,17 @@ class Search final : public Engine {
     static std::vector<std::int8_t> to_bytes(const State& state) {
         const auto* bytes = reinterpret_cast<const std::int8_t*>(&state);
         return {bytes, bytes + sizeof state};
+    }
+
+    template <class Visit>
+    void for_some(std::size_t first, std::size_t stride, Visit&& visit) const {
+        std::size_t seen = 0;
+        for (std::uint32_t shard = 0; shard < kShards; ++shard) {
+            for (std::size_t at = 0; at < store_.shard_size(shard); ++at, ++seen) {
+                if (seen < first || (seen - first) % stride != 0) continue;
+                visit(store_.state(Store<M>::number(shard, at)).state());
+            }
+        }
     }
 
     struct Candidate {

@@ -915,6 +915,17 @@ class Proposals {
   std::size_t count_ = 0;
 };
 
+// Whether something was seen to be true, and to be false.
+struct Seen {
+  bool held = false;
+  bool failed = false;
+
+  void mark(bool holds) {
+    held = held || holds;
+    failed = failed || !holds;
+  }
+};
+
 // Eight bytes from there on. The last ones may overlap others, so that each is read with one instruction or two.
 template <class Values>
 std::uint64_t word_of(const Values& values, std::size_t at) {
@@ -5204,6 +5215,522 @@ struct Model {
               : !(StepState(pre.step_state[s]) == StepState::Done) ? 191
               : !(pre.in_step[s][r]) ? 192
               : 0, true);
+        }
+        break;
+    }
+  }
+
+  // What each guard says, whatever those before it say, about every proposal of a group to one tuple.
+  static void look_at_guards(int group, const Tuple& who, const State& pre, const Instance& k,
+                             std::array<Seen, kGuards.size()>& seen) {
+    (void)k;
+    switch (group) {
+      case 0:
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
+            seen[0].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+            seen[1].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[2].mark(pre.position[b] == pre.planned[r]);
+            seen[3].mark(pre.planned[r] == pre.capacity[r]);
+            seen[4].mark(!pre.holds[r][b]);
+            seen[5].mark((pre.planned[r] + k.page) < pre.known[r]);
+            seen[6].mark(pre.key[b] == x);
+            seen[7].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
+            seen[8].mark(1 <= x);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
+            seen[9].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+            seen[10].mark(pre.fill[b] == k.page);
+            seen[11].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[12].mark(pre.position[b] == pre.planned[r]);
+            seen[13].mark(pre.planned[r] == pre.capacity[r]);
+            seen[14].mark(!pre.holds[r][b]);
+            seen[15].mark((pre.planned[r] + k.page) < pre.known[r]);
+            seen[16].mark(pre.key[b] == x);
+            seen[17].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
+            seen[18].mark(1 <= x);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
+            seen[19].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+            seen[20].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[21].mark(pre.position[b] == pre.planned[r]);
+            seen[22].mark(pre.planned[r] == pre.capacity[r]);
+            seen[23].mark(pre.fill[b] < k.page);
+            seen[24].mark((pre.planned[r] + pre.fill[b]) < pre.known[r]);
+            seen[25].mark(pre.stamp[b] <= pre.landed);
+            seen[26].mark(pre.copies[b] == 0);
+            seen[27].mark(pre.key[b] == x);
+            seen[28].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
+            seen[29].mark(1 <= x);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
+            seen[33].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[34].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+            seen[35].mark(pre.holds[r][b]);
+            seen[36].mark((pre.position[b] + k.page) <= pre.computed[r]);
+            seen[37].mark(pre.inbound[r] == 0);
+            seen[38].mark(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])));
+            seen[39].mark(1 <= x);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
+            seen[57].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[58].mark((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing));
+            seen[59].mark(pre.holds[r][b]);
+            seen[60].mark(pre.position[b] < pre.computed[r]);
+            seen[61].mark(pre.computed[r] <= (pre.position[b] + k.page));
+            seen[62].mark(pre.last_step[r] <= pre.landed);
+            seen[63].mark(pre.inbound[r] == 0);
+            seen[64].mark(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])));
+            seen[65].mark(1 <= x);
+          }
+        }
+        break;
+      case 1:
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[30].mark(BlockState(pre.block_state[b]) == BlockState::Free);
+          seen[31].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+          seen[32].mark(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[40].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+          seen[41].mark(pre.holds[r][b]);
+          seen[42].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[43].mark(pre.last_step[r] <= pre.landed);
+          seen[44].mark(pre.copies[b] == 0);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[45].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+          seen[46].mark(pre.holds[r][b]);
+          seen[47].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[48].mark((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]));
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[49].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+          seen[50].mark(pre.holds[r][b]);
+          seen[51].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[52].mark(1 < pre.refs[b]);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[53].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+          seen[54].mark(pre.holds[r][b]);
+          seen[55].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[56].mark(pre.refs[b] == 1);
+        }
+        break;
+      case 2:
+        {
+          const int b = who[0];
+          (void)b;
+          seen[66].mark(BlockState(pre.block_state[b]) == BlockState::Limbo);
+          seen[67].mark(pre.stamp[b] <= pre.landed);
+          seen[68].mark(pre.copies[b] == 0);
+        }
+        break;
+      case 3:
+        {
+          const int b = who[0];
+          const int p = who[1];
+          (void)b;
+          (void)p;
+          seen[69].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+          seen[70].mark(pre.stamp[b] <= pre.landed);
+          seen[71].mark(pre.copies[b] == 0);
+          seen[72].mark(pre.parent[b][p]);
+          seen[73].mark(pre.children[b] == 0);
+        }
+        break;
+      case 4:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          (void)c;
+          (void)b;
+          (void)h;
+          seen[74].mark((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached));
+          seen[75].mark(HostState(pre.host_state[h]) == HostState::Empty);
+          seen[76].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          (void)c;
+          (void)b;
+          (void)h;
+          seen[77].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling);
+          seen[78].mark(pre.block_of[c][b]);
+          seen[79].mark(!pre.copying[c]);
+          seen[80].mark(pre.host_of[c][h]);
+          seen[81].mark(HostState(pre.host_state[h]) == HostState::Filling);
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          (void)c;
+          (void)b;
+          (void)h;
+          seen[86].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
+          seen[87].mark(pre.block_of[c][b]);
+          seen[88].mark(!pre.copying[c]);
+          seen[89].mark(pre.host_of[c][h]);
+          seen[90].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
+        }
+        break;
+      case 5:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          const int p = who[3];
+          (void)c;
+          (void)b;
+          (void)h;
+          (void)p;
+          seen[82].mark(BlockState(pre.block_state[b]) == BlockState::Free);
+          seen[83].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[84].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+          seen[85].mark(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h])));
+        }
+        break;
+      case 6:
+        {
+          const int h = who[0];
+          (void)h;
+          seen[91].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[92].mark(pre.host_copies[h] == 0);
+        }
+        break;
+      case 7:
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
+            seen[93].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+            seen[94].mark(pre.holds[r][b]);
+            seen[95].mark((pre.position[b] + n) <= pre.computed[r]);
+            seen[96].mark(pre.inbound[r] == 0);
+            seen[97].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[98].mark(1 <= n);
+            seen[99].mark(n <= k.page);
+          }
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
+            seen[103].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[104].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[105].mark(pre.holds[r][b]);
+            seen[106].mark(pre.pending[r] == 0);
+            seen[107].mark(pre.position[b] <= pre.planned[r]);
+            seen[108].mark((pre.planned[r] + n) <= (pre.position[b] + k.page));
+            seen[109].mark((pre.planned[r] + n) < pre.known[r]);
+            seen[110].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[111].mark(1 <= n);
+          }
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          seen[112].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[113].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[114].mark(pre.block_of[c][b]);
+          seen[115].mark(!pre.copying[c]);
+          seen[116].mark(pre.request_of[c][r]);
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          seen[117].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[118].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[119].mark(pre.block_of[c][b]);
+          seen[120].mark(!pre.copying[c]);
+          seen[121].mark(pre.request_of[c][r]);
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          seen[122].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished));
+          seen[123].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[124].mark(pre.block_of[c][b]);
+          seen[125].mark(!pre.copying[c]);
+          seen[126].mark(pre.request_of[c][r]);
+        }
+        break;
+      case 8:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          (void)c;
+          (void)b;
+          seen[100].mark(CopyState(pre.copy_state[c]) == CopyState::Sending);
+          seen[101].mark(pre.block_of[c][b]);
+          seen[102].mark(!pre.copying[c]);
+        }
+        break;
+      case 9:
+        {
+          const int c = who[0];
+          (void)c;
+          seen[127].mark(pre.copying[c]);
+        }
+        break;
+      case 10:
+        {
+          const int r = who[0];
+          (void)r;
+          for (int tokens = 0 - 1; tokens <= k.max_prompt + 1; ++tokens) {
+            for (int most = tokens - 1; most <= tokens + k.max_output + 1; ++most) {
+              for (int turn = pre.newest_arrival - 1; turn <= pre.newest_arrival + 1 + 1; ++turn) {
+                seen[128].mark(RequestState(pre.request_state[r]) == RequestState::Absent);
+                seen[129].mark(tokens < most);
+                seen[130].mark(most <= (k.room + 1));
+                seen[131].mark(pre.newest_arrival < turn);
+                seen[132].mark(1 <= tokens);
+              }
+            }
+          }
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[133].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[134].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[135].mark(pre.prompt[r] < pre.known[r]);
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[136].mark((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting));
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[143].mark(RequestState(pre.request_state[r]) == RequestState::Retracting);
+          seen[144].mark(pre.blocks[r] == 0);
+          seen[145].mark(pre.inbound[r] == 0);
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[146].mark(RequestState(pre.request_state[r]) == RequestState::Releasing);
+          seen[147].mark(pre.blocks[r] == 0);
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[148].mark(RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[149].mark(pre.pending[r] == 0);
+          seen[150].mark(pre.inbound[r] == 0);
+        }
+        break;
+      case 11:
+        {
+          const int r = who[0];
+          const int o = who[1];
+          (void)r;
+          (void)o;
+          seen[137].mark(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+          seen[138].mark(1 <= pre.blocks[r]);
+          seen[139].mark(pre.pending[r] == 0);
+          seen[140].mark(pre.known[r] < pre.limit[r]);
+          seen[141].mark((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode));
+          seen[142].mark(pre.arrival[o] < pre.arrival[r]);
+        }
+        break;
+      case 12:
+        {
+          const int s = who[0];
+          (void)s;
+          seen[151].mark(StepState(pre.step_state[s]) == StepState::Idle);
+          seen[152].mark(pre.opened == pre.launched);
+        }
+        {
+          const int s = who[0];
+          (void)s;
+          seen[177].mark(StepState(pre.step_state[s]) == StepState::Planned);
+          seen[178].mark(1 <= pre.rows[s]);
+        }
+        {
+          const int s = who[0];
+          (void)s;
+          seen[179].mark(pre.executing[s]);
+        }
+        {
+          const int s = who[0];
+          (void)s;
+          seen[180].mark(StepState(pre.step_state[s]) == StepState::Inflight);
+          seen[181].mark(!pre.executing[s]);
+          seen[182].mark(pre.number[s] == (pre.landed + 1));
+        }
+        {
+          const int s = who[0];
+          (void)s;
+          seen[192].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[193].mark(pre.rows[s] == 0);
+        }
+        break;
+      case 13:
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          seen[153].mark(StepState(pre.step_state[s]) == StepState::Planned);
+          seen[154].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+          seen[155].mark(!pre.in_step[s][r]);
+          seen[156].mark(pre.inbound[r] == 0);
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          for (int n = 0 - 1; n <= k.page + 1; ++n) {
+            seen[157].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[158].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[159].mark(pre.in_step[s][r]);
+            seen[160].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
+            seen[161].mark((pre.planned[r] + n) < pre.known[r]);
+            seen[162].mark(1 <= n);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          for (int n = 0 - 1; n <= k.page + 1; ++n) {
+            seen[163].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[164].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[165].mark(pre.in_step[s][r]);
+            seen[166].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
+            seen[167].mark((pre.planned[r] + n) == pre.known[r]);
+            seen[168].mark(1 <= n);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          for (int n = 0 - 1; n <= k.width + 1 + 1; ++n) {
+            seen[169].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[170].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[171].mark(pre.in_step[s][r]);
+            seen[172].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
+            seen[173].mark(pre.row_tokens[s][r] == 0);
+            seen[174].mark((pre.planned[r] + n) < pre.limit[r]);
+            seen[175].mark(1 <= n);
+            seen[176].mark(n <= k.width);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          for (int accepted = 0 - 1; accepted <= k.width + 1 + 1; ++accepted) {
+            seen[183].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+            seen[184].mark(StepState(pre.step_state[s]) == StepState::Done);
+            seen[185].mark(pre.in_step[s][r]);
+            seen[186].mark(accepted <= pre.row_outputs[s][r]);
+            seen[187].mark(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted);
+            seen[188].mark(0 <= accepted);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          seen[189].mark((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished));
+          seen[190].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[191].mark(pre.in_step[s][r]);
         }
         break;
     }
