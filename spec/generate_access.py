@@ -224,7 +224,8 @@ def _restore(g: SchedulerGenerator) -> str:
         one = holder.letter
         clear = _clear(name, one)
         lines.append(_loop(g, holder, clear))
-    for v in shared_order(g.spec):
+    for run in _runs(g):
+        v = run[0]
         index = [*v.letters]
         if v.name in RELATION_TABLES:
             where = g.place(table[RELATION_TABLES[v.name]], [index[1]])
@@ -235,12 +236,12 @@ def _restore(g: SchedulerGenerator) -> str:
             lines.append(_loop(g, v.sorts[0], f"{place} = kNone;\n{inner}", index[0]))
             continue
         else:
-            value = "*state++ != 0" if v.type == BOOL else "*state++"
-            value = f"static_cast<{v.type}>(*state++)" if v.type in g.spec.enums else value
-            body = f"{_member(g, v, index)} = {value};"
+            body = "\n".join(f"{_member(g, v, index)} = {_value(g, v, _given(run, i))};" for i, v in enumerate(run))
         for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
             body = _loop(g, sort, body, letter)
         lines.append(body)
+        if v.name not in RELATION_TABLES:
+            lines.append(f"state += {' * '.join([str(len(run)), *(f'{s.name.lower()}s' for s in v.sorts)])};")
     lines.append("static_cast<Restored*>(machine)->image.keep(start);")
     for i, (name, holder) in enumerate(_tables(g)):
         body = (
@@ -250,6 +251,33 @@ def _restore(g: SchedulerGenerator) -> str:
         lines.append(_loop(g, holder, body))
     body = indent("\n".join(lines), "  ")
     return f"static void restore(void* machine, const std::int8_t* state) {{\n{body}\n}}\n"
+
+
+def _runs(g: SchedulerGenerator) -> list[list[Variable]]:
+    """Variables that follow each other in a state and are restored in one loop: numbers of the same sorts."""
+    runs: list[list[Variable]] = []
+    for v in shared_order(g.spec):
+        alone = v.name in RELATION_TABLES or v.one
+        last = runs[-1][-1] if runs else None
+        if last is None or alone or last.name in RELATION_TABLES or last.one or last.sorts != v.sorts:
+            runs.append([])
+        runs[-1].append(v)
+    return runs
+
+
+def _given(run: list[Variable], number: int) -> str:
+    """The byte of a state that gives the value of a variable of a run."""
+    v = run[number]
+    counts = [f"{s.name.lower()}s" for s in v.sorts]
+    before = [" * ".join([str(number), *counts] if number > 1 or not counts else counts)] if number else []
+    own = [" * ".join([letter, *counts[i + 1 :]]) for i, letter in enumerate(v.letters)]
+    return f"state[{' + '.join([*before, *own]) or '0'}]"
+
+
+def _value(g: SchedulerGenerator, v: Variable, byte: str) -> str:
+    if v.type == BOOL:
+        return f"{byte} != 0"
+    return f"static_cast<{v.type}>({byte})" if v.type in g.spec.enums else byte
 
 
 def _member(g: SchedulerGenerator, v: Variable, index: list[str]) -> str:

@@ -254,11 +254,16 @@ def _twins(g: ExplorerGenerator) -> str:
         body = ["(void)s;", *tests, "return true;"]
         comment = "Whether i and j can change places."
         lines.append(_method(comment, f"bool twins_{sort.letter}(const State& s, int i, int j)", body))
-    fill = [
-        f"for (int i = 1; i < {g.size[s.name]}; ++i) {{\n  for (int j = 0; j < i; ++j) "
-        f"of.{s.letter}[i] |= static_cast<std::uint8_t>(twins_{s.letter}(s, i, j) << j);\n}}"
-        for s in sorts
-    ]
+    fill = []
+    for sort in sorts:
+        of = f"of.{sort.letter}"
+        # Who can change places with the first of others can do so with each of them.
+        same = f"{of}[j] != 0 ? ({of}[i] & {of}[j]) != 0 : twins_{sort.letter}(s, i, j)"
+        fill.append(
+            f"for (int i = 1; i < {g.size[sort.name]}; ++i) {{\n  for (int j = 0; j < i; ++j) {{\n"
+            f"    const bool same = {same};\n"
+            f"    {of}[i] |= static_cast<std::uint8_t>(same << j);\n  }}\n}}"
+        )
     lines.append(_method("All of them.", "Twins twins(const State& s)", ["Twins of;", *fill, "return of;"]))
     return "\n".join(lines)
 

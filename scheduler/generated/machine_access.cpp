@@ -355,127 +355,100 @@ struct MachineAccess {
       }
     }
     for (RequestId r = 0; r < requests; ++r) {
-      request_[r].request_state = static_cast<RequestState>(*state++);
+      request_[r].request_state = static_cast<RequestState>(state[r]);
+      request_[r].arrival = state[requests + r];
+      request_[r].prompt = state[2 * requests + r];
+      request_[r].limit = state[3 * requests + r];
+      request_[r].known = state[4 * requests + r];
+      request_[r].planned = state[5 * requests + r];
+      request_[r].computed = state[6 * requests + r];
+      request_[r].pruned = state[7 * requests + r];
+      request_[r].last_step = state[8 * requests + r];
     }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].arrival = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].prompt = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].limit = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].known = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].planned = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].computed = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].pruned = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].last_step = *state++;
-    }
+    state += 9 * requests;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].block_state = static_cast<BlockState>(*state++);
+      block_[b].block_state = static_cast<BlockState>(state[b]);
+      block_[b].position = state[blocks + b];
+      block_[b].fill = state[2 * blocks + b];
+      block_[b].stamp = state[3 * blocks + b];
     }
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].position = *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].fill = *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].stamp = *state++;
-    }
+    state += 4 * blocks;
     for (StepId s = 0; s < steps; ++s) {
-      step_[s].step_state = static_cast<StepState>(*state++);
+      step_[s].step_state = static_cast<StepState>(state[s]);
+      step_[s].number = state[steps + s];
     }
-    for (StepId s = 0; s < steps; ++s) {
-      step_[s].number = *state++;
-    }
+    state += 2 * steps;
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        step_request_[s][r].row_tokens = *state++;
+        step_request_[s][r].row_tokens = state[s * requests + r];
+        step_request_[s][r].row_outputs = state[steps * requests + s * requests + r];
       }
     }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        step_request_[s][r].row_outputs = *state++;
-      }
-    }
-    m.globals_.opened = *state++;
-    m.globals_.launched = *state++;
-    m.globals_.landed = *state++;
-    m.globals_.newest_arrival = *state++;
+    state += 2 * steps * requests;
+    m.globals_.opened = state[0];
+    m.globals_.launched = state[1];
+    m.globals_.landed = state[2];
+    m.globals_.newest_arrival = state[3];
+    state += 4;
     for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_state = static_cast<HostState>(*state++);
+      host_[h].host_state = static_cast<HostState>(state[h]);
+      host_[h].host_position = state[hosts + h];
+      host_[h].host_fill = state[2 * hosts + h];
     }
-    for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_position = *state++;
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_fill = *state++;
-    }
+    state += 3 * hosts;
     for (CopyId c = 0; c < copys; ++c) {
-      copy_[c].copy_state = static_cast<CopyState>(*state++);
+      copy_[c].copy_state = static_cast<CopyState>(state[c]);
+      copy_[c].copy_tokens = state[copys + c];
     }
-    for (CopyId c = 0; c < copys; ++c) {
-      copy_[c].copy_tokens = *state++;
-    }
+    state += 2 * copys;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].refs = *state++;
+      block_[b].refs = state[b];
     }
+    state += 1 * blocks;
     for (RequestId r = 0; r < requests; ++r) {
-      request_[r].blocks = *state++;
+      request_[r].blocks = state[r];
+      request_[r].capacity = state[requests + r];
+      request_[r].pending = state[2 * requests + r];
+      request_[r].sampling = state[3 * requests + r];
     }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].capacity = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].pending = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].sampling = *state++;
-    }
+    state += 4 * requests;
     for (StepId s = 0; s < steps; ++s) {
-      step_[s].rows = *state++;
+      step_[s].rows = state[s];
     }
+    state += 1 * steps;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].copies = *state++;
+      block_[b].copies = state[b];
     }
+    state += 1 * blocks;
     for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_copies = *state++;
+      host_[h].host_copies = state[h];
     }
+    state += 1 * hosts;
     for (RequestId r = 0; r < requests; ++r) {
-      request_[r].inbound = *state++;
+      request_[r].inbound = state[r];
     }
-    m.globals_.free = *state++;
-    m.globals_.held = *state++;
-    m.globals_.cached = *state++;
-    m.globals_.fetching = *state++;
-    m.globals_.spare_pages = *state++;
-    m.globals_.used_pages = *state++;
+    state += 1 * requests;
+    m.globals_.free = state[0];
+    m.globals_.held = state[1];
+    m.globals_.cached = state[2];
+    m.globals_.fetching = state[3];
+    m.globals_.spare_pages = state[4];
+    m.globals_.used_pages = state[5];
+    state += 6;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].key = *state++;
+      block_[b].key = state[b];
+      block_[b].before = state[blocks + b];
     }
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].before = *state++;
-    }
+    state += 2 * blocks;
     for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_key = *state++;
+      host_[h].host_key = state[h];
+      host_[h].host_before = state[hosts + h];
     }
-    for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_before = *state++;
-    }
+    state += 2 * hosts;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].children = *state++;
+      block_[b].children = state[b];
     }
+    state += 1 * blocks;
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         if (*state++ != 0) m.holds_.set(r, b, block_[b].position, true);
@@ -483,9 +456,10 @@ struct MachineAccess {
     }
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        step_request_[s][r].in_step = *state++ != 0;
+        step_request_[s][r].in_step = state[s * requests + r] != 0;
       }
     }
+    state += 1 * steps * requests;
     for (CopyId c = 0; c < copys; ++c) {
       copy_[c].block_of = kNone;
       for (BlockId b = 0; b < blocks; ++b) {

@@ -4144,19 +4144,34 @@ struct Model {
   static Twins twins(const State& s) {
     Twins of;
     for (int i = 1; i < NR; ++i) {
-      for (int j = 0; j < i; ++j) of.r[i] |= static_cast<std::uint8_t>(twins_r(s, i, j) << j);
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.r[j] != 0 ? (of.r[i] & of.r[j]) != 0 : twins_r(s, i, j);
+        of.r[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     for (int i = 1; i < NB; ++i) {
-      for (int j = 0; j < i; ++j) of.b[i] |= static_cast<std::uint8_t>(twins_b(s, i, j) << j);
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.b[j] != 0 ? (of.b[i] & of.b[j]) != 0 : twins_b(s, i, j);
+        of.b[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     for (int i = 1; i < NS; ++i) {
-      for (int j = 0; j < i; ++j) of.s[i] |= static_cast<std::uint8_t>(twins_s(s, i, j) << j);
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.s[j] != 0 ? (of.s[i] & of.s[j]) != 0 : twins_s(s, i, j);
+        of.s[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     for (int i = 1; i < NH; ++i) {
-      for (int j = 0; j < i; ++j) of.h[i] |= static_cast<std::uint8_t>(twins_h(s, i, j) << j);
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.h[j] != 0 ? (of.h[i] & of.h[j]) != 0 : twins_h(s, i, j);
+        of.h[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     for (int i = 1; i < NC; ++i) {
-      for (int j = 0; j < i; ++j) of.c[i] |= static_cast<std::uint8_t>(twins_c(s, i, j) << j);
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.c[j] != 0 ? (of.c[i] & of.c[j]) != 0 : twins_c(s, i, j);
+        of.c[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     return of;
   }
