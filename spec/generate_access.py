@@ -164,7 +164,11 @@ static bool reaches(void* machine, const Proposal* proposal, const std::int8_t* 
 static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {{
   auto& restored = *static_cast<Restored*>(machine);
   propose(machine, proposal, 1, answer);
-  save(machine, after);
+  if (*answer == 0) {{
+    save(machine, after);
+  }} else {{
+    restored.image.copy(after);  // a refusal changes nothing
+  }}
   return was(restored, after, restored.image.expect(after));
 }}
 """
@@ -241,7 +245,7 @@ def _restore(g: SchedulerGenerator) -> str:
             body = _loop(g, sort, body, letter)
         lines.append(body)
         if v.name not in RELATION_TABLES:
-            lines.append(f"state += {' * '.join([str(len(run)), *(f'{s.name.lower()}s' for s in v.sorts)])};")
+            lines.append(_behind(run))
     lines.append("static_cast<Restored*>(machine)->image.keep(start);")
     for i, (name, holder) in enumerate(_tables(g)):
         body = (
@@ -274,6 +278,10 @@ def _given(run: list[Variable], number: int) -> str:
     return f"state[{' + '.join([*before, *own]) or '0'}]"
 
 
+def _behind(run: list[Variable]) -> str:
+    return f"state += {' * '.join([str(len(run)), *(f'{s.name.lower()}s' for s in run[0].sorts)])};"
+
+
 def _value(g: SchedulerGenerator, v: Variable, byte: str) -> str:
     if v.type == BOOL:
         return f"{byte} != 0"
@@ -289,11 +297,18 @@ def _member(g: SchedulerGenerator, v: Variable, index: list[str]) -> str:
 
 def _save(g: SchedulerGenerator) -> str:
     lines = _locals(g, "const ")
-    for v in shared_order(g.spec):
-        body = f"*state++ = static_cast<std::int8_t>({_member(g, v, [*v.letters])});"
+    for run in _runs(g):
+        v = run[0]
+        alone = v.name in RELATION_TABLES or v.one
+        body = "\n".join(
+            f"{'*state++' if alone else _given(run, i)} = static_cast<std::int8_t>({_member(g, each, [*each.letters])});"
+            for i, each in enumerate(run)
+        )
         for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
             body = _loop(g, sort, body, letter)
         lines.append(body)
+        if not alone:
+            lines.append(_behind(run))
     body = indent("\n".join(lines), "  ")
     return f"static void save(const void* machine, std::int8_t* state) {{\n{body}\n}}\n"
 

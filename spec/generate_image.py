@@ -44,6 +44,7 @@ class Image {
     state_.assign(state, state + values_.size());
     changes_.resize(values_.size() + sizeof(Word));
   }
+  void copy(std::int8_t* state) const { std::copy(state_.begin(), state_.end(), state); }
   // What the memory must be in another state. Whether that concerns tables.
   bool expect(const std::int8_t* state) {
     bool moves = false;

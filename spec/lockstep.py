@@ -264,7 +264,7 @@ class LockStep:
                     names.insert(0, f"{sort.letter}{digit}")
                 return " ".join([v.name, *names])
             at -= count
-        return "the block tables"
+        return "the block tables or of other memory that is no value of a state"
 
 
 def show(state: State) -> str:

@@ -59,6 +59,7 @@ struct MachineAccess {
       state_.assign(state, state + values_.size());
       changes_.resize(values_.size() + sizeof(Word));
     }
+    void copy(std::int8_t* state) const { std::copy(state_.begin(), state_.end(), state); }
     // What the memory must be in another state. Whether that concerns tables.
     bool expect(const std::int8_t* state) {
       bool moves = false;
@@ -505,127 +506,100 @@ struct MachineAccess {
     const auto* const host_ = m.host_.data();
     const auto* const copy_ = m.copy_.data();
     for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].request_state);
+      state[r] = static_cast<std::int8_t>(request_[r].request_state);
+      state[requests + r] = static_cast<std::int8_t>(request_[r].arrival);
+      state[2 * requests + r] = static_cast<std::int8_t>(request_[r].prompt);
+      state[3 * requests + r] = static_cast<std::int8_t>(request_[r].limit);
+      state[4 * requests + r] = static_cast<std::int8_t>(request_[r].known);
+      state[5 * requests + r] = static_cast<std::int8_t>(request_[r].planned);
+      state[6 * requests + r] = static_cast<std::int8_t>(request_[r].computed);
+      state[7 * requests + r] = static_cast<std::int8_t>(request_[r].pruned);
+      state[8 * requests + r] = static_cast<std::int8_t>(request_[r].last_step);
     }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].arrival);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].prompt);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].limit);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].known);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].planned);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].computed);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].pruned);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].last_step);
-    }
+    state += 9 * requests;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].block_state);
+      state[b] = static_cast<std::int8_t>(block_[b].block_state);
+      state[blocks + b] = static_cast<std::int8_t>(block_[b].position);
+      state[2 * blocks + b] = static_cast<std::int8_t>(block_[b].fill);
+      state[3 * blocks + b] = static_cast<std::int8_t>(block_[b].stamp);
     }
-    for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].position);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].fill);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].stamp);
-    }
+    state += 4 * blocks;
     for (StepId s = 0; s < steps; ++s) {
-      *state++ = static_cast<std::int8_t>(step_[s].step_state);
+      state[s] = static_cast<std::int8_t>(step_[s].step_state);
+      state[steps + s] = static_cast<std::int8_t>(step_[s].number);
     }
-    for (StepId s = 0; s < steps; ++s) {
-      *state++ = static_cast<std::int8_t>(step_[s].number);
-    }
+    state += 2 * steps;
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        *state++ = static_cast<std::int8_t>(step_request_[s][r].row_tokens);
+        state[s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].row_tokens);
+        state[steps * requests + s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].row_outputs);
       }
     }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        *state++ = static_cast<std::int8_t>(step_request_[s][r].row_outputs);
-      }
-    }
-    *state++ = static_cast<std::int8_t>(m.globals_.opened);
-    *state++ = static_cast<std::int8_t>(m.globals_.launched);
-    *state++ = static_cast<std::int8_t>(m.globals_.landed);
-    *state++ = static_cast<std::int8_t>(m.globals_.newest_arrival);
+    state += 2 * steps * requests;
+    state[0] = static_cast<std::int8_t>(m.globals_.opened);
+    state[1] = static_cast<std::int8_t>(m.globals_.launched);
+    state[2] = static_cast<std::int8_t>(m.globals_.landed);
+    state[3] = static_cast<std::int8_t>(m.globals_.newest_arrival);
+    state += 4;
     for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_state);
+      state[h] = static_cast<std::int8_t>(host_[h].host_state);
+      state[hosts + h] = static_cast<std::int8_t>(host_[h].host_position);
+      state[2 * hosts + h] = static_cast<std::int8_t>(host_[h].host_fill);
     }
-    for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_position);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_fill);
-    }
+    state += 3 * hosts;
     for (CopyId c = 0; c < copys; ++c) {
-      *state++ = static_cast<std::int8_t>(copy_[c].copy_state);
+      state[c] = static_cast<std::int8_t>(copy_[c].copy_state);
+      state[copys + c] = static_cast<std::int8_t>(copy_[c].copy_tokens);
     }
-    for (CopyId c = 0; c < copys; ++c) {
-      *state++ = static_cast<std::int8_t>(copy_[c].copy_tokens);
-    }
+    state += 2 * copys;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].refs);
+      state[b] = static_cast<std::int8_t>(block_[b].refs);
     }
+    state += 1 * blocks;
     for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].blocks);
+      state[r] = static_cast<std::int8_t>(request_[r].blocks);
+      state[requests + r] = static_cast<std::int8_t>(request_[r].capacity);
+      state[2 * requests + r] = static_cast<std::int8_t>(request_[r].pending);
+      state[3 * requests + r] = static_cast<std::int8_t>(request_[r].sampling);
     }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].capacity);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].pending);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].sampling);
-    }
+    state += 4 * requests;
     for (StepId s = 0; s < steps; ++s) {
-      *state++ = static_cast<std::int8_t>(step_[s].rows);
+      state[s] = static_cast<std::int8_t>(step_[s].rows);
     }
+    state += 1 * steps;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].copies);
+      state[b] = static_cast<std::int8_t>(block_[b].copies);
     }
+    state += 1 * blocks;
     for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_copies);
+      state[h] = static_cast<std::int8_t>(host_[h].host_copies);
     }
+    state += 1 * hosts;
     for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].inbound);
+      state[r] = static_cast<std::int8_t>(request_[r].inbound);
     }
-    *state++ = static_cast<std::int8_t>(m.globals_.free);
-    *state++ = static_cast<std::int8_t>(m.globals_.held);
-    *state++ = static_cast<std::int8_t>(m.globals_.cached);
-    *state++ = static_cast<std::int8_t>(m.globals_.fetching);
-    *state++ = static_cast<std::int8_t>(m.globals_.spare_pages);
-    *state++ = static_cast<std::int8_t>(m.globals_.used_pages);
+    state += 1 * requests;
+    state[0] = static_cast<std::int8_t>(m.globals_.free);
+    state[1] = static_cast<std::int8_t>(m.globals_.held);
+    state[2] = static_cast<std::int8_t>(m.globals_.cached);
+    state[3] = static_cast<std::int8_t>(m.globals_.fetching);
+    state[4] = static_cast<std::int8_t>(m.globals_.spare_pages);
+    state[5] = static_cast<std::int8_t>(m.globals_.used_pages);
+    state += 6;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].key);
+      state[b] = static_cast<std::int8_t>(block_[b].key);
+      state[blocks + b] = static_cast<std::int8_t>(block_[b].before);
     }
-    for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].before);
-    }
+    state += 2 * blocks;
     for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_key);
+      state[h] = static_cast<std::int8_t>(host_[h].host_key);
+      state[hosts + h] = static_cast<std::int8_t>(host_[h].host_before);
     }
-    for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_before);
-    }
+    state += 2 * hosts;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].children);
+      state[b] = static_cast<std::int8_t>(block_[b].children);
     }
+    state += 1 * blocks;
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         *state++ = static_cast<std::int8_t>(m.holds(r, b));
@@ -633,9 +607,10 @@ struct MachineAccess {
     }
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        *state++ = static_cast<std::int8_t>(step_request_[s][r].in_step);
+        state[s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].in_step);
       }
     }
+    state += 1 * steps * requests;
     for (CopyId c = 0; c < copys; ++c) {
       for (BlockId b = 0; b < blocks; ++b) {
         *state++ = static_cast<std::int8_t>((copy_[c].block_of == b));
@@ -1283,7 +1258,11 @@ struct MachineAccess {
   static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {
     auto& restored = *static_cast<Restored*>(machine);
     propose(machine, proposal, 1, answer);
-    save(machine, after);
+    if (*answer == 0) {
+      save(machine, after);
+    } else {
+      restored.image.copy(after);  // a refusal changes nothing
+    }
     return was(restored, after, restored.image.expect(after));
   }
 

@@ -106,7 +106,7 @@ def proposals(lock_step: LockStep, t: Transition, state: State) -> list[dict[str
     return found
 
 
-IDS = ["guard", "effect", "somebody_else", "table", "stray_entry"]
+IDS = ["guard", "effect", "somebody_else", "something_else", "no_value", "table", "stray_entry"]
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,12 @@ IDS = ["guard", "effect", "somebody_else", "table", "stray_entry"]
         ),
         ("refs = block_[b].refs + 1;", "refs = block_[b].refs + 2;", "then has another value of refs b"),
         ("  block_[b].fill = 0;\n", "  block_[0].fill = 0;\n", "then has another value of fill b"),
+        (
+            "  globals_.cached = globals_.cached + -1;\n",
+            "  globals_.cached = globals_.cached + -1;\n  globals_.newest_arrival = 3;\n",
+            "then has another value of newest_arrival",
+        ),
+        ("  block_[b].parent = kNone;\n", "  block_[b].parent = kNone - 1;\n", "then has another value of the block tables"),
         ("holds_.set(r, b, block_[b].position, true);", "", "then has another value of holds r0 b"),
         (
             "holds_.set(r, b, block_[b].position, true);",
@@ -186,7 +192,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(path) for path in objects]
 
 
-NAMES = [f"changed_{i}" for i in range(5)]
+NAMES = [f"changed_{i}" for i in range(len(IDS))]
 """Python wants another name for each module that it loads."""
 
 FLAGS = [
