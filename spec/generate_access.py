@@ -101,7 +101,10 @@ def _take(g: SchedulerGenerator) -> str:
         where = g.read(g.spec.variables[RELATION_TABLES[name]], [other.letter])
         row = f"state + restored.base[{i}] + {one} * {other.name.lower()}s"
         checked.append(
-            _loop(g, holder, f"""\
+            _loop(
+                g,
+                holder,
+                f"""\
 const std::int8_t* const flags = {row};
 auto left = std::count_if(flags, flags + {other.name.lower()}s, [](std::int8_t flag) {{ return flag != 0; }});
 std::int64_t at = 0;
@@ -113,7 +116,8 @@ for (const {g.ids[other.name]} {other.letter} : m.{name}_.of({one})) {{
   }}
   at += m.limits_.page;
 }}
-is = is && left == 0;""")
+is = is && left == 0;""",
+            )
         )
         put = (
             f"const auto& kept = {kept};\nif (m.{name}_.of({one}) == kept) continue;\n{_clear(name, one)}\n"
@@ -301,8 +305,8 @@ def _save(g: SchedulerGenerator) -> str:
         v = run[0]
         alone = v.name in RELATION_TABLES or v.one
         body = "\n".join(
-            f"{'*state++' if alone else _given(run, i)} = static_cast<std::int8_t>({_member(g, each, [*each.letters])});"
-            for i, each in enumerate(run)
+            f"{'*state++' if alone else _given(run, i)} = static_cast<std::int8_t>({_member(g, one, [*one.letters])});"
+            for i, one in enumerate(run)
         )
         for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
             body = _loop(g, sort, body, letter)

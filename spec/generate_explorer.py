@@ -49,7 +49,7 @@ struct Seen {
 };
 """
 
-WORD_OF = """// Eight bytes from there on. The last ones may overlap others, so that each is read with one instruction or two.
+WORD_OF = """// Eight bytes from there on; the last eight may overlap others, so that one load or two are enough.
 template <class Values>
 std::uint64_t word_of(const Values& values, std::size_t at) {
   constexpr std::size_t kBytes = sizeof(Values);

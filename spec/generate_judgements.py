@@ -157,8 +157,8 @@ def _tuples(g: ExplorerGenerator) -> str:
     return (
         f"using Tuple = std::array<std::int8_t, {most}>;\n"
         "\n"
-        "// Calls visit(individuals) for every tuple of individuals of a batch; of those that differ in twins only, for\n"
-        "// one.\n"
+        "// Calls visit(individuals) for every tuple of individuals of a batch; for one of those that differ in twins\n"
+        "// only.\n"
         "template <class Visit>\n"
         f"static void tuples(int group, int named, const Twins& twins, Visit&& visit) {{\n{body}\n}}\n"
         "// Calls visit(group, individuals) for every tuple that there is.\n"

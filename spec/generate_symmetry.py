@@ -65,7 +65,11 @@ def _normalise(g: ExplorerGenerator) -> str:
     written = {t.name: any(e.variable in spec.order_only for e in t.effects) for t in spec.transitions.values()}
     cases = "\n".join(f"case Transition::{name}:" for name, writes in written.items() if writes)
     body = indent("\n".join([*ranks, "break;"]), "    ")
-    lines.append(f"switch (after) {{\n{indent(cases, '  ')} {{\n{body}\n  }}\n  default:\n    break;\n}}" if ranks else "(void)after;")
+    lines.append(
+        f"switch (after) {{\n{indent(cases, '  ')} {{\n{body}\n  }}\n  default:\n    break;\n}}"
+        if ranks
+        else "(void)after;"
+    )
     comment = "States that behave alike get the same numbers; `after` led here from one that had such numbers."
     return _method(comment, "void normalise(State& s, Transition after)", lines)
 

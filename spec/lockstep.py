@@ -23,7 +23,6 @@ from .interpreter import Interpreter, State
 from .language import Spec, Transition
 from .layout import cells, shared_order, state_order
 
-
 GUARDS_SAMPLED = 20_000
 """In about as many states of an instance each guard is looked at for itself."""
 

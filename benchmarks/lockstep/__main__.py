@@ -51,6 +51,7 @@ def compare(way: list[str], states: int) -> tuple[dict[str, Any], bool]:
 
 
 def main() -> None:
+    """Run what is asked for; exits with 1 if something was answered in two ways."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--states", type=int, default=10_000_000, help="of each instance (default: 10000000)")
     parser.add_argument("--only", choices=RUNS, help="one way instead of all three")

@@ -59,9 +59,8 @@ class Search final : public Engine {
     std::array<Seen, kGuards.size()> guards(const Instance& instance, std::size_t stride) const override {
         std::array<Seen, kGuards.size()> seen{};
         for_some(0, stride, [&](const State& state) {
-            M::everybody([&](int group, const typename M::Tuple& who) {
-                M::look_at_guards(group, who, state, instance, seen);
-            });
+            M::everybody(
+                [&](int group, const typename M::Tuple& who) { M::look_at_guards(group, who, state, instance, seen); });
         });
         return seen;
     }

@@ -123,7 +123,11 @@ IDS = ["guard", "effect", "somebody_else", "something_else", "no_value", "table"
             "  globals_.cached = globals_.cached + -1;\n  globals_.newest_arrival = 3;\n",
             "then has another value of newest_arrival",
         ),
-        ("  block_[b].parent = kNone;\n", "  block_[b].parent = kNone - 1;\n", "then has another value of the block tables"),
+        (
+            "  block_[b].parent = kNone;\n",
+            "  block_[b].parent = kNone - 1;\n",
+            "then has another value of the block tables",
+        ),
         ("holds_.set(r, b, block_[b].position, true);", "", "then has another value of holds r0 b"),
         (
             "holds_.set(r, b, block_[b].position, true);",

@@ -926,7 +926,7 @@ struct Seen {
   }
 };
 
-// Eight bytes from there on. The last ones may overlap others, so that each is read with one instruction or two.
+// Eight bytes from there on; the last eight may overlap others, so that one load or two are enough.
 template <class Values>
 std::uint64_t word_of(const Values& values, std::size_t at) {
   constexpr std::size_t kBytes = sizeof(Values);
@@ -4580,8 +4580,8 @@ struct Model {
 
   using Tuple = std::array<std::int8_t, 4>;
 
-  // Calls visit(individuals) for every tuple of individuals of a batch; of those that differ in twins only, for
-  // one.
+  // Calls visit(individuals) for every tuple of individuals of a batch; for one of those that differ in twins
+  // only.
   template <class Visit>
   static void tuples(int group, int named, const Twins& twins, Visit&& visit) {
     (void)named;
