@@ -89,7 +89,7 @@ _VALUE_WORDS = gl.constexpr(
 )
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _keys(words, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
     """64 tokens by 64 dimensions as float16 operand.
 
@@ -117,7 +117,7 @@ def _keys(words, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
     return gl.convert_layout(pairs.permute((0, 2, 4, 5, 1, 3)).reshape([64, 64]), operand, assert_trivial=True)
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _values(words, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
     """16 tokens by 256 dimensions as float16 operand, transposed.
 
@@ -148,7 +148,7 @@ def _values(words, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
     return gl.convert_layout(bytes_.permute((3, 4, 1, 5, 2, 0)).reshape([256, 16]), operand, assert_trivial=True)
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _scores(latent, rope, q_latent, q_rope, turn, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
     """Unscaled scores of a tile, [64, ROWS]. latent, rope: words [64, 128] and [64, 16]."""
     layout: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
@@ -181,7 +181,7 @@ def _clear_behind_context(latent, visible_tokens):  # type: ignore[no-untyped-de
         piece.store(gl.where((token < visible_tokens)[:, None], words, gl.zeros_like(words)))
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _accumulate(weighted, latent, weights, WARPGROUP: gl.constexpr, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
     """Add a tile's weighted values to this warpgroup's half of the output, [256, queries]."""
     own = latent.slice(WARPGROUP * 64, 64, dim=1)
@@ -196,7 +196,7 @@ def _accumulate(weighted, latent, weights, WARPGROUP: gl.constexpr, ROWS: gl.con
     return weighted
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _load_queries(  # type: ignore[no-untyped-def]
     q_ptr, q_latent, q_rope, row, first_query, queries, WARPGROUP: gl.constexpr, ROWS: gl.constexpr
 ):
@@ -233,7 +233,7 @@ def _out_layout(rows):  # type: ignore[no-untyped-def]
     )
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _finish(  # type: ignore[no-untyped-def]
     weighted, largest, total, cache_scale, out_ptr, lse_ptr, part_out_ptr, part_lse_ptr, queries, row, part, whole,
     first_query, WARPGROUP: gl.constexpr, ROWS: gl.constexpr,
@@ -266,13 +266,13 @@ def _finish(  # type: ignore[no-untyped-def]
         gl.store(part_out_ptr + ((target + out_number) * 512)[:, None] + column[None, :], weighted, mask=mask)
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _sums_of_threads(weights, ROWS: gl.constexpr):  # type: ignore[no-untyped-def]
     """[32, ROWS]: the two tokens that a thread has of a query are added up; other threads' at the end of the row."""
     return gl.sum(weights.reshape([4, 2, 8, ROWS]).permute((0, 2, 1, 3)).reshape([32, 2, ROWS]), 1)
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _meet(told, phase, MESSAGE: gl.constexpr, WARPGROUP: gl.constexpr):  # type: ignore[no-untyped-def]
     """Tell the other warpgroup, also of what was stored for its tensor cores, and wait until it tells the same."""
     fence_async_shared()
@@ -378,7 +378,7 @@ def _attend(args, WARPGROUP: gl.constexpr, ROWS: gl.constexpr, STAGES: gl.conste
         tile = 0
 
 
-@gluon.jit
+@gluon.jit  # type: ignore[untyped-decorator]
 def _copy(  # type: ignore[no-untyped-def]
     latent_desc, rope_desc, table_ptr, table_stride, context_ptr, row, tile, count, latents, ropes, full, empty,
     STAGES: gl.constexpr,
@@ -408,7 +408,7 @@ def _copy(  # type: ignore[no-untyped-def]
         tile = 0
 
 
-@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len"])
+@gluon.jit(do_not_specialize=["table_stride", "heads", "q_len"])  # type: ignore[untyped-decorator]
 def attend_part_fp8(  # type: ignore[no-untyped-def]
     latent_desc,  # TMA descriptor of the cache [blocks * 64, 576], boxes of 64 tokens by 128 values
     rope_desc,  # the same, boxes of 64 tokens by 64 values
