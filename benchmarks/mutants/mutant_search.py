@@ -22,7 +22,7 @@ from tokenspeed.spec.switchable import switchable
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ((1, 2, 2), (2, 2, 2))
-"""Requests, blocks and steps of what is searched. A third block takes longest, and no mutant needed it."""
+"""Requests, blocks and steps of what is searched. A third block takes longest."""
 SEARCHED = tuple(i for i in INSTANCES if (i.requests, i.blocks, i.steps) in SIZES)
 STATES = 300_000
 """Most states of an instance."""
