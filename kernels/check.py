@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .cases import Case, Results, case_makers
+from .cases import Case, RelativeError, Results, case_makers
 from .kernel import Band, Kernel
 from .registry import REGISTRY
 
-__all__ = ["Case", "CheckResult", "Results", "check_kernel", "check_kernels", "relative_error"]
+__all__ = ["Case", "CheckResult", "RelativeError", "Results", "check_kernel", "check_kernels", "relative_error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +34,16 @@ class CheckResult:
     kernel: str
     description: str
     dtype: torch.dtype
-    errors: tuple[float, ...]
-    tolerances: tuple[float, ...]
+    errors: tuple[RelativeError, ...]
+    tolerances: tuple[RelativeError, ...]
     same_bits: bool
     failure: str | None = None
 
     @property
     def passed(self) -> bool:
         """Whether every error is within its tolerance, all runs agreed and nothing was raised."""
-        within = all(error <= allowed for error, allowed in zip(self.errors, self.tolerances, strict=True))
+        pairs = zip(self.errors, self.tolerances, strict=True)
+        within = all(error.whole <= allowed.whole and error.worst <= allowed.worst for error, allowed in pairs)
         return self.failure is None and self.same_bits and within  # NaN compares false
 
 
@@ -89,7 +90,7 @@ def check_kernel(case: Case, kernel: Kernel, device: torch.device | None = None)
 
 
 def _failed(case: Case, kernel: Kernel, why: str) -> CheckResult:
-    nothing = (float("nan"),) * len(case.exact)
+    nothing = (RelativeError(float("nan"), float("nan")),) * len(case.exact)
     return CheckResult(case.operation, kernel.name, case.description, case.dtype, nothing, case.tolerances, False, why)
 
 
@@ -138,16 +139,17 @@ class _PoisonedAllocations(TorchDispatchMode):
         return result
 
 
-def relative_error(got: Tensor, exact: Tensor) -> float:
-    """The largest |got - exact| / |exact| of an index of the first dimension (row, token or block).
+def relative_error(got: Tensor, exact: Tensor) -> RelativeError:
+    """|got - exact| / |exact| over all values, and the largest of an index of the first dimension.
 
-    Where `exact` is infinite `got` must be the same infinity, where a whole index is zero the error is absolute; NaN if
+    Where `exact` is infinite `got` must be the same infinity, where it is zero throughout the error is absolute; NaN if
     `got` holds any or misses an infinity.
     """
     finite = exact.isfinite()
     if not torch.equal(got[~finite].double(), exact[~finite].double()):
-        return float("nan")
+        return RelativeError(float("nan"), float("nan"))
     expected = exact.double().where(finite, 0.0).flatten(1)
     difference = (got.double().where(finite, 0.0).flatten(1) - expected).norm(dim=1)
     norm = expected.norm(dim=1)
-    return float((difference / norm.where(norm > 0, 1.0)).max())
+    worst = (difference / norm.where(norm > 0, 1.0)).max()
+    return RelativeError(float(difference.norm() / (norm.norm() if norm.any() else 1.0)), float(worst))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,11 +15,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from .bench import BenchResult
-from .check import CheckResult
+from .check import CheckResult, RelativeError
 from .constraints import Trait
-from .device import capability_of
 from .errors import KernelError
 from .kernel import Kernel, Selection
+from .machine import machine
 from .registry import REGISTRY, explain
 from .worker import benched, checked
 
@@ -61,23 +59,6 @@ def run_kernels(
     except KernelError as error:  # a variable TOKENSPEED_KERNEL_... names a kernel that does not exist or fit
         print(f"error: {error}", file=sys.stderr)
         return 2
-
-
-def machine(device: torch.device) -> dict[str, str]:
-    """The device and the versions that a result depends on."""
-    found = {"device": "CPU", "capability": str(capability_of(device)), "torch": torch.__version__}
-    if find_spec("triton") is not None:
-        import triton
-
-        found["triton"] = triton.__version__
-    if device.type == "cuda":
-        found["device"] = torch.cuda.get_device_name(device)
-        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
-        try:
-            found["driver"] = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError) as error:
-            found["driver"] = f"unknown ({error})"
-    return found
 
 
 def selections(device: torch.device) -> list[Selection]:
@@ -146,28 +127,32 @@ def _check(device: torch.device, json_output: bool, operations: Sequence[str]) -
     passed = all(result.passed for result in results)
     unchecked = _unchecked(results, operations)
     if json_output:
-        shown = [_result_json(result) for result in results]
-        report = {"machine": machine(device), "passed": passed, "unchecked": unchecked, "checks": shown}
+        checks = [_result_json(result) for result in results]
+        report = {"machine": machine(device), "passed": passed, "unchecked": unchecked, "checks": checks}
         print(json.dumps(report, indent=1))
         return 0 if passed else 1
     console = _console()
     table = Table(title=f"Numerics on {_described(machine(device))}", title_justify="left")
-    for heading in ("operation", "kernel", "dtype", "cases", "largest error", "allowed", "same bits twice", "verdict"):
+    errors = ("error", "allowed", "worst row", "allowed")
+    for heading in ("operation", "kernel", "dtype", "cases", *errors, "same bits", "verdict"):
         table.add_column(heading)
     groups: dict[tuple[str, str, torch.dtype], list[CheckResult]] = {}
     for result in results:
         groups.setdefault((result.operation, result.kernel, result.dtype), []).append(result)
     for (operation, kernel, dtype), group in sorted(groups.items(), key=lambda item: (*item[0][:2], str(item[0][2]))):
-        worst = max(group, key=_severity)
+        figures = [f"{figure:.1e}" for part in (0, 1) for figure in max((_first(r, part) for r in group), key=_share)]
         verdict = "[green]passed[/green]" if all(result.passed for result in group) else "[red]FAILED[/red]"
         bits = "yes" if all(result.same_bits for result in group) else "[red]no[/red]"
-        row = (str(len(group)), f"{worst.errors[0]:.1e}", f"{worst.tolerances[0]:.1e}", bits, verdict)
+        row = (str(len(group)), *figures, bits, verdict)
         table.add_row(operation, kernel, str(dtype).removeprefix("torch."), *row)
     console.print(table)
     for result in results:
         if not result.passed:
-            errors = ", ".join(f"{error:.2e} (allowed {allowed:.0e})" for error, allowed in _pairs(result))
-            why = result.failure or f"errors {errors}, same bits twice: {result.same_bits}"
+            shown = ", ".join(
+                f"{got.whole:.2e} (allowed {allowed.whole:.1e}), of the worst row {got.worst:.2e} ({allowed.worst:.1e})"
+                for got, allowed in zip(result.errors, result.tolerances, strict=True)
+            )
+            why = result.failure or f"errors {shown}; same bits twice: {result.same_bits}"
             where = f"{result.operation} {result.kernel} {result.dtype}, {result.description}"
             console.print(f"[red]FAILED[/red] {escape(f'{where}: {why}')}")
     for name in unchecked:
@@ -213,16 +198,21 @@ def _bench_cells(result: BenchResult, same: list[BenchResult]) -> tuple[str, ...
     return f"{result.us:.1f}", f"{result.gigabytes_per_s:.0f}", teraflops, ratio
 
 
-def _pairs(result: CheckResult) -> Iterable[tuple[float, float]]:
-    return zip(result.errors, result.tolerances, strict=True)
+def _first(result: CheckResult, part: int) -> tuple[float, float]:
+    """The error of the operation's first result and what is allowed: of the whole (part 0) or of its worst row (1)."""
+    return result.errors[0][part], result.tolerances[0][part]
 
 
-def _severity(result: CheckResult) -> float:
-    """The error of the first result as a share of what is allowed; NaN counts as infinite."""
-    error, allowed = result.errors[0], result.tolerances[0]
+def _share(error_and_allowed: tuple[float, float]) -> float:
+    """The error as a share of what is allowed; NaN counts as infinite."""
+    error, allowed = error_and_allowed
     if error != error:
         return float("inf")
     return error / allowed if allowed else error
+
+
+def _error_json(error: RelativeError) -> dict[str, float | None]:
+    return {name: value if value == value else None for name, value in error._asdict().items()}
 
 
 def _result_json(result: CheckResult) -> dict[str, Any]:
@@ -231,8 +221,8 @@ def _result_json(result: CheckResult) -> dict[str, Any]:
         "kernel": result.kernel,
         "case": result.description,
         "dtype": str(result.dtype).removeprefix("torch."),
-        "errors": [error if error == error else None for error in result.errors],
-        "allowed": list(result.tolerances),
+        "errors": [_error_json(error) for error in result.errors],
+        "allowed": [_error_json(allowed) for allowed in result.tolerances],
         "same_bits": result.same_bits,
         "failure": result.failure,
         "passed": result.passed,

@@ -36,10 +36,32 @@ def measure(
         return _in_turns({name: _clock(launches) for name, launches in variants.items()}, rounds)
     timers = {}
     for name, launches in variants.items():
-        launches[0]()  # compile before the capture
-        torch.cuda.synchronize(device)
-        timers[name] = _events(launches) if name in eager else _events([_captured(launches).replay], len(launches))
+        if name in eager:
+            launches[0]()
+        timers[name] = _events(launches) if name in eager else _events([captured(launches).replay], len(launches))
     return _in_turns(timers, rounds)
+
+
+def captured(launches: Launches) -> torch.cuda.CUDAGraph:
+    """The launches in one CUDA graph, after one that compiles. Keep alive what they write to."""
+    launches[0]()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for launch in launches:
+            launch()
+    return graph
+
+
+def elapsed_us(*launches: Callable[[], object]) -> float:
+    """Microseconds on the device between events around the launches."""
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin.record()
+    for launch in launches:
+        launch()
+    end.record()
+    end.synchronize()
+    return float(begin.elapsed_time(end)) * 1e3
 
 
 def _in_turns(timers: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -64,20 +86,7 @@ def _clock(launches: Launches) -> Callable[[], float]:
 
 def _events(launches: Launches, calls: int | None = None) -> Callable[[], float]:
     def timer() -> float:
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        for launch in launches:
-            launch()
-        end.record()
-        end.synchronize()
-        return float(begin.elapsed_time(end)) * 1e3 / (calls or len(launches))
+        launches[0]()  # untimed: the variant before may have left the device idle between launches, its clock lowered
+        return elapsed_us(*launches) / (calls or len(launches))
 
     return timer
-
-
-def _captured(launches: Launches) -> torch.cuda.CUDAGraph:
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for launch in launches:
-            launch()
-    return graph

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from .bench import BenchResult, bench_operation
-from .check import CheckResult, check_kernels
+from .check import CheckResult, RelativeError, check_kernels
 from .registry import REGISTRY
 
 _PATIENCE = 120.0
@@ -114,7 +114,7 @@ def _to_json(result: CheckResult) -> dict[str, Any]:
 
 
 def _from_json(fields: dict[str, Any]) -> CheckResult:
-    tuples = {name: tuple(fields[name]) for name in ("errors", "tolerances")}
+    tuples = {name: tuple(RelativeError(*pair) for pair in fields[name]) for name in ("errors", "tolerances")}
     return CheckResult(**(fields | tuples | {"dtype": getattr(torch, fields["dtype"])}))
 
 

@@ -51,7 +51,7 @@ void Scheduler::plan_running() {
             if (short_) continue;
             doomed_ = kNone;  // the memory has come from elsewhere
         }
-        if (must_give_way(request)) continue;
+        if (short_ && must_give_way(request)) continue;
         if (decodes) {
             plan_decode(request);
         } else {

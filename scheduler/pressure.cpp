@@ -76,7 +76,7 @@ bool Scheduler::oldest_waits() const {
 
 // The youngest that holds blocks gets no row while the oldest waits.
 bool Scheduler::must_give_way(RequestId request) const {
-    if (!short_ || request == running_.front() || !oldest_waits()) return false;
+    if (request == running_.front() || !oldest_waits()) return false;
     const auto youngest =
         std::find_if(running_.rbegin(), running_.rend(), [this](RequestId r) { return machine_.blocks(r) > 0; });
     return youngest != running_.rend() && *youngest == request;

@@ -27,7 +27,7 @@ struct StateAccess {
     void* (*create)(const std::int64_t* constants, const std::int32_t* population);
     void (*destroy)(void* machine);
     std::size_t (*values)(const void* machine);  // how many bytes a state has
-    // Puts the machine into a state, to which `take` returns.
+    // Puts the machine into a state, to which `reaches` and `take` return.
     void (*restore)(void* machine, const std::int8_t* state);
     void (*save)(const void* machine, std::int8_t* state);
     // The first value that differs from the state, or -1; `slots` if the tables hold something else besides.
@@ -35,6 +35,9 @@ struct StateAccess {
     // Makes proposals until one is accepted or answered otherwise than it says; returns its number (count if there is
     // none) and stores what was answered.
     std::size_t (*propose)(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer);
+    // Makes one proposal in the state that was restored, and goes back. Whether it was accepted, and all memory was as
+    // in the state `after`.
+    bool (*reaches)(void* machine, const Proposal* proposal, const std::int8_t* after);
     // Makes one proposal in the state that was restored, stores what was answered and all values afterwards, and goes
     // back. False if something changed that is no value of a state, or is out of a byte's bounds.
     bool (*take)(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after);

@@ -110,6 +110,12 @@ class Explorer:
         """Bytes that a state takes in memory, without the hash table."""
     def sample(self, first: int, stride: int) -> bytes:
         """Every `stride`-th of the states found, from number `first` on, one after the other."""
+    def guards(self, constants: dict[str, int], stride: int) -> tuple[set[str], set[str]]:
+        """The guards that are true, and those that are false, of some proposal in every `stride`-th state found.
+
+        Each for itself, whatever the guards before it say, over all individuals and over integers from one below their
+        ranges to one above. Raises ValueError if stride is 0.
+        """
     def answers(self, constants: dict[str, int], state: bytes) -> list[tuple[str, list[int], int, bytes]]:
         """All proposals in a state: transition, arguments, number of the first false guard (or 0), next state if any.
 

@@ -17,7 +17,7 @@ from .expressions import INT, TICK, Expr
 from .interpreter import State
 from .language import Parameter, Property, Spec, Transition, Variable
 from .progress import Progress
-from .prover import Individuals, Prover
+from .prover import Individuals, Prover, Reader
 from .ranking_claims import StageClaim
 
 Names = dict[str, z3.ExprRef]
@@ -157,7 +157,8 @@ class SmallCounterexamples:
         """
         own = self._choose(claim.parameters, "of ")
         transition = self.spec.transitions[claim.transition] if claim.transition else None
-        names, read, question = dict[str, z3.ExprRef](), self.prover.before, list[z3.BoolRef]()
+        read: Reader = self.prover.before
+        names, question = dict[str, z3.ExprRef](), list[z3.BoolRef]()
         if transition is not None:
             bound = {name: self.prover.evaluate(e, own, self.prover.before) for name, e in claim.bound}
             names = self._choose(tuple(p for p in transition.parameters if p.name not in bound), "") | bound

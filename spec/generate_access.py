@@ -17,7 +17,7 @@ def machine_access(spec: Spec) -> str:
     g = SchedulerGenerator(spec)
     out = [header(spec, "Restores and compares states of a machine; see scheduler/state_access.h.")]
     out.append('#if !TOKENSPEED_CHECKED\n\n#include "../state_access.h"\n')
-    out.append('#include <cstddef>\n#include <cstring>\n\n#include "machine.h"\n')
+    out.append('#include <algorithm>\n#include <bit>\n#include <cstddef>\n#include <cstring>\n\n#include "machine.h"\n')
     out.append("namespace tokenspeed {\n")
     out.append("// The one friend of Machine. Verification puts states in with it; the scheduler never does.")
     out.append("struct MachineAccess {")
@@ -28,7 +28,7 @@ def machine_access(spec: Spec) -> str:
     out.append("const StateAccess kStateAccess = {")
     out.append(f'  "{spec.digest()}",\n  static_cast<std::uint16_t>(Guard::bad_index),')
     out.append(f"  {len(spec.constants)},\n  {len(spec.sorts)},")
-    methods = ("create", "destroy", "values", "restore", "save", "difference", "propose", "take")
+    methods = ("create", "destroy", "values", "restore", "save", "difference", "propose", "reaches", "take")
     out.append("\n".join(f"  MachineAccess::{method}," for method in methods) + "\n};\n")
     out.append("}  // namespace tokenspeed\n\n#endif")
     return "\n".join(out) + "\n"
@@ -68,25 +68,23 @@ def _shown(g: SchedulerGenerator) -> str:
         for sort, letter in reversed([*zip(sorts[:-1], v.letters, strict=False)]):
             body = _loop(g, sort, body, letter)
         lines.append(body)
-    lines.append("std::int32_t value = 0;")
     for v in shared_order(g.spec):
         index = [*v.letters]
         sorts = v.sorts
         moves = str(v.name in RELATION_TABLES.values()).lower()
         if v.name in RELATION_TABLES:
             count = " * ".join(f"{s.name.lower()}s" for s in v.sorts)
-            lines.append(f"restored.base[{list(RELATION_TABLES).index(v.name)}] = value;\nvalue += {count};")
+            lines.append(f"restored.base[{list(RELATION_TABLES).index(v.name)}] = image.table({count});")
             continue
         if v.one:
             many, sorts = f"{v.sorts[1].name.lower()}s", v.sorts[:1]
             place = g.place(v, index[:1])
-            body = f"image.cell(m.{place}, value, static_cast<std::int16_t>({many}), {moves});\nvalue += {many};"
+            body = f"image.cell(m.{place}, {many}, {moves});"
         else:
-            body = f"image.cell(m.{g.place(v, index)}, value++, 0, {moves});"
+            body = f"image.cell(m.{g.place(v, index)}, 0, {moves});"
         for sort, letter in reversed([*zip(sorts, index, strict=False)]):
             body = _loop(g, sort, body, letter)
         lines.append(body)
-    lines.append("image.values(static_cast<std::size_t>(value));")
     for i, (_, holder) in enumerate(tables):
         lines.append(f"restored.tables[{i}].resize(static_cast<std::size_t>({holder.name.lower()}s));")
     body = indent("\n".join(lines), "  ")
@@ -94,20 +92,33 @@ def _shown(g: SchedulerGenerator) -> str:
 
 
 def _take(g: SchedulerGenerator) -> str:
-    """One accepted proposal; tables are compared whole and changed back through their own methods."""
+    """One proposal, and whether all is then as it must be; tables are put back through their own methods."""
     touched, checked, undone = [], [], []
     for i, (name, holder) in enumerate(_tables(g)):
         one, other = holder.letter, g.spec.variables[name].sorts[1]
         kept = f"restored.tables[{i}][static_cast<std::size_t>({one})]"
         touched.append(_loop(g, holder, f"moved = moved || !same(m.{name}_.of({one}), {kept});"))
         where = g.read(g.spec.variables[RELATION_TABLES[name]], [other.letter])
-        value = f"restored.base[{i}] + {one} * {other.name.lower()}s + {other.letter}"
-        held = f"image.put({value}, m.{name}({one}, {other.letter}));"
-        placed = (
-            f"std::int64_t at = 0;\nfor (const {g.ids[other.name]} {other.letter} : m.{name}_.of({one})) {{\n"
-            f"  clear = clear && ({other.letter} == kNone || m.{where} / m.limits_.page == at);\n  ++at;\n}}"
+        row = f"state + restored.base[{i}] + {one} * {other.name.lower()}s"
+        checked.append(
+            _loop(
+                g,
+                holder,
+                f"""\
+const std::int8_t* const flags = {row};
+auto left = std::count_if(flags, flags + {other.name.lower()}s, [](std::int8_t flag) {{ return flag != 0; }});
+std::int64_t at = 0;
+for (const {g.ids[other.name]} {other.letter} : m.{name}_.of({one})) {{
+  if ({other.letter} != kNone) {{
+    is = is && 0 <= {other.letter} && {other.letter} < {other.name.lower()}s && flags[{other.letter}] != 0;
+    is = is && at <= m.{where} && m.{where} < at + m.limits_.page;
+    --left;
+  }}
+  at += m.limits_.page;
+}}
+is = is && left == 0;""",
+            )
         )
-        checked.append(_loop(g, holder, f"{_loop(g, other, held)}\n{placed}"))
         put = (
             f"const auto& kept = {kept};\nif (m.{name}_.of({one}) == kept) continue;\n{_clear(name, one)}\n"
             f"for (std::size_t at = 0; at < kept.size(); ++at) {{\n"
@@ -118,33 +129,53 @@ def _take(g: SchedulerGenerator) -> str:
     used = {s.name: s for name in RELATION_TABLES for s in g.spec.variables[name].sorts}
     counts = [f"const {g.ids[name]} {name.lower()}s = m.{name.lower()}_count();" for name in used]
     lines = [
-        "auto& restored = *static_cast<Restored*>(machine);",
         "Machine& m = restored.machine;",
         "Image& image = restored.image;",
         *counts,
-        "propose(machine, proposal, 1, answer);",
         "bool moved = false;",
         *touched,
-        "bool clear = true;",
-        "if (image.look() || moved) {",
+        "bool is = image.is_met();",
+        "if (moved || moves) {",
         *(indent(text, "  ") for text in checked),
         "}",
-        "clear = image.save(after) && clear;",
         "if (moved) {",
         indent("\n".join(undone), "  "),
         "}",
-        "image.undo();",
-        "return clear;",
+        "image.back();",
+        "return is;",
     ]
     body = indent("\n".join(lines), "  ")
-    return (
-        "static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {\n"
-        "  if (one.size() != other.size()) return false;\n"
-        "  for (std::size_t i = 0; i < one.size(); ++i) {\n    if (one[i] != other[i]) return false;\n  }\n"
-        "  return true;\n}\n"
-        "static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) "
-        f"{{\n{body}\n}}\n"
-    )
+    return f"""static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {{
+  if (one.size() != other.size()) return false;
+  for (std::size_t i = 0; i < one.size(); ++i) {{
+    if (one[i] != other[i]) return false;
+  }}
+  return true;
+}}
+// Whether the machine is in the state that was expected, and nothing that is no value of a state has changed. It goes
+// back. `moves`: what was expected concerns tables.
+static bool was(Restored& restored, const std::int8_t* state, bool moves) {{
+{body}
+}}
+
+static bool reaches(void* machine, const Proposal* proposal, const std::int8_t* after) {{
+  auto& restored = *static_cast<Restored*>(machine);
+  const bool moves = restored.image.expect(after);
+  std::uint16_t answer = 0;
+  propose(machine, proposal, 1, &answer);
+  return was(restored, after, moves) && answer == 0;
+}}
+static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {{
+  auto& restored = *static_cast<Restored*>(machine);
+  propose(machine, proposal, 1, answer);
+  if (*answer == 0) {{
+    save(machine, after);
+  }} else {{
+    restored.image.copy(after);  // a refusal changes nothing
+  }}
+  return was(restored, after, restored.image.expect(after));
+}}
+"""
 
 
 def _clear(name: str, one: str) -> str:
@@ -201,7 +232,8 @@ def _restore(g: SchedulerGenerator) -> str:
         one = holder.letter
         clear = _clear(name, one)
         lines.append(_loop(g, holder, clear))
-    for v in shared_order(g.spec):
+    for run in _runs(g):
+        v = run[0]
         index = [*v.letters]
         if v.name in RELATION_TABLES:
             where = g.place(table[RELATION_TABLES[v.name]], [index[1]])
@@ -212,12 +244,12 @@ def _restore(g: SchedulerGenerator) -> str:
             lines.append(_loop(g, v.sorts[0], f"{place} = kNone;\n{inner}", index[0]))
             continue
         else:
-            value = "*state++ != 0" if v.type == BOOL else "*state++"
-            value = f"static_cast<{v.type}>(*state++)" if v.type in g.spec.enums else value
-            body = f"{_member(g, v, index)} = {value};"
+            body = "\n".join(f"{_member(g, v, index)} = {_value(g, v, _given(run, i))};" for i, v in enumerate(run))
         for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
             body = _loop(g, sort, body, letter)
         lines.append(body)
+        if v.name not in RELATION_TABLES:
+            lines.append(_behind(run))
     lines.append("static_cast<Restored*>(machine)->image.keep(start);")
     for i, (name, holder) in enumerate(_tables(g)):
         body = (
@@ -229,6 +261,37 @@ def _restore(g: SchedulerGenerator) -> str:
     return f"static void restore(void* machine, const std::int8_t* state) {{\n{body}\n}}\n"
 
 
+def _runs(g: SchedulerGenerator) -> list[list[Variable]]:
+    """Variables that follow each other in a state and are restored in one loop: numbers of the same sorts."""
+    runs: list[list[Variable]] = []
+    for v in shared_order(g.spec):
+        alone = v.name in RELATION_TABLES or v.one
+        last = runs[-1][-1] if runs else None
+        if last is None or alone or last.name in RELATION_TABLES or last.one or last.sorts != v.sorts:
+            runs.append([])
+        runs[-1].append(v)
+    return runs
+
+
+def _given(run: list[Variable], number: int) -> str:
+    """The byte of a state that gives the value of a variable of a run."""
+    v = run[number]
+    counts = [f"{s.name.lower()}s" for s in v.sorts]
+    before = [" * ".join([str(number), *counts] if number > 1 or not counts else counts)] if number else []
+    own = [" * ".join([letter, *counts[i + 1 :]]) for i, letter in enumerate(v.letters)]
+    return f"state[{' + '.join([*before, *own]) or '0'}]"
+
+
+def _behind(run: list[Variable]) -> str:
+    return f"state += {' * '.join([str(len(run)), *(f'{s.name.lower()}s' for s in run[0].sorts)])};"
+
+
+def _value(g: SchedulerGenerator, v: Variable, byte: str) -> str:
+    if v.type == BOOL:
+        return f"{byte} != 0"
+    return f"static_cast<{v.type}>({byte})" if v.type in g.spec.enums else byte
+
+
 def _member(g: SchedulerGenerator, v: Variable, index: list[str]) -> str:
     """How a concrete value is reached: through a local array, or as a member."""
     if v.name in RELATION_TABLES or not v.sorts:
@@ -238,11 +301,18 @@ def _member(g: SchedulerGenerator, v: Variable, index: list[str]) -> str:
 
 def _save(g: SchedulerGenerator) -> str:
     lines = _locals(g, "const ")
-    for v in shared_order(g.spec):
-        body = f"*state++ = static_cast<std::int8_t>({_member(g, v, [*v.letters])});"
+    for run in _runs(g):
+        v = run[0]
+        alone = v.name in RELATION_TABLES or v.one
+        body = "\n".join(
+            f"{'*state++' if alone else _given(run, i)} = static_cast<std::int8_t>({_member(g, one, [*one.letters])});"
+            for i, one in enumerate(run)
+        )
         for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
             body = _loop(g, sort, body, letter)
         lines.append(body)
+        if not alone:
+            lines.append(_behind(run))
     body = indent("\n".join(lines), "  ")
     return f"static void save(const void* machine, std::int8_t* state) {{\n{body}\n}}\n"
 

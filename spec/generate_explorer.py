@@ -6,7 +6,7 @@ from textwrap import indent
 
 from .cpp import camel, cpp_expression, effect_label, effect_labels, guard_labels, header, plain
 from .expressions import BOOL, Expr, parameters_read
-from .generate_lockstep import individuals_table, lockstep_methods
+from .generate_lockstep import lockstep_methods, named_table
 from .generate_symmetry import symmetry_methods
 from .instances import COMPILED
 from .language import Parameter, Spec, Transition, Variable
@@ -37,6 +37,42 @@ class Proposals {
 """
 
 
+SEEN = """// Whether something was seen to be true, and to be false.
+struct Seen {
+  bool held = false;
+  bool failed = false;
+
+  void mark(bool holds) {
+    held = held || holds;
+    failed = failed || !holds;
+  }
+};
+"""
+
+WORD_OF = """// Eight bytes from there on; the last eight may overlap others, so that one load or two are enough.
+template <class Values>
+std::uint64_t word_of(const Values& values, std::size_t at) {
+  constexpr std::size_t kBytes = sizeof(Values);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&values);
+  if constexpr (kBytes >= 8) {
+    std::uint64_t word;
+    std::memcpy(&word, bytes + std::min(at, kBytes - 8), 8);
+    return word;
+  } else if constexpr (kBytes >= 4) {
+    std::uint32_t first;
+    std::uint32_t last;
+    std::memcpy(&first, bytes, 4);
+    std::memcpy(&last, bytes + kBytes - 4, 4);
+    return std::uint64_t{last} << 32 | first;
+  } else {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < kBytes; ++i) word = word << 8 | bytes[i];
+    return word;
+  }
+}
+"""
+
+
 class ExplorerGenerator:
     """Writes `model.h` for one specification.
 
@@ -61,14 +97,17 @@ class ExplorerGenerator:
         constants = {c: f"k.{c.lower()}" for c in (*self.spec.constants, *SEARCH_CONSTANTS)}
         return plain(cpp_expression(e, {p.name: p.name for p in parameters} | constants, self._read, self._read_next))
 
-    def loops(self, parameters: tuple[Parameter, ...], body: str, transition: str = "", beyond: str = "") -> str:
-        """Nested loops over individuals, and over the ranges of integers and `beyond` more."""
+    def loops(
+        self, parameters: tuple[Parameter, ...], body: str, transition: str = "", beyond: str = "", below: str = ""
+    ) -> str:
+        """Nested loops over individuals, and over the ranges of integers and `below` and `beyond` more."""
         for p in reversed(parameters):
             low, high = "0", f"{self.size[p.type]} - 1" if p.type in self.size else ""
             if p.type not in self.size:
                 known = self.spec.transitions[transition].parameters
                 low, high = (self.expression(x, known) for x in self.spec.ranges[transition, p.name])
             more = f" + {beyond}" if beyond and p.type not in self.size else ""
+            low += f" - {below}" if below and p.type not in self.size else ""
             body = f"for (int {p.name} = {low}; {p.name} <= {high}{more}; ++{p.name}) {{\n{indent(body, '  ')}\n}}"
         return body
 
@@ -108,8 +147,8 @@ class ExplorerGenerator:
         out.append(
             "// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n"
         )
-        out.append(individuals_table(self))
-        out.append(PROPOSALS)
+        out.append(named_table(self))
+        out += [PROPOSALS, SEEN, WORD_OF]
         sizes = ", ".join(f"int {n}" for n in self.size.values())
         out.append(f"template <{sizes}>\nstruct Model {{")
         out.append(indent(self._state(), "  "))

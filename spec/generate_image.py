@@ -1,8 +1,8 @@
-"""The C++ class with which the lock-step sees what a transition changed in a machine's memory, and undoes it."""
+"""The C++ class with which the lock-step sees whether a machine's memory is that of a state, and puts it back."""
 
 IMAGE = """\
-// The memory of a machine's records, what it was when a state was restored, and the bytes of that state. Word by
-// word it is cheap to see what a transition changed, whatever that is, and to change it back.
+// The memory of a machine's records when a state was restored, and what a transition may change in it. All memory is
+// compared, so that a write to a wrong place is seen wherever it is.
 class Image {
  public:
   using Word = std::uint64_t;
@@ -11,135 +11,125 @@ class Image {
   void region(Record* at, std::size_t count) {
     static_assert(sizeof(Record) % sizeof(Word) == 0);
     const std::size_t words = count * sizeof(Record) / sizeof(Word);
-    regions_.push_back({reinterpret_cast<std::byte*>(at), kept_.size(), words});
-    kept_.resize(kept_.size() + words);
-    cells_.resize(kept_.size());
-    written_.resize(kept_.size());
+    regions_.push_back({reinterpret_cast<std::byte*>(at), words_.size(), words * sizeof(Word)});
+    words_.resize(words_.size() + words);
   }
-  // One value: where it is, and which byte of a state gives it. `many`: an id that stands for so many flags there.
+  // The next value of a state: where it is. `many`: an id that stands for so many flags. `moves`: tables depend on it.
   template <class T>
-  void cell(const T& at, std::int32_t value, std::int16_t many, bool moves) {
+  void cell(const T& at, std::int32_t many, bool moves) {
     const auto* place = reinterpret_cast<const std::byte*>(&at);
     for (const Region& region : regions_) {
-      const auto offset = place - region.at;
-      if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.words * sizeof(Word))) continue;
-      Cells& cells = cells_[region.first + static_cast<std::size_t>(offset) / sizeof(Word)];
-      const auto shift = static_cast<std::int8_t>(8 * (offset % static_cast<std::ptrdiff_t>(sizeof(Word))));
-      cells.list.at(cells.count++) = {value, many, shift, static_cast<std::int8_t>(64 - 8 * sizeof(T)), moves};
+      const std::ptrdiff_t offset = place - region.at;
+      if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.bytes)) continue;
+      const auto byte = static_cast<std::size_t>(offset);
+      const auto shift = static_cast<std::int32_t>(8 * (byte % sizeof(Word)));  // little endian
+      const Word mask = ~Word{0} >> (64 - 8 * sizeof(T)) << shift;
+      const auto first = static_cast<std::int32_t>(values_.size());
+      std::byte* const word = region.at + byte / sizeof(Word) * sizeof(Word);
+      const Value value = {word, region.first + byte / sizeof(Word), mask, shift, first, many, moves};
+      values_.resize(values_.size() + static_cast<std::size_t>(std::max(1, many)), value);
     }
   }
-  void values(std::size_t count) {
-    state_.resize(count);
-    now_.resize(count);
+  // Values that are in a table; returns the first.
+  std::int32_t table(std::int32_t count) {
+    const auto first = static_cast<std::int32_t>(values_.size());
+    values_.resize(values_.size() + static_cast<std::size_t>(count), {nullptr, 0, 0, 0, first, 0, true});
+    return first;
   }
-  std::size_t size() const { return now_.size(); }
+  std::size_t size() const { return values_.size(); }
 
+  // The memory is that of this state.
   void keep(const std::int8_t* state) {
-    for (const Region& region : regions_) std::memcpy(&kept_[region.first], region.at, region.words * sizeof(Word));
-    std::memcpy(state_.data(), state, state_.size());
-    std::memcpy(now_.data(), state, now_.size());
+    for (const Region& region : regions_) std::memcpy(&words_[region.first], region.at, region.bytes);
+    state_.assign(state, state + values_.size());
+    changes_.resize(values_.size() + sizeof(Word));
   }
-
-  // Finds all that has changed since then. Whether that includes a value on which tables depend.
-  bool look() {
-    count_ = 0;
-    clear_ = true;
-    moved_ = false;
+  void copy(std::int8_t* state) const { std::copy(state_.begin(), state_.end(), state); }
+  // What the memory must be in another state. Whether that concerns tables.
+  bool expect(const std::int8_t* state) {
+    bool moves = false;
+    std::size_t at = 0;
+    for (; at + sizeof(Word) <= values_.size(); at += sizeof(Word)) moves = expect(state, at) || moves;
+    return expect(state, values_.size() - sizeof(Word)) || moves;  // it may have some values again
+  }
+  // Whether the memory is so.
+  bool is_met() {
+    met_ = true;
     for (const Region& region : regions_) {
-      const bool large = region.words > 4 * kBlock;
-      if (large && std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
-      std::size_t at = 0;
-      for (; at + kBlock <= region.words; at += kBlock) {
-        if (!same(region, at)) look(region, at, at + kBlock);
-      }
-      look(region, at, region.words);
+      met_ = met_ && std::memcmp(region.at, &words_[region.first], region.bytes) == 0;
     }
-    return moved_;
+    return met_;
   }
-  // A value that is in no region.
-  void put(std::int32_t value, bool held) { now_[static_cast<std::size_t>(value)] = held; }
-  // Stores the values that were found. Whether all that changed is a value, and each in its bounds.
-  bool save(std::int8_t* state) const {
-    std::memcpy(state, now_.data(), now_.size());
-    return clear_;
-  }
-  // Back to the state that was kept.
-  void undo() {
-    for (std::size_t i = 0; i < count_; ++i) std::memcpy(written_[i].at, &written_[i].before, sizeof(Word));
-    std::memcpy(now_.data(), state_.data(), now_.size());
+  // The memory is again as it was.
+  void back() {
+    for (; count_ > 0; --count_) {
+      const Change& change = changes_[count_ - 1];
+      words_[change.word] = change.before;
+      std::memcpy(change.at, &change.before, sizeof(Word));
+    }
+    if (met_) return;
+    for (const Region& region : regions_) std::memcpy(region.at, &words_[region.first], region.bytes);
   }
 
  private:
-  static constexpr std::size_t kBlock = 4;
-
-  struct Cell {
-    std::int32_t value;
-    std::int16_t many;
-    std::int8_t shift;   // bits in front of it in the word (little endian)
-    std::int8_t unused;  // bits of a word that it does not have
+  struct Value {
+    std::byte* at;  // its word in the machine
+    std::size_t word;
+    Word mask;
+    std::int32_t shift;  // bits in front of it in the word
+    std::int32_t first;  // of the flags
+    std::int32_t many;
     bool moves;
-  };
-  struct Cells {
-    std::array<Cell, 4> list;
-    std::size_t count = 0;
   };
   struct Region {
     std::byte* at;
     std::size_t first;  // of its words
-    std::size_t words;
+    std::size_t bytes;
   };
-  struct Written {
+  struct Change {
     std::byte* at;
+    std::size_t word;
     Word before;
   };
 
-  bool same(const Region& region, std::size_t at) const {
-    using Two = Word __attribute__((vector_size(2 * sizeof(Word))));
-    std::array<Two, kBlock / 2> now;
-    std::array<Two, kBlock / 2> kept;
-    std::memcpy(now.data(), region.at + at * sizeof(Word), sizeof now);
-    std::memcpy(kept.data(), &kept_[region.first + at], sizeof kept);
-    Two differs = {};
-    for (std::size_t i = 0; i < kBlock / 2; ++i) differs |= now[i] ^ kept[i];
-    return (differs[0] | differs[1]) == 0;
-  }
-  void look(const Region& region, std::size_t from, std::size_t to) {
-    const Word* const kept = kept_.data() + region.first;
-    for (std::size_t i = from; i < to; ++i) {
-      Word now;
-      std::memcpy(&now, region.at + i * sizeof(Word), sizeof now);
-      if (now != kept[i]) changed(region.at + i * sizeof(Word), kept[i], now, cells_[region.first + i]);
+  // A word of values.
+  bool expect(const std::int8_t* state, std::size_t from) {
+    Word now;
+    Word kept;
+    std::memcpy(&now, state + from, sizeof now);
+    std::memcpy(&kept, &state_[from], sizeof kept);
+    bool moves = false;
+    for (Word differ = now ^ kept; differ != 0;) {
+      const auto byte = static_cast<std::size_t>(std::countr_zero(differ) / 8);
+      differ &= ~(Word{0xff} << 8 * byte);
+      moves = expect(values_[from + byte], state, from + byte) || moves;
     }
+    return moves;
   }
-  void changed(std::byte* at, Word before, Word now, const Cells& cells) {
-    written_[count_++] = {at, before};
-    clear_ = clear_ && cells.count > 0;
-    for (std::size_t i = 0; i < cells.count; ++i) {
-      const Cell& cell = cells.list[i];
-      const std::int64_t value = number(now, cell);
-      moved_ = moved_ || (cell.moves && value != number(before, cell));
-      if (cell.many == 0) {
-        clear_ = clear_ && value == static_cast<std::int8_t>(value);
-        now_[static_cast<std::size_t>(cell.value)] = static_cast<std::int8_t>(value);
-      } else {
-        clear_ = clear_ && value >= kNone && value < cell.many;
-        for (std::int32_t j = 0; j < cell.many; ++j) put(cell.value + j, value == j);
-      }
+  bool expect(const Value& value, const std::int8_t* state, std::size_t at) {
+    if (value.at == nullptr) return true;  // in a table
+    const std::int64_t number = value.many == 0 ? state[at] : id_of(state + value.first, value.many);
+    Word& word = words_[value.word];
+    changes_[count_++] = {value.at, value.word, word};
+    word = (word & ~value.mask) | (static_cast<Word>(number) << value.shift & value.mask);
+    return value.moves;
+  }
+  // Which flag is set; an impossible id if several are.
+  static std::int64_t id_of(const std::int8_t* flags, std::int32_t many) {
+    std::int64_t id = kNone;
+    for (std::int32_t i = 0; i < many; ++i) {
+      if (flags[i] != 0) id = id == kNone ? i : many;
     }
-  }
-  static std::int64_t number(Word word, const Cell& cell) {
-    return static_cast<std::int64_t>(word >> cell.shift << cell.unused) >> cell.unused;
+    return id;
   }
 
   std::vector<Region> regions_;
-  std::vector<Word> kept_;
-  std::vector<Cells> cells_;
-  std::vector<Written> written_;
+  std::vector<Word> words_;  // that the regions must have
+  std::vector<Value> values_;
   std::vector<std::int8_t> state_;
-  std::vector<std::int8_t> now_;
+  std::vector<Change> changes_;  // what must be another word than when a state was restored, in order
   std::size_t count_ = 0;
-  bool clear_ = true;
-  bool moved_ = false;
+  bool met_ = true;
 };
 """
 

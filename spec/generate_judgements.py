@@ -2,7 +2,8 @@
 
 Transitions over the same sorts are judged together: all those over (Request, Block) for each request and block. What
 their guards and the ranges of their integers read is known from the specification, so equal values of just these
-variables have equal answers; `tuples` says so with a key, and the lock-step asks about each key once.
+variables have equal answers. Tuples that name the same request (or none) are a batch; `batches` gives each a key, and
+the lock-step asks about each key once.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from .expressions import Expr, children, variables_read
-from .language import Transition, Variable
+from .language import Transition
 
 if TYPE_CHECKING:
     from .generate_explorer import ExplorerGenerator
@@ -22,8 +23,8 @@ Read = tuple[str, tuple[int, ...] | None]
 
 
 def judgement_methods(g: ExplorerGenerator) -> str:
-    """Members of the model: `tuples` and `judge`."""
-    return f"{_tuples(g)}\n{_judge(g)}"
+    """Members of the model: `batches`, `tuples`, `judge` and `look_at_guards`."""
+    return f"{_batches(g)}\n{_tuples(g)}\n{_judge(g)}\n{_guards(g)}"
 
 
 def groups(g: ExplorerGenerator) -> dict[tuple[str, ...], list[Transition]]:
@@ -54,67 +55,119 @@ def _reads(e: Expr, places: dict[str, int]) -> set[Read]:
     return found.union(*(_reads(c, places) for c in children(e)))
 
 
+def named_place(g: ExplorerGenerator, t: Transition) -> int:
+    """Which argument of a transition its batch names, or -1: the first individual of the specification's first sort."""
+    first = next(iter(g.spec.sorts))
+    return next((i for i, p in enumerate(t.parameters) if p.type == first), -1)
+
+
 def _odd(*key: str) -> str:
     number = int.from_bytes(hashlib.sha256(f"judgement {' '.join(key)}".encode()).digest()[:8], "big") | 1
     return f"0x{number:016x}ULL"
 
 
-def _term(v: Variable, group: str, places: tuple[int, ...]) -> str:
-    index = "".join(f"[i{place}]" for place in places)
-    value = f"static_cast<std::uint64_t>(pre.{v.name}{index})"
-    return f"{value} * {_odd(group, v.name, *map(str, places))}"
+def _batches(g: ExplorerGenerator) -> str:
+    first = next(iter(g.spec.sorts))
+    blocks, number_of = [], []
+    for number, (sorts, transitions) in enumerate(groups(g).items()):
+        group = " ".join(sorts)
+        named = sorts.index(first) if first in sorts else None
+        alone = sorts.count(first) == 1
+        common, own = [_odd(group)], ["common"]
+        for name, places in sorted(reads(g, transitions), key=str):
+            odd = _odd(group, name)
+            if named is None or places is None or named not in places:
+                common.append(f"hash(pre.{name}, {odd})")
+            elif len(places) == 1:
+                own.append(f"static_cast<std::uint64_t>(pre.{name}[i]) * {_odd(group, name, 'own')}")
+            else:
+                own.append(f"{'hash' if places[0] == named else 'hash_column'}({_of(name, places, named)}, {odd})")
+        for sort in sorted(set(sorts)):
+            if sort != first or not alone:
+                common.append(f"hash(twins.{g.spec.sorts[sort].letter}, {_odd(group, 'twins', sort)})")
+        lines = ["const std::uint64_t common = " + "\n    + ".join(dict.fromkeys(common)) + ";"]
+        if named is None:
+            lines.append(f"visit({number}, 0, common);")
+        else:
+            if alone:
+                skip = f"if (twins.{g.spec.sorts[first].letter}[i] != 0) continue;\n"
+            else:
+                skip = ""
+                own.append(f"static_cast<std::uint64_t>(i) * {_odd(group, 'who')}")
+            body = f"{skip}visit({number}, i, " + "\n    + ".join(dict.fromkeys(own)) + ");"
+            lines.append(f"for (int i = 0; i < {g.size[first]}; ++i) {{\n{indent(body, '  ')}\n}}")
+        number_of.append("1" if named is None else g.size[first])
+        blocks.append(f"{{  // {', '.join(sorts)}\n{indent(chr(10).join(lines), '  ')}\n}}")
+    body = indent("\n".join(blocks), "  ")
+    return f"""{HASHES}
+// How many batches there are of each group of transitions over the same sorts: all that names the same
+// {first.lower()}, where a group names any; otherwise one.
+static constexpr std::array<int, {len(number_of)}> kBatches = {{{", ".join(number_of)}}};
+static constexpr std::size_t kMostBatches = {" + ".join(number_of)};
+
+// Calls visit(group, named, key) for every batch; of those that differ in twins only, for one.
+// Batches with the same key get the same answers: it hashes all that the guards of the group read.
+template <class Visit>
+static void batches(const State& pre, const Twins& twins, Visit&& visit) {{
+{body}
+}}
+"""
+
+
+def _of(name: str, places: tuple[int, ...], named: int) -> str:
+    return f"pre.{name}[i]" if places[0] == named else f"pre.{name}, i"
+
+
+HASHES = """\
+// A hash of all values of a variable, or of one column of them; a variable has an odd number of its own.
+template <class Values>
+static std::uint64_t hash(const Values& values, std::uint64_t odd) {
+  std::uint64_t result = 0x9e3779b97f4a7c15ULL;
+  for (std::size_t at = 0; at < sizeof values; at += 8) {
+    const auto product = static_cast<unsigned __int128>(result ^ word_of(values, at)) * odd;
+    result = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+  }
+  return result;
+}
+template <class Values>
+static std::uint64_t hash_column(const Values& values, int column, std::uint64_t odd) {
+  std::uint64_t result = 0;
+  for (const auto& row : values) result = (result + static_cast<std::uint8_t>(row[column])) * odd;
+  return result;
+}
+"""
 
 
 def _tuples(g: ExplorerGenerator) -> str:
-    blocks = []
-    for number, (sorts, transitions) in enumerate(groups(g).items()):
-        group = " ".join(sorts)
-        found = sorted(reads(g, transitions), key=str)
-        sums: dict[tuple[int, ...], list[str]] = {}
-        lines = [f"std::uint64_t common = {_odd(group)};"]
-        for name, places in found:
-            v = g.spec.variables[name]
-            if places is None:
-                everybody = tuple(range(len(v.sorts)))
-                body = f"common = (common ^ static_cast<std::uint64_t>(pre.{name}"
-                body += "".join(f"[i{i}]" for i in everybody) + f")) * {_odd(group, name)};"
-                for i, over in reversed(list(enumerate(v.sorts))):
-                    body = f"for (int i{i} = 0; i{i} < {g.size[over.name]}; ++i{i}) {{\n{indent(body, '  ')}\n}}"
-                lines.append(body)
-            else:
-                sums.setdefault(tuple(sorted(set(places))), []).append(_term(v, group, places))
-        key = ["common"]
-        for places, terms in sums.items():
-            total_of = "\n    + ".join(terms)
-            if not places:
-                lines.append(f"common += {total_of};")
-            elif len(places) == 1:
-                at = places[0]
-                lines.append(f"std::array<std::uint64_t, {g.size[sorts[at]]}> of{at};")
-                lines.append(f"for (int i{at} = 0; i{at} < {g.size[sorts[at]]}; ++i{at}) of{at}[i{at}] = {total_of};")
-                key.append(f"of{at}[i{at}]")
-            else:
-                key.append(f"({total_of})")
-        for j, sort in enumerate(sorts):  # one individual may be named twice
-            for i in (i for i in range(j) if sorts[i] == sort):
-                key.append(f"(i{i} == i{j} ? {_odd(group, str(i), str(j))} : 0)")
+    first = next(iter(g.spec.sorts))
+    cases = []
+    for number, sorts in enumerate(groups(g)):
         who = ", ".join(f"static_cast<std::int8_t>(i{i})" for i in range(len(sorts)))
-        body = f"visit({number}, {' + '.join(key)}, Tuple{{{who}}});"
+        body = f"visit(Tuple{{{who}}});"
+        named = sorts.index(first) if first in sorts else None
         for i, sort in reversed(list(enumerate(sorts))):
             body = "\n".join(filter(None, (_represented(g, sorts, i), body)))
-            body = f"for (int i{i} = 0; i{i} < {g.size[sort]}; ++i{i}) {{\n{indent(body, '  ')}\n}}"
-        lines.append(body)
-        blocks.append(f"{{  // {', '.join(sorts)}\n{indent(chr(10).join(lines), '  ')}\n}}")
-    body = indent("\n".join(blocks), "  ")
+            if i == named:
+                body = f"const int i{i} = named;\n{body}"
+            else:
+                body = f"for (int i{i} = 0; i{i} < {g.size[sort]}; ++i{i}) {{\n{indent(body, '  ')}\n}}"
+        cases.append(f"case {number}: {{  // {', '.join(sorts)}\n{indent(body, '  ')}\n  break;\n}}")
+    body = indent("(void)named;\nswitch (group) {\n" + indent("\n".join(cases), "  ") + "\n}", "  ")
     most = max(len(sorts) for sorts in groups(g))
     return (
         f"using Tuple = std::array<std::int8_t, {most}>;\n"
         "\n"
-        "// Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name;\n"
-        "// of those that differ in twins only, for one.\n"
-        "// Tuples with the same key get the same answers: it hashes all that the guards of the group read.\n"
+        "// Calls visit(individuals) for every tuple of individuals of a batch; for one of those that differ in twins\n"
+        "// only.\n"
         "template <class Visit>\n"
-        f"static void tuples(const State& pre, const Twins& twins, Visit&& visit) {{\n{body}\n}}\n"
+        f"static void tuples(int group, int named, const Twins& twins, Visit&& visit) {{\n{body}\n}}\n"
+        "// Calls visit(group, individuals) for every tuple that there is.\n"
+        "template <class Visit>\n"
+        "static void everybody(Visit&& visit) {\n"
+        "  for (int group = 0; group < static_cast<int>(kBatches.size()); ++group) {\n"
+        "    for (int named = 0; named < kBatches[group]; ++named) {\n"
+        "      tuples(group, named, Twins(), [&](const Tuple& who) { visit(group, who); });\n"
+        "    }\n  }\n}\n"
     )
 
 
@@ -123,6 +176,8 @@ def _represented(g: ExplorerGenerator, sorts: tuple[str, ...], at: int) -> str:
     same = [i for i, sort in enumerate(sorts) if sort == sorts[at]]
     if at != same[-1]:
         return ""
+    if len(same) == 1 and sorts[at] == next(iter(g.spec.sorts)):
+        return ""  # its batch is skipped
     letter = g.spec.sorts[sorts[at]].letter
     others = " | ".join(f"twins.{letter}[i{i}]" for i in same)
     if len(same) == 1:
@@ -155,6 +210,40 @@ def _judge(g: ExplorerGenerator) -> str:
     )
 
 
+def _guards(g: ExplorerGenerator) -> str:
+    """Whatever the guards before it say, and for integers one below and one above their ranges too."""
+    number, first = 0, {}
+    for t in g.spec.transitions.values():
+        first[t.name] = number
+        number += len(t.guards)
+    cases = []
+    for i, transitions in enumerate(groups(g).values()):
+        looks = []
+        for t in transitions:
+            marks = [
+                f"seen[{first[t.name] + n}].mark({g.expression(guard.condition, t.parameters)});"
+                for n, guard in enumerate(t.guards)
+            ]
+            looks.append(_for_tuple(g, t, "\n".join(marks), below="1", beyond="1"))
+        cases.append(f"case {i}:\n{indent(chr(10).join(looks), '  ')}\n  break;")
+    body = indent("switch (group) {\n" + indent("\n".join(cases), "  ") + "\n}", "  ")
+    return (
+        "// What each guard says, whatever those before it say, about every proposal of a group to one tuple.\n"
+        "static void look_at_guards(int group, const Tuple& who, const State& pre, const Instance& k,\n"
+        f"                           std::array<Seen, kGuards.size()>& seen) {{\n  (void)k;\n{body}\n}}\n"
+    )
+
+
+def _for_tuple(g: ExplorerGenerator, t: Transition, body: str, below: str, beyond: str) -> str:
+    """The body for each proposal of a transition to a tuple of individuals."""
+    integers = tuple(p for p in t.parameters if p.type not in g.size)
+    individuals = [p for p in t.parameters if p.type in g.size]
+    bind = [f"const int {p.name} = who[{i}];" for i, p in enumerate(individuals)]
+    unused = [f"(void){p.name};" for p in individuals] if below else []
+    lines = [*bind, *unused, g.loops(integers, body, t.name, beyond=beyond, below=below)]
+    return f"{{\n{indent(chr(10).join(lines), '  ')}\n}}"
+
+
 def _judged(g: ExplorerGenerator, t: Transition, first: int) -> str:
     ghosts = {v.name for v in g.spec.variables.values() if v.ghost}
     answer, unseen = "0", []
@@ -169,10 +258,7 @@ def _judged(g: ExplorerGenerator, t: Transition, first: int) -> str:
     explored = " && ".join([*known, *unseen]) or "true"
     arguments = ", ".join(f"static_cast<std::int8_t>({p.name})" for p in t.parameters)
     body = f"propose(Transition::{t.name}, {{{arguments}}},\n    {answer}, {explored});"
-    individuals = [p for p in t.parameters if p.type in g.size]
-    bind = [f"const int {p.name} = who[{i}];" for i, p in enumerate(individuals)]
-    lines = [*bind, g.loops(integers, body, t.name, beyond="kBeyond")]
-    return f"{{\n{indent(chr(10).join(lines), '  ')}\n}}"
+    return _for_tuple(g, t, body, below="", beyond="kBeyond")
 
 
-__all__ = ["groups", "judgement_methods", "reads"]
+__all__ = ["groups", "judgement_methods", "named_place", "reads"]

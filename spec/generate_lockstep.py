@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from .generate_judgements import judgement_methods
+from .generate_judgements import judgement_methods, named_place
 from .language import Transition
 
 if TYPE_CHECKING:
@@ -13,21 +13,17 @@ if TYPE_CHECKING:
 
 
 def lockstep_methods(g: ExplorerGenerator) -> str:
-    """Members of the model: `outside`, `tuples`, `judge` and `apply`."""
+    """Members of the model: `outside`, `batches`, `tuples`, `judge` and `apply`."""
     return f"{_all_outside(g)}\n{judgement_methods(g)}\n{_apply(g)}"
 
 
-def individuals_table(g: ExplorerGenerator) -> str:
-    """For each transition, which of its arguments are individuals."""
-    rows = []
-    for t in g.spec.transitions.values():
-        places = [str(i) for i, p in enumerate(t.parameters) if p.type in g.size]
-        rows.append(f"    {{{len(places)}, {{{', '.join(places)}}}}},  // {t.name}")
+def named_table(g: ExplorerGenerator) -> str:
+    """For each transition, which argument is the individual that its batch names."""
+    rows = [f"    {named_place(g, t)},  // {t.name}" for t in g.spec.transitions.values()]
     body = "\n".join(rows)
     return (
-        "// Which arguments of a transition name individuals.\nstruct Individuals {\n  std::int8_t count;\n"
-        f"  std::array<std::int8_t, {g.arguments}> places;\n}};\n"
-        f"inline constexpr std::array<Individuals, kTransitions.size()> kIndividuals = {{{{\n{body}\n}}}};\n"
+        "// Which argument of a transition is the individual that a batch of proposals names, or -1.\n"
+        f"inline constexpr std::array<std::int8_t, kTransitions.size()> kNamed = {{\n{body}\n}};\n"
     )
 
 
@@ -67,4 +63,4 @@ def _apply(g: ExplorerGenerator) -> str:
     )
 
 
-__all__ = ["individuals_table", "lockstep_methods"]
+__all__ = ["lockstep_methods", "named_table"]

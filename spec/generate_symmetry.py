@@ -52,16 +52,26 @@ def _normalise(g: ExplorerGenerator) -> str:
             if v.type == TICK and v is not spec.tick_origin:
                 lines.append(_each(g, v, "{0} = static_cast<std::int8_t>(std::max(0, {0} - origin));"))
         lines.append(f"s.{spec.tick_origin.name} = 0;")
+    ranks = []
     if spec.order_only:
         capacity = " + ".join(g.cells(v) for v in spec.order_only)
-        lines.append(f"std::array<std::int8_t, {capacity}> values{{}};\nstd::size_t n = 0;")
-        lines += [_each(g, v, "values[n++] = {0};") for v in spec.order_only]
-        lines.append("std::sort(values.begin(), values.end());")
-        lines.append("const auto last = std::unique(values.begin(), values.end());")
-        lines.append("const int zero = values[0] == 0 ? 0 : 1;")
+        ranks.append(f"std::array<std::int8_t, {capacity}> values{{}};\nstd::size_t n = 0;")
+        ranks += [_each(g, v, "values[n++] = {0};") for v in spec.order_only]
+        ranks.append("std::sort(values.begin(), values.end());")
+        ranks.append("const auto last = std::unique(values.begin(), values.end());")
+        ranks.append("const int zero = values[0] == 0 ? 0 : 1;")
         rank = "{0} = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, {0}) - values.begin()));"
-        lines += [_each(g, v, rank) for v in spec.order_only]
-    return _method("States that behave alike get the same numbers.", "void normalise(State& s)", lines)
+        ranks += [_each(g, v, rank) for v in spec.order_only]
+    written = {t.name: any(e.variable in spec.order_only for e in t.effects) for t in spec.transitions.values()}
+    cases = "\n".join(f"case Transition::{name}:" for name, writes in written.items() if writes)
+    body = indent("\n".join([*ranks, "break;"]), "    ")
+    lines.append(
+        f"switch (after) {{\n{indent(cases, '  ')} {{\n{body}\n  }}\n  default:\n    break;\n}}"
+        if ranks
+        else "(void)after;"
+    )
+    comment = "States that behave alike get the same numbers; `after` led here from one that had such numbers."
+    return _method(comment, "void normalise(State& s, Transition after)", lines)
 
 
 def _shift(g: ExplorerGenerator) -> str:
@@ -112,14 +122,14 @@ def _order(g: ExplorerGenerator) -> str:
 
 
 def _rename(g: ExplorerGenerator) -> str:
-    lines = ["const State old = s;", "const Order same;"]
-    lines += [f"const bool moved_{s.letter} = order.{s.letter} != same.{s.letter};" for s in g.spec.sorts.values()]
+    lines = ["const State old = s;", "const Order to = order;  // no byte of the state", "const Order same;"]
+    lines += [f"const bool moved_{s.letter} = to.{s.letter} != same.{s.letter};" for s in g.spec.sorts.values()]
     for v in g.spec.variables.values():
         if not v.sorts:
             continue
         parameters = tuple(Parameter(f"i{n}", s.name) for n, s in enumerate(v.sorts))
         new = "".join(f"[{p.name}]" for p in parameters)
-        before = "".join(f"[order.{s.letter}[{p.name}]]" for p, s in zip(parameters, v.sorts, strict=True))
+        before = "".join(f"[to.{s.letter}[{p.name}]]" for p, s in zip(parameters, v.sorts, strict=True))
         renamed = g.loops(parameters, f"s.{v.name}{new} = old.{v.name}{before};")
         needed = " || ".join(dict.fromkeys(f"moved_{s.letter}" for s in v.sorts))
         lines.append(f"if ({needed}) {{\n{indent(renamed, '  ')}\n}}")
@@ -153,10 +163,21 @@ def _signatures(g: ExplorerGenerator) -> str:
         )
         adds = "\n".join(f"  add.{x.letter}[i{n}] += mix(term + {n + 1});" for n, x in enumerate(v.sorts))
         block = f"if (s.{v.name}{place} != 0) {{\n  const std::uint64_t term = {whole};\n{adds}\n}}"
-        related.append(g.loops(parameters, block))
+        related.append(f"if (any(s.{v.name})) {{\n{indent(g.loops(parameters, block), '  ')}\n}}")
+    lines.append(ANY)
     comment = "What it says about each together with others; 0 where there are none."
     lines.append(_method(comment, "void related(const State& s, const Signatures& of, Signatures& add)", related))
     return "\n".join(lines)
+
+
+ANY = """\
+// Whether some value is not 0.
+template <class Values>
+static bool any(const Values& values) {
+  std::uint64_t all = 0;
+  for (std::size_t at = 0; at < sizeof values; at += 8) all |= word_of(values, at);
+  return all != 0;
+}"""
 
 
 def _canonicalise(g: ExplorerGenerator) -> str:
@@ -228,7 +249,7 @@ def _twins(g: ExplorerGenerator) -> str:
     lines = [
         "// For each individual, those before it with which it can change places and the state stays the same (bits).",
         "struct Twins {",
-        *(f"  std::array<std::uint32_t, {g.size[s.name]}> {s.letter}{{}};" for s in sorts),
+        *(f"  std::array<std::uint8_t, {g.size[s.name]}> {s.letter}{{}};" for s in sorts),
         "};",
     ]
     for sort in sorts:
@@ -237,11 +258,16 @@ def _twins(g: ExplorerGenerator) -> str:
         body = ["(void)s;", *tests, "return true;"]
         comment = "Whether i and j can change places."
         lines.append(_method(comment, f"bool twins_{sort.letter}(const State& s, int i, int j)", body))
-    fill = [
-        f"for (int i = 1; i < {g.size[s.name]}; ++i) {{\n  for (int j = 0; j < i; ++j) "
-        f"of.{s.letter}[i] |= static_cast<std::uint32_t>(twins_{s.letter}(s, i, j)) << j;\n}}"
-        for s in sorts
-    ]
+    fill = []
+    for sort in sorts:
+        of = f"of.{sort.letter}"
+        # Who can change places with the first of others can do so with each of them.
+        same = f"{of}[j] != 0 ? ({of}[i] & {of}[j]) != 0 : twins_{sort.letter}(s, i, j)"
+        fill.append(
+            f"for (int i = 1; i < {g.size[sort.name]}; ++i) {{\n  for (int j = 0; j < i; ++j) {{\n"
+            f"    const bool same = {same};\n"
+            f"    {of}[i] |= static_cast<std::uint8_t>(same << j);\n  }}\n}}"
+        )
     lines.append(_method("All of them.", "Twins twins(const State& s)", ["Twins of;", *fill, "return of;"]))
     return "\n".join(lines)
 

@@ -23,6 +23,9 @@ from .interpreter import Interpreter, State
 from .language import Spec, Transition
 from .layout import cells, shared_order, state_order
 
+GUARDS_SAMPLED = 20_000
+"""In about as many states of an instance each guard is looked at for itself."""
+
 
 @dataclass(frozen=True)
 class Disagreement:
@@ -44,7 +47,8 @@ class Disagreement:
 class LockStepReport:
     """What was compared in one instance. `complete`: all reachable states. `refused`: refusals that the machine was
     asked for, `implied`: those whose guards read the same values in a state before, one of `judged` combinations.
-    `taken`: transitions that were accepted, `refusing`: guards that were seen to refuse.
+    `taken`: transitions that were accepted, `refusing`: guards that were seen to be the first false one; `true` and
+    `false`: guards that were so of some proposal, whatever the guards before them say.
     """
 
     instance: Instance
@@ -58,6 +62,8 @@ class LockStepReport:
     violated: str = ""
     taken: set[str] = field(default_factory=set)
     refusing: set[str] = field(default_factory=set)
+    true: set[str] = field(default_factory=set)
+    false: set[str] = field(default_factory=set)
     sampled: int = 0
     disagreements: list[Disagreement] = field(default_factory=list)
     seconds: float = 0.0
@@ -156,6 +162,9 @@ class LockStep:
         report.refusing = found.refusing
         report.disagreements = [self._explain(d) for d in found.divergences] + (asked.disagreements if asked else [])
         report.seconds, report.cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+        report.true, report.false = self.explorer.guards(
+            self.instance.constants, max(1, found.states // GUARDS_SAMPLED)
+        )
         for state in self._sample(max(1, found.states // sampled) if sampled else found.states + 1):
             report.sampled += 1
             report.disagreements += self.ask_interpreter(state)
@@ -254,7 +263,7 @@ class LockStep:
                     names.insert(0, f"{sort.letter}{digit}")
                 return " ".join([v.name, *names])
             at -= count
-        return "the block tables"
+        return "the block tables or of other memory that is no value of a state"
 
 
 def show(state: State) -> str:

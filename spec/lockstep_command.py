@@ -45,7 +45,8 @@ def as_json(reports: Sequence[LockStepReport]) -> dict[str, Any]:
     return {
         "spec": SPEC.digest(), "cores": available_cores(), "agrees": all(r.agrees for r in reports),
         "states": sum(r.states for r in reports), "untaken": untaken(reports),
-        "never_refusing": never_refusing(reports),
+        "never_true": never(reports, "true"), "never_false": never(reports, "false"),
+        "never_first_to_refuse": never(reports, "refusing"),
         "instances": [
             {
                 "instance": str(r.instance), "population": r.instance.population, "constants": r.instance.constants,
@@ -66,9 +67,14 @@ def untaken(reports: Sequence[LockStepReport]) -> list[str]:
     return [name for name in SPEC.transitions if not any(name in r.taken for r in reports)]
 
 
-def never_refusing(reports: Sequence[LockStepReport]) -> list[str]:
-    """Guards that were not seen to be the first false one (those over ghosts cannot be)."""
-    return [label for label in guard_labels(SPEC) if not any(label in r.refusing for r in reports)]
+def never(reports: Sequence[LockStepReport], what: str) -> list[str]:
+    """Guards that no report has: `what` is "true", "false" or "refusing".
+
+    A guard that is never the first false one may still be seen false: one before it is then false too. Those over
+    ghosts cannot refuse.
+    """
+    seen: set[str] = set().union(*(getattr(r, what) for r in reports))
+    return [label for label in guard_labels(SPEC) if label not in seen]
 
 
 def _print(reports: Sequence[LockStepReport], console: Console) -> None:
@@ -101,13 +107,18 @@ def _print(reports: Sequence[LockStepReport], console: Console) -> None:
             "--thorough asks for all."
         )
     taken = len(SPEC.transitions) - len(untaken(reports))
-    refusing = len(guard_labels(SPEC)) - len(never_refusing(reports))
+    guards = guard_labels(SPEC)
+    one_way = {"true": never(reports, "true"), "false": never(reports, "false")}
+    both = len(guards) - len(set().union(*one_way.values()))
     console.print(
-        f"{taken} of {len(SPEC.transitions)} transitions were accepted somewhere, {refusing} of "
-        f"{len(guard_labels(SPEC))} guards were seen to refuse."
+        f"{taken} of {len(SPEC.transitions)} transitions were accepted somewhere. {both} of {len(guards)} guards were "
+        f"seen true and seen false, {len(guards) - len(never(reports, 'refusing'))} to be the first that refuses."
     )
+    for way, labels in one_way.items():
+        if labels:
+            console.print(f"Never seen {way}: {', '.join(labels)}.")
     verdict = "[green]No divergence.[/green]" if all(r.agrees for r in reports) else "[red]Not the same.[/red]"
     console.print(verdict)
 
 
-__all__ = ["as_json", "run_lockstep"]
+__all__ = ["as_json", "never", "run_lockstep"]

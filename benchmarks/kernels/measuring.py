@@ -1,22 +1,29 @@
-"""What the measurements of kernels share: machine, caches, CUDA graphs timed in turns, the anchor modules.
+"""What the measurements of kernels share: the source tree's kernels, machine, paged caches, ceilings, anchor modules.
 
-Needs torch and triton only: `tokenspeed.kernels` is used from the source tree, installed or not.
+Imported before `tokenspeed.kernels`, it makes that importable from the source tree: nothing need be installed but torch
+and triton. Timing is that of `tokenspeed.kernels.timing`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
+
+if "tokenspeed" not in sys.modules:
+    package = ModuleType("tokenspeed")
+    package.__path__ = [str(Path(__file__).resolve().parents[2])]
+    sys.modules["tokenspeed"] = package
+
+from tokenspeed.kernels.machine import machine as _machine
+from tokenspeed.kernels.timing import captured, elapsed_us, measure
 
 BLOCK_SIZE = 64
 TOKEN_BYTES = 576 * 2
@@ -26,19 +33,6 @@ ROTATED_BYTES = 400e6
 MAX_ROTATION = 48
 
 Call = Callable[[], object]
-
-
-def import_from_tree() -> tempfile.TemporaryDirectory[str]:
-    """Make `tokenspeed.kernels` importable from this source tree, under the package's name whatever the folder's.
-
-    Returns the temporary folder that holds the link, which must live as long as imports may happen.
-    """
-    folder = tempfile.TemporaryDirectory(prefix="tokenspeed-")
-    package = Path(folder.name) / "tokenspeed"
-    package.mkdir()
-    (package / "kernels").symlink_to(Path(__file__).resolve().parents[2] / "kernels")
-    sys.path.insert(0, folder.name)
-    return folder
 
 
 def load_module(name: str, path: str) -> Any:
@@ -62,20 +56,7 @@ def cuda_device() -> torch.device:
 def machine(device: torch.device) -> dict[str, Any]:
     """What figures were measured on."""
     properties = torch.cuda.get_device_properties(device)
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", f"--id={device.index}"]
-    try:
-        driver = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError) as error:
-        driver = f"unknown ({error})"
-    return {
-        "device": properties.name,
-        "compute_capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "driver": driver,
-        "cuda": torch.version.cuda,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-    }
+    return _machine(device) | {"multiprocessors": properties.multi_processor_count, "cuda": torch.version.cuda}
 
 
 class Pool:
@@ -103,42 +84,9 @@ class Pool:
         return tables
 
 
-def captured(calls: Sequence[Call]) -> torch.cuda.CUDAGraph:
-    """The calls in one CUDA graph, after a warm-up that compiles kernels. Keep alive what the calls write to."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for call in calls[:2]:
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    return graph
-
-
-def elapsed_us(action: Call) -> float:
-    """Microseconds on the device between events around `action`."""
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    begin.record()
-    action()
-    end.record()
-    end.synchronize()
-    return float(begin.elapsed_time(end)) * 1e3
-
-
 def time_in_turns(calls: dict[str, Sequence[Call]], rounds: int) -> dict[str, dict[str, float]]:
     """Microseconds of one call of each name: one graph a name, replayed in turns; median, least and most of rounds."""
-    graphs = {name: captured(own) for name, own in calls.items()}
-    for graph in graphs.values():
-        graph.replay()
-    torch.cuda.synchronize()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, graph in graphs.items():
-            times[name].append(elapsed_us(graph.replay) / len(calls[name]))
+    times = measure(calls, cuda_device(), rounds=rounds)
     return {name: {"us": statistics.median(own), "min": min(own), "max": max(own)} for name, own in times.items()}
 
 

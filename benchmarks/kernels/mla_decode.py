@@ -1,6 +1,6 @@
 """Time MLA decode beside FlashMLA on a CUDA machine, and print one JSON document.
 
-    python benchmarks/kernels/mla_decode.py [--anchor flash_mla.so] [--quick] > result.json
+    python benchmarks/kernels/mla_decode.py [--anchor flash_mla.so] [--kernels NAME ...] [--quick] > result.json
 
 Batch x context x heads x new tokens, and imbalanced batches, in bfloat16: CUDA graph replays over enough copies of the
 cache that the L2 cache does not hold them, all kernels in turns, median of the rounds. The plan is made outside the
@@ -8,6 +8,7 @@ graph for every kernel that has one, as it serves all layers of a step.
 
 --anchor: an extension module with FlashMLA's `dense_decode_fwd(q, k_cache, head_dim_v, lengths, block_table, scale,
     causal, metadata, num_splits)`, for instance `flash_mla/cuda*.so` of its installation
+--kernels: measure these alone, in this order
 --quick: one batch size of each kind
 
 Every result is compared with the first kernel's on the same inputs (`difference`); numerics are the matter of
@@ -27,8 +28,7 @@ import torch
 from measuring import TOKEN_BYTES, Call, Pool, progress
 from torch import Tensor
 
-_LINK = measuring.import_from_tree()
-from tokenspeed.kernels import mla_decode, plan_mla_decode  # noqa: E402
+from tokenspeed.kernels import mla_decode, plan_mla_decode
 
 SCALE = 576**-0.5
 CACHE_SCALE = 0.02
@@ -37,8 +37,6 @@ BATCHES, CONTEXTS = (1, 4, 8, 16, 32, 64, 128), (1024, 8192, 51_200, 131_072)
 SHAPES = ((16, 1), (16, 2), (16, 4), (32, 1), (32, 2), (32, 4), (128, 1), (128, 2), (128, 4))
 IMBALANCED = ([4641, 45118, 1730, 1696], [131_072, 1024, 1024, 1024], [200_000] + [2000] * 31)
 """The first are the lengths of ThunderMLA's example (Hazy Research, 2025)."""
-LARGE = 400_000
-"""Cached tokens of a batch from which on memory or arithmetic limits, not latency."""
 
 
 def shapes(quick: bool) -> list[tuple[int, int, list[int]]]:
@@ -49,11 +47,18 @@ def shapes(quick: bool) -> list[tuple[int, int, list[int]]]:
 
 
 def calls_of(
-    q: Tensor, pool: Pool, pool_fp8: Tensor, lengths: Tensor, tables: list[Tensor], anchor: Any, count: int
+    q: Tensor,
+    pool: Pool,
+    pool_fp8: Tensor,
+    lengths: Tensor,
+    tables: list[Tensor],
+    anchor: Any,
+    kernels: list[str] | None,
+    count: int,
 ) -> dict[str, list[Call]]:
     """The calls of each kernel, `count` of them over the tables in turns."""
     rows, q_len, heads, _ = q.shape
-    queries, tokens = q_len * heads, int(lengths.sum())
+    queries = q_len * heads
     plan = plan_mla_decode(lengths, q_len=q_len, heads=heads, max_context=tables[0].shape[1] * 64)
     out, lse = q.new_empty(rows, q_len, heads, 512), q.new_empty(rows, q_len, heads, dtype=torch.float32)
     metadata: list[Tensor | None] = [None, None]
@@ -75,23 +80,30 @@ def calls_of(
     runs["gluon_hopper"] = functools.partial(run, "gluon_hopper", pool.cache, 1.0)
     if queries <= 64:
         runs["triton_split_kv"] = functools.partial(run, "triton_split_kv", pool.cache, 1.0)
-    if tokens >= LARGE:
-        runs["gluon_hopper_fp8"] = functools.partial(run, "gluon_hopper_fp8", pool_fp8, CACHE_SCALE)
+    runs["gluon_hopper_fp8"] = functools.partial(run, "gluon_hopper_fp8", pool_fp8, CACHE_SCALE)
     return {
         name: [functools.partial(own, tables[index % len(tables)]) for index in range(count)]
         for name, own in runs.items()
+        if kernels is None or name in kernels
     }
 
 
 def measure(
-    heads: int, q_len: int, contexts: list[int], pool: Pool, pool_fp8: Tensor, anchor: Any, roofs: dict[str, float]
+    heads: int,
+    q_len: int,
+    contexts: list[int],
+    pool: Pool,
+    pool_fp8: Tensor,
+    anchor: Any,
+    kernels: list[str] | None,
+    roofs: dict[str, float],
 ) -> dict[str, Any]:
-    """Time all kernels on one batch."""
+    """Time the kernels on one batch."""
     tables, tokens = pool.tables(contexts), sum(contexts)
     lengths = torch.tensor(contexts, dtype=torch.int32, device=pool.device)
     q = torch.randn(len(contexts), q_len, heads, 576, device=pool.device).bfloat16()
     count = max(len(tables), 2 if tokens > 2e6 else 4 if tokens > 5e5 else 16)
-    calls = calls_of(q, pool, pool_fp8, lengths, tables, anchor, count)
+    calls = calls_of(q, pool, pool_fp8, lengths, tables, anchor, kernels, count)
     first: Tensor | None = None
     results: dict[str, Any] = {}
     for name, own in calls.items():
@@ -107,8 +119,8 @@ def measure(
         if name == "gluon_hopper_fp8":
             results[name]["gigabytes_per_s"] /= 2
     shown = contexts if len(set(contexts)) > 1 else contexts[0]
-    kernels = " ".join(f"{name} {own['us']:.1f} us ({own['bf16_roof']:.0%})" for name, own in results.items())
-    progress(f"{heads:3} heads {q_len} tokens {len(contexts):3} x {str(shown)[:40]}: {kernels}")
+    times_shown = " ".join(f"{name} {own['us']:.1f} us ({own['bf16_roof']:.0%})" for name, own in results.items())
+    progress(f"{heads:3} heads {q_len} tokens {len(contexts):3} x {str(shown)[:40]}: {times_shown}")
     return {
         "heads": heads,
         "q_len": q_len,
@@ -123,6 +135,7 @@ def main() -> None:
     """Measure the ceilings, then all shapes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--anchor", help="FlashMLA's extension module")
+    parser.add_argument("--kernels", nargs="+", help="measure these alone")
     parser.add_argument("--quick", action="store_true", help="fewer batch sizes")
     arguments = parser.parse_args()
     device = measuring.cuda_device()
@@ -139,7 +152,7 @@ def main() -> None:
         part_fp8.copy_((part / CACHE_SCALE).clamp(-448, 448))
     report: dict[str, Any] = {"machine": measuring.machine(device), "ceilings": roofs, "rows": []}
     for shape in shapes(arguments.quick):
-        report["rows"].append(measure(*shape, pool, pool_fp8, anchor, roofs))
+        report["rows"].append(measure(*shape, pool, pool_fp8, anchor, arguments.kernels, roofs))
     json.dump(report, sys.stdout, indent=1)
 
 

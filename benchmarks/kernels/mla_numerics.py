@@ -19,8 +19,7 @@ import torch
 from measuring import captured, progress, relative_error
 from torch import Tensor
 
-_LINK = measuring.import_from_tree()
-from tokenspeed.kernels import mla_decode, mla_prefill, plan_mla_decode  # noqa: E402
+from tokenspeed.kernels import mla_decode, mla_prefill, plan_mla_decode
 
 TOLERANCE = {torch.bfloat16: 2.5e-3, torch.float16: 1e-3}
 LSE_TOLERANCE = 1e-3
@@ -115,9 +114,9 @@ def decode_cases(device: torch.device) -> list[dict[str, Any]]:
     cases = [(RAGGED, *shape, (None, 1, 7)[index % 3], 1.0) for index, shape in enumerate(DECODED)]
     cases += [(RAGGED, 16, 4, programs, 1.0) for programs in (1, 7, 64)]
     cases += [(MANY_ROWS, 16, 2, None, 1.0), (IMBALANCED, 16, 4, None, 1.0), ([50_000], 16, 1, None, 1.0)]
-    cases += [([65, 400, 1, 0, 300], heads, 1, programs, 50.0) for heads in (16, 128) for programs in (None, 2)]
+    cases += [([65, 400, 1, 0, 300], heads, 1, programs, 50.0) for heads in (16, 32, 128) for programs in (None, 2)]
     results = []
-    for dtype, bits in ((torch.bfloat16, 16), (torch.float16, 16), (torch.bfloat16, 8)):
+    for dtype, bits in ((torch.bfloat16, 16), (torch.float16, 16), (torch.bfloat16, 8), (torch.float16, 8)):
         for contexts, heads, q_len, programs, magnitude in cases:
             batch = Batch(contexts, heads, q_len, dtype, bits, magnitude, device)
             exact, suffix = batch.exact(batch.exact_cache), "_fp8" if bits == 8 else ""
@@ -132,14 +131,23 @@ def decode_cases(device: torch.device) -> list[dict[str, Any]]:
     return results
 
 
-def graph_case(kernel: str, device: torch.device) -> dict[str, Any]:
+def graph_case(kernel: str, bits: int, device: torch.device) -> dict[str, Any]:
     """Replay a graph that refills the plan, after the contexts have become shorter, into results that are NaN again."""
-    batch = Batch([1000, 64, 3000, 129], 32, 2, torch.bfloat16, 16, 1.0, device)
+    batch = Batch([1000, 64, 3000, 129], 32, 2, torch.bfloat16, bits, 1.0, device)
     plan = plan_mla_decode(batch.lengths, q_len=2, heads=32, max_context=3008)
     out = batch.q.new_empty(4, 2, 32, 512)
     lse = batch.q.new_empty(4, 2, 32, dtype=torch.float32)
     inputs = (batch.q, batch.cache, batch.table, batch.lengths)
-    decode = functools.partial(mla_decode, *inputs, scale=576**-0.5, plan=plan, out=out, lse=lse, kernel=kernel)
+    decode = functools.partial(
+        mla_decode,
+        *inputs,
+        scale=576**-0.5,
+        cache_scale=batch.cache_scale,
+        plan=plan,
+        out=out,
+        lse=lse,
+        kernel=kernel,
+    )
     graph = captured([lambda: plan.fill(batch.lengths), decode])
     batch.lengths.copy_(torch.tensor([960, 1, 65, 0]))
     exact_cache = batch.exact_cache
@@ -184,7 +192,8 @@ def main() -> int:
     device = measuring.cuda_device()
     torch.manual_seed(0)
     results = decode_cases(device) + prefill_cases(device)
-    results += [graph_case(kernel, device) for kernel in ("gluon_hopper", "triton_split_kv")]
+    for bits, suffix in ((16, ""), (8, "_fp8")):
+        results += [graph_case(f"{kernel}{suffix}", bits, device) for kernel in ("gluon_hopper", "triton_split_kv")]
     wrong = [result for result in results if not result["passed"]]
     for result in wrong:
         progress(f"WRONG {result}")

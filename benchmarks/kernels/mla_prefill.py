@@ -20,8 +20,7 @@ import measuring
 import torch
 from measuring import Call, progress
 
-_LINK = measuring.import_from_tree()
-from tokenspeed.kernels import mla_prefill  # noqa: E402
+from tokenspeed.kernels import mla_prefill
 
 SCALE = 192**-0.5
 # name, rows, new tokens of a row, keys of a row including them

@@ -1,6 +1,9 @@
 """Tables and plots of the results of mla_decode.py and mla_prefill.py: Markdown on stdout, SVG files in a folder.
 
-python benchmarks/kernels/mla_report.py results/mla_decode_X.json results/mla_prefill_X.json results
+    python benchmarks/kernels/mla_report.py results/mla_decode_X.json results/mla_decode_fp8_X.json \\
+        results/mla_prefill_X.json results
+
+The second is from `mla_decode.py --kernels gluon_hopper gluon_hopper_fp8`.
 """
 
 from __future__ import annotations
@@ -38,14 +41,9 @@ def speedup(row: Row, kernel: str, peer: str) -> float:
     return float(row["kernels"][peer]["us"] / row["kernels"][kernel]["us"])
 
 
-def summary(rows: list[Row], read_bytes_per_s: float) -> str:
-    """Ratios of each regime as a Markdown table."""
+def summary(rows: list[Row], pairs: list[tuple[str, str]], read_bytes_per_s: float) -> str:
+    """Ratios of each regime as a Markdown table, and the first kernel's part of the read bandwidth."""
     lines = ["| regime | batches | kernel | geometric mean | least | most |", "|---|---|---|---|---|---|"]
-    pairs = [
-        ("gluon_hopper", "flash_mla"),
-        ("triton_split_kv", "flash_mla"),
-        ("gluon_hopper_fp8", "gluon_hopper"),
-    ]
     for name in sorted({regime(row) for row in rows}):
         own = [row for row in rows if regime(row) == name]
         for kernel, peer in pairs:
@@ -53,9 +51,10 @@ def summary(rows: list[Row], read_bytes_per_s: float) -> str:
             if ratios:
                 shown = f"{geometric_mean(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f}"
                 lines.append(f"| {name} | {len(ratios)} | {kernel} / {peer} | {shown} |")
-        shares = [row["kernels"]["gluon_hopper"]["gigabytes_per_s"] * 1e9 / read_bytes_per_s for row in own]
+        kernel = pairs[0][0]
+        shares = [row["kernels"][kernel]["gigabytes_per_s"] * 1e9 / read_bytes_per_s for row in own]
         shown = f"{geometric_mean(shares):.0%} | {min(shares):.0%} | {max(shares):.0%}"
-        lines.append(f"| {name} | {len(shares)} | gluon_hopper, part of read bandwidth | {shown} |")
+        lines.append(f"| {name} | {len(shares)} | {kernel}, part of read bandwidth | {shown} |")
     return "\n".join(lines)
 
 
@@ -154,26 +153,38 @@ def roofline(rows: list[Row], ceilings: dict[str, float], title: str) -> str:
 
 def main() -> None:
     """Write the report."""
-    decode, prefill = (json.loads(Path(path).read_text(encoding="utf-8")) for path in sys.argv[1:3])
-    folder, rows = Path(sys.argv[3]), decode["rows"]
-    print(json.dumps({"machine": decode["machine"], "ceilings": decode["ceilings"]}), end="\n\n")
-    print(summary(rows, decode["ceilings"]["read_bytes_per_s"]), end="\n\n")
+    decode, fp8, prefill = (json.loads(Path(path).read_text(encoding="utf-8")) for path in sys.argv[1:4])
+    folder = Path(sys.argv[4])
+    for result, pairs in (
+        (decode, [("gluon_hopper", "flash_mla"), ("triton_split_kv", "flash_mla")]),
+        (fp8, [("gluon_hopper_fp8", "gluon_hopper")]),
+    ):
+        ceilings = result["ceilings"]
+        print(json.dumps({"machine": result["machine"], "ceilings": ceilings}), end="\n\n")
+        print(summary(result["rows"], pairs, ceilings["read_bytes_per_s"]), end="\n\n")
     print(prefill_table(prefill["rows"]))
 
     def ratio(kernel: str, peer: str) -> Callable[[Row], float | None]:
         return lambda row: speedup(row, kernel, peer) if {kernel, peer} <= row["kernels"].keys() else None
 
     maps = {
-        "mla_decode_heatmap": ("Time of flash_mla over time of gluon_hopper", ratio("gluon_hopper", "flash_mla")),
+        "mla_decode_heatmap": (
+            decode["rows"],
+            "Time of flash_mla over time of gluon_hopper",
+            ratio("gluon_hopper", "flash_mla"),
+        ),
         "mla_decode_fp8_heatmap": (
+            fp8["rows"],
             "Time of gluon_hopper (bfloat16) over time of gluon_hopper_fp8",
             ratio("gluon_hopper_fp8", "gluon_hopper"),
         ),
     }
-    for name, (title, value) in maps.items():
+    for name, (rows, title, value) in maps.items():
         (folder / f"{name}.svg").write_text(heat_map(rows, title, value), encoding="utf-8")
     title = f"MLA decode, bfloat16, {decode['machine']['device']}"
-    (folder / "mla_decode_roofline.svg").write_text(roofline(rows, decode["ceilings"], title), encoding="utf-8")
+    (folder / "mla_decode_roofline.svg").write_text(
+        roofline(decode["rows"], decode["ceilings"], title), encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -9,19 +9,16 @@ least geometric mean wins. Large batches are cut equally by all candidates.
 from __future__ import annotations
 
 import functools
-import json
 import math
-import sys
-from importlib.metadata import version
 
 import measuring
 import torch
 from measuring import Pool, progress
 
-_LINK = measuring.import_from_tree()
-from tokenspeed.kernels import mla_decode, plan_mla_decode  # noqa: E402
-from tokenspeed.kernels.mla import Tuning  # noqa: E402
-from tokenspeed.kernels.mla.tuning import TABLE  # noqa: E402
+from tokenspeed.kernels import mla_decode, plan_mla_decode
+from tokenspeed.kernels.mla import Tuning
+from tokenspeed.kernels.mla.tuning import TABLE
+from tokenspeed.kernels.tuning import with_entries
 
 CANDIDATES = [Tuning(1, 4096), *(Tuning(m, r) for m in (2, 4) for r in (2048, 4096, 8192))]
 QUERIES = (16, 32, 64, 128, 256, 512)
@@ -61,10 +58,7 @@ def main() -> None:
         best = min(means, key=lambda tuning: means[tuning])
         progress(f"{queries} queries: " + ", ".join(f"{tuning} {us:.1f} us" for tuning, us in means.items()))
         entries.append({"queries_up_to": queries, "min_tiles": best.min_tiles, "most_results": best.most_results})
-    table = json.loads(TABLE.read_text(encoding="utf-8"))
-    table.setdefault(torch.cuda.get_device_name(device), {})[f"triton {version('triton')}"] = entries
-    json.dump(table, sys.stdout, indent=1)
-    print()
+    print(with_entries(TABLE, device, entries))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from ..attention import paged_attention
-from .case import DTYPES, TOLERANCES, Case, MakeCase, Results, dense_attention, page
+from .case import DTYPES, Case, MakeCase, RelativeError, Results, dense_attention, page, tolerance
 
 # New tokens and context of each row.
 _MIXED = ([1, 1, 1, 1, 17, 40, 1], [1, 63, 64, 65, 17, 150, 270])
@@ -54,7 +54,8 @@ def _case(
 
     shape = f"{heads} heads on {kv_heads}, head_dim {head_dim}, blocks of {block_size}"
     description = f"{shape}, {len(new)} rows of {sum(new)} tokens"
-    # Fused attention rounds the weights to the inputs' dtype as well.
-    tolerance = TOLERANCES[dtype] if dtype is torch.float32 else 2 * TOLERANCES[dtype]
+    # The weights are rounded as well as the result: 2.35e-3 expected, but a token of few values, or one that sees few
+    # keys, may be above.
+    allowed = tolerance(dtype, RelativeError(2.5e-3, 3e-3))
     traits = (heads, kv_heads, head_dim, block_size, "heads_adjoin")
-    return Case("paged_attention", description, dtype, traits, run, (torch.cat(exact).to(device),), (tolerance,))
+    return Case("paged_attention", description, dtype, traits, run, (torch.cat(exact).to(device),), (allowed,))

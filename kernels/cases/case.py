@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +12,35 @@ from torch import Tensor
 from ..constraints import Trait
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2.5e-3, torch.float16: 1e-3}
-"""Bounds of `relative_error`. Rounding the result alone costs 1.7e-3 in bfloat16."""
-LSE_TOLERANCE = 1e-3
+
+
+class RelativeError(NamedTuple):
+    """|got - exact| / |exact| in the Euclidean norm: of the whole result, and of its worst index of the first dimension
+    (row, token or block)."""
+
+    whole: float
+    worst: float
+
+
+_HALF_BITS = 1 / 8
+"""float16 has three more bits than bfloat16."""
+TOLERANCES = {
+    torch.float32: RelativeError(1e-5, 1e-5),
+    torch.bfloat16: RelativeError(2.5e-3, 2.5e-3),
+    torch.float16: RelativeError(2.5e-3 * _HALF_BITS, 2.5e-3 * _HALF_BITS),
+}
+"""Bounds. Rounding values to bfloat16 costs 1.7e-3, so that there is room for two independent roundings: 2.35e-3."""
+LSE_TOLERANCE = RelativeError(1e-3, 1e-3)
+EXACT = RelativeError(0.0, 0.0)
+
+
+def tolerance(dtype: torch.dtype, bfloat16: RelativeError) -> RelativeError:
+    """Bounds of a result for which those of bfloat16 are others than in `TOLERANCES`."""
+    if dtype is torch.float32:
+        return TOLERANCES[dtype]
+    scale = 1.0 if dtype is torch.bfloat16 else _HALF_BITS
+    return RelativeError(bfloat16.whole * scale, bfloat16.worst * scale)
+
 
 Results = tuple[Tensor, ...]
 
@@ -28,7 +55,7 @@ class Case:
     traits: tuple[Trait, ...]
     run: Callable[[str], Results]
     exact: Results
-    tolerances: tuple[float, ...]
+    tolerances: tuple[RelativeError, ...]
 
 
 MakeCase = Callable[[torch.device, torch.Generator], Case]

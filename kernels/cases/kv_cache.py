@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from ..kv_cache import write_kv
-from .case import DTYPES, Case, MakeCase, Results
+from .case import DTYPES, EXACT, Case, MakeCase, Results
 
 
 def makers() -> Iterator[tuple[str, MakeCase]]:
@@ -45,4 +45,4 @@ def _case(
     layout = ", keys and values in turns" if interleaved else ""
     description = f"{kv_heads} heads, head_dim {head_dim}, blocks of {block_size}{layout}"
     traits = (kv_heads, head_dim, block_size, "heads_adjoin")
-    return Case("write_kv", description, dtype, traits, run, tuple(exact), (0.0, 0.0))
+    return Case("write_kv", description, dtype, traits, run, tuple(exact), (EXACT, EXACT))

@@ -56,5 +56,5 @@ def _case(
     scores = "" if magnitude == 1.0 else f", scores around +-{magnitude:.0f}"
     bits = 8 * cache.element_size()
     description = f"{heads} heads, {q_len} new tokens{scores}" + (", 8-bit cache" if bits == 8 else "")
-    tolerances = (TOLERANCES[dtype] * (1 if magnitude == 1.0 else 2), LSE_TOLERANCE)
-    return Case("mla_decode", description, dtype, (heads, q_len, 64, 1, bits), run, (exact_out, exact_lse), tolerances)
+    traits, tolerances = (heads, q_len, 64, 1, bits), (TOLERANCES[dtype], LSE_TOLERANCE)
+    return Case("mla_decode", description, dtype, traits, run, (exact_out, exact_lse), tolerances)

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 
 from ..mla_prefill import HEAD_DIM, VALUE_DIM, mla_prefill
-from .case import DTYPES, LSE_TOLERANCE, TOLERANCES, Case, MakeCase, Results
+from .case import DTYPES, LSE_TOLERANCE, Case, MakeCase, RelativeError, Results, tolerance
 
 
 def makers() -> Iterator[tuple[str, MakeCase]]:
@@ -47,6 +47,6 @@ def _case(heads: int, causal: bool, dtype: torch.dtype, device: torch.device, ra
         return mla_prefill(*placed, out=out, lse=lse, kernel=kernel, **common)
 
     description = f"{heads} heads, {'causal' if causal else 'all keys'}"
-    # The error is that of the worst token, whose result may be small.
-    tolerances = (2 * TOLERANCES[dtype], LSE_TOLERANCE)
+    # The weights are rounded as well as the result: 2.35e-3 expected, but a token that sees few keys may be above.
+    tolerances = (tolerance(dtype, RelativeError(2.5e-3, 3e-3)), LSE_TOLERANCE)
     return Case("mla_prefill", description, dtype, (heads, 1), run, (exact_out, exact_lse), tolerances)

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from ..moe import grouped_gemm, moe_mlp, moe_route
-from .case import DTYPES, TOLERANCES, Case, MakeCase, Results
+from .case import DTYPES, EXACT, TOLERANCES, Case, MakeCase, RelativeError, Results, tolerance
 
 
 def makers() -> Iterator[tuple[str, MakeCase]]:
@@ -66,7 +66,8 @@ def _route_case(
         )
 
     description = f"{top_k} of {experts} by {scoring}{', renormalised' if extras else ''}"
-    return Case("moe_route", description, dtype, (experts, top_k, scoring), run, exact, (1e-5, 0.0))
+    traits, allowed = (experts, top_k, scoring), (TOLERANCES[torch.float32], EXACT)  # computed in float32
+    return Case("moe_route", description, dtype, traits, run, exact, allowed)
 
 
 def _gemm_case(
@@ -114,6 +115,8 @@ def _mlp_case(
         return (moe_mlp(*placed, kernel=kernel),)
 
     description = f"{tokens} tokens, {top_k} of {experts} experts, {hidden} to {width}"
-    # What lies between the two products is rounded to the dtype as well, and so are the results that are summed.
-    tolerance = TOLERANCES[dtype] if dtype is torch.float32 else 2 * TOLERANCES[dtype]
-    return Case("moe_mlp", description, dtype, (experts, top_k, hidden, width), run, (exact,), (tolerance,))
+    # What lies between the two products is rounded to the dtype, then each expert's result, then their sum: three
+    # roundings, sqrt(3) * 1.66e-3 = 2.9e-3, and more where experts' results cancel. Results in float32 would be within
+    # 2.5e-3, but a prompt would move a sixth more bytes.
+    allowed = tolerance(dtype, RelativeError(3.5e-3, 4e-3))
+    return Case("moe_mlp", description, dtype, (experts, top_k, hidden, width), run, (exact,), (allowed,))

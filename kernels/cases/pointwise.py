@@ -11,7 +11,7 @@ import torch
 from ..activation import silu_mul
 from ..norm import rms_norm
 from ..rotary import rotary
-from .case import DTYPES, TOLERANCES, Case, MakeCase, Results
+from .case import DTYPES, EXACT, TOLERANCES, Case, MakeCase, Results
 
 
 def makers() -> Iterator[tuple[str, MakeCase]]:
@@ -48,7 +48,7 @@ def _norm_case(
 
     description = f"{tokens} x {hidden}{', residual' if residual else ''}"
     exact = (normed.to(device), total.to(device))
-    tolerances = (TOLERANCES[dtype], 0.0)
+    tolerances = (TOLERANCES[dtype], EXACT)
     return Case("rms_norm", description, dtype, (hidden, int(residual)), run, exact, tolerances)
 
 

@@ -11,7 +11,7 @@ from itertools import accumulate
 import torch
 
 from ..sampling import sample_tokens
-from .case import DTYPES, Case, MakeCase, Results
+from .case import DTYPES, EXACT, Case, MakeCase, Results
 
 # temperature, top_k, top_p, min_p
 _ROWS = [
@@ -86,4 +86,4 @@ def _case(vocab: int, dtype: torch.dtype, device: torch.device, random: torch.Ge
         return (sample_tokens(placed, **parameters, kernel=kernel)[:, None],)
 
     exact = torch.tensor(tokens, device=device).double()[:, None]
-    return Case("sample_tokens", f"{len(_ROWS)} rows of {vocab}", dtype, (vocab,), run, (exact,), (0.0,))
+    return Case("sample_tokens", f"{len(_ROWS)} rows of {vocab}", dtype, (vocab,), run, (exact,), (EXACT,))

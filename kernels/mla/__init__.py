@@ -53,8 +53,8 @@ def mla_decode(
         0 for a padding row
     scale: factor of the scores, greater than 0
     plan: how to divide the work, from `plan_mla_decode`, made or refilled for these very `context_lens`; made in the
-        call if not given. Make it once for all layers of a step, and keep it for CUDA graphs. Kernels that divide the
-        work by shapes alone ignore it.
+        call, or the work divided by shapes alone, if not given. Make it once for all layers of a step, and keep it for
+        CUDA graphs.
     cache_scale: what the values were divided by when they were stored as float8_e4m3fn; 1.0 for a cache of q's dtype
     out, lse: where to write, contiguous, shaped and typed like the results
     kernel: name of the kernel to use instead of the registry's choice

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 
 import torch
-import triton
 from torch import Tensor
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
@@ -31,27 +30,20 @@ from triton.experimental.gluon.language.nvidia.blackwell import (
     tcgen05_mma,
     tma,
 )
-from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from ..constraints import exactly
 from ..device import Platform
 from ..kernel import Band
 from ..registry import register
-from . import CACHED_DIM, LATENT_DIM, ROPE_DIM
-from .merge import merge
-from .plan import MlaPlan, plan_mla_decode
+from . import LATENT_DIM, ROPE_DIM
+from .gluon_launch import BLOCK_SIZE, QUERIES, attend_in_parts, descriptor
+from .plan import MlaPlan
 
-BLOCK_SIZE = 64
-"""Tokens of a key tile, and of a block of the cache: one block table entry for each tile."""
-QUERIES = 64
-"""Queries of a program: rows of the accumulators."""
 HALF = LATENT_DIM // 2
 WARPS = 4
 """Warps that multiply and compute weights: tensor memory is read by whole warpgroups. One warp more copies."""
 PRODUCER_REGISTERS = gl.constexpr(40)
-
-_ELEMENTS = {torch.bfloat16: gl.bfloat16, torch.float16: gl.float16}
 
 _SCORES = gl.constexpr(TensorMemoryLayout((64, 64), col_stride=1))
 _OUT = gl.constexpr(TensorMemoryLayout((64, 256), col_stride=1))
@@ -314,45 +306,13 @@ def mla_decode(
     plan: MlaPlan | None = None,
     cache_scale: float = 1.0,
 ) -> None:
-    """Launch the two kernels. Arguments as in the public `mla_decode`.
+    """Launch the two kernels. Arguments as in the public `mla_decode`."""
 
-    The bits of a row's result depend on where the plan cuts it, as on Hopper.
-    """
-    rows, q_len, heads, _ = q.shape
-    queries = q_len * heads
-    if rows * queries == 0:
-        return
-    if plan is None:
-        plan = plan_mla_decode(context_lens, q_len=q_len, heads=heads, max_context=block_table.shape[1] * BLOCK_SIZE)
-    q = q.contiguous()
-    if q.data_ptr() % 16:
-        q = q.clone()
-    flat_q, tokens = q.view(-1, CACHED_DIM), kv_cache.view(-1, CACHED_DIM)
-    with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's
-        attend_part[(triton.cdiv(queries, QUERIES), plan.parts.shape[0])](
-            _descriptor(tokens, BLOCK_SIZE, HALF),
-            _descriptor(tokens, BLOCK_SIZE, ROPE_DIM),
-            _descriptor(flat_q, QUERIES, HALF),
-            _descriptor(flat_q, QUERIES, ROPE_DIM),
-            block_table,
-            context_lens.contiguous(),
-            plan.parts,
-            out,
-            lse,
-            plan.part_out,
-            plan.part_lse,
-            scale / math.log(2),
-            block_table.stride(0),
-            heads,
-            q_len,
-            num_warps=WARPS,
-            launch_pdl=True,
-        )
-        merge(plan.part_out, plan.part_lse, plan.cuts, out, lse, after_launch=True)
+    def inputs(q: Tensor) -> tuple[object, ...]:
+        cache = descriptor(kv_cache, BLOCK_SIZE, HALF), descriptor(kv_cache, BLOCK_SIZE, ROPE_DIM)
+        return *cache, descriptor(q, QUERIES, HALF), descriptor(q, QUERIES, ROPE_DIM)
 
-
-def _descriptor(values: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    """TMA descriptor of a matrix, in boxes of rows by columns."""
-    element = _ELEMENTS[values.dtype]
-    layout = gl.NVMMASharedLayout.get_default_for([rows, columns], element)
-    return TensorDescriptor.from_tensor(values, [rows, columns], layout)
+    scalars = (scale / math.log(2),)
+    attend_in_parts(
+        attend_part, inputs, scalars, q, block_table, context_lens, out=out, lse=lse, plan=plan, num_warps=WARPS
+    )

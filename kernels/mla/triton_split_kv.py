@@ -1,10 +1,12 @@
-"""`mla_decode` in plain Triton: split-KV attention, then a merge of the splits.
+"""`mla_decode` in plain Triton: attention over parts of the contexts, then a merge.
 
-Flash-Decoding (Dao et al. 2023, https://crfm.stanford.edu/2023/10/12/flashdecoding.html) with the online softmax of
-Milakov and Gimelshein (arXiv:1805.02867). The q_len * heads queries of a row form one matrix, since all of them read
-the same cached values; each cached value is loaded once and serves as key and as value.
+The parts are those of the plan (`plan.py`), if there is one: one long context among short ones is then shared by all
+multiprocessors. Without a plan each row is cut into the same number of splits, by shapes alone: Flash-Decoding (Dao et
+al. 2023, https://crfm.stanford.edu/2023/10/12/flashdecoding.html). The online softmax is that of Milakov and Gimelshein
+(arXiv:1805.02867). The q_len * heads queries of a row form one matrix, since all of them read the same cached values;
+each cached value is loaded once and serves as key and as value.
 
-Everything that varies from step to step (heads, q_len, splits, lengths) is a run-time argument: nothing is compiled or
+Everything that varies from step to step (heads, q_len, parts, lengths) is a run-time argument: nothing is compiled or
 synchronised in the serving loop, and the launch grid depends on shapes only, so calls can be captured in CUDA graphs.
 """
 
@@ -25,7 +27,8 @@ from ..device import Platform
 from ..kernel import Band
 from ..registry import register
 from . import CACHED_DIM, LATENT_DIM, ROPE_DIM, MlaPlan
-from .merge import merge_shape, merge_splits
+from .merge import merge, merge_shape, merge_splits
+from .triton_tile import attend_range, store_queries
 
 INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether TRITON_INTERPRET=1 was set at import: the kernels then run on the CPU, slowly, for tests."""
@@ -53,6 +56,10 @@ class Tile:
 NARROW = Tile(queries=16, keys=64, warps=4, stages=2, programs_per_multiprocessor=2)
 """mma.sync tile that fits 99 KiB of shared memory, the least of sm_80 and newer."""
 
+NARROW_ALONE = Tile(queries=16, keys=64, warps=4, stages=5, programs_per_multiprocessor=1)
+"""The same with twice as much on the way from memory, for one program on a multiprocessor of 227 KiB of shared memory:
+what a plan has for rows of at most 16 queries."""
+
 WIDE = Tile(queries=64, keys=64, warps=8, stages=2, programs_per_multiprocessor=1, tma=True)
 """wgmma tile for Hopper: a quarter of the cache reads for many queries. With 4 warps it would spill registers."""
 
@@ -60,17 +67,25 @@ WIDE = Tile(queries=64, keys=64, warps=8, stages=2, programs_per_multiprocessor=
 EIGHT_BIT = Tile(queries=16, keys=128, warps=8, stages=2, programs_per_multiprocessor=1)
 """Tile for an 8-bit cache where a block may have 125,440 bytes of shared memory."""
 
+EIGHT_BIT_PLANNED = Tile(queries=16, keys=128, warps=8, stages=5, programs_per_multiprocessor=1)
+"""The same for a plan, under which it would spill registers with fewer stages."""
+
 SMALL_EIGHT_BIT = Tile(queries=16, keys=64, warps=8, stages=2, programs_per_multiprocessor=1)
-"""The same within 99 KiB."""
+"""The tile for an 8-bit cache within 99 KiB."""
 
 
-def choose_tile(queries: int, arch: int, cache_bits: int = 16) -> Tile:
+def choose_tile(queries: int, arch: int, cache_bits: int = 16, *, planned: bool = False) -> Tile:
     """The tile for a row of `queries` = q_len * heads on compute capability `arch` (10 * major + minor).
+
+    planned: whether there is a plan, which has one program a multiprocessor for every 64 queries
 
     Up to 32 queries, two narrow tiles are at least as fast as a wide one, half of which would be empty.
     """
+    large = arch in (90, 100, 103)
     if cache_bits == 8:
-        return EIGHT_BIT if arch in (90, 100, 103) else SMALL_EIGHT_BIT
+        return SMALL_EIGHT_BIT if not large else EIGHT_BIT_PLANNED if planned else EIGHT_BIT
+    if planned and large and queries <= NARROW_ALONE.queries:
+        return NARROW_ALONE
     return WIDE if arch == 90 and queries > 2 * NARROW.queries else NARROW
 
 
@@ -79,33 +94,6 @@ def choose_splits(rows: int, queries: int, max_context: int, tile: Tile, multipr
     programs = rows * -(-queries // tile.queries)
     fill = multiprocessors * tile.programs_per_multiprocessor // programs
     return max(1, min(fill, -(-max_context // (2 * tile.keys))))
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _attend_tile(
-    q_latent: tl.tensor,
-    q_rope: tl.tensor,
-    kv_latent: tl.tensor,
-    k_rope: tl.tensor,
-    position: tl.tensor,
-    visible: tl.tensor,
-    scale_log2: tl.tensor,
-    largest: tl.tensor,
-    total: tl.tensor,
-    weighted: tl.tensor,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """One step of online softmax: the new largest score, sum of weights and weighted values."""
-    scores = tl.dot(q_latent, tl.trans(kv_latent))
-    scores = tl.dot(q_rope, tl.trans(k_rope), scores)
-    scores = tl.where(position[None, :] < visible[:, None], scores * scale_log2, float("-inf"))
-    new_largest = tl.maximum(largest, tl.max(scores, 1))
-    # A query that has seen nothing yet has largest -inf, and -inf - -inf is not a number.
-    shift = tl.where(new_largest == float("-inf"), 0.0, new_largest)
-    weights = tl.exp2(scores - shift[:, None])
-    decay = tl.exp2(largest - shift)
-    total = total * decay + tl.sum(weights, 1)
-    weighted = tl.dot(weights.to(kv_latent.dtype), kv_latent, weighted * decay[:, None])
-    return new_largest, total, weighted
 
 
 @triton.jit(do_not_specialize=["table_stride", "heads", "q_len", "splits"])  # type: ignore[untyped-decorator]
@@ -141,71 +129,90 @@ def attend_split(
     """
     split = tl.program_id(1)
     row = tl.program_id(2)
-    queries = q_len * heads
     query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
-    is_query = query < queries
-    latent = tl.arange(0, LATENT)
-    rope = LATENT + tl.arange(0, ROPE)
-    # 64-bit offsets: workspaces of large batches and pools exceed 2**31 elements.
-    q_row = q_ptr + (row.to(tl.int64) * queries + query)[:, None] * (LATENT + ROPE)
-    q_latent = tl.load(q_row + latent[None, :], mask=is_query[:, None], other=0.0)
-    q_rope = tl.load(q_row + rope[None, :], mask=is_query[:, None], other=0.0)
-    # An 8-bit cache is multiplied in float16, to which its values convert exactly and in one instruction.
-    EIGHT_BITS: tl.constexpr = kv_ptr.dtype.element_ty == tl.float8e4nv
-    if EIGHT_BITS:
-        q_latent = q_latent.to(tl.float16)
-        q_rope = q_rope.to(tl.float16)
-
     context = tl.load(context_ptr + row)
     table_row = table_ptr + row.to(tl.int64) * table_stride
-    visible = context - q_len + query // heads + 1  # causal, bottom-right
-    key_tiles = tl.cdiv(context, KEYS)
-    tiles_per_split = tl.cdiv(key_tiles, splits)
-    first_tile = split * tiles_per_split
-    last_tile = tl.minimum(first_tile + tiles_per_split, key_tiles)
+    length = tl.cdiv(tl.cdiv(context, KEYS), splits) * KEYS
+    out, lse = attend_range(
+        q_ptr, kv_ptr, latent_desc, rope_desc, table_row, row, query, context, split * length, (split + 1) * length,
+        scale_log2, cache_scale, block_stride, token_stride, heads, q_len, LATENT, ROPE, BLOCK_SIZE, KEYS, STAGES, TMA,
+    )  # fmt: skip
+    queries = q_len * heads
+    first = (row.to(tl.int64) * splits + split) * queries
+    store_queries(out_ptr, lse_ptr, first, query, queries, out, lse, LATENT)
 
-    # A tile that the context ends in goes without TMA, 16 keys at a time: fewer registers than a whole tile.
-    REST: tl.constexpr = 16 if TMA else KEYS
-    largest = tl.full([QUERIES], float("-inf"), tl.float32)
-    total = tl.zeros([QUERIES], tl.float32)
-    weighted = tl.zeros([QUERIES, LATENT], tl.float32)
-    if TMA:
-        whole_tiles = tl.minimum(last_tile, context // KEYS)
-        for tile in tl.range(first_tile, whole_tiles, num_stages=STAGES):
-            token = tl.load(table_row + tile * KEYS // BLOCK_SIZE) * BLOCK_SIZE + tile * KEYS % BLOCK_SIZE
-            kv_latent = latent_desc.load([token, 0])
-            k_rope = rope_desc.load([token, LATENT])
-            position = tile * KEYS + tl.arange(0, KEYS)
-            largest, total, weighted = _attend_tile(
-                q_latent, q_rope, kv_latent, k_rope, position, visible, scale_log2, largest, total, weighted
-            )
-        first_tile = tl.maximum(first_tile, whole_tiles) * (KEYS // REST)
-        last_tile = tl.minimum(last_tile * (KEYS // REST), tl.cdiv(context, REST))
-    for tile in tl.range(first_tile, last_tile, num_stages=1 if TMA else STAGES, disable_licm=TMA):
-        position = tile * REST + tl.arange(0, REST)
-        # Behind the context may be a stale NaN, which a zero weight does not stop: load the last token again instead.
-        loaded = tl.minimum(position, context - 1)
-        if BLOCK_SIZE % REST == 0:  # one block holds the whole tile: a scalar base saves registers
-            block = tl.load(table_row + tile * REST // BLOCK_SIZE).to(tl.int64)
-        else:
-            block = tl.load(table_row + loaded // BLOCK_SIZE).to(tl.int64)[:, None]
-        source = kv_ptr + block * block_stride + (loaded % BLOCK_SIZE * token_stride)[:, None]
-        kv_latent = tl.load(source + latent[None, :])
-        k_rope = tl.load(source + rope[None, :])
-        if EIGHT_BITS:
-            kv_latent = kv_latent.to(tl.float16)
-            k_rope = k_rope.to(tl.float16)
-        largest, total, weighted = _attend_tile(
-            q_latent, q_rope, kv_latent, k_rope, position, visible, scale_log2, largest, total, weighted
-        )
 
-    seen = total > 0
-    lse = tl.where(seen, (largest + tl.log2(tl.where(seen, total, 1.0))) * 0.6931471805599453, float("-inf"))
-    out = weighted * (cache_scale / tl.where(seen, total, 1.0))[:, None]
-    target = (row.to(tl.int64) * splits + split) * queries + query
-    tl.store(lse_ptr + target, lse, mask=is_query)
-    target = target[:, None] * LATENT + latent[None, :]
-    tl.store(out_ptr + target, out.to(out_ptr.dtype.element_ty), mask=is_query[:, None])
+@triton.jit(do_not_specialize=["table_stride", "heads", "q_len", "rows", "parts"])  # type: ignore[untyped-decorator]
+def attend_piece(
+    q_ptr: tl.tensor,  # as in `attend_split`, and so are those without a comment
+    kv_ptr: tl.tensor,
+    latent_desc: tl.tensor,
+    rope_desc: tl.tensor,
+    table_ptr: tl.tensor,
+    context_ptr: tl.tensor,
+    parts_ptr: tl.tensor,  # int32 [parts, 4], see `MlaPlan`
+    out_ptr: tl.tensor,  # [rows, queries, 512]
+    lse_ptr: tl.tensor,  # float32 [rows, queries]
+    part_out_ptr: tl.tensor,  # float32 [parts + rows - 1, queries, 512]
+    part_lse_ptr: tl.tensor,  # float32 [parts + rows - 1, queries]
+    scale_log2: tl.tensor,
+    cache_scale: tl.tensor,
+    block_stride: tl.tensor,
+    token_stride: tl.tensor,
+    table_stride: tl.tensor,
+    heads: tl.tensor,
+    q_len: tl.tensor,
+    rows: tl.tensor,
+    parts: tl.tensor,
+    LATENT: tl.constexpr,
+    ROPE: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    STAGES: tl.constexpr,
+    TMA: tl.constexpr,
+    PARTS: tl.constexpr,
+) -> None:
+    """Attention of QUERIES queries over a piece of a row: what one part of the plan has of it.
+
+    A program for each slot of the plan's workspace, so that the loop over tiles is the only one; those whose slot
+    stands for no piece end at once. PARTS: power of two, at least the plan's parts. Grid: (query tiles, slots).
+    """
+    slot = tl.program_id(1)
+    number = tl.arange(0, PARTS)
+    first_row = tl.load(parts_ptr + number * 4, mask=number < parts, other=2**30)
+    part = tl.sum((number + first_row <= slot).to(tl.int32), 0) - 1
+    row = slot - part
+    if (part < 0) | (row >= rows):
+        return
+    begin = tl.load(parts_ptr + part * 4)
+    tile = tl.load(parts_ptr + part * 4 + 1)
+    left = tl.load(parts_ptr + part * 4 + 2)
+    for chunk in range(begin, row, 32):  # the part's rows before this one
+        index = chunk + tl.arange(0, 32)
+        before = tl.load(context_ptr + index, mask=index < row, other=0)
+        left -= tl.sum(tl.cdiv(before, 64), 0)
+    if row > begin:
+        left += tile
+        tile = 0
+    context = tl.load(context_ptr + row)
+    tiles = tl.cdiv(context, 64)
+    last = tl.minimum(tiles, tile + left)
+    if tile >= last:
+        return
+    query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    queries = q_len * heads
+    table_row = table_ptr + row.to(tl.int64) * table_stride
+    # Where the result goes, in one register while the loop runs: a whole row's place, or -1 - the slot's.
+    first = tl.where((tile == 0) & (last == tiles), row * queries, -1 - slot * queries)
+    out, lse = attend_range(
+        q_ptr, kv_ptr, latent_desc, rope_desc, table_row, row, query, context, tile * 64, last * 64, scale_log2,
+        cache_scale, block_stride, token_stride, heads, q_len, LATENT, ROPE, BLOCK_SIZE, KEYS, STAGES, TMA,
+    )  # fmt: skip
+    if first >= 0:
+        store_queries(out_ptr, lse_ptr, first.to(tl.int64), query, queries, out, lse, LATENT)
+    else:
+        store_queries(part_out_ptr, part_lse_ptr, (-1 - first).to(tl.int64), query, queries, out, lse, LATENT)
 
 
 @register(
@@ -239,11 +246,12 @@ def mla_decode(
     splits: int | None = None,
     workspace: tuple[Tensor, Tensor] | None = None,
 ) -> None:
-    """Launch the two kernels, or the first alone if there is one split. Arguments as in the public `mla_decode`, but
-    `plan` is not used: rows are cut by shapes alone. And:
+    """Launch two kernels, or the first alone if no row is cut. Arguments as in the public `mla_decode`, and:
 
-    tile, splits: instead of those that `choose_tile` and `choose_splits` take from the shapes. The bits of a row's
-        result depend on these two and on the row, but not on its neighbours in the batch.
+    tile: instead of the one that `choose_tile` takes from the shapes
+    splits: into how many parts to cut each row, instead of what `plan` says, or of what `choose_splits` takes from the
+        shapes if there is none. Then the bits of a row's result depend on the row, the tile and the splits, but not on
+        its neighbours in the batch; with a plan they do.
     workspace: float32 [rows, splits, q_len, heads, 512] and [rows, splits, q_len, heads] for the splits' results,
         written before they are read; allocated if not given.
     """
@@ -252,15 +260,8 @@ def mla_decode(
     if rows * queries == 0:
         return
     arch, multiprocessors = device_limits(q.device)
-    tile = tile or choose_tile(queries, arch, 8 * kv_cache.element_size())
-    if splits is None:
-        splits = choose_splits(rows, queries, block_table.shape[1] * kv_cache.shape[1], tile, multiprocessors)
-    part_out, part_lse = out, lse
-    if splits > 1:
-        part_out, part_lse = workspace or (
-            q.new_empty(rows, splits, q_len, heads, LATENT_DIM, dtype=torch.float32),
-            q.new_empty(rows, splits, q_len, heads, dtype=torch.float32),
-        )
+    planned = plan is not None and splits is None
+    tile = tile or choose_tile(queries, arch, 8 * kv_cache.element_size(), planned=planned)
     block_size = kv_cache.shape[1]
     use_tma = (
         kv_cache.dtype == q.dtype
@@ -274,32 +275,37 @@ def mla_decode(
         tokens = kv_cache.view(-1, CACHED_DIM)
         latent_desc = TensorDescriptor.from_tensor(tokens, [tile.keys, LATENT_DIM])
         rope_desc = TensorDescriptor.from_tensor(tokens, [tile.keys, ROPE_DIM])
+    inputs = (q.contiguous(), kv_cache, latent_desc, rope_desc, block_table, context_lens.contiguous())
+    scalars = (scale * cache_scale / math.log(2), cache_scale, *kv_cache.stride()[:2], block_table.stride(0))
+    options = {
+        "LATENT": LATENT_DIM,
+        "ROPE": ROPE_DIM,
+        "BLOCK_SIZE": block_size,
+        "QUERIES": tile.queries,
+        "KEYS": tile.keys,
+        "STAGES": tile.stages,
+        "TMA": use_tma,
+        "num_warps": tile.warps,
+    }
+    query_tiles = triton.cdiv(queries, tile.queries)
     with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's
-        attend_split[(triton.cdiv(queries, tile.queries), splits, rows)](
-            q.contiguous(),
-            kv_cache,
-            latent_desc,
-            rope_desc,
-            block_table,
-            context_lens.contiguous(),
-            part_out,
-            part_lse,
-            scale * cache_scale / math.log(2),
-            cache_scale,
-            kv_cache.stride(0),
-            kv_cache.stride(1),
-            block_table.stride(0),
-            heads,
-            q_len,
-            splits,
-            LATENT=LATENT_DIM,
-            ROPE=ROPE_DIM,
-            BLOCK_SIZE=block_size,
-            QUERIES=tile.queries,
-            KEYS=tile.keys,
-            STAGES=tile.stages,
-            TMA=use_tma,
-            num_warps=tile.warps,
+        if plan is not None and splits is None:
+            parts, buffers = plan.parts.shape[0], (plan.parts, out, lse, plan.part_out, plan.part_lse)
+            attend_piece[(query_tiles, parts + rows - 1)](
+                *inputs, *buffers, *scalars, heads, q_len, rows, parts, **options, PARTS=triton.next_power_of_2(parts)
+            )
+            merge(plan.part_out, plan.part_lse, plan.cuts, out, lse, after_launch=False)
+            return
+        if splits is None:
+            splits = choose_splits(rows, queries, block_table.shape[1] * block_size, tile, multiprocessors)
+        part_out, part_lse = out, lse
+        if splits > 1:
+            part_out, part_lse = workspace or (
+                q.new_empty(rows, splits, q_len, heads, LATENT_DIM, dtype=torch.float32),
+                q.new_empty(rows, splits, q_len, heads, dtype=torch.float32),
+            )
+        attend_split[(query_tiles, splits, rows)](
+            *inputs, part_out, part_lse, *scalars, heads, q_len, splits, **options
         )
         if splits > 1:
             shape, warps = merge_shape(splits)

@@ -1,21 +1,17 @@
-"""How `mla_decode` divides work on devices that were measured: `tuning.json`, written by an offline tuner.
-
-`benchmarks/kernels/tune_mla_decode.py` writes the entry of the device that it runs on. Nothing is timed while serving:
-a device, a version of triton or a shape without an entry gets DEFAULT.
-"""
+"""How `mla_decode` divides work on devices that were measured; `benchmarks/kernels/tune_mla_decode.py` writes it."""
 
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from ..tuning import Entry, entries_for
+
 TABLE = Path(__file__).with_name("tuning.json")
-"""{device name: {"triton x.y.z": [{"queries_up_to": n, "min_tiles": m, "most_results": r}, ...]}}, by rising n."""
+"""Entries {"queries_up_to": n, "min_tiles": m, "most_results": r}, by rising n."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +33,12 @@ DEFAULT = Tuning(min_tiles=4, most_results=4096)
 @functools.cache
 def tuning_for(device: torch.device, queries: int) -> Tuning:
     """The table's entry for a row of `queries` = heads * q_len queries on this device, or DEFAULT."""
-    if device.type != "cuda":
-        return DEFAULT
-    try:
-        triton = f"triton {version('triton')}"
-    except PackageNotFoundError:
-        return DEFAULT
-    return look_up(torch.cuda.get_device_name(device), triton, queries)
+    return choose(entries_for(TABLE, device), queries)
 
 
-def look_up(device_name: str, triton: str, queries: int) -> Tuning:
+def choose(entries: list[Entry], queries: int) -> Tuning:
     """The entry with the least `queries_up_to` that holds `queries`, or DEFAULT."""
-    for entry in _table().get(device_name, {}).get(triton, []):
+    for entry in entries:
         if queries <= entry["queries_up_to"]:
             return Tuning(entry["min_tiles"], entry["most_results"])
     return DEFAULT
-
-
-@functools.cache
-def _table() -> dict[str, dict[str, list[dict[str, int]]]]:
-    table: dict[str, dict[str, list[dict[str, int]]]] = json.loads(TABLE.read_text(encoding="utf-8"))
-    return table

@@ -2,11 +2,12 @@
 
 Tiles of rows never span groups. The grid has room for all tiles whatever the groups' sizes, rows / TILE + groups, and a
 program finds its group from `offsets` on the device, so nothing is synchronised and the grid depends on shapes only.
+
+The tiles of the same rows are neighbours in the grid, and those of the same group follow: what runs at the same time
+shares some rows and the matrices of a few groups, which the L2 cache holds, so that both are read from memory once.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -16,31 +17,7 @@ from torch import Tensor
 from ..kernel import Band
 from ..registry import register
 from ..triton_support import DTYPES, PLATFORMS
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Shape and launch of one program: `rows` by `columns` of the result, `inner` terms of the sums at a time."""
-
-    rows: int
-    columns: int
-    inner: int
-    warps: int
-    stages: int
-
-
-def choose_tile(rows: int, groups: int, gated: bool, itemsize: int) -> Tile:
-    """The tile by shapes alone: as high as a group would be if all were alike. Fits 99 KiB of shared memory."""
-    inner = 128 // itemsize
-    per_group = -(-rows // groups)
-    columns = 64 if gated or itemsize == 4 else 128
-    if per_group <= 16:
-        return Tile(16, columns, inner, warps=4, stages=3)
-    if itemsize == 4:  # three products in TF32 for one in float32: a higher tile would spill registers
-        return Tile(32, columns, inner, warps=4, stages=3)
-    if per_group <= 64:
-        return Tile(64, columns, inner, warps=4, stages=3)
-    return Tile(128, columns, inner, warps=8, stages=3)
+from .tile import Tile, tile_for
 
 
 @triton.jit(do_not_specialize=["groups"])  # type: ignore[untyped-decorator]
@@ -66,9 +43,10 @@ def multiply_tile(
     STAGES: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """One tile of x @ weight[group].T, or of silu(gate) * up of its two halves. Grid: (rows / ROWS + groups, columns /
-    COLUMNS)."""
-    tile = tl.program_id(0)
+    """One tile of x @ weight[group].T, or of silu(gate) * up of its two halves. Grid: (rows / ROWS + groups) times
+    (columns / COLUMNS) programs, the columns of a tile of rows one after another."""
+    column_tiles = tl.cdiv(columns, COLUMNS)
+    tile = tl.program_id(0) // column_tiles
     # Group g has the tiles from offsets[g] / ROWS + g on: a number that grows, and leaves room for all of its tiles.
     group = -1
     for chunk in range(0, groups, 128):
@@ -86,7 +64,7 @@ def multiply_tile(
     source = row
     if GATHERED:
         source = tl.load(row_ptr + row, mask=is_row, other=0)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    column = tl.program_id(0) % column_tiles * COLUMNS + tl.arange(0, COLUMNS)
     term = tl.arange(0, INNER)
     x_tile = x_ptr + source.to(tl.int64)[:, None] * x_stride + term[None, :]
     weight_tile = weight_ptr + tl.cast(group, tl.int64) * group_stride
@@ -126,7 +104,7 @@ def multiply_groups(
     source: int32 [rows], the row of x that each row takes; its own if not given
     factors: float32 [rows], by which results are multiplied
     gated: whether `weight` holds a gate and factors, columns each
-    tile: instead of the one that `choose_tile` takes from the shapes
+    tile: instead of the one that `tile_for` takes from the shapes and the device
     """
     groups, columns = weight.shape[0], weight.shape[1] // (2 if gated else 1)
     out = torch.empty(rows, columns, dtype=x.dtype, device=x.device)
@@ -134,9 +112,9 @@ def multiply_groups(
         return out
     x = x if x.stride(1) == 1 else x.contiguous()
     weight = weight if weight.stride(2) == 1 else weight.contiguous()
-    tile = tile or choose_tile(rows, groups, gated, x.element_size())
+    tile = tile or tile_for(rows, groups, gated, x.element_size(), x.device)
     with torch.cuda.device_of(x):  # Triton launches on the current device, which need not be x's
-        multiply_tile[(rows // tile.rows + groups, triton.cdiv(columns, tile.columns))](
+        multiply_tile[((rows // tile.rows + groups) * triton.cdiv(columns, tile.columns),)](
             x,
             offsets if source is None else source,
             weight,

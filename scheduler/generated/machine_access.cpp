@@ -5,6 +5,8 @@
 
 #include "../state_access.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstring>
 
@@ -14,8 +16,8 @@ namespace tokenspeed {
 
 // The one friend of Machine. Verification puts states in with it; the scheduler never does.
 struct MachineAccess {
-  // The memory of a machine's records, what it was when a state was restored, and the bytes of that state. Word by
-  // word it is cheap to see what a transition changed, whatever that is, and to change it back.
+  // The memory of a machine's records when a state was restored, and what a transition may change in it. All memory is
+  // compared, so that a write to a wrong place is seen wherever it is.
   class Image {
    public:
     using Word = std::uint64_t;
@@ -24,135 +26,125 @@ struct MachineAccess {
     void region(Record* at, std::size_t count) {
       static_assert(sizeof(Record) % sizeof(Word) == 0);
       const std::size_t words = count * sizeof(Record) / sizeof(Word);
-      regions_.push_back({reinterpret_cast<std::byte*>(at), kept_.size(), words});
-      kept_.resize(kept_.size() + words);
-      cells_.resize(kept_.size());
-      written_.resize(kept_.size());
+      regions_.push_back({reinterpret_cast<std::byte*>(at), words_.size(), words * sizeof(Word)});
+      words_.resize(words_.size() + words);
     }
-    // One value: where it is, and which byte of a state gives it. `many`: an id that stands for so many flags there.
+    // The next value of a state: where it is. `many`: an id that stands for so many flags. `moves`: tables depend on it.
     template <class T>
-    void cell(const T& at, std::int32_t value, std::int16_t many, bool moves) {
+    void cell(const T& at, std::int32_t many, bool moves) {
       const auto* place = reinterpret_cast<const std::byte*>(&at);
       for (const Region& region : regions_) {
-        const auto offset = place - region.at;
-        if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.words * sizeof(Word))) continue;
-        Cells& cells = cells_[region.first + static_cast<std::size_t>(offset) / sizeof(Word)];
-        const auto shift = static_cast<std::int8_t>(8 * (offset % static_cast<std::ptrdiff_t>(sizeof(Word))));
-        cells.list.at(cells.count++) = {value, many, shift, static_cast<std::int8_t>(64 - 8 * sizeof(T)), moves};
+        const std::ptrdiff_t offset = place - region.at;
+        if (offset < 0 || offset >= static_cast<std::ptrdiff_t>(region.bytes)) continue;
+        const auto byte = static_cast<std::size_t>(offset);
+        const auto shift = static_cast<std::int32_t>(8 * (byte % sizeof(Word)));  // little endian
+        const Word mask = ~Word{0} >> (64 - 8 * sizeof(T)) << shift;
+        const auto first = static_cast<std::int32_t>(values_.size());
+        std::byte* const word = region.at + byte / sizeof(Word) * sizeof(Word);
+        const Value value = {word, region.first + byte / sizeof(Word), mask, shift, first, many, moves};
+        values_.resize(values_.size() + static_cast<std::size_t>(std::max(1, many)), value);
       }
     }
-    void values(std::size_t count) {
-      state_.resize(count);
-      now_.resize(count);
+    // Values that are in a table; returns the first.
+    std::int32_t table(std::int32_t count) {
+      const auto first = static_cast<std::int32_t>(values_.size());
+      values_.resize(values_.size() + static_cast<std::size_t>(count), {nullptr, 0, 0, 0, first, 0, true});
+      return first;
     }
-    std::size_t size() const { return now_.size(); }
+    std::size_t size() const { return values_.size(); }
 
+    // The memory is that of this state.
     void keep(const std::int8_t* state) {
-      for (const Region& region : regions_) std::memcpy(&kept_[region.first], region.at, region.words * sizeof(Word));
-      std::memcpy(state_.data(), state, state_.size());
-      std::memcpy(now_.data(), state, now_.size());
+      for (const Region& region : regions_) std::memcpy(&words_[region.first], region.at, region.bytes);
+      state_.assign(state, state + values_.size());
+      changes_.resize(values_.size() + sizeof(Word));
     }
-
-    // Finds all that has changed since then. Whether that includes a value on which tables depend.
-    bool look() {
-      count_ = 0;
-      clear_ = true;
-      moved_ = false;
+    void copy(std::int8_t* state) const { std::copy(state_.begin(), state_.end(), state); }
+    // What the memory must be in another state. Whether that concerns tables.
+    bool expect(const std::int8_t* state) {
+      bool moves = false;
+      std::size_t at = 0;
+      for (; at + sizeof(Word) <= values_.size(); at += sizeof(Word)) moves = expect(state, at) || moves;
+      return expect(state, values_.size() - sizeof(Word)) || moves;  // it may have some values again
+    }
+    // Whether the memory is so.
+    bool is_met() {
+      met_ = true;
       for (const Region& region : regions_) {
-        const bool large = region.words > 4 * kBlock;
-        if (large && std::memcmp(region.at, &kept_[region.first], region.words * sizeof(Word)) == 0) continue;
-        std::size_t at = 0;
-        for (; at + kBlock <= region.words; at += kBlock) {
-          if (!same(region, at)) look(region, at, at + kBlock);
-        }
-        look(region, at, region.words);
+        met_ = met_ && std::memcmp(region.at, &words_[region.first], region.bytes) == 0;
       }
-      return moved_;
+      return met_;
     }
-    // A value that is in no region.
-    void put(std::int32_t value, bool held) { now_[static_cast<std::size_t>(value)] = held; }
-    // Stores the values that were found. Whether all that changed is a value, and each in its bounds.
-    bool save(std::int8_t* state) const {
-      std::memcpy(state, now_.data(), now_.size());
-      return clear_;
-    }
-    // Back to the state that was kept.
-    void undo() {
-      for (std::size_t i = 0; i < count_; ++i) std::memcpy(written_[i].at, &written_[i].before, sizeof(Word));
-      std::memcpy(now_.data(), state_.data(), now_.size());
+    // The memory is again as it was.
+    void back() {
+      for (; count_ > 0; --count_) {
+        const Change& change = changes_[count_ - 1];
+        words_[change.word] = change.before;
+        std::memcpy(change.at, &change.before, sizeof(Word));
+      }
+      if (met_) return;
+      for (const Region& region : regions_) std::memcpy(region.at, &words_[region.first], region.bytes);
     }
 
    private:
-    static constexpr std::size_t kBlock = 4;
-
-    struct Cell {
-      std::int32_t value;
-      std::int16_t many;
-      std::int8_t shift;   // bits in front of it in the word (little endian)
-      std::int8_t unused;  // bits of a word that it does not have
+    struct Value {
+      std::byte* at;  // its word in the machine
+      std::size_t word;
+      Word mask;
+      std::int32_t shift;  // bits in front of it in the word
+      std::int32_t first;  // of the flags
+      std::int32_t many;
       bool moves;
-    };
-    struct Cells {
-      std::array<Cell, 4> list;
-      std::size_t count = 0;
     };
     struct Region {
       std::byte* at;
       std::size_t first;  // of its words
-      std::size_t words;
+      std::size_t bytes;
     };
-    struct Written {
+    struct Change {
       std::byte* at;
+      std::size_t word;
       Word before;
     };
 
-    bool same(const Region& region, std::size_t at) const {
-      using Two = Word __attribute__((vector_size(2 * sizeof(Word))));
-      std::array<Two, kBlock / 2> now;
-      std::array<Two, kBlock / 2> kept;
-      std::memcpy(now.data(), region.at + at * sizeof(Word), sizeof now);
-      std::memcpy(kept.data(), &kept_[region.first + at], sizeof kept);
-      Two differs = {};
-      for (std::size_t i = 0; i < kBlock / 2; ++i) differs |= now[i] ^ kept[i];
-      return (differs[0] | differs[1]) == 0;
-    }
-    void look(const Region& region, std::size_t from, std::size_t to) {
-      const Word* const kept = kept_.data() + region.first;
-      for (std::size_t i = from; i < to; ++i) {
-        Word now;
-        std::memcpy(&now, region.at + i * sizeof(Word), sizeof now);
-        if (now != kept[i]) changed(region.at + i * sizeof(Word), kept[i], now, cells_[region.first + i]);
+    // A word of values.
+    bool expect(const std::int8_t* state, std::size_t from) {
+      Word now;
+      Word kept;
+      std::memcpy(&now, state + from, sizeof now);
+      std::memcpy(&kept, &state_[from], sizeof kept);
+      bool moves = false;
+      for (Word differ = now ^ kept; differ != 0;) {
+        const auto byte = static_cast<std::size_t>(std::countr_zero(differ) / 8);
+        differ &= ~(Word{0xff} << 8 * byte);
+        moves = expect(values_[from + byte], state, from + byte) || moves;
       }
+      return moves;
     }
-    void changed(std::byte* at, Word before, Word now, const Cells& cells) {
-      written_[count_++] = {at, before};
-      clear_ = clear_ && cells.count > 0;
-      for (std::size_t i = 0; i < cells.count; ++i) {
-        const Cell& cell = cells.list[i];
-        const std::int64_t value = number(now, cell);
-        moved_ = moved_ || (cell.moves && value != number(before, cell));
-        if (cell.many == 0) {
-          clear_ = clear_ && value == static_cast<std::int8_t>(value);
-          now_[static_cast<std::size_t>(cell.value)] = static_cast<std::int8_t>(value);
-        } else {
-          clear_ = clear_ && value >= kNone && value < cell.many;
-          for (std::int32_t j = 0; j < cell.many; ++j) put(cell.value + j, value == j);
-        }
+    bool expect(const Value& value, const std::int8_t* state, std::size_t at) {
+      if (value.at == nullptr) return true;  // in a table
+      const std::int64_t number = value.many == 0 ? state[at] : id_of(state + value.first, value.many);
+      Word& word = words_[value.word];
+      changes_[count_++] = {value.at, value.word, word};
+      word = (word & ~value.mask) | (static_cast<Word>(number) << value.shift & value.mask);
+      return value.moves;
+    }
+    // Which flag is set; an impossible id if several are.
+    static std::int64_t id_of(const std::int8_t* flags, std::int32_t many) {
+      std::int64_t id = kNone;
+      for (std::int32_t i = 0; i < many; ++i) {
+        if (flags[i] != 0) id = id == kNone ? i : many;
       }
-    }
-    static std::int64_t number(Word word, const Cell& cell) {
-      return static_cast<std::int64_t>(word >> cell.shift << cell.unused) >> cell.unused;
+      return id;
     }
 
     std::vector<Region> regions_;
-    std::vector<Word> kept_;
-    std::vector<Cells> cells_;
-    std::vector<Written> written_;
+    std::vector<Word> words_;  // that the regions must have
+    std::vector<Value> values_;
     std::vector<std::int8_t> state_;
-    std::vector<std::int8_t> now_;
+    std::vector<Change> changes_;  // what must be another word than when a state was restored, in order
     std::size_t count_ = 0;
-    bool clear_ = true;
-    bool moved_ = false;
+    bool met_ = true;
   };
 
   struct Restored {
@@ -181,153 +173,146 @@ struct MachineAccess {
     image.region(&m.globals_, 1);
     image.region(m.host_.data(), m.host_.size());
     image.region(m.copy_.data(), m.copy_.size());
-    std::int32_t value = 0;
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].request_state, value++, 0, false);
+      image.cell(m.request_[r].request_state, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].arrival, value++, 0, false);
+      image.cell(m.request_[r].arrival, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].prompt, value++, 0, false);
+      image.cell(m.request_[r].prompt, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].limit, value++, 0, false);
+      image.cell(m.request_[r].limit, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].known, value++, 0, false);
+      image.cell(m.request_[r].known, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].planned, value++, 0, false);
+      image.cell(m.request_[r].planned, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].computed, value++, 0, false);
+      image.cell(m.request_[r].computed, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].pruned, value++, 0, false);
+      image.cell(m.request_[r].pruned, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].last_step, value++, 0, false);
+      image.cell(m.request_[r].last_step, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].block_state, value++, 0, false);
+      image.cell(m.block_[b].block_state, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].position, value++, 0, true);
+      image.cell(m.block_[b].position, 0, true);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].fill, value++, 0, false);
+      image.cell(m.block_[b].fill, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].stamp, value++, 0, false);
+      image.cell(m.block_[b].stamp, 0, false);
     }
     for (StepId s = 0; s < steps; ++s) {
-      image.cell(m.step_[s].step_state, value++, 0, false);
+      image.cell(m.step_[s].step_state, 0, false);
     }
     for (StepId s = 0; s < steps; ++s) {
-      image.cell(m.step_[s].number, value++, 0, false);
+      image.cell(m.step_[s].number, 0, false);
     }
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        image.cell(m.step_request_[s][r].row_tokens, value++, 0, false);
+        image.cell(m.step_request_[s][r].row_tokens, 0, false);
       }
     }
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        image.cell(m.step_request_[s][r].row_outputs, value++, 0, false);
+        image.cell(m.step_request_[s][r].row_outputs, 0, false);
       }
     }
-    image.cell(m.globals_.opened, value++, 0, false);
-    image.cell(m.globals_.launched, value++, 0, false);
-    image.cell(m.globals_.landed, value++, 0, false);
-    image.cell(m.globals_.newest_arrival, value++, 0, false);
+    image.cell(m.globals_.opened, 0, false);
+    image.cell(m.globals_.launched, 0, false);
+    image.cell(m.globals_.landed, 0, false);
+    image.cell(m.globals_.newest_arrival, 0, false);
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_state, value++, 0, false);
+      image.cell(m.host_[h].host_state, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_position, value++, 0, false);
+      image.cell(m.host_[h].host_position, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_fill, value++, 0, false);
+      image.cell(m.host_[h].host_fill, 0, false);
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].copy_state, value++, 0, false);
+      image.cell(m.copy_[c].copy_state, 0, false);
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].copy_tokens, value++, 0, false);
+      image.cell(m.copy_[c].copy_tokens, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].refs, value++, 0, false);
+      image.cell(m.block_[b].refs, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].blocks, value++, 0, false);
+      image.cell(m.request_[r].blocks, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].capacity, value++, 0, false);
+      image.cell(m.request_[r].capacity, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].pending, value++, 0, false);
+      image.cell(m.request_[r].pending, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].sampling, value++, 0, false);
+      image.cell(m.request_[r].sampling, 0, false);
     }
     for (StepId s = 0; s < steps; ++s) {
-      image.cell(m.step_[s].rows, value++, 0, false);
+      image.cell(m.step_[s].rows, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].copies, value++, 0, false);
+      image.cell(m.block_[b].copies, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_copies, value++, 0, false);
+      image.cell(m.host_[h].host_copies, 0, false);
     }
     for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].inbound, value++, 0, false);
+      image.cell(m.request_[r].inbound, 0, false);
     }
-    image.cell(m.globals_.free, value++, 0, false);
-    image.cell(m.globals_.held, value++, 0, false);
-    image.cell(m.globals_.cached, value++, 0, false);
-    image.cell(m.globals_.fetching, value++, 0, false);
-    image.cell(m.globals_.spare_pages, value++, 0, false);
-    image.cell(m.globals_.used_pages, value++, 0, false);
+    image.cell(m.globals_.free, 0, false);
+    image.cell(m.globals_.held, 0, false);
+    image.cell(m.globals_.cached, 0, false);
+    image.cell(m.globals_.fetching, 0, false);
+    image.cell(m.globals_.spare_pages, 0, false);
+    image.cell(m.globals_.used_pages, 0, false);
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].key, value++, 0, false);
+      image.cell(m.block_[b].key, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].before, value++, 0, false);
+      image.cell(m.block_[b].before, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_key, value++, 0, false);
+      image.cell(m.host_[h].host_key, 0, false);
     }
     for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_before, value++, 0, false);
+      image.cell(m.host_[h].host_before, 0, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].children, value++, 0, false);
+      image.cell(m.block_[b].children, 0, false);
     }
-    restored.base[0] = value;
-    value += requests * blocks;
+    restored.base[0] = image.table(requests * blocks);
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        image.cell(m.step_request_[s][r].in_step, value++, 0, false);
+        image.cell(m.step_request_[s][r].in_step, 0, false);
       }
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].block_of, value, static_cast<std::int16_t>(blocks), false);
-      value += blocks;
+      image.cell(m.copy_[c].block_of, blocks, false);
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].host_of, value, static_cast<std::int16_t>(hosts), false);
-      value += hosts;
+      image.cell(m.copy_[c].host_of, hosts, false);
     }
     for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].request_of, value, static_cast<std::int16_t>(requests), false);
-      value += requests;
+      image.cell(m.copy_[c].request_of, requests, false);
     }
     for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].parent, value, static_cast<std::int16_t>(blocks), false);
-      value += blocks;
+      image.cell(m.block_[b].parent, blocks, false);
     }
-    image.values(static_cast<std::size_t>(value));
     restored.tables[0].resize(static_cast<std::size_t>(requests));
   }
 
@@ -371,127 +356,100 @@ struct MachineAccess {
       }
     }
     for (RequestId r = 0; r < requests; ++r) {
-      request_[r].request_state = static_cast<RequestState>(*state++);
+      request_[r].request_state = static_cast<RequestState>(state[r]);
+      request_[r].arrival = state[requests + r];
+      request_[r].prompt = state[2 * requests + r];
+      request_[r].limit = state[3 * requests + r];
+      request_[r].known = state[4 * requests + r];
+      request_[r].planned = state[5 * requests + r];
+      request_[r].computed = state[6 * requests + r];
+      request_[r].pruned = state[7 * requests + r];
+      request_[r].last_step = state[8 * requests + r];
     }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].arrival = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].prompt = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].limit = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].known = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].planned = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].computed = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].pruned = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].last_step = *state++;
-    }
+    state += 9 * requests;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].block_state = static_cast<BlockState>(*state++);
+      block_[b].block_state = static_cast<BlockState>(state[b]);
+      block_[b].position = state[blocks + b];
+      block_[b].fill = state[2 * blocks + b];
+      block_[b].stamp = state[3 * blocks + b];
     }
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].position = *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].fill = *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].stamp = *state++;
-    }
+    state += 4 * blocks;
     for (StepId s = 0; s < steps; ++s) {
-      step_[s].step_state = static_cast<StepState>(*state++);
+      step_[s].step_state = static_cast<StepState>(state[s]);
+      step_[s].number = state[steps + s];
     }
-    for (StepId s = 0; s < steps; ++s) {
-      step_[s].number = *state++;
-    }
+    state += 2 * steps;
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        step_request_[s][r].row_tokens = *state++;
+        step_request_[s][r].row_tokens = state[s * requests + r];
+        step_request_[s][r].row_outputs = state[steps * requests + s * requests + r];
       }
     }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        step_request_[s][r].row_outputs = *state++;
-      }
-    }
-    m.globals_.opened = *state++;
-    m.globals_.launched = *state++;
-    m.globals_.landed = *state++;
-    m.globals_.newest_arrival = *state++;
+    state += 2 * steps * requests;
+    m.globals_.opened = state[0];
+    m.globals_.launched = state[1];
+    m.globals_.landed = state[2];
+    m.globals_.newest_arrival = state[3];
+    state += 4;
     for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_state = static_cast<HostState>(*state++);
+      host_[h].host_state = static_cast<HostState>(state[h]);
+      host_[h].host_position = state[hosts + h];
+      host_[h].host_fill = state[2 * hosts + h];
     }
-    for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_position = *state++;
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_fill = *state++;
-    }
+    state += 3 * hosts;
     for (CopyId c = 0; c < copys; ++c) {
-      copy_[c].copy_state = static_cast<CopyState>(*state++);
+      copy_[c].copy_state = static_cast<CopyState>(state[c]);
+      copy_[c].copy_tokens = state[copys + c];
     }
-    for (CopyId c = 0; c < copys; ++c) {
-      copy_[c].copy_tokens = *state++;
-    }
+    state += 2 * copys;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].refs = *state++;
+      block_[b].refs = state[b];
     }
+    state += 1 * blocks;
     for (RequestId r = 0; r < requests; ++r) {
-      request_[r].blocks = *state++;
+      request_[r].blocks = state[r];
+      request_[r].capacity = state[requests + r];
+      request_[r].pending = state[2 * requests + r];
+      request_[r].sampling = state[3 * requests + r];
     }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].capacity = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].pending = *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].sampling = *state++;
-    }
+    state += 4 * requests;
     for (StepId s = 0; s < steps; ++s) {
-      step_[s].rows = *state++;
+      step_[s].rows = state[s];
     }
+    state += 1 * steps;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].copies = *state++;
+      block_[b].copies = state[b];
     }
+    state += 1 * blocks;
     for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_copies = *state++;
+      host_[h].host_copies = state[h];
     }
+    state += 1 * hosts;
     for (RequestId r = 0; r < requests; ++r) {
-      request_[r].inbound = *state++;
+      request_[r].inbound = state[r];
     }
-    m.globals_.free = *state++;
-    m.globals_.held = *state++;
-    m.globals_.cached = *state++;
-    m.globals_.fetching = *state++;
-    m.globals_.spare_pages = *state++;
-    m.globals_.used_pages = *state++;
+    state += 1 * requests;
+    m.globals_.free = state[0];
+    m.globals_.held = state[1];
+    m.globals_.cached = state[2];
+    m.globals_.fetching = state[3];
+    m.globals_.spare_pages = state[4];
+    m.globals_.used_pages = state[5];
+    state += 6;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].key = *state++;
+      block_[b].key = state[b];
+      block_[b].before = state[blocks + b];
     }
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].before = *state++;
-    }
+    state += 2 * blocks;
     for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_key = *state++;
+      host_[h].host_key = state[h];
+      host_[h].host_before = state[hosts + h];
     }
-    for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_before = *state++;
-    }
+    state += 2 * hosts;
     for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].children = *state++;
+      block_[b].children = state[b];
     }
+    state += 1 * blocks;
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         if (*state++ != 0) m.holds_.set(r, b, block_[b].position, true);
@@ -499,9 +457,10 @@ struct MachineAccess {
     }
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        step_request_[s][r].in_step = *state++ != 0;
+        step_request_[s][r].in_step = state[s * requests + r] != 0;
       }
     }
+    state += 1 * steps * requests;
     for (CopyId c = 0; c < copys; ++c) {
       copy_[c].block_of = kNone;
       for (BlockId b = 0; b < blocks; ++b) {
@@ -547,127 +506,100 @@ struct MachineAccess {
     const auto* const host_ = m.host_.data();
     const auto* const copy_ = m.copy_.data();
     for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].request_state);
+      state[r] = static_cast<std::int8_t>(request_[r].request_state);
+      state[requests + r] = static_cast<std::int8_t>(request_[r].arrival);
+      state[2 * requests + r] = static_cast<std::int8_t>(request_[r].prompt);
+      state[3 * requests + r] = static_cast<std::int8_t>(request_[r].limit);
+      state[4 * requests + r] = static_cast<std::int8_t>(request_[r].known);
+      state[5 * requests + r] = static_cast<std::int8_t>(request_[r].planned);
+      state[6 * requests + r] = static_cast<std::int8_t>(request_[r].computed);
+      state[7 * requests + r] = static_cast<std::int8_t>(request_[r].pruned);
+      state[8 * requests + r] = static_cast<std::int8_t>(request_[r].last_step);
     }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].arrival);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].prompt);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].limit);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].known);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].planned);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].computed);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].pruned);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].last_step);
-    }
+    state += 9 * requests;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].block_state);
+      state[b] = static_cast<std::int8_t>(block_[b].block_state);
+      state[blocks + b] = static_cast<std::int8_t>(block_[b].position);
+      state[2 * blocks + b] = static_cast<std::int8_t>(block_[b].fill);
+      state[3 * blocks + b] = static_cast<std::int8_t>(block_[b].stamp);
     }
-    for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].position);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].fill);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].stamp);
-    }
+    state += 4 * blocks;
     for (StepId s = 0; s < steps; ++s) {
-      *state++ = static_cast<std::int8_t>(step_[s].step_state);
+      state[s] = static_cast<std::int8_t>(step_[s].step_state);
+      state[steps + s] = static_cast<std::int8_t>(step_[s].number);
     }
-    for (StepId s = 0; s < steps; ++s) {
-      *state++ = static_cast<std::int8_t>(step_[s].number);
-    }
+    state += 2 * steps;
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        *state++ = static_cast<std::int8_t>(step_request_[s][r].row_tokens);
+        state[s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].row_tokens);
+        state[steps * requests + s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].row_outputs);
       }
     }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        *state++ = static_cast<std::int8_t>(step_request_[s][r].row_outputs);
-      }
-    }
-    *state++ = static_cast<std::int8_t>(m.globals_.opened);
-    *state++ = static_cast<std::int8_t>(m.globals_.launched);
-    *state++ = static_cast<std::int8_t>(m.globals_.landed);
-    *state++ = static_cast<std::int8_t>(m.globals_.newest_arrival);
+    state += 2 * steps * requests;
+    state[0] = static_cast<std::int8_t>(m.globals_.opened);
+    state[1] = static_cast<std::int8_t>(m.globals_.launched);
+    state[2] = static_cast<std::int8_t>(m.globals_.landed);
+    state[3] = static_cast<std::int8_t>(m.globals_.newest_arrival);
+    state += 4;
     for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_state);
+      state[h] = static_cast<std::int8_t>(host_[h].host_state);
+      state[hosts + h] = static_cast<std::int8_t>(host_[h].host_position);
+      state[2 * hosts + h] = static_cast<std::int8_t>(host_[h].host_fill);
     }
-    for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_position);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_fill);
-    }
+    state += 3 * hosts;
     for (CopyId c = 0; c < copys; ++c) {
-      *state++ = static_cast<std::int8_t>(copy_[c].copy_state);
+      state[c] = static_cast<std::int8_t>(copy_[c].copy_state);
+      state[copys + c] = static_cast<std::int8_t>(copy_[c].copy_tokens);
     }
-    for (CopyId c = 0; c < copys; ++c) {
-      *state++ = static_cast<std::int8_t>(copy_[c].copy_tokens);
-    }
+    state += 2 * copys;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].refs);
+      state[b] = static_cast<std::int8_t>(block_[b].refs);
     }
+    state += 1 * blocks;
     for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].blocks);
+      state[r] = static_cast<std::int8_t>(request_[r].blocks);
+      state[requests + r] = static_cast<std::int8_t>(request_[r].capacity);
+      state[2 * requests + r] = static_cast<std::int8_t>(request_[r].pending);
+      state[3 * requests + r] = static_cast<std::int8_t>(request_[r].sampling);
     }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].capacity);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].pending);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].sampling);
-    }
+    state += 4 * requests;
     for (StepId s = 0; s < steps; ++s) {
-      *state++ = static_cast<std::int8_t>(step_[s].rows);
+      state[s] = static_cast<std::int8_t>(step_[s].rows);
     }
+    state += 1 * steps;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].copies);
+      state[b] = static_cast<std::int8_t>(block_[b].copies);
     }
+    state += 1 * blocks;
     for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_copies);
+      state[h] = static_cast<std::int8_t>(host_[h].host_copies);
     }
+    state += 1 * hosts;
     for (RequestId r = 0; r < requests; ++r) {
-      *state++ = static_cast<std::int8_t>(request_[r].inbound);
+      state[r] = static_cast<std::int8_t>(request_[r].inbound);
     }
-    *state++ = static_cast<std::int8_t>(m.globals_.free);
-    *state++ = static_cast<std::int8_t>(m.globals_.held);
-    *state++ = static_cast<std::int8_t>(m.globals_.cached);
-    *state++ = static_cast<std::int8_t>(m.globals_.fetching);
-    *state++ = static_cast<std::int8_t>(m.globals_.spare_pages);
-    *state++ = static_cast<std::int8_t>(m.globals_.used_pages);
+    state += 1 * requests;
+    state[0] = static_cast<std::int8_t>(m.globals_.free);
+    state[1] = static_cast<std::int8_t>(m.globals_.held);
+    state[2] = static_cast<std::int8_t>(m.globals_.cached);
+    state[3] = static_cast<std::int8_t>(m.globals_.fetching);
+    state[4] = static_cast<std::int8_t>(m.globals_.spare_pages);
+    state[5] = static_cast<std::int8_t>(m.globals_.used_pages);
+    state += 6;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].key);
+      state[b] = static_cast<std::int8_t>(block_[b].key);
+      state[blocks + b] = static_cast<std::int8_t>(block_[b].before);
     }
-    for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].before);
-    }
+    state += 2 * blocks;
     for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_key);
+      state[h] = static_cast<std::int8_t>(host_[h].host_key);
+      state[hosts + h] = static_cast<std::int8_t>(host_[h].host_before);
     }
-    for (HostId h = 0; h < hosts; ++h) {
-      *state++ = static_cast<std::int8_t>(host_[h].host_before);
-    }
+    state += 2 * hosts;
     for (BlockId b = 0; b < blocks; ++b) {
-      *state++ = static_cast<std::int8_t>(block_[b].children);
+      state[b] = static_cast<std::int8_t>(block_[b].children);
     }
+    state += 1 * blocks;
     for (RequestId r = 0; r < requests; ++r) {
       for (BlockId b = 0; b < blocks; ++b) {
         *state++ = static_cast<std::int8_t>(m.holds(r, b));
@@ -675,9 +607,10 @@ struct MachineAccess {
     }
     for (StepId s = 0; s < steps; ++s) {
       for (RequestId r = 0; r < requests; ++r) {
-        *state++ = static_cast<std::int8_t>(step_request_[s][r].in_step);
+        state[s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].in_step);
       }
     }
+    state += 1 * steps * requests;
     for (CopyId c = 0; c < copys; ++c) {
       for (BlockId b = 0; b < blocks; ++b) {
         *state++ = static_cast<std::int8_t>((copy_[c].block_of == b));
@@ -1269,31 +1202,34 @@ struct MachineAccess {
     }
     return true;
   }
-  static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {
-    auto& restored = *static_cast<Restored*>(machine);
+  // Whether the machine is in the state that was expected, and nothing that is no value of a state has changed. It goes
+  // back. `moves`: what was expected concerns tables.
+  static bool was(Restored& restored, const std::int8_t* state, bool moves) {
     Machine& m = restored.machine;
     Image& image = restored.image;
     const RequestId requests = m.request_count();
     const BlockId blocks = m.block_count();
-    propose(machine, proposal, 1, answer);
     bool moved = false;
     for (RequestId r = 0; r < requests; ++r) {
       moved = moved || !same(m.holds_.of(r), restored.tables[0][static_cast<std::size_t>(r)]);
     }
-    bool clear = true;
-    if (image.look() || moved) {
+    bool is = image.is_met();
+    if (moved || moves) {
       for (RequestId r = 0; r < requests; ++r) {
-        for (BlockId b = 0; b < blocks; ++b) {
-          image.put(restored.base[0] + r * blocks + b, m.holds(r, b));
-        }
+        const std::int8_t* const flags = state + restored.base[0] + r * blocks;
+        auto left = std::count_if(flags, flags + blocks, [](std::int8_t flag) { return flag != 0; });
         std::int64_t at = 0;
         for (const BlockId b : m.holds_.of(r)) {
-          clear = clear && (b == kNone || m.block_[b].position / m.limits_.page == at);
-          ++at;
+          if (b != kNone) {
+            is = is && 0 <= b && b < blocks && flags[b] != 0;
+            is = is && at <= m.block_[b].position && m.block_[b].position < at + m.limits_.page;
+            --left;
+          }
+          at += m.limits_.page;
         }
+        is = is && left == 0;
       }
     }
-    clear = image.save(after) && clear;
     if (moved) {
       for (RequestId r = 0; r < requests; ++r) {
         const auto& kept = restored.tables[0][static_cast<std::size_t>(r)];
@@ -1308,8 +1244,26 @@ struct MachineAccess {
         }
       }
     }
-    image.undo();
-    return clear;
+    image.back();
+    return is;
+  }
+
+  static bool reaches(void* machine, const Proposal* proposal, const std::int8_t* after) {
+    auto& restored = *static_cast<Restored*>(machine);
+    const bool moves = restored.image.expect(after);
+    std::uint16_t answer = 0;
+    propose(machine, proposal, 1, &answer);
+    return was(restored, after, moves) && answer == 0;
+  }
+  static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {
+    auto& restored = *static_cast<Restored*>(machine);
+    propose(machine, proposal, 1, answer);
+    if (*answer == 0) {
+      save(machine, after);
+    } else {
+      restored.image.copy(after);  // a refusal changes nothing
+    }
+    return was(restored, after, restored.image.expect(after));
   }
 
 };
@@ -1326,6 +1280,7 @@ const StateAccess kStateAccess = {
   MachineAccess::save,
   MachineAccess::difference,
   MachineAccess::propose,
+  MachineAccess::reaches,
   MachineAccess::take,
 };
 

@@ -74,6 +74,8 @@ class Engine {
     virtual Result run(const Settings& settings) = 0;
     // The bytes of some of the states found, one after the other.
     virtual std::vector<std::int8_t> sample(std::size_t first, std::size_t stride) const = 0;
+    // What the guards say in some of the states found, each for itself and about all proposals.
+    virtual std::array<Seen, kGuards.size()> guards(const Instance& instance, std::size_t stride) const = 0;
     // All proposals in a state.
     virtual std::vector<Answer> answers(const Instance& instance, const std::vector<std::int8_t>& state) const = 0;
     virtual std::size_t state_bytes() const = 0;

@@ -109,6 +109,23 @@ Result explore(Engine& engine, const std::map<std::string, int>& constants, cons
     return engine.run(settings);
 }
 
+void check(std::size_t stride) {
+    if (stride == 0) throw std::invalid_argument("stride: 0; it must be at least 1");
+}
+
+// The guards that were seen to be true, and those that were seen to be false.
+py::tuple guards(const Engine& engine, const std::map<std::string, int>& constants, std::size_t stride) {
+    check(stride);
+    const auto seen = engine.guards(instance_of(constants), stride);
+    py::set held;
+    py::set failed;
+    for (std::size_t i = 0; i < kGuards.size(); ++i) {
+        if (seen[i].held) held.add(py::str(std::string(kGuards[i])));
+        if (seen[i].failed) failed.add(py::str(std::string(kGuards[i])));
+    }
+    return py::make_tuple(held, failed);
+}
+
 py::dict taken_by_name(const Result& result) {
     py::dict taken;
     for (std::size_t i = 0; i < kTransitions.size(); ++i)
@@ -165,10 +182,11 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
         .def(
             "sample",
             [](const ex::Engine& self, std::size_t first, std::size_t stride) {
-                if (stride == 0) throw std::invalid_argument("stride: 0; it must be at least 1");
+                ex::check(stride);
                 return ex::as_bytes(self.sample(first, stride));
             },
             py::arg("first"), py::arg("stride"))
+        .def("guards", &ex::guards, py::arg("constants"), py::arg("stride"))
         .def(
             "answers",
             [](const ex::Engine& self, const std::map<std::string, int>& constants, const std::string& state) {

@@ -91,6 +91,12 @@ class LockStep {
     // ranges are tried too.
     static constexpr std::size_t kMoreEvery = 256;
 
+    struct Asked {
+        std::uint64_t key;
+        int group;
+        int named;
+    };
+
     // The refusals in a state.
     template <class Wrong>
     bool begin(const State& pre, Wrong&& wrong) {
@@ -121,9 +127,9 @@ class LockStep {
             batch_.after.insert(batch_.after.end(), bytes(post), bytes(post) + M::kShared);
             return true;
         }
+        if (access_->reaches(machine_, &p, bytes(post))) return true;
         std::uint16_t answer = 0;
-        const bool clear = access_->take(machine_, &p, &answer, after_.data());
-        if (answer == 0 && clear && std::memcmp(after_.data(), bytes(post), M::kShared) == 0) return true;
+        access_->take(machine_, &p, &answer, after_.data());
         const auto* first = std::mismatch(after_.begin(), after_.end(), bytes(post)).first;
         wrong(divergence(pre, p, answer, answer == 0 ? static_cast<int>(first - after_.begin()) : -1));
         return false;
@@ -133,28 +139,36 @@ class LockStep {
 
     template <int kBeyond>
     void everything(const State& pre, const Instance& k) {
-        M::tuples(pre, typename M::Twins(), [&](int group, std::uint64_t, const typename M::Tuple& who) {
+        M::everybody([&](int group, const typename M::Tuple& who) {
             M::template judge<kBeyond>(group, who, pre, k, refusals_, acceptances_);
         });
     }
 
-    // All that is accepted, and refusals that were not asked for before.
+    // All that is accepted, and refusals that were not asked for before. All keys first, since the memo is large: the
+    // processor then waits for it once.
     void what_is_new(const State& pre, const Instance& k) {
-        const std::size_t before = refusals_.size();
-        M::tuples(pre, M::twins(pre), [&](int group, std::uint64_t sum, const typename M::Tuple& who) {
-            const std::uint64_t key = Memo::mix(sum);
-            const Memo::Judged& judged = memo_.find(key);
-            if (judged.known) {
-                implied += judged.refused;
-                if (judged.accepted != 0) memo_.recall(judged, who, acceptances_);
-                return;
-            }
-            const std::size_t refusals = refusals_.size();
-            const std::size_t acceptances = acceptances_.size();
-            M::template judge<0>(group, who, pre, k, refusals_, acceptances_);
-            memo_.add(key, refusals_.size() - refusals, acceptances_.data() + acceptances,
-                      acceptances_.size() - acceptances);
+        const auto twins = M::twins(pre);
+        std::size_t count = 0;
+        M::batches(pre, twins, [&](int group, int named, std::uint64_t sum) {
+            batches_[count] = {Memo::mix(sum), group, named};
+            memo_.prefetch(batches_[count++].key);
         });
+        const std::size_t before = refusals_.size();
+        for (std::size_t i = 0; i < count; ++i) {
+            const auto& [key, group, named] = batches_[i];
+            const Memo::Judged& judged = memo_.find(key);
+            implied += judged.refused;
+            std::uint32_t accepted = judged.accepted;
+            if (accepted == Memo::kUnknown) {
+                const std::size_t refusals = refusals_.size();
+                new_.clear();
+                M::tuples(group, named, twins, [&, group = group](const typename M::Tuple& who) {
+                    M::template judge<0>(group, who, pre, k, refusals_, new_);
+                });
+                accepted = memo_.add(key, refusals_.size() - refusals, new_);
+            }
+            if (accepted != Memo::kNone) memo_.recall(accepted, named, acceptances_);
+        }
         if (refusals_.size() > before) mark();
     }
 
@@ -192,6 +206,8 @@ class LockStep {
     Batch batch_;
     std::array<std::int8_t, M::kShared> after_;
     Memo memo_;
+    std::array<Asked, M::kMostBatches> batches_;
+    Proposals new_;  // what is accepted of a batch
     Proposals refusals_;
     Proposals acceptances_;
 };

@@ -1,5 +1,5 @@
-// What the specification answers to the proposals of one group of transitions to one tuple of individuals, by a key
-// that hashes all that its guards read there (generated: Model::tuples).
+// What the specification answers to a batch of proposals, by a key that hashes all that its guards read there
+// (generated: Model::batches).
 #pragma once
 
 #include <cstddef>
@@ -14,12 +14,16 @@ class Memo {
   public:
     struct Judged {
         std::uint64_t key = 0;
-        std::uint32_t accepted = 0;  // where the accepted proposals start; they end at one without a transition
-        std::uint16_t refused = 0;   // how many proposals are refused
-        bool known = false;
+        std::uint32_t accepted = kUnknown;  // where the accepted proposals start; they end at one without a transition
+        std::uint32_t refused = 0;          // how many proposals are refused
     };
+    // Where nothing is.
+    static constexpr std::uint32_t kUnknown = 0;
+    static constexpr std::uint32_t kNone = 1;
 
-    Memo() : table_(1U << 12), accepted_(1) { accepted_[0].transition = kEnd; }
+    Memo() : table_(1U << 12), accepted_(2) { accepted_[kNone].transition = kEnd; }
+
+    void prefetch(std::uint64_t key) const { __builtin_prefetch(&table_[key & (table_.size() - 1)]); }
 
     static std::uint64_t mix(std::uint64_t sum) {
         sum = (sum ^ (sum >> 32)) * 0xd6e8feb86659fd93ULL;
@@ -29,23 +33,23 @@ class Memo {
     // Known, or where it must be added.
     const Judged& find(std::uint64_t key) const { return table_[slot(key)]; }
 
-    void add(std::uint64_t key, std::size_t refused, const Proposal* accepted, std::size_t count) {
+    // Returns where the accepted proposals start.
+    std::uint32_t add(std::uint64_t key, std::size_t refused, const Proposals& accepted) {
         if (2 * ++size_ > table_.size()) grow();
         Judged& judged = table_[slot(key)];
-        judged = {key, 0, static_cast<std::uint16_t>(refused), true};
-        if (count == 0) return;
+        judged = {key, kNone, static_cast<std::uint32_t>(refused)};
+        if (accepted.size() == 0) return kNone;
         judged.accepted = static_cast<std::uint32_t>(accepted_.size());
-        accepted_.insert(accepted_.end(), accepted, accepted + count);
-        accepted_.push_back(accepted_[0]);
+        accepted_.insert(accepted_.end(), accepted.begin(), accepted.end());
+        accepted_.push_back(accepted_[kNone]);
+        return judged.accepted;
     }
 
-    // Adds what is accepted, for these individuals.
-    template <class Tuple>
-    void recall(const Judged& judged, const Tuple& who, Proposals& accepted) const {
-        for (const Proposal* p = &accepted_[judged.accepted]; p->transition != kEnd; ++p) {
+    // Adds the accepted proposals that start there, for this individual.
+    void recall(std::uint32_t first, int named, Proposals& accepted) const {
+        for (const Proposal* p = &accepted_[first]; p->transition != kEnd; ++p) {
             auto arguments = p->arguments;
-            const Individuals& named = kIndividuals[p->transition];
-            for (int i = 0; i < named.count; ++i) arguments[named.places[i]] = who[i];
+            if (const int place = kNamed[p->transition]; place >= 0) arguments[place] = static_cast<std::int8_t>(named);
             accepted.add(static_cast<Transition>(p->transition), arguments, 0, p->explored);
         }
     }
@@ -58,14 +62,14 @@ class Memo {
 
     std::size_t slot(std::uint64_t key) const {
         std::size_t at = key & (table_.size() - 1);
-        while (table_[at].known && table_[at].key != key) at = (at + 1) & (table_.size() - 1);
+        while (table_[at].accepted != kUnknown && table_[at].key != key) at = (at + 1) & (table_.size() - 1);
         return at;
     }
     void grow() {
-        std::vector<Judged> old(table_.size() * 4);
+        std::vector<Judged> old(table_.size() * 2);
         old.swap(table_);
         for (const Judged& judged : old) {
-            if (judged.known) table_[slot(judged.key)] = judged;
+            if (judged.accepted != kUnknown) table_[slot(judged.key)] = judged;
         }
     }
 

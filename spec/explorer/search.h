@@ -34,6 +34,7 @@ class Search final : public Engine {
         if (settings.compares() && !workers_[0]->lock_step->starts_as(start)) {
             throw std::invalid_argument("a machine that was just made is not in the specification's initial state");
         }
+        if (settings.compares()) store_.reserve(settings.max_states);
         const Packed<M> packed(start);
         const auto hash = packed.hash();
         store_.shard(Store<M>::shard_of(hash)).add(packed, hash, {kNobody, Transition{}, {}});
@@ -49,22 +50,25 @@ class Search final : public Engine {
 
     std::vector<std::int8_t> sample(std::size_t first, std::size_t stride) const override {
         std::vector<std::int8_t> result;
-        std::size_t seen = 0;
-        for (std::uint32_t shard = 0; shard < kShards; ++shard) {
-            for (std::size_t at = 0; at < store_.shard_size(shard); ++at, ++seen) {
-                if (seen < first || (seen - first) % stride != 0) continue;
-                const State state = store_.state(Store<M>::number(shard, at)).state();
-                const auto* bytes = reinterpret_cast<const std::int8_t*>(&state);
-                result.insert(result.end(), bytes, bytes + sizeof(State));
-            }
-        }
+        for_some(first, stride, [&](const State& state) {
+            const auto* bytes = reinterpret_cast<const std::int8_t*>(&state);
+            result.insert(result.end(), bytes, bytes + sizeof(State));
+        });
         return result;
+    }
+    std::array<Seen, kGuards.size()> guards(const Instance& instance, std::size_t stride) const override {
+        std::array<Seen, kGuards.size()> seen{};
+        for_some(0, stride, [&](const State& state) {
+            M::everybody(
+                [&](int group, const typename M::Tuple& who) { M::look_at_guards(group, who, state, instance, seen); });
+        });
+        return seen;
     }
     std::vector<Answer> answers(const Instance& instance, const std::vector<std::int8_t>& given) const override {
         const State pre = from_bytes(given);
         Proposals refused;
         Proposals accepted;
-        M::tuples(pre, typename M::Twins(), [&](int group, std::uint64_t, const typename M::Tuple& who) {
+        M::everybody([&](int group, const typename M::Tuple& who) {
             M::template judge<1>(group, who, pre, instance, refused, accepted);
         });
         std::vector<Answer> result;
@@ -100,6 +104,7 @@ class Search final : public Engine {
   private:
     static constexpr std::size_t kRound = 8192;
     static constexpr std::size_t kChunk = 64;
+    static constexpr std::size_t kTogether = 48;
 
     static State from_bytes(const std::vector<std::int8_t>& given) {
         State state;
@@ -110,6 +115,17 @@ class Search final : public Engine {
     static std::vector<std::int8_t> to_bytes(const State& state) {
         const auto* bytes = reinterpret_cast<const std::int8_t*>(&state);
         return {bytes, bytes + sizeof state};
+    }
+
+    template <class Visit>
+    void for_some(std::size_t first, std::size_t stride, Visit&& visit) const {
+        std::size_t seen = 0;
+        for (std::uint32_t shard = 0; shard < kShards; ++shard) {
+            for (std::size_t at = 0; at < store_.shard_size(shard); ++at, ++seen) {
+                if (seen < first || (seen - first) % stride != 0) continue;
+                visit(store_.state(Store<M>::number(shard, at)).state());
+            }
+        }
     }
 
     struct Candidate {
@@ -173,10 +189,10 @@ class Search final : public Engine {
         const std::size_t end = std::min(round_, (chunk + 1) * kChunk);
         for (std::size_t i = chunk * kChunk; i < end; ++i) {
             const std::uint32_t number = level_[at_ + i];
-            if (i + 1 < end) __builtin_prefetch(&store_.state(level_[at_ + i + 1]));
+            if (i + 1 < end) store_.prefetch(level_[at_ + i + 1]);
             State state = store_.state(number).state();
             auto& candidates = worker.candidates;
-            candidates.clear();
+            std::uint32_t nth = 0;
             const auto found = [&](State& next, Transition transition, const Arguments& arguments) {
                 if (draining_ || settings_.instance.disabled[static_cast<std::size_t>(transition)]) return;
                 ++worker.taken[static_cast<std::size_t>(transition)];
@@ -185,12 +201,13 @@ class Search final : public Engine {
                     const int action = M::false_action(state, next, transition, settings_.instance);
                     if (action >= 0) {
                         const auto property = kActions[static_cast<std::size_t>(action)];
-                        worker.violated({i << 32 | candidates.size(), property, step});
+                        worker.violated({i << 32 | nth, property, step});
                     }
                 }
-                M::normalise(next);
+                M::normalise(next, transition);
                 if (settings_.reduce) M::canonicalise(next);
-                candidates.push_back({Packed<M>(next), 0, step, kNobody});
+                // Its number is its order, until it is added.
+                candidates.push_back({Packed<M>(next), 0, step, static_cast<std::uint32_t>(i << 16 | nth++)});
                 Candidate& candidate = candidates.back();
                 candidate.hash = candidate.state.hash();
                 store_.shard(Store<M>::shard_of(candidate.hash)).prefetch(candidate.hash);
@@ -203,22 +220,29 @@ class Search final : public Engine {
                     worker.divergences.emplace_back(rounds_ << 32 | i, std::move(divergence));
                 });
             }
-            for (const Candidate& c : candidates) store_.shard(Store<M>::shard_of(c.hash)).prefetch_state(c.hash);
-            for (std::size_t j = 0; j < candidates.size(); ++j) {
-                Candidate& c = candidates[j];
-                if (store_.shard(Store<M>::shard_of(c.hash)).contains(c.state, c.hash)) continue;
-                out.push_back(c);
-                out.back().number = static_cast<std::uint32_t>(i << 16 | j);  // its order, until it is added
-            }
+            if (candidates.size() >= kTogether || i + 1 == end) keep_new(candidates, out);
         }
+    }
+
+    // Those that are not in the store; several are looked up together, so that memory is waited for once.
+    void keep_new(std::vector<Candidate>& candidates, std::vector<Candidate>& out) {
+        for (const Candidate& c : candidates) store_.shard(Store<M>::shard_of(c.hash)).prefetch_state(c.hash);
+        for (const Candidate& c : candidates) {
+            if (!store_.shard(Store<M>::shard_of(c.hash)).contains(c.state, c.hash)) out.push_back(c);
+        }
+        candidates.clear();
     }
 
     // Adds what belongs to this worker's shards, in the order of the round.
     void merge(Worker& worker, std::uint32_t me, std::uint32_t workers) {
+        const auto mine = [&](std::uint64_t hash) { return Store<M>::shard_of(hash) % workers == me; };
         for (std::size_t chunk = 0; chunk * kChunk < round_; ++chunk) {
+            for (const Candidate& c : chunks_[chunk]) {
+                if (mine(c.hash)) store_.shard(Store<M>::shard_of(c.hash)).prefetch(c.hash);
+            }
             for (Candidate& c : chunks_[chunk]) {
                 const std::uint32_t shard = Store<M>::shard_of(c.hash);
-                if (shard % workers != me) continue;
+                if (!mine(c.hash)) continue;
                 const std::uint64_t order = static_cast<std::uint64_t>(c.number >> 16) << 32 | (c.number & 0xffffU);
                 c.number = kNobody;
                 if (!store_.shard(shard).add(c.state, c.hash, c.step)) continue;
@@ -312,7 +336,7 @@ class Search final : public Engine {
             M::successors(state, settings_.instance,
                           [&](State& next, Transition transition, const Arguments& arguments) {
                               if (transition != step.transition || arguments != step.arguments) return;
-                              M::normalise(next);
+                              M::normalise(next, transition);
                               names = M::canonicalise(next).behind(names);
                           });
         }

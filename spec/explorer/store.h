@@ -53,14 +53,12 @@ struct Packed {
     }
 
     std::uint64_t hash() const {
-        std::array<std::uint64_t, (kBytes + 7) / 8> words{};
-        std::memcpy(words.data(), bytes.data(), kBytes);
         // Four chains at once: a multiplication takes longer than it takes to start the next one.
         std::array<std::uint64_t, 4> lanes = {0x9e3779b97f4a7c15ULL, 0xbf58476d1ce4e5b9ULL, 0x94d049bb133111ebULL,
                                               0xd6e8feb86659fd93ULL};
-        for (std::size_t i = 0; i < words.size(); ++i) {
+        for (std::size_t i = 0; 8 * i < kBytes; ++i) {
             std::uint64_t& lane = lanes[i % lanes.size()];
-            lane = (lane ^ words[i]) * 0xff51afd7ed558ccdULL;
+            lane = (lane ^ word_of(bytes, 8 * i)) * 0xff51afd7ed558ccdULL;
             lane ^= lane >> 32;
         }
         std::uint64_t h = 0;
@@ -81,8 +79,13 @@ struct Step {
 template <class M>
 class Shard {
   public:
-    Shard() : table_(64, 0) {}
+    Shard() : table_(1U << bits_, 0) {}
 
+    // Makes room, so that nothing moves until there are more states.
+    void reserve(std::size_t states) {
+        states_.reserve(states);
+        steps_.reserve(states);
+    }
     std::size_t size() const { return states_.size(); }
     const Packed<M>& state(std::size_t at) const { return states_[at]; }
     const Step& step(std::size_t at) const { return steps_[at]; }
@@ -90,7 +93,11 @@ class Shard {
     void prefetch(std::uint64_t hash) const { __builtin_prefetch(&table_[slot(hash)]); }
     void prefetch_state(std::uint64_t hash) const {
         const std::uint64_t entry = table_[slot(hash)];
-        if (entry != 0) __builtin_prefetch(&states_[static_cast<std::uint32_t>(entry) - 1]);
+        if (entry != 0) prefetch_at(static_cast<std::uint32_t>(entry) - 1);
+    }
+    void prefetch_at(std::size_t at) const {
+        const auto* bytes = reinterpret_cast<const char*>(&states_[at]);
+        for (std::size_t i = 0; i < sizeof(Packed<M>); i += kCacheLine) __builtin_prefetch(bytes + i);
     }
     bool contains(const Packed<M>& state, std::uint64_t hash) const { return table_[find(state, hash)] != 0; }
 
@@ -106,10 +113,12 @@ class Shard {
     }
 
   private:
+    static constexpr std::size_t kCacheLine = 64;
+
     // An entry is half a hash and the number of a state (from 1); 0 is none.
     static std::uint64_t tag(std::uint64_t hash) { return hash & 0xffffffff00000000ULL; }
-    // The lowest bits of a hash choose the shard.
-    std::size_t slot(std::uint64_t hash) const { return (hash >> kShardBits) & (table_.size() - 1); }
+    // The lowest bits of a hash choose the shard, the highest the place in it: those are in the entry.
+    std::size_t slot(std::uint64_t hash) const { return hash >> (64 - bits_); }
     std::size_t find(const Packed<M>& state, std::uint64_t hash) const {
         std::size_t at = slot(hash);
         for (; table_[at] != 0; at = (at + 1) & (table_.size() - 1)) {
@@ -123,14 +132,16 @@ class Shard {
     void grow() {
         std::vector<std::uint64_t> old(table_.size() * 2, 0);
         old.swap(table_);
+        ++bits_;
         for (const std::uint64_t entry : old) {
             if (entry == 0) continue;
-            std::size_t at = slot(states_[static_cast<std::uint32_t>(entry) - 1].hash());
+            std::size_t at = slot(entry);
             while (table_[at] != 0) at = (at + 1) & (table_.size() - 1);
             table_[at] = entry;
         }
     }
 
+    int bits_ = 6;
     std::vector<std::uint64_t> table_;
     std::vector<Packed<M>> states_;
     std::vector<Step> steps_;
@@ -144,11 +155,15 @@ class Store {
         return static_cast<std::uint32_t>(at << kShardBits) | shard;
     }
 
+    void reserve(std::size_t states) {
+        for (auto& shard : shards_) shard.reserve(states / kShards + states / kShards / 8 + 1024);
+    }
     Shard<M>& shard(std::uint32_t i) { return shards_[i]; }
     std::size_t shard_size(std::uint32_t i) const { return shards_[i].size(); }
     const Packed<M>& state(std::uint32_t number) const {
         return shards_[number & (kShards - 1)].state(number >> kShardBits);
     }
+    void prefetch(std::uint32_t number) const { shards_[number & (kShards - 1)].prefetch_at(number >> kShardBits); }
     const Step& step(std::uint32_t number) const { return shards_[number & (kShards - 1)].step(number >> kShardBits); }
     std::size_t size() const {
         std::size_t total = 0;

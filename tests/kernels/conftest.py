@@ -101,11 +101,11 @@ def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def check_resources(tmp_path: Path) -> Callable[[Any, int], None]:
+def check_resources(tmp_path: Path) -> Callable[..., None]:
     """Checks of a compiled kernel and the shared memory a block may have: no trap instead of code, shared memory within
-    the limit, no register spilled to memory."""
+    the limit, no register spilled to memory (but for `spilled` bytes a thread)."""
 
-    def check(compiled: Any, shared_limit: int) -> None:
+    def check(compiled: Any, shared_limit: int, spilled: int = 0) -> None:
         import triton
 
         assert "trap;" not in compiled.asm["ptx"]
@@ -117,7 +117,7 @@ def check_resources(tmp_path: Path) -> Callable[[Any, int], None]:
         found = re.search(r"REG:(\d+) STACK:(\d+) .*LOCAL:(\d+)", usage)
         assert found is not None, usage
         registers, stack, local = map(int, found.groups())
-        assert (stack, local) == (0, 0), usage
+        assert stack <= spilled and local == 0, usage
         assert registers <= 255
         assert not re.search(r"\b(ld|st)\.local", compiled.asm["ptx"])
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tokenspeed.kernels import explain, mla_decode, mla_prefill
-from tokenspeed.kernels.mla import triton_split_kv
+from tokenspeed.kernels.mla import plan_mla_decode, triton_split_kv
 from tokenspeed.kernels.mla.merge import merge_parts
 from tokenspeed.kernels.mla.plan import MlaPlan, divide
 from tokenspeed.kernels.mla.plan_kernel import fill_plan
@@ -151,12 +151,62 @@ def test_padded_caches_and_tables(make_mla_batch: MakeBatch, relative_error: Rel
     check(strided, run(strided, NARROW, 2), relative_error)
 
 
+@pytest.mark.parametrize(
+    ("heads", "q_len", "programs", "dtype", "tile"),
+    [
+        (16, 1, 1, torch.float32, None),
+        (16, 1, 5, torch.float16, None),
+        (16, 2, 7, torch.float32, NARROW),
+        (16, 4, 3, torch.float32, WIDE),
+        (16, 1, 6, torch.float32, replace(NARROW, keys=128)),  # parts begin and end within tiles
+        (20, 7, 4, torch.float16, NARROW),
+    ],
+)
+def test_parts_of_a_plan(
+    make_mla_batch: MakeBatch,
+    relative_error: RelativeError,
+    heads: int,
+    q_len: int,
+    programs: int,
+    dtype: torch.dtype,
+    tile: Tile | None,
+) -> None:
+    """Parts with the end of a row, whole rows and the beginning of another; the plan's workspace is NaN before."""
+    batch = make_mla_batch(RAGGED, heads=heads, q_len=q_len, dtype=dtype, seed=programs)
+    plan = plan_mla_decode(
+        batch.context_lens, q_len=q_len, heads=heads, max_context=256, programs=programs, tuning=Tuning(1, 1)
+    )
+    assert plan.parts.shape[0] == programs
+    plan.part_out.fill_(torch.nan)
+    plan.part_lse.fill_(torch.nan)
+    out, lse = batch.poisoned_results()
+    inputs = (batch.q, batch.kv_cache, batch.block_table, batch.context_lens)
+    triton_split_kv.mla_decode(*inputs, scale=batch.scale, out=out, lse=lse, plan=plan, tile=tile)
+    check(batch, (out, lse), relative_error)
+
+
+@pytest.mark.parametrize("block_size", [16, 48, 128])
+def test_parts_of_a_plan_over_blocks_smaller_and_larger_than_a_tile(
+    make_mla_batch: MakeBatch, relative_error: RelativeError, block_size: int
+) -> None:
+    batch = make_mla_batch([130, 65, 1, 300], block_size=block_size)
+    for keys in (64, 128):
+        plan = plan_mla_decode(batch.context_lens, q_len=1, heads=16, max_context=384, programs=4)
+        out, lse = batch.poisoned_results()
+        inputs = (batch.q, batch.kv_cache, batch.block_table, batch.context_lens)
+        tile = replace(NARROW, keys=keys)
+        triton_split_kv.mla_decode(*inputs, scale=batch.scale, out=out, lse=lse, plan=plan, tile=tile)
+        check(batch, (out, lse), relative_error)
+
+
 def test_through_the_public_operation(make_mla_batch: MakeBatch, relative_error: RelativeError) -> None:
     """With its own choice of tile, splits and workspace."""
     for heads, q_len in ((16, 1), (16, 4)):
         batch = make_mla_batch([65, 200, 0], heads=heads, q_len=q_len)
         inputs = (batch.q, batch.kv_cache, batch.block_table, batch.context_lens)
         check(batch, mla_decode(*inputs, scale=batch.scale, kernel="triton_split_kv"), relative_error)
+        plan = plan_mla_decode(batch.context_lens, q_len=q_len, heads=heads, max_context=256)
+        check(batch, mla_decode(*inputs, scale=batch.scale, plan=plan, kernel="triton_split_kv"), relative_error)
     empty = mla_decode(batch.q[:0], batch.kv_cache, batch.block_table[:0], batch.context_lens[:0], scale=batch.scale)
     assert empty[0].shape == (0, 4, 16, 512)
 

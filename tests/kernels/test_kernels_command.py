@@ -14,7 +14,15 @@ from click.testing import CliRunner
 
 from tokenspeed.cli import main
 from tokenspeed.kernels import REGISTRY, Band, Kernel, command
-from tokenspeed.kernels.check import Case, CheckResult, Results, check_kernel, check_kernels, relative_error
+from tokenspeed.kernels.check import (
+    Case,
+    CheckResult,
+    RelativeError,
+    Results,
+    check_kernel,
+    check_kernels,
+    relative_error,
+)
 
 pytestmark = pytest.mark.serve
 
@@ -102,15 +110,21 @@ def test_every_kernel_of_this_machine_passes() -> None:
         assert ("paged_attention", "torch_sdpa", dtype) in checked
 
 
-RESULT = CheckResult("write_kv", "fast", "4 heads", torch.float16, (1e-4,), (1e-3,), True)
+ALLOWED = (RelativeError(1e-3, 2e-3),)
+RESULT = CheckResult("write_kv", "fast", "4 heads", torch.float16, (RelativeError(1e-4, 1.5e-3),), ALLOWED, True)
 
 
 @pytest.mark.parametrize(
     ("result", "status", "shown"),
     [
         (RESULT, 0, "Every kernel that runs here is right."),
-        (replace(RESULT, errors=(0.5,)), 1, "4 heads: errors 5.00e-01 (allowed 1e-03), same bits twice: True"),
-        (replace(RESULT, errors=(math.nan,)), 1, "errors nan (allowed 1e-03)"),
+        (
+            replace(RESULT, errors=(RelativeError(0.5, 1e-3),)),
+            1,
+            "4 heads: errors 5.00e-01 (allowed 1.0e-03), of the worst",
+        ),
+        (replace(RESULT, errors=(RelativeError(1e-3, 0.5),)), 1, "row 5.00e-01 (2.0e-03); same bits twice: True"),
+        (replace(RESULT, errors=(RelativeError(math.nan, math.nan),)), 1, "errors nan (allowed 1.0e-03)"),
         (replace(RESULT, same_bits=False), 1, "same bits twice: False"),
         (replace(RESULT, failure="ValueError: no"), 1, "4 heads: ValueError: no"),
     ],
@@ -119,17 +133,20 @@ def test_reports_the_check(result: CheckResult, status: int, shown: str, monkeyp
     monkeypatch.setattr(command, "checked", lambda device, operations: [result])
     invoked = CliRunner().invoke(main, ["kernels", "--check"])
     assert invoked.exit_code == status
-    assert shown in invoked.output
+    assert shown in " ".join(invoked.output.split())
     assert "not checked mla_decode triton_split_kv" in invoked.output
     invoked = CliRunner().invoke(main, ["kernels", "--check", "--json"])
     assert invoked.exit_code == status
     assert json.loads(invoked.output)["passed"] == (status == 0)
 
 
+BOUNDS = (RelativeError(1e-5, 1e-5), RelativeError(1e-3, 1e-3))
+
+
 def check_function(run: object) -> CheckResult:
     """Check something that should return ones and a logarithm of which one is -inf."""
     exact = (torch.ones(2, 3).double(), torch.tensor([[0.5], [-torch.inf]]).double())
-    case = Case("write_kv", "ones", torch.float32, (), run, exact, (1e-5, 1e-3))  # type: ignore[arg-type]
+    case = Case("write_kv", "ones", torch.float32, (), run, exact, BOUNDS)  # type: ignore[arg-type]
     return check_kernel(case, Kernel("write_kv", "tried", print, Band.PORTABLE))
 
 
@@ -155,10 +172,13 @@ def test_accepts_what_is_right_and_nothing_else() -> None:
     assert not check_function(fail).passed
 
 
-def test_the_error_is_that_of_the_worst_row() -> None:
+def test_the_errors_are_those_of_the_whole_and_of_the_worst_row() -> None:
     exact = torch.tensor([[1e6, 0.0], [1.0, 0.0], [0.0, 0.0]]).double()
     got = exact.clone()
     got[1, 1] = 0.25
-    assert relative_error(got, exact) == pytest.approx(0.25)
+    assert relative_error(got, exact) == pytest.approx((0.25e-6, 0.25))
     got[2, 0] = 0.5
-    assert relative_error(got, exact) == pytest.approx(0.5)
+    assert relative_error(got, exact).worst == pytest.approx(0.5)
+    got[0, 1] = 1e4
+    assert relative_error(got, exact).whole == pytest.approx(1e-2)
+    assert relative_error(got[2:], exact[2:]) == pytest.approx((0.5, 0.5))

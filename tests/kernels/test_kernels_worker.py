@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from tokenspeed.cli import main
 from tokenspeed.kernels import Band, Kernel, bench, command, worker
 from tokenspeed.kernels.bench import BenchCase, BenchResult, Inputs, bench_case
-from tokenspeed.kernels.check import CheckResult, check_kernels
+from tokenspeed.kernels.check import CheckResult, RelativeError, check_kernels
 from tokenspeed.kernels.registry import Registry
 
 pytestmark = pytest.mark.serve
@@ -31,8 +31,9 @@ def test_results_survive_the_way_between_processes() -> None:
 
 
 def message(event: str, kernel: str) -> str:
-    errors = (0.0,) if event == "end" else (float("nan"),)
-    result = CheckResult("write_kv", kernel, "a case", torch.float16, errors, (1e-3,), event == "end")
+    error = 0.0 if event == "end" else float("nan")
+    errors, allowed = (RelativeError(error, error),), (RelativeError(1e-3, 1e-3),)
+    result = CheckResult("write_kv", kernel, "a case", torch.float16, errors, allowed, event == "end")
     fields = asdict(result) | {"dtype": "float16"}
     return f"print({json.dumps({'event': event, 'result': fields})!r}, flush=True)\n"
 

@@ -233,7 +233,7 @@ def test_the_launch_passes_what_the_kernel_takes(
 ) -> None:
     """The function is called, with the emulation in the place of the device."""
     pytest.importorskip("triton.experimental.gluon")
-    from tokenspeed.kernels.mla import gluon_blackwell
+    from tokenspeed.kernels.mla import gluon_blackwell, gluon_launch
 
     names = gluon_blackwell.attend_part.arg_names
     batch = make_mla_batch([5, 130, 1000], q_len=2, heads=48, dtype=torch.bfloat16)
@@ -274,7 +274,7 @@ def test_the_launch_passes_what_the_kernel_takes(
         merge(plan, out.view(len(out), -1, 512), lse.view(len(lse), -1))
 
     monkeypatch.setattr(gluon_blackwell, "attend_part", Emulated())
-    monkeypatch.setattr(gluon_blackwell, "merge", merged)
+    monkeypatch.setattr(gluon_launch, "merge", merged)
     exact_out, exact_lse = batch.oracle()
     strided_q = torch.stack([batch.q, batch.q], 3)[:, :, :, 0]
     for q, programs in ((batch.q, None), (strided_q, 5)):

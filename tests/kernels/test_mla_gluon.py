@@ -21,7 +21,7 @@ from triton.experimental.gluon._runtime import GluonASTSource
 
 from tokenspeed.kernels.mla import gluon_blackwell
 from tokenspeed.kernels.mla.gluon_hopper import ENTRY_REGISTERS, WARPS, attend_part
-from tokenspeed.kernels.mla.gluon_hopper_fp8 import attend_part_fp8
+from tokenspeed.kernels.mla.gluon_hopper_fp8 import STAGES, attend_part_fp8
 from tokenspeed.kernels.mla_prefill import gluon_hopper as prefill
 
 pytestmark = pytest.mark.serve
@@ -92,18 +92,28 @@ def test_decode_compiles_to_good_code(dtype: str, check_resources: CheckResource
     assert "griddepcontrol.wait" in ptx and "griddepcontrol.launch_dependents" in ptx
 
 
-def test_decode_over_an_8_bit_cache_compiles_to_good_code(fresh_cache: Path) -> None:
-    """Not held to no spills: 216 registers do not hold everything, and what is spilled is outside the products."""
-    types = DECODE_TYPES | {"kv_desc": descriptor("fp8e4nv", 64, 64), "q_desc": descriptor("fp16", 64, 256)}
-    types |= {"q_ptr": "*fp16", "kv_ptr": "*fp8e4nv", "out_ptr": "*bf16"}
-    compiled = compile_for_hopper(attend_part_fp8, types, {})
-    assert compiled.metadata.shared <= HOPPER_SHARED_MEMORY
+@pytest.mark.parametrize("rows", sorted(STAGES))
+def test_decode_over_an_8_bit_cache_compiles_to_good_code(
+    rows: int, check_resources: CheckResources, fresh_cache: Path
+) -> None:
+    """Products as wide as the queries, and an operand that gets from shared memory to the tensor cores in registers."""
+    types = DECODE_TYPES | {"q_ptr": "*bf16", "out_ptr": "*bf16"}
+    types |= {"latent_desc": descriptor("fp8e4nv", 64, 128), "rope_desc": descriptor("fp8e4nv", 64, 64)}
+    compiled = compile_for_hopper(attend_part_fp8, types, {"ROWS": rows, "STAGES": STAGES[rows]})
     ptx = compiled.asm["ptx"]
+    if rows < 64:  # 240 registers do not hold everything for 64 queries; what is spilled is outside the products
+        check_resources(compiled, HOPPER_SHARED_MEMORY)
+    assert compiled.metadata.shared <= HOPPER_SHARED_MEMORY
     assert "trap;" not in ptx
     assert_specialised(ptx)
-    assert products(ptx) == {"m64n64k16", "m64n256k16"}
-    assert "cvt.rn.f16x2.e4m3x2" in ptx  # two values in an instruction
-    assert "cp.async.bulk.prefetch.L2" in ptx
+    assert products(ptx) == {f"m64n{rows}k16"}
+    # Each of two warpgroups: 36 steps of 16 dimensions for its own tile's scores; for the output, in each of two tiles,
+    # 4 steps of 16 tokens for 4 times 64 dimensions. The left operand of all is in registers.
+    left = re.findall(r"wgmma\.mma_async\.sync\.aligned\.m64n\d+k16\.f32\.f16\.f16 \{[^}]*\}, (.)", ptx)
+    assert left == ["{"] * (2 * (36 + 2 * 4 * 4))
+    # Four registers of two values for each, none converted twice, from loads of 16 bytes for keys and 8 for values.
+    assert ptx.count("cvt.rn.f16x2.e4m3x2") == 4 * len(left)
+    assert ptx.count("prmt.b32") >= 2 * 2 * 4 * 8
 
 
 @pytest.mark.parametrize("causal", [True, False])

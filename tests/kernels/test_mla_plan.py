@@ -1,9 +1,6 @@
-"""How a batch is divided: laws of the plan, its errors, and the tuning table."""
+"""How a batch is divided: laws of the plan and its errors."""
 
 from __future__ import annotations
-
-import json
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +9,7 @@ from hypothesis import strategies as st
 
 from tokenspeed.kernels import mla_decode, plan_mla_decode
 from tokenspeed.kernels.mla import MlaPlan, Tuning
-from tokenspeed.kernels.mla.tuning import DEFAULT, TABLE, look_up
+from tokenspeed.kernels.mla.tuning import DEFAULT
 
 pytestmark = pytest.mark.serve
 
@@ -113,18 +110,3 @@ def test_an_8_bit_cache_is_a_rounded_one() -> None:
     got = mla_decode(q, cache, table, lengths, scale=0.05, cache_scale=0.02)
     expected = mla_decode(q, cache.float() * 0.02, table, lengths, scale=0.05)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(got, expected, strict=True))
-
-
-def test_the_tuning_table_is_sound() -> None:
-    table: dict[str, Any] = json.loads(TABLE.read_text(encoding="utf-8"))
-    assert table
-    for device, versions in table.items():
-        for triton, entries in versions.items():
-            bounds = [entry["queries_up_to"] for entry in entries]
-            assert bounds == sorted(set(bounds))
-            for entry in entries:
-                tuning = look_up(device, triton, entry["queries_up_to"])
-                assert tuning == Tuning(entry["min_tiles"], entry["most_results"])
-                assert tuning.min_tiles >= 1 and tuning.most_results >= 1
-            assert look_up(device, triton, bounds[-1] + 1) == DEFAULT
-    assert look_up("no such device", "triton 3.6.0", 16) == DEFAULT

@@ -25,10 +25,13 @@ from tokenspeed.kernels.mla.merge import merge_parts, merge_shape, merge_splits
 from tokenspeed.kernels.mla.plan_kernel import fill_plan
 from tokenspeed.kernels.mla.triton_split_kv import (
     EIGHT_BIT,
+    EIGHT_BIT_PLANNED,
     NARROW,
+    NARROW_ALONE,
     SMALL_EIGHT_BIT,
     WIDE,
     Tile,
+    attend_piece,
     attend_split,
     choose_splits,
     choose_tile,
@@ -36,7 +39,7 @@ from tokenspeed.kernels.mla.triton_split_kv import (
 
 pytestmark = pytest.mark.serve
 
-CheckResources = Callable[[Any, int], None]
+CheckResources = Callable[..., None]
 
 
 @pytest.mark.slow
@@ -63,7 +66,7 @@ def test_agrees_with_the_definition_under_the_interpreter() -> None:
     assert "skipped" not in done.stdout
 
 
-CONSTEXPRS = {"LATENT": 512, "ROPE": 64, "BLOCK_SIZE": 64}
+CONSTEXPRS = {"LATENT": 512, "ROPE": 64, "BLOCK_SIZE": 64, "PARTS": 256}
 # Kernel argument types as a launch with bfloat16 tensors has them; pointers and cache strides are multiples of 16.
 ATTEND_TYPES = {
     "q_ptr": "*bf16",
@@ -72,12 +75,17 @@ ATTEND_TYPES = {
     "context_ptr": "*i32",
     "out_ptr": "*fp32",
     "lse_ptr": "*fp32",
+    "parts_ptr": "*i32",
+    "part_out_ptr": "*fp32",
+    "part_lse_ptr": "*fp32",
     "scale_log2": "fp32",
     "cache_scale": "fp32",
     "block_stride": "i32",
     "token_stride": "i32",
     "table_stride": "i32",
     "heads": "i32",
+    "rows": "i32",
+    "parts": "i32",
     "q_len": "i32",
     "splits": "i32",
 }
@@ -111,28 +119,37 @@ def compile_for(arch: int, kernel: Any, types: dict[str, str], constexprs: dict[
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
 
 
-@pytest.mark.parametrize("result", ["*fp32", "*bf16"])  # a split's part, and the final result if there is one split
+# By shapes: a split's part, and the final result if there is one split. By a plan: both in one kernel.
 @pytest.mark.parametrize(
-    ("arch", "tile", "shared_limit", "instruction"),
+    ("kernel", "result"),
+    [(attend_split, "*fp32"), (attend_split, "*bf16"), (attend_piece, "*bf16")],
+    ids=["split", "whole", "piece"],
+)
+@pytest.mark.parametrize(
+    ("arch", "queries", "cache_bits", "shared_limit", "instruction"),
     [
-        pytest.param(80, NARROW, 166_912, "mma.sync", id="sm_80-narrow"),
-        pytest.param(89, NARROW, 101_376, "mma.sync", id="sm_89-narrow"),
-        pytest.param(90, NARROW, 232_448 // 2, "mma.sync", id="sm_90-narrow"),  # two programs on a multiprocessor
-        pytest.param(90, WIDE, 232_448, "wgmma.mma_async", id="sm_90-wide"),
-        pytest.param(100, NARROW, 232_448 // 2, "mma.sync", id="sm_100-narrow"),
-        pytest.param(89, SMALL_EIGHT_BIT, 101_376, "mma.sync", id="sm_89-eight-bit"),
-        pytest.param(90, EIGHT_BIT, 232_448, "mma.sync", id="sm_90-eight-bit"),
+        pytest.param(80, 16, 16, 166_912, "mma.sync", id="sm_80-narrow"),
+        pytest.param(89, 16, 16, 101_376, "mma.sync", id="sm_89-narrow"),
+        pytest.param(90, 32, 16, 232_448 // 2, "mma.sync", id="sm_90-narrow"),  # two programs on a multiprocessor
+        pytest.param(90, 16, 16, 232_448, "mma.sync", id="sm_90-narrow-alone"),
+        pytest.param(90, 64, 16, 232_448, "wgmma.mma_async", id="sm_90-wide"),
+        pytest.param(100, 32, 16, 232_448 // 2, "mma.sync", id="sm_100-narrow"),
+        pytest.param(89, 16, 8, 101_376, "mma.sync", id="sm_89-eight-bit"),
+        pytest.param(90, 16, 8, 232_448, "mma.sync", id="sm_90-eight-bit"),
     ],
 )
-def test_attend_split_compiles_to_good_code(
+def test_attention_compiles_to_good_code(
     arch: int,
-    tile: Tile,
+    queries: int,
+    cache_bits: int,
     shared_limit: int,
     instruction: str,
+    kernel: Any,
     result: str,
     check_resources: CheckResources,
     fresh_cache: Path,
 ) -> None:
+    tile = choose_tile(queries, arch, cache_bits, planned=kernel is attend_piece)
     sizes = {"QUERIES": tile.queries, "KEYS": tile.keys, "STAGES": tile.stages}
     types = ATTEND_TYPES | {"out_ptr": result}
     constexprs: dict[str, Any] = CONSTEXPRS | sizes | {"TMA": tile.tma}
@@ -143,10 +160,11 @@ def test_attend_split_compiles_to_good_code(
         }
     else:
         constexprs |= {"latent_desc": None, "rope_desc": None}
-    if tile in (EIGHT_BIT, SMALL_EIGHT_BIT):
+    if cache_bits == 8:
         types["kv_ptr"] = "*fp8e4nv"
-    compiled = compile_for(arch, attend_split, types, constexprs, tile.warps)
-    check_resources(compiled, shared_limit)
+    compiled = compile_for(arch, kernel, types, constexprs, tile.warps)
+    # With a plan the wide tile spills three scalars before its loop, which say where the result goes.
+    check_resources(compiled, shared_limit, 16 if kernel is attend_piece and tile is WIDE else 0)
     ptx = compiled.asm["ptx"]
     assert instruction in ptx
     assert ("wgmma" in ptx) == (tile is WIDE)
@@ -209,8 +227,14 @@ def test_wide_tiles_are_for_many_queries_on_hopper() -> None:
     assert choose_tile(32, 90) is NARROW
     assert choose_tile(128, 80) is NARROW
     assert choose_tile(128, 100) is NARROW
+    assert choose_tile(64, 90, planned=True) is WIDE
+    assert choose_tile(16, 90, planned=True) is NARROW_ALONE
+    assert choose_tile(17, 90, planned=True) is NARROW
+    assert choose_tile(16, 89, planned=True) is NARROW
     assert choose_tile(128, 90, cache_bits=8) is EIGHT_BIT
     assert choose_tile(128, 89, cache_bits=8) is SMALL_EIGHT_BIT
+    assert choose_tile(128, 90, cache_bits=8, planned=True) is EIGHT_BIT_PLANNED
+    assert choose_tile(128, 89, cache_bits=8, planned=True) is SMALL_EIGHT_BIT
 
 
 @given(

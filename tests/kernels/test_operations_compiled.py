@@ -13,7 +13,7 @@ from tokenspeed.kernels.activation.triton_columns import gate_columns
 from tokenspeed.kernels.attention import triton_ragged
 from tokenspeed.kernels.attention.triton_ragged import attend_tile, merge_splits
 from tokenspeed.kernels.kv_cache.triton_scatter import scatter_token
-from tokenspeed.kernels.moe import triton_grouped
+from tokenspeed.kernels.moe.tile import default_tile
 from tokenspeed.kernels.moe.triton_grouped import multiply_tile
 from tokenspeed.kernels.moe.triton_mlp import sum_choices
 from tokenspeed.kernels.moe.triton_route import route_token
@@ -150,7 +150,7 @@ def test_grouped_products_compile_to_good_code(
     compile_kernel: CompileKernel,
     check_resources: CheckResources,
 ) -> None:
-    tile = triton_grouped.choose_tile(rows, 1, gated, BYTES[element])
+    tile = default_tile(rows, gated, BYTES[element])
     sizes = {
         "GATHERED": gated,
         "GATED": gated,

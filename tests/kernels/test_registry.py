@@ -316,7 +316,7 @@ def test_triton_is_imported_late_and_its_absence_is_a_reason() -> None:
     assert "chosen      reference" in output
     assert "unavailable tokenspeed.kernels.mla.triton_split_kv: cannot be imported: import of triton halted" in output
     assert "error: kernel='triton_split_kv': mla_decode has no kernel of this name" in output
-    assert "unavailable tokenspeed.kernels.mla.gluon_hopper: cannot be imported: import of triton halted" in output
+    assert "unavailable tokenspeed.kernels.mla.gluon_hopper: cannot be imported: " in output
 
 
 def install_plugin(site: Path, name: str, code: str) -> None:

@@ -213,9 +213,10 @@ def test_random_programs_follow_the_specification(overlap_depth: int, host_tier:
     run()
     if overlap_depth < 2 and PROGRAMS_EACH >= 250:
         asynchronous = {"release_to_limbo", "reap"}  # an idle device leaves nothing to wait for
-        # Without a host a tail, which is the leaf, is evicted by whoever it made room for, nearly always.
-        host = {"spill", "spill_done", "fetch", "fetch_done", "drop_page", "copy_done", "match_tail"}
-        expected = PEERS | (asynchronous if overlap_depth == 0 else set()) | (set() if host_tier else host)
+        # A tail, which is the leaf, is evicted by whoever it made room for, nearly always (but see test_host_tier.py).
+        rare = {"match_tail"}
+        host = {"spill", "spill_done", "fetch", "fetch_done", "drop_page", "copy_done"}
+        expected = PEERS | rare | (asynchronous if overlap_depth == 0 else set()) | (set() if host_tier else host)
         assert {name for name in TRANSITIONS if not taken[name]} <= expected
         assert taken["retract"] >= 5
 

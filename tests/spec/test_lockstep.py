@@ -13,9 +13,13 @@ import pybind11
 import pytest
 
 from tokenspeed.scheduler import CHECKED, STATE_ACCESS, StateMachine
+from tokenspeed.spec.cpp import guard_labels
 from tokenspeed.spec.explore import available_cores
 from tokenspeed.spec.instances import LOCK_STEP, Instance
+from tokenspeed.spec.interpreter import State
+from tokenspeed.spec.language import Transition
 from tokenspeed.spec.lockstep import LockStep, LockStepReport
+from tokenspeed.spec.lockstep_command import never
 from tokenspeed.spec.machines import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +55,58 @@ def test_what_is_left_out_changes_nothing_else(instance: Instance) -> None:
     assert quick.refused < thorough.refused / 20
 
 
-IDS = ["guard", "effect", "somebody_else", "table", "stray_entry"]
+WIDE = [i for i in LOCK_STEP if (i.requests, i.blocks) == (3, 4)]
+
+
+def test_a_million_states_at_three_requests_and_four_blocks() -> None:
+    reports = [compare(instance, STATE_ACCESS, 340_000) for instance in WIDE]
+    assert sum(r.states for r in reports) >= 1_000_000
+    assert all(r.agrees for r in reports), [str(d) for r in reports for d in r.disagreements]
+
+
+def test_every_guard_is_seen_true_and_seen_false() -> None:
+    reports = [compare(instance, STATE_ACCESS, 100_000) for instance in LOCK_STEP[:4]]
+    assert never(reports, "true") == [] and never(reports, "false") == []
+
+
+def test_guards_are_looked_at_each_for_itself() -> None:
+    """In a few states, in which not every guard is seen both ways: as the interpreter says."""
+    instance = LOCK_STEP[1]
+    lock_step = LockStep(SPEC, instance, STATE_ACCESS)
+    found = lock_step.explorer.explore(constants=instance.constants, max_states=400)
+    stride = found.states // 20
+    states, size = lock_step.explorer.sample(0, stride), lock_step.explorer.state_bytes
+    seen: dict[bool, set[str]] = {True: set(), False: set()}
+    for at in range(0, len(states), size):
+        state = lock_step.decode(states[at : at + size])
+        for t in SPEC.transitions.values():
+            for bindings in proposals(lock_step, t, state):
+                for guard in t.guards:
+                    value = bool(lock_step.interpreter.evaluate(guard.condition, bindings, state))
+                    seen[value].add(f"{t.name}:{guard.name}")
+    true, false = lock_step.explorer.guards(instance.constants, stride)
+    assert (true, false) == (seen[True], seen[False])
+    assert len(true) < len(guard_labels(SPEC))
+
+
+def proposals(lock_step: LockStep, t: Transition, state: State) -> list[dict[str, int]]:
+    """All individuals, and integers from one below their ranges to one above."""
+    population = lock_step.instance.population
+    found: list[dict[str, int]] = [{}]
+    for p in t.parameters:
+        bound, found = found, []
+        for bindings in bound:
+            if p.type in population:
+                values = range(population[p.type])
+            else:
+                ends = SPEC.ranges[t.name, p.name]
+                low, high = (int(lock_step.interpreter.evaluate(end, bindings, state)) for end in ends)
+                values = range(low - 1, high + 2)
+            found += [bindings | {p.name: value} for value in values]
+    return found
+
+
+IDS = ["guard", "effect", "somebody_else", "something_else", "no_value", "table", "stray_entry"]
 
 
 @pytest.mark.parametrize(
@@ -63,6 +118,16 @@ IDS = ["guard", "effect", "somebody_else", "table", "stray_entry"]
         ),
         ("refs = block_[b].refs + 1;", "refs = block_[b].refs + 2;", "then has another value of refs b"),
         ("  block_[b].fill = 0;\n", "  block_[0].fill = 0;\n", "then has another value of fill b"),
+        (
+            "  globals_.cached = globals_.cached + -1;\n",
+            "  globals_.cached = globals_.cached + -1;\n  globals_.newest_arrival = 3;\n",
+            "then has another value of newest_arrival",
+        ),
+        (
+            "  block_[b].parent = kNone;\n",
+            "  block_[b].parent = kNone - 1;\n",
+            "then has another value of the block tables",
+        ),
         ("holds_.set(r, b, block_[b].position, true);", "", "then has another value of holds r0 b"),
         (
             "holds_.set(r, b, block_[b].position, true);",
@@ -131,7 +196,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(path) for path in objects]
 
 
-NAMES = [f"changed_{i}" for i in range(5)]
+NAMES = [f"changed_{i}" for i in range(len(IDS))]
 """Python wants another name for each module that it loads."""
 
 FLAGS = [

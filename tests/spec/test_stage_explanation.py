@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tokenspeed.spec.debugger import Explainer, Finding, debug
 from tokenspeed.spec.expressions import lift
@@ -16,7 +17,7 @@ OLDEST = SPEC.stages["the oldest request"]
 
 
 @contextmanager
-def changed(items: list[object]) -> Iterator[None]:
+def changed(items: list[Any]) -> Iterator[None]:
     """The list may be changed, and is restored."""
     original = list(items)
     try:
@@ -86,7 +87,7 @@ def test_nobody_can_help() -> None:
 def test_uncovered_situation_says_why_no_stage_inside_holds() -> None:
     waits = SPEC.stages["it waits"]
     place = OLDEST.children.index(waits)
-    with changed(OLDEST.children), changed(OLDEST.cover.alternatives):  # type: ignore[arg-type]
+    with changed(OLDEST.children), changed(OLDEST.cover.alternatives):
         del OLDEST.children[place], OLDEST.cover.alternatives[place]
         finding = explained(None, "the oldest request: covered")
     assert finding.timeline is not None and len(finding.timeline.values) == len(OLDEST.children) - 1

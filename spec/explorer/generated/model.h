@@ -849,56 +849,52 @@ using Arguments = std::array<std::int8_t, kArguments>;
 // The answer to an argument that names nobody.
 inline constexpr int kBadIndex = kGuards.size() + 1;
 
-// Which arguments of a transition name individuals.
-struct Individuals {
-  std::int8_t count;
-  std::array<std::int8_t, 4> places;
+// Which argument of a transition is the individual that a batch of proposals names, or -1.
+inline constexpr std::array<std::int8_t, kTransitions.size()> kNamed = {
+    0,  // match_shared
+    0,  // match_cached
+    0,  // match_tail
+    0,  // allocate
+    0,  // publish
+    0,  // release_owned
+    0,  // release_to_limbo
+    0,  // release_shared
+    0,  // release_to_cache
+    0,  // keep_tail
+    -1,  // reap
+    -1,  // evict
+    -1,  // spill
+    -1,  // spill_done
+    -1,  // fetch
+    -1,  // fetch_done
+    -1,  // drop_page
+    1,  // send
+    -1,  // send_done
+    1,  // receive
+    1,  // receive_done
+    1,  // receive_failed
+    1,  // receive_dropped
+    -1,  // copy_done
+    0,  // submit
+    0,  // admit
+    0,  // finish
+    0,  // abort
+    0,  // retract
+    0,  // requeue
+    0,  // close
+    0,  // recycle
+    -1,  // open_step
+    1,  // add_row
+    1,  // prefill
+    1,  // prefill_last
+    1,  // decode
+    -1,  // launch
+    -1,  // device_done
+    -1,  // observe
+    1,  // land_row
+    1,  // drop_row
+    -1,  // retire
 };
-inline constexpr std::array<Individuals, kTransitions.size()> kIndividuals = {{
-    {3, {0, 1, 2}},  // match_shared
-    {3, {0, 1, 2}},  // match_cached
-    {3, {0, 1, 2}},  // match_tail
-    {2, {0, 1}},  // allocate
-    {3, {0, 1, 2}},  // publish
-    {2, {0, 1}},  // release_owned
-    {2, {0, 1}},  // release_to_limbo
-    {2, {0, 1}},  // release_shared
-    {2, {0, 1}},  // release_to_cache
-    {3, {0, 1, 2}},  // keep_tail
-    {1, {0}},  // reap
-    {2, {0, 1}},  // evict
-    {3, {0, 1, 2}},  // spill
-    {3, {0, 1, 2}},  // spill_done
-    {4, {0, 1, 2, 3}},  // fetch
-    {3, {0, 1, 2}},  // fetch_done
-    {1, {0}},  // drop_page
-    {3, {0, 1, 2}},  // send
-    {2, {0, 1}},  // send_done
-    {3, {0, 1, 2}},  // receive
-    {3, {0, 1, 2}},  // receive_done
-    {3, {0, 1, 2}},  // receive_failed
-    {3, {0, 1, 2}},  // receive_dropped
-    {1, {0}},  // copy_done
-    {1, {0}},  // submit
-    {1, {0}},  // admit
-    {1, {0}},  // finish
-    {1, {0}},  // abort
-    {2, {0, 1}},  // retract
-    {1, {0}},  // requeue
-    {1, {0}},  // close
-    {1, {0}},  // recycle
-    {1, {0}},  // open_step
-    {2, {0, 1}},  // add_row
-    {2, {0, 1}},  // prefill
-    {2, {0, 1}},  // prefill_last
-    {2, {0, 1}},  // decode
-    {1, {0}},  // launch
-    {1, {0}},  // device_done
-    {1, {0}},  // observe
-    {2, {0, 1}},  // land_row
-    {2, {0, 1}},  // drop_row
-    {1, {0}},  // retire
-}};
 
 // A list that keeps its memory.
 class Proposals {
@@ -918,6 +914,39 @@ class Proposals {
   std::vector<Proposal> all_;
   std::size_t count_ = 0;
 };
+
+// Whether something was seen to be true, and to be false.
+struct Seen {
+  bool held = false;
+  bool failed = false;
+
+  void mark(bool holds) {
+    held = held || holds;
+    failed = failed || !holds;
+  }
+};
+
+// Eight bytes from there on; the last eight may overlap others, so that one load or two are enough.
+template <class Values>
+std::uint64_t word_of(const Values& values, std::size_t at) {
+  constexpr std::size_t kBytes = sizeof(Values);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&values);
+  if constexpr (kBytes >= 8) {
+    std::uint64_t word;
+    std::memcpy(&word, bytes + std::min(at, kBytes - 8), 8);
+    return word;
+  } else if constexpr (kBytes >= 4) {
+    std::uint32_t first;
+    std::uint32_t last;
+    std::memcpy(&first, bytes, 4);
+    std::memcpy(&last, bytes + kBytes - 4, 4);
+    return std::uint64_t{last} << 32 | first;
+  } else {
+    std::uint64_t word = 0;
+    for (std::size_t i = 0; i < kBytes; ++i) word = word << 8 | bytes[i];
+    return word;
+  }
+}
 
 template <int NR, int NB, int NS, int NH, int NC>
 struct Model {
@@ -2922,8 +2951,8 @@ struct Model {
     return -1;
   }
 
-  // States that behave alike get the same numbers.
-  static void normalise(State& s) {
+  // States that behave alike get the same numbers; `after` led here from one that had such numbers.
+  static void normalise(State& s, Transition after) {
     const int origin = s.landed;
     for (int i0 = 0; i0 <= NR - 1; ++i0) {
       s.last_step[i0] = static_cast<std::int8_t>(std::max(0, s.last_step[i0] - origin));
@@ -2937,19 +2966,27 @@ struct Model {
     s.opened = static_cast<std::int8_t>(std::max(0, s.opened - origin));
     s.launched = static_cast<std::int8_t>(std::max(0, s.launched - origin));
     s.landed = 0;
-    std::array<std::int8_t, NR + 1> values{};
-    std::size_t n = 0;
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      values[n++] = s.arrival[i0];
+    switch (after) {
+      case Transition::submit:
+      case Transition::recycle: {
+        std::array<std::int8_t, NR + 1> values{};
+        std::size_t n = 0;
+        for (int i0 = 0; i0 <= NR - 1; ++i0) {
+          values[n++] = s.arrival[i0];
+        }
+        values[n++] = s.newest_arrival;
+        std::sort(values.begin(), values.end());
+        const auto last = std::unique(values.begin(), values.end());
+        const int zero = values[0] == 0 ? 0 : 1;
+        for (int i0 = 0; i0 <= NR - 1; ++i0) {
+          s.arrival[i0] = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, s.arrival[i0]) - values.begin()));
+        }
+        s.newest_arrival = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, s.newest_arrival) - values.begin()));
+        break;
+      }
+      default:
+        break;
     }
-    values[n++] = s.newest_arrival;
-    std::sort(values.begin(), values.end());
-    const auto last = std::unique(values.begin(), values.end());
-    const int zero = values[0] == 0 ? 0 : 1;
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      s.arrival[i0] = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, s.arrival[i0]) - values.begin()));
-    }
-    s.newest_arrival = static_cast<std::int8_t>(zero + (std::lower_bound(values.begin(), last, s.newest_arrival) - values.begin()));
   }
 
   // The same state later: all step numbers are higher (normalise undoes it).
@@ -3186,180 +3223,181 @@ struct Model {
   // Gives individuals other names.
   static void rename(State& s, const Order& order) {
     const State old = s;
+    const Order to = order;  // no byte of the state
     const Order same;
-    const bool moved_r = order.r != same.r;
-    const bool moved_b = order.b != same.b;
-    const bool moved_s = order.s != same.s;
-    const bool moved_h = order.h != same.h;
-    const bool moved_c = order.c != same.c;
+    const bool moved_r = to.r != same.r;
+    const bool moved_b = to.b != same.b;
+    const bool moved_s = to.s != same.s;
+    const bool moved_h = to.h != same.h;
+    const bool moved_c = to.c != same.c;
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.request_state[i0] = old.request_state[order.r[i0]];
+        s.request_state[i0] = old.request_state[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.arrival[i0] = old.arrival[order.r[i0]];
+        s.arrival[i0] = old.arrival[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.prompt[i0] = old.prompt[order.r[i0]];
+        s.prompt[i0] = old.prompt[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.limit[i0] = old.limit[order.r[i0]];
+        s.limit[i0] = old.limit[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.known[i0] = old.known[order.r[i0]];
+        s.known[i0] = old.known[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.planned[i0] = old.planned[order.r[i0]];
+        s.planned[i0] = old.planned[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.computed[i0] = old.computed[order.r[i0]];
+        s.computed[i0] = old.computed[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.pruned[i0] = old.pruned[order.r[i0]];
+        s.pruned[i0] = old.pruned[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.last_step[i0] = old.last_step[order.r[i0]];
+        s.last_step[i0] = old.last_step[to.r[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.block_state[i0] = old.block_state[order.b[i0]];
+        s.block_state[i0] = old.block_state[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.position[i0] = old.position[order.b[i0]];
+        s.position[i0] = old.position[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.fill[i0] = old.fill[order.b[i0]];
+        s.fill[i0] = old.fill[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.stamp[i0] = old.stamp[order.b[i0]];
+        s.stamp[i0] = old.stamp[to.b[i0]];
       }
     }
     if (moved_r || moved_b) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
-          s.holds[i0][i1] = old.holds[order.r[i0]][order.b[i1]];
+          s.holds[i0][i1] = old.holds[to.r[i0]][to.b[i1]];
         }
       }
     }
     if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
-        s.step_state[i0] = old.step_state[order.s[i0]];
+        s.step_state[i0] = old.step_state[to.s[i0]];
       }
     }
     if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
-        s.number[i0] = old.number[order.s[i0]];
+        s.number[i0] = old.number[to.s[i0]];
       }
     }
     if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.in_step[i0][i1] = old.in_step[order.s[i0]][order.r[i1]];
+          s.in_step[i0][i1] = old.in_step[to.s[i0]][to.r[i1]];
         }
       }
     }
     if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.row_tokens[i0][i1] = old.row_tokens[order.s[i0]][order.r[i1]];
+          s.row_tokens[i0][i1] = old.row_tokens[to.s[i0]][to.r[i1]];
         }
       }
     }
     if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.row_outputs[i0][i1] = old.row_outputs[order.s[i0]][order.r[i1]];
+          s.row_outputs[i0][i1] = old.row_outputs[to.s[i0]][to.r[i1]];
         }
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_state[i0] = old.host_state[order.h[i0]];
+        s.host_state[i0] = old.host_state[to.h[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_position[i0] = old.host_position[order.h[i0]];
+        s.host_position[i0] = old.host_position[to.h[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_fill[i0] = old.host_fill[order.h[i0]];
+        s.host_fill[i0] = old.host_fill[to.h[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_state[i0] = old.copy_state[order.c[i0]];
+        s.copy_state[i0] = old.copy_state[to.c[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_tokens[i0] = old.copy_tokens[order.c[i0]];
+        s.copy_tokens[i0] = old.copy_tokens[to.c[i0]];
       }
     }
     if (moved_c || moved_b) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
-          s.block_of[i0][i1] = old.block_of[order.c[i0]][order.b[i1]];
+          s.block_of[i0][i1] = old.block_of[to.c[i0]][to.b[i1]];
         }
       }
     }
     if (moved_c || moved_h) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         for (int i1 = 0; i1 <= NH - 1; ++i1) {
-          s.host_of[i0][i1] = old.host_of[order.c[i0]][order.h[i1]];
+          s.host_of[i0][i1] = old.host_of[to.c[i0]][to.h[i1]];
         }
       }
     }
     if (moved_c || moved_r) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.request_of[i0][i1] = old.request_of[order.c[i0]][order.r[i1]];
+          s.request_of[i0][i1] = old.request_of[to.c[i0]][to.r[i1]];
         }
       }
     }
     if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
-        s.executing[i0] = old.executing[order.s[i0]];
+        s.executing[i0] = old.executing[to.s[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copying[i0] = old.copying[order.c[i0]];
+        s.copying[i0] = old.copying[to.c[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_start[i0] = old.copy_start[order.c[i0]];
+        s.copy_start[i0] = old.copy_start[to.c[i0]];
       }
     }
     if (moved_s || moved_r) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
-          s.row_start[i0][i1] = old.row_start[order.s[i0]][order.r[i1]];
+          s.row_start[i0][i1] = old.row_start[to.s[i0]][to.r[i1]];
         }
       }
     }
@@ -3367,7 +3405,7 @@ struct Model {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           for (int i2 = 0; i2 <= NB - 1; ++i2) {
-            s.reads[i0][i1][i2] = old.reads[order.s[i0]][order.r[i1]][order.b[i2]];
+            s.reads[i0][i1][i2] = old.reads[to.s[i0]][to.r[i1]][to.b[i2]];
           }
         }
       }
@@ -3376,132 +3414,132 @@ struct Model {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
         for (int i1 = 0; i1 <= NR - 1; ++i1) {
           for (int i2 = 0; i2 <= NB - 1; ++i2) {
-            s.writes[i0][i1][i2] = old.writes[order.s[i0]][order.r[i1]][order.b[i2]];
+            s.writes[i0][i1][i2] = old.writes[to.s[i0]][to.r[i1]][to.b[i2]];
           }
         }
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.refs[i0] = old.refs[order.b[i0]];
+        s.refs[i0] = old.refs[to.b[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.blocks[i0] = old.blocks[order.r[i0]];
+        s.blocks[i0] = old.blocks[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.capacity[i0] = old.capacity[order.r[i0]];
+        s.capacity[i0] = old.capacity[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.pending[i0] = old.pending[order.r[i0]];
+        s.pending[i0] = old.pending[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.sampling[i0] = old.sampling[order.r[i0]];
+        s.sampling[i0] = old.sampling[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.flying[i0] = old.flying[order.r[i0]];
+        s.flying[i0] = old.flying[to.r[i0]];
       }
     }
     if (moved_s) {
       for (int i0 = 0; i0 <= NS - 1; ++i0) {
-        s.rows[i0] = old.rows[order.s[i0]];
+        s.rows[i0] = old.rows[to.s[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.copies[i0] = old.copies[order.b[i0]];
+        s.copies[i0] = old.copies[to.b[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_copies[i0] = old.host_copies[order.h[i0]];
+        s.host_copies[i0] = old.host_copies[to.h[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_blocks[i0] = old.copy_blocks[order.c[i0]];
+        s.copy_blocks[i0] = old.copy_blocks[to.c[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_hosts[i0] = old.copy_hosts[order.c[i0]];
+        s.copy_hosts[i0] = old.copy_hosts[to.c[i0]];
       }
     }
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
-        s.copy_requests[i0] = old.copy_requests[order.c[i0]];
+        s.copy_requests[i0] = old.copy_requests[to.c[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.inbound[i0] = old.inbound[order.r[i0]];
+        s.inbound[i0] = old.inbound[to.r[i0]];
       }
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
-        s.arriving[i0] = old.arriving[order.r[i0]];
+        s.arriving[i0] = old.arriving[to.r[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.key[i0] = old.key[order.b[i0]];
+        s.key[i0] = old.key[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.before[i0] = old.before[order.b[i0]];
+        s.before[i0] = old.before[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
-          s.parent[i0][i1] = old.parent[order.b[i0]][order.b[i1]];
+          s.parent[i0][i1] = old.parent[to.b[i0]][to.b[i1]];
         }
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_key[i0] = old.host_key[order.h[i0]];
+        s.host_key[i0] = old.host_key[to.h[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_before[i0] = old.host_before[order.h[i0]];
+        s.host_before[i0] = old.host_before[to.h[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.children[i0] = old.children[order.b[i0]];
+        s.children[i0] = old.children[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.parents[i0] = old.parents[order.b[i0]];
+        s.parents[i0] = old.parents[to.b[i0]];
       }
     }
     if (moved_b) {
       for (int i0 = 0; i0 <= NB - 1; ++i0) {
-        s.content[i0] = old.content[order.b[i0]];
+        s.content[i0] = old.content[to.b[i0]];
       }
     }
     if (moved_h) {
       for (int i0 = 0; i0 <= NH - 1; ++i0) {
-        s.host_content[i0] = old.host_content[order.h[i0]];
+        s.host_content[i0] = old.host_content[to.h[i0]];
       }
     }
     if (moved_r || moved_b) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
         for (int i1 = 0; i1 <= NB - 1; ++i1) {
-          s.text[i0][i1] = old.text[order.r[i0]][order.b[i1]];
+          s.text[i0][i1] = old.text[to.r[i0]][to.b[i1]];
         }
       }
     }
@@ -3662,119 +3700,150 @@ struct Model {
     for (auto& x : of.c) x = mix(x);
   }
 
+  // Whether some value is not 0.
+  template <class Values>
+  static bool any(const Values& values) {
+    std::uint64_t all = 0;
+    for (std::size_t at = 0; at < sizeof values; at += 8) all |= word_of(values, at);
+    return all != 0;
+  }
   // What it says about each together with others; 0 where there are none.
   static void related(const State& s, const Signatures& of, Signatures& add) {
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        if (s.holds[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.holds[i0][i1]) * 0x3b97260d76d3d7dfULL + of.r[i0] * 0x10e85b23cfb41053ULL + of.b[i1] * 0x0a7c44112837785bULL;
-          add.r[i0] += mix(term + 1);
-          add.b[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.in_step[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.in_step[i0][i1]) * 0xfd5999fdfe25e6c3ULL + of.s[i0] * 0x40587bf630575c07ULL + of.r[i1] * 0xe8b22f49ec80cba7ULL;
-          add.s[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.row_tokens[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.row_tokens[i0][i1]) * 0x093ea0e2f50779e1ULL + of.s[i0] * 0x580b5ce4220bbc41ULL + of.r[i1] * 0x8265cccc176c2803ULL;
-          add.s[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.row_outputs[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.row_outputs[i0][i1]) * 0x17090b475b5596b1ULL + of.s[i0] * 0x2b2b3d1152969c77ULL + of.r[i1] * 0x562ae09111cb3bc9ULL;
-          add.s[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        if (s.block_of[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.block_of[i0][i1]) * 0x1390507cbf6568e5ULL + of.c[i0] * 0x64317e5dd3cc9961ULL + of.b[i1] * 0xafa8ff2ea21153e7ULL;
-          add.c[i0] += mix(term + 1);
-          add.b[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NH - 1; ++i1) {
-        if (s.host_of[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.host_of[i0][i1]) * 0xb069e2c2ac9cbe0bULL + of.c[i0] * 0xf0d968e7c62f9257ULL + of.h[i1] * 0xbc93b41c27187211ULL;
-          add.c[i0] += mix(term + 1);
-          add.h[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NC - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.request_of[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.request_of[i0][i1]) * 0x17c10c7d56871703ULL + of.c[i0] * 0x8c92bf8401da44f3ULL + of.r[i1] * 0xeb75918c44af6321ULL;
-          add.c[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        if (s.row_start[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.row_start[i0][i1]) * 0x6b6660d240325c1fULL + of.s[i0] * 0xefbe925c4e08e9b5ULL + of.r[i1] * 0xbbbb658ee8eb5ca3ULL;
-          add.s[i0] += mix(term + 1);
-          add.r[i1] += mix(term + 2);
-        }
-      }
-    }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          if (s.reads[i0][i1][i2] != 0) {
-            const std::uint64_t term = static_cast<std::uint8_t>(s.reads[i0][i1][i2]) * 0x3566cf23ecb6f833ULL + of.s[i0] * 0xd404680723d6da87ULL + of.r[i1] * 0x270a95c77c765e25ULL + of.b[i2] * 0xb169d3be1104d5c9ULL;
-            add.s[i0] += mix(term + 1);
-            add.r[i1] += mix(term + 2);
-            add.b[i2] += mix(term + 3);
+    if (any(s.holds)) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          if (s.holds[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.holds[i0][i1]) * 0x3b97260d76d3d7dfULL + of.r[i0] * 0x10e85b23cfb41053ULL + of.b[i1] * 0x0a7c44112837785bULL;
+            add.r[i0] += mix(term + 1);
+            add.b[i1] += mix(term + 2);
           }
         }
       }
     }
-    for (int i0 = 0; i0 <= NS - 1; ++i0) {
-      for (int i1 = 0; i1 <= NR - 1; ++i1) {
-        for (int i2 = 0; i2 <= NB - 1; ++i2) {
-          if (s.writes[i0][i1][i2] != 0) {
-            const std::uint64_t term = static_cast<std::uint8_t>(s.writes[i0][i1][i2]) * 0x531995e8b52db463ULL + of.s[i0] * 0x75544a195d8d0ce7ULL + of.r[i1] * 0x625a9c1b66500d57ULL + of.b[i2] * 0x9c7a7f1425365d43ULL;
+    if (any(s.in_step)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.in_step[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.in_step[i0][i1]) * 0xfd5999fdfe25e6c3ULL + of.s[i0] * 0x40587bf630575c07ULL + of.r[i1] * 0xe8b22f49ec80cba7ULL;
             add.s[i0] += mix(term + 1);
             add.r[i1] += mix(term + 2);
-            add.b[i2] += mix(term + 3);
           }
         }
       }
     }
-    for (int i0 = 0; i0 <= NB - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        if (s.parent[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.parent[i0][i1]) * 0xe47125968b3b7105ULL + of.b[i0] * 0xb0a582e289a072a9ULL + of.b[i1] * 0xa6de66c48854e9a5ULL;
-          add.b[i0] += mix(term + 1);
-          add.b[i1] += mix(term + 2);
+    if (any(s.row_tokens)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.row_tokens[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.row_tokens[i0][i1]) * 0x093ea0e2f50779e1ULL + of.s[i0] * 0x580b5ce4220bbc41ULL + of.r[i1] * 0x8265cccc176c2803ULL;
+            add.s[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+          }
         }
       }
     }
-    for (int i0 = 0; i0 <= NR - 1; ++i0) {
-      for (int i1 = 0; i1 <= NB - 1; ++i1) {
-        if (s.text[i0][i1] != 0) {
-          const std::uint64_t term = static_cast<std::uint8_t>(s.text[i0][i1]) * 0x982d9e3eb996f559ULL + of.r[i0] * 0x822beb0d1729878bULL + of.b[i1] * 0x900a4469df00ccbfULL;
-          add.r[i0] += mix(term + 1);
-          add.b[i1] += mix(term + 2);
+    if (any(s.row_outputs)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.row_outputs[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.row_outputs[i0][i1]) * 0x17090b475b5596b1ULL + of.s[i0] * 0x2b2b3d1152969c77ULL + of.r[i1] * 0x562ae09111cb3bc9ULL;
+            add.s[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.block_of)) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          if (s.block_of[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.block_of[i0][i1]) * 0x1390507cbf6568e5ULL + of.c[i0] * 0x64317e5dd3cc9961ULL + of.b[i1] * 0xafa8ff2ea21153e7ULL;
+            add.c[i0] += mix(term + 1);
+            add.b[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.host_of)) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NH - 1; ++i1) {
+          if (s.host_of[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.host_of[i0][i1]) * 0xb069e2c2ac9cbe0bULL + of.c[i0] * 0xf0d968e7c62f9257ULL + of.h[i1] * 0xbc93b41c27187211ULL;
+            add.c[i0] += mix(term + 1);
+            add.h[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.request_of)) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.request_of[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.request_of[i0][i1]) * 0x17c10c7d56871703ULL + of.c[i0] * 0x8c92bf8401da44f3ULL + of.r[i1] * 0xeb75918c44af6321ULL;
+            add.c[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.row_start)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          if (s.row_start[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.row_start[i0][i1]) * 0x6b6660d240325c1fULL + of.s[i0] * 0xefbe925c4e08e9b5ULL + of.r[i1] * 0xbbbb658ee8eb5ca3ULL;
+            add.s[i0] += mix(term + 1);
+            add.r[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.reads)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            if (s.reads[i0][i1][i2] != 0) {
+              const std::uint64_t term = static_cast<std::uint8_t>(s.reads[i0][i1][i2]) * 0x3566cf23ecb6f833ULL + of.s[i0] * 0xd404680723d6da87ULL + of.r[i1] * 0x270a95c77c765e25ULL + of.b[i2] * 0xb169d3be1104d5c9ULL;
+              add.s[i0] += mix(term + 1);
+              add.r[i1] += mix(term + 2);
+              add.b[i2] += mix(term + 3);
+            }
+          }
+        }
+      }
+    }
+    if (any(s.writes)) {
+      for (int i0 = 0; i0 <= NS - 1; ++i0) {
+        for (int i1 = 0; i1 <= NR - 1; ++i1) {
+          for (int i2 = 0; i2 <= NB - 1; ++i2) {
+            if (s.writes[i0][i1][i2] != 0) {
+              const std::uint64_t term = static_cast<std::uint8_t>(s.writes[i0][i1][i2]) * 0x531995e8b52db463ULL + of.s[i0] * 0x75544a195d8d0ce7ULL + of.r[i1] * 0x625a9c1b66500d57ULL + of.b[i2] * 0x9c7a7f1425365d43ULL;
+              add.s[i0] += mix(term + 1);
+              add.r[i1] += mix(term + 2);
+              add.b[i2] += mix(term + 3);
+            }
+          }
+        }
+      }
+    }
+    if (any(s.parent)) {
+      for (int i0 = 0; i0 <= NB - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          if (s.parent[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.parent[i0][i1]) * 0xe47125968b3b7105ULL + of.b[i0] * 0xb0a582e289a072a9ULL + of.b[i1] * 0xa6de66c48854e9a5ULL;
+            add.b[i0] += mix(term + 1);
+            add.b[i1] += mix(term + 2);
+          }
+        }
+      }
+    }
+    if (any(s.text)) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        for (int i1 = 0; i1 <= NB - 1; ++i1) {
+          if (s.text[i0][i1] != 0) {
+            const std::uint64_t term = static_cast<std::uint8_t>(s.text[i0][i1]) * 0x982d9e3eb996f559ULL + of.r[i0] * 0x822beb0d1729878bULL + of.b[i1] * 0x900a4469df00ccbfULL;
+            add.r[i0] += mix(term + 1);
+            add.b[i1] += mix(term + 2);
+          }
         }
       }
     }
@@ -3901,11 +3970,11 @@ struct Model {
 
   // For each individual, those before it with which it can change places and the state stays the same (bits).
   struct Twins {
-    std::array<std::uint32_t, NR> r{};
-    std::array<std::uint32_t, NB> b{};
-    std::array<std::uint32_t, NS> s{};
-    std::array<std::uint32_t, NH> h{};
-    std::array<std::uint32_t, NC> c{};
+    std::array<std::uint8_t, NR> r{};
+    std::array<std::uint8_t, NB> b{};
+    std::array<std::uint8_t, NS> s{};
+    std::array<std::uint8_t, NH> h{};
+    std::array<std::uint8_t, NC> c{};
   };
   // Whether i and j can change places.
   static bool twins_r(const State& s, int i, int j) {
@@ -4075,19 +4144,34 @@ struct Model {
   static Twins twins(const State& s) {
     Twins of;
     for (int i = 1; i < NR; ++i) {
-      for (int j = 0; j < i; ++j) of.r[i] |= static_cast<std::uint32_t>(twins_r(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.r[j] != 0 ? (of.r[i] & of.r[j]) != 0 : twins_r(s, i, j);
+        of.r[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     for (int i = 1; i < NB; ++i) {
-      for (int j = 0; j < i; ++j) of.b[i] |= static_cast<std::uint32_t>(twins_b(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.b[j] != 0 ? (of.b[i] & of.b[j]) != 0 : twins_b(s, i, j);
+        of.b[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     for (int i = 1; i < NS; ++i) {
-      for (int j = 0; j < i; ++j) of.s[i] |= static_cast<std::uint32_t>(twins_s(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.s[j] != 0 ? (of.s[i] & of.s[j]) != 0 : twins_s(s, i, j);
+        of.s[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     for (int i = 1; i < NH; ++i) {
-      for (int j = 0; j < i; ++j) of.h[i] |= static_cast<std::uint32_t>(twins_h(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.h[j] != 0 ? (of.h[i] & of.h[j]) != 0 : twins_h(s, i, j);
+        of.h[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     for (int i = 1; i < NC; ++i) {
-      for (int j = 0; j < i; ++j) of.c[i] |= static_cast<std::uint32_t>(twins_c(s, i, j)) << j;
+      for (int j = 0; j < i; ++j) {
+        const bool same = of.c[j] != 0 ? (of.c[i] & of.c[j]) != 0 : twins_c(s, i, j);
+        of.c[i] |= static_cast<std::uint8_t>(same << j);
+      }
     }
     return of;
   }
@@ -4268,270 +4352,373 @@ struct Model {
     refused.add(Transition::retire, {NS}, kBadIndex, false);
   }
 
-  using Tuple = std::array<std::int8_t, 4>;
+  // A hash of all values of a variable, or of one column of them; a variable has an odd number of its own.
+  template <class Values>
+  static std::uint64_t hash(const Values& values, std::uint64_t odd) {
+    std::uint64_t result = 0x9e3779b97f4a7c15ULL;
+    for (std::size_t at = 0; at < sizeof values; at += 8) {
+      const auto product = static_cast<unsigned __int128>(result ^ word_of(values, at)) * odd;
+      result = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+    }
+    return result;
+  }
+  template <class Values>
+  static std::uint64_t hash_column(const Values& values, int column, std::uint64_t odd) {
+    std::uint64_t result = 0;
+    for (const auto& row : values) result = (result + static_cast<std::uint8_t>(row[column])) * odd;
+    return result;
+  }
 
-  // Calls visit(group, key, individuals) for every tuple of individuals that a group of transitions may name;
-  // of those that differ in twins only, for one.
-  // Tuples with the same key get the same answers: it hashes all that the guards of the group read.
+  // How many batches there are of each group of transitions over the same sorts: all that names the same
+  // request, where a group names any; otherwise one.
+  static constexpr std::array<int, 14> kBatches = {NR, NR, 1, 1, 1, 1, 1, NR, 1, 1, NR, NR, 1, NR};
+  static constexpr std::size_t kMostBatches = NR + NR + 1 + 1 + 1 + 1 + 1 + NR + 1 + 1 + NR + NR + 1 + NR;
+
+  // Calls visit(group, named, key) for every batch; of those that differ in twins only, for one.
+  // Batches with the same key get the same answers: it hashes all that the guards of the group read.
   template <class Visit>
-  static void tuples(const State& pre, const Twins& twins, Visit&& visit) {
+  static void batches(const State& pre, const Twins& twins, Visit&& visit) {
     {  // Request, Block, Block
-      std::uint64_t common = 0x6413826e310ec29fULL;
-      std::array<std::uint64_t, NB> of1;
-      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0x25dda7d3c21c495bULL
-          + static_cast<std::uint64_t>(pre.copies[i1]) * 0x4b6d3fc8334d72b9ULL
-          + static_cast<std::uint64_t>(pre.fill[i1]) * 0xaa0ed1b6c377d04bULL
-          + static_cast<std::uint64_t>(pre.key[i1]) * 0xfb17f834b1b30d3bULL
-          + static_cast<std::uint64_t>(pre.position[i1]) * 0xd6024fe8a6ad4e2fULL
-          + static_cast<std::uint64_t>(pre.stamp[i1]) * 0x03cbaaea44b4a385ULL;
-      std::array<std::uint64_t, NB> of2;
-      for (int i2 = 0; i2 < NB; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.block_state[i2]) * 0xc1ff90919bda9e81ULL
-          + static_cast<std::uint64_t>(pre.position[i2]) * 0x5a194144835c331fULL;
-      std::array<std::uint64_t, NR> of0;
-      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.capacity[i0]) * 0x9755f3f5be07e25fULL
-          + static_cast<std::uint64_t>(pre.computed[i0]) * 0x88a73db8d787e6d5ULL
-          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x5c41dd80cc79c183ULL
-          + static_cast<std::uint64_t>(pre.known[i0]) * 0x78e10878fb3351c5ULL
-          + static_cast<std::uint64_t>(pre.last_step[i0]) * 0x2c24ae8486be2ad9ULL
-          + static_cast<std::uint64_t>(pre.planned[i0]) * 0x8ad42fe126441337ULL
-          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xb63eb6398bfaafb9ULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0xe6953eb1551a688dULL;
-      for (int i0 = 0; i0 < NR; ++i0) {
-        if (twins.r[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          for (int i2 = 0; i2 < NB; ++i2) {
-            if (((twins.b[i1] | twins.b[i2]) & ~(1U << i1 | 1U << i2)) != 0) continue;
-            visit(0, common + of1[i1] + of2[i2] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i0][i1]) * 0x02cc779c09259875ULL) + (static_cast<std::uint64_t>(pre.holds[i0][i2]) * 0x5876bae6b7351a05ULL) + (static_cast<std::uint64_t>(pre.parent[i1][i2]) * 0x5089a1f74ed5ffefULL) + (i1 == i2 ? 0x48374426a1bfb7b7ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
-          }
-        }
+      const std::uint64_t common = 0x6413826e310ec29fULL
+          + hash(pre.block_state, 0x4379c23a5a3c66c3ULL)
+          + hash(pre.copies, 0xd0e7022042d9b555ULL)
+          + hash(pre.fill, 0xdb6e006f86723315ULL)
+          + hash(pre.key, 0xd73077e7c089d21bULL)
+          + hash(pre.landed, 0xe6953eb1551a688dULL)
+          + hash(pre.parent, 0x417ea38e3960bee9ULL)
+          + hash(pre.position, 0x99f9cd794266a171ULL)
+          + hash(pre.stamp, 0x0df360a2a7b2c26fULL)
+          + hash(twins.b, 0x6eceee343a2845a3ULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(0, i, common
+            + static_cast<std::uint64_t>(pre.capacity[i]) * 0x9f10c1a269abcb99ULL
+            + static_cast<std::uint64_t>(pre.computed[i]) * 0xb7ebec8c72833be5ULL
+            + hash(pre.holds[i], 0x0db396e1791231b9ULL)
+            + static_cast<std::uint64_t>(pre.inbound[i]) * 0x775324d2d2706ea3ULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0xb1cb03397d55c219ULL
+            + static_cast<std::uint64_t>(pre.last_step[i]) * 0xf6344c231998bc77ULL
+            + static_cast<std::uint64_t>(pre.planned[i]) * 0x37c4608e567fc00dULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x5319263796cbab07ULL);
       }
     }
     {  // Request, Block
-      std::uint64_t common = 0x0213750d722ee9e1ULL;
-      std::array<std::uint64_t, NB> of1;
-      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0x3bcad6bb3dc721c3ULL
-          + static_cast<std::uint64_t>(pre.children[i1]) * 0xa8ffcdd5871fe00fULL
-          + static_cast<std::uint64_t>(pre.copies[i1]) * 0x42c112482ecebd2fULL
-          + static_cast<std::uint64_t>(pre.position[i1]) * 0xdff07d8b5c8bff85ULL
-          + static_cast<std::uint64_t>(pre.refs[i1]) * 0x77c4a63041362e5bULL;
-      std::array<std::uint64_t, NR> of0;
-      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.capacity[i0]) * 0xa964ca41ab205291ULL
-          + static_cast<std::uint64_t>(pre.computed[i0]) * 0x9aa2040f644f3799ULL
-          + static_cast<std::uint64_t>(pre.last_step[i0]) * 0x97e65ab922e00a79ULL
-          + static_cast<std::uint64_t>(pre.limit[i0]) * 0x1b0e7d21f0e35291ULL
-          + static_cast<std::uint64_t>(pre.pruned[i0]) * 0xc7b9eb3ad6829d2dULL
-          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xa0878af3696ef841ULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0x19fe2346dfbf17bbULL;
-      for (int i0 = 0; i0 < NR; ++i0) {
-        if (twins.r[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          if (twins.b[i1] != 0) continue;
-          visit(1, common + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i0][i1]) * 0x41f105af1200ca05ULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
-        }
+      const std::uint64_t common = 0x0213750d722ee9e1ULL
+          + hash(pre.block_state, 0x81ce2c4facbfd647ULL)
+          + hash(pre.children, 0x2b004ad5ae46252fULL)
+          + hash(pre.copies, 0xf86717b5f077e83bULL)
+          + hash(pre.landed, 0x19fe2346dfbf17bbULL)
+          + hash(pre.position, 0x9da515fd268f72abULL)
+          + hash(pre.refs, 0x27ea25448392b8bbULL)
+          + hash(twins.b, 0xcb5652740d626667ULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(1, i, common
+            + static_cast<std::uint64_t>(pre.capacity[i]) * 0xe3dc84e50e797c43ULL
+            + static_cast<std::uint64_t>(pre.computed[i]) * 0x2d012c9e3ec8334fULL
+            + hash(pre.holds[i], 0x2f6b7614dfbd402fULL)
+            + static_cast<std::uint64_t>(pre.last_step[i]) * 0xe0a048e349c30cd7ULL
+            + static_cast<std::uint64_t>(pre.limit[i]) * 0x2e5fe694c7154797ULL
+            + static_cast<std::uint64_t>(pre.pruned[i]) * 0x4c84cd44695cc4c7ULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0xdb5af35ad5e508bbULL);
       }
     }
     {  // Block
-      std::uint64_t common = 0xa1a4722de75af6e3ULL;
-      std::array<std::uint64_t, NB> of0;
-      for (int i0 = 0; i0 < NB; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.block_state[i0]) * 0xd25f59d05b033f07ULL
-          + static_cast<std::uint64_t>(pre.copies[i0]) * 0xf06cd0ae8fca4311ULL
-          + static_cast<std::uint64_t>(pre.stamp[i0]) * 0x7d3f5772c1bc92d9ULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0xd25d6e76de6a0c15ULL;
-      for (int i0 = 0; i0 < NB; ++i0) {
-        if (twins.b[i0] != 0) continue;
-        visit(2, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
-      }
+      const std::uint64_t common = 0xa1a4722de75af6e3ULL
+          + hash(pre.block_state, 0x606bd65bedd2397bULL)
+          + hash(pre.copies, 0x1ee0c02f46bfbc21ULL)
+          + hash(pre.landed, 0xd25d6e76de6a0c15ULL)
+          + hash(pre.stamp, 0x5fe5bd3c646c4a87ULL)
+          + hash(twins.b, 0x10ab5a66ead09e0fULL);
+      visit(2, 0, common);
     }
     {  // Block, Block
-      std::uint64_t common = 0x3d8de94c46d5aea3ULL;
-      std::array<std::uint64_t, NB> of0;
-      for (int i0 = 0; i0 < NB; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.block_state[i0]) * 0x2c09928ea994b2ddULL
-          + static_cast<std::uint64_t>(pre.children[i0]) * 0x3569083f87202e3dULL
-          + static_cast<std::uint64_t>(pre.copies[i0]) * 0x8b7dddad488b177dULL
-          + static_cast<std::uint64_t>(pre.stamp[i0]) * 0x1a24fa62c5e7ab6dULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0x6353dbfa088617c3ULL;
-      for (int i0 = 0; i0 < NB; ++i0) {
-        for (int i1 = 0; i1 < NB; ++i1) {
-          if (((twins.b[i0] | twins.b[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
-          visit(3, common + of0[i0] + (static_cast<std::uint64_t>(pre.parent[i0][i1]) * 0x0a7ebe7a5c3d9d05ULL) + (i0 == i1 ? 0x37a991bfbe6a2f07ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
-        }
-      }
+      const std::uint64_t common = 0x3d8de94c46d5aea3ULL
+          + hash(pre.block_state, 0x95c8f83b395a24c1ULL)
+          + hash(pre.children, 0x474d50c301ac1d7fULL)
+          + hash(pre.copies, 0x0a359a1c47ed6917ULL)
+          + hash(pre.landed, 0x6353dbfa088617c3ULL)
+          + hash(pre.parent, 0x79e07444a910b9edULL)
+          + hash(pre.stamp, 0x2ce475cdb609b827ULL)
+          + hash(twins.b, 0xe3c248dc2b339807ULL);
+      visit(3, 0, common);
     }
     {  // Copy, Block, Host
-      std::uint64_t common = 0x2e594e2b765df95bULL;
-      std::array<std::uint64_t, NB> of1;
-      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0xd6c46725b7d28dffULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x4a27681393619717ULL
-          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x3db269ba7cf6b6d5ULL;
-      std::array<std::uint64_t, NH> of2;
-      for (int i2 = 0; i2 < NH; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.host_state[i2]) * 0x542350d1afe206ffULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          if (twins.b[i1] != 0) continue;
-          for (int i2 = 0; i2 < NH; ++i2) {
-            if (twins.h[i2] != 0) continue;
-            visit(4, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0xbc6599872ce9adb3ULL) + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.host_of[i0][i2]) * 0x4520cd28277cb1d9ULL) + of2[i2], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
-          }
-        }
-      }
+      const std::uint64_t common = 0x2e594e2b765df95bULL
+          + hash(pre.block_of, 0x3cb82cc72802aed5ULL)
+          + hash(pre.block_state, 0xf92a04a12e4a2c93ULL)
+          + hash(pre.copy_state, 0x6f79886a8413195fULL)
+          + hash(pre.copying, 0x1e31ac8cb994b235ULL)
+          + hash(pre.host_of, 0x77d35b4d8550fb35ULL)
+          + hash(pre.host_state, 0xb4354c21ec8470e3ULL)
+          + hash(twins.b, 0xf614c334d7f30a53ULL)
+          + hash(twins.c, 0xba23f30fff06a0fdULL)
+          + hash(twins.h, 0x996b669fc9e5a0f3ULL);
+      visit(4, 0, common);
     }
     {  // Copy, Block, Host, Block
-      std::uint64_t common = 0x175809e542a44297ULL;
-      std::array<std::uint64_t, NB> of1;
-      for (int i1 = 0; i1 < NB; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.block_state[i1]) * 0xd35e8bef4d4719dbULL;
-      std::array<std::uint64_t, NB> of3;
-      for (int i3 = 0; i3 < NB; ++i3) of3[i3] = static_cast<std::uint64_t>(pre.block_state[i3]) * 0xd3c39916288e88a5ULL
-          + static_cast<std::uint64_t>(pre.fill[i3]) * 0xca9c27c1ad4089afULL
-          + static_cast<std::uint64_t>(pre.key[i3]) * 0x88b24e42be988371ULL
-          + static_cast<std::uint64_t>(pre.position[i3]) * 0x02ecaad7448529dfULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x2564300ed5f5f4fdULL;
-      std::array<std::uint64_t, NH> of2;
-      for (int i2 = 0; i2 < NH; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.host_before[i2]) * 0x05b9ff8956ddbb07ULL
-          + static_cast<std::uint64_t>(pre.host_position[i2]) * 0xcfaeba0c43ff845fULL
-          + static_cast<std::uint64_t>(pre.host_state[i2]) * 0xcd69b0d7d3e18eb5ULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          for (int i2 = 0; i2 < NH; ++i2) {
-            if (twins.h[i2] != 0) continue;
-            for (int i3 = 0; i3 < NB; ++i3) {
-              if (((twins.b[i1] | twins.b[i3]) & ~(1U << i1 | 1U << i3)) != 0) continue;
-              visit(5, common + of1[i1] + of3[i3] + of0[i0] + of2[i2] + (i1 == i3 ? 0x1a7b9f0ef09a9f5dULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2), static_cast<std::int8_t>(i3)});
-            }
-          }
-        }
-      }
+      const std::uint64_t common = 0x175809e542a44297ULL
+          + hash(pre.block_state, 0xd5c85d5e50a08c0bULL)
+          + hash(pre.copy_state, 0x84fd611453cd03dbULL)
+          + hash(pre.fill, 0x8bad5dd51695e277ULL)
+          + hash(pre.host_before, 0x901cf01648166ce7ULL)
+          + hash(pre.host_position, 0xa3fb099e387cb41bULL)
+          + hash(pre.host_state, 0x9f444166b96540fbULL)
+          + hash(pre.key, 0x5070367e1e04917bULL)
+          + hash(pre.position, 0xfbddb65a23fcd155ULL)
+          + hash(twins.b, 0x13b3bd2bb52745c1ULL)
+          + hash(twins.c, 0xfbb21c36624b62b9ULL)
+          + hash(twins.h, 0x23916e13b407c031ULL);
+      visit(5, 0, common);
     }
     {  // Host
-      std::uint64_t common = 0xe8d80e0bc8e6c0bdULL;
-      std::array<std::uint64_t, NH> of0;
-      for (int i0 = 0; i0 < NH; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.host_copies[i0]) * 0x76fcf29a3162c9f9ULL
-          + static_cast<std::uint64_t>(pre.host_state[i0]) * 0x3d6db5934f54be9dULL;
-      for (int i0 = 0; i0 < NH; ++i0) {
-        if (twins.h[i0] != 0) continue;
-        visit(6, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
-      }
+      const std::uint64_t common = 0xe8d80e0bc8e6c0bdULL
+          + hash(pre.host_copies, 0x5b5f9ed17abafd61ULL)
+          + hash(pre.host_state, 0x70796dabef1db71fULL)
+          + hash(twins.h, 0x2e1a2fdac29a1453ULL);
+      visit(6, 0, common);
     }
     {  // Copy, Request, Block
-      std::uint64_t common = 0xa0a327cc725e2d6fULL;
-      std::array<std::uint64_t, NB> of2;
-      for (int i2 = 0; i2 < NB; ++i2) of2[i2] = static_cast<std::uint64_t>(pre.block_state[i2]) * 0x8006d73c75e552f9ULL
-          + static_cast<std::uint64_t>(pre.position[i2]) * 0x66e8e0eeaa9a8b35ULL;
-      std::array<std::uint64_t, NR> of1;
-      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.computed[i1]) * 0x680b86e320b4fa8bULL
-          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0x4e7d177646e9237dULL
-          + static_cast<std::uint64_t>(pre.known[i1]) * 0x32c7b071c73cf8d9ULL
-          + static_cast<std::uint64_t>(pre.pending[i1]) * 0x3159cbc1866fb313ULL
-          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x6546b04a2a514d1bULL
-          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0x1d58ce78f9c354d7ULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0xece25f6eec343ec3ULL
-          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x4d487a16af0e6927ULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        for (int i1 = 0; i1 < NR; ++i1) {
-          if (twins.r[i1] != 0) continue;
-          for (int i2 = 0; i2 < NB; ++i2) {
-            if (twins.b[i2] != 0) continue;
-            visit(7, common + (static_cast<std::uint64_t>(pre.block_of[i0][i2]) * 0x1a1e55ab05a86847ULL) + of2[i2] + of1[i1] + of0[i0] + (static_cast<std::uint64_t>(pre.holds[i1][i2]) * 0xa468307d6ecc1c25ULL) + (static_cast<std::uint64_t>(pre.request_of[i0][i1]) * 0xefeed106d8cc159bULL), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
-          }
-        }
+      const std::uint64_t common = 0xa0a327cc725e2d6fULL
+          + hash(pre.block_of, 0x94cbb99278e57e9dULL)
+          + hash(pre.block_state, 0x0ed85d7912df326dULL)
+          + hash(pre.copy_state, 0xdb2fc1197ee49c13ULL)
+          + hash(pre.copying, 0x8bf2622a362e4e75ULL)
+          + hash(pre.position, 0x153b64553fb9db1bULL)
+          + hash(twins.b, 0xc1add2b68b0ae6e9ULL)
+          + hash(twins.c, 0xe7fad6d656001545ULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(7, i, common
+            + static_cast<std::uint64_t>(pre.computed[i]) * 0x9e5448c418656235ULL
+            + hash(pre.holds[i], 0xa1b94d7f689e175dULL)
+            + static_cast<std::uint64_t>(pre.inbound[i]) * 0x885d5b0df2298cfbULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0x350c2ac69cf01637ULL
+            + static_cast<std::uint64_t>(pre.pending[i]) * 0xc47473e98fa48db1ULL
+            + static_cast<std::uint64_t>(pre.planned[i]) * 0xfb1dc019f398e247ULL
+            + hash_column(pre.request_of, i, 0xfe8aaa0cd8b51b2fULL)
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x8e6d2838def78ff3ULL);
       }
     }
     {  // Copy, Block
-      std::uint64_t common = 0x7104a66a7e8b0905ULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copy_state[i0]) * 0x3bd0141338767e97ULL
-          + static_cast<std::uint64_t>(pre.copying[i0]) * 0x091ca455447758b3ULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        for (int i1 = 0; i1 < NB; ++i1) {
-          if (twins.b[i1] != 0) continue;
-          visit(8, common + (static_cast<std::uint64_t>(pre.block_of[i0][i1]) * 0x47e0e1d08120d2f5ULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
-        }
-      }
+      const std::uint64_t common = 0x7104a66a7e8b0905ULL
+          + hash(pre.block_of, 0xf43bb6812347d551ULL)
+          + hash(pre.copy_state, 0x02d3565c93b5f9c3ULL)
+          + hash(pre.copying, 0xb9e60d49e5040185ULL)
+          + hash(twins.b, 0x3b93a0ff2b4cbcb7ULL)
+          + hash(twins.c, 0xc7b6b871b6b7b3f9ULL);
+      visit(8, 0, common);
     }
     {  // Copy
-      std::uint64_t common = 0xebea379f6732d7c7ULL;
-      std::array<std::uint64_t, NC> of0;
-      for (int i0 = 0; i0 < NC; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.copying[i0]) * 0x3043be50d154db8bULL;
-      for (int i0 = 0; i0 < NC; ++i0) {
-        if (twins.c[i0] != 0) continue;
-        visit(9, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
-      }
+      const std::uint64_t common = 0xebea379f6732d7c7ULL
+          + hash(pre.copying, 0xe104b64047d8b053ULL)
+          + hash(twins.c, 0x38654342551125abULL);
+      visit(9, 0, common);
     }
     {  // Request
-      std::uint64_t common = 0xe0aba57c48e568bdULL;
-      std::array<std::uint64_t, NR> of0;
-      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.blocks[i0]) * 0xdead95de51cac15dULL
-          + static_cast<std::uint64_t>(pre.inbound[i0]) * 0x9853558aa645c66bULL
-          + static_cast<std::uint64_t>(pre.known[i0]) * 0x567dcb4ea0167ac9ULL
-          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x3cabea88196a9331ULL
-          + static_cast<std::uint64_t>(pre.prompt[i0]) * 0xb27a9a42bdd3e249ULL
-          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0x07427dc91e9c2c07ULL;
-      common += static_cast<std::uint64_t>(pre.newest_arrival) * 0xed15788d820da983ULL;
-      for (int i0 = 0; i0 < NR; ++i0) {
-        if (twins.r[i0] != 0) continue;
-        visit(10, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
+      const std::uint64_t common = 0xe0aba57c48e568bdULL
+          + hash(pre.newest_arrival, 0xed15788d820da983ULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(10, i, common
+            + static_cast<std::uint64_t>(pre.blocks[i]) * 0x7e607887046ae7fdULL
+            + static_cast<std::uint64_t>(pre.inbound[i]) * 0xf5b3aed26d04a6b9ULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0x8c79291ec10ccbabULL
+            + static_cast<std::uint64_t>(pre.pending[i]) * 0xa5c70d09122ee335ULL
+            + static_cast<std::uint64_t>(pre.prompt[i]) * 0xe613f837b28fa4e5ULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x2c5d2afbd1c6b4bbULL);
       }
     }
     {  // Request, Request
-      std::uint64_t common = 0x2964bdf4f1c5901bULL;
-      std::array<std::uint64_t, NR> of0;
-      for (int i0 = 0; i0 < NR; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.arrival[i0]) * 0x50240d9ecc15365dULL
-          + static_cast<std::uint64_t>(pre.blocks[i0]) * 0x2f694e61ddbd3d09ULL
-          + static_cast<std::uint64_t>(pre.known[i0]) * 0xa52951de78009f2fULL
-          + static_cast<std::uint64_t>(pre.limit[i0]) * 0xaf2bbfaf41dc9e43ULL
-          + static_cast<std::uint64_t>(pre.pending[i0]) * 0x8d1b95445f151f35ULL
-          + static_cast<std::uint64_t>(pre.request_state[i0]) * 0xb538f67a6650a525ULL;
-      std::array<std::uint64_t, NR> of1;
-      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.arrival[i1]) * 0xd16749cc19f4ee69ULL
-          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xd1db85bdf5fb27b7ULL;
-      for (int i0 = 0; i0 < NR; ++i0) {
-        for (int i1 = 0; i1 < NR; ++i1) {
-          if (((twins.r[i0] | twins.r[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
-          visit(11, common + of0[i0] + of1[i1] + (i0 == i1 ? 0x3d9717c5e1226de3ULL : 0), Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
-        }
+      const std::uint64_t common = 0x2964bdf4f1c5901bULL
+          + hash(pre.arrival, 0x93dd47b86f28819bULL)
+          + hash(pre.request_state, 0xf0e5a72e729a979dULL)
+          + hash(twins.r, 0x03b0f69bd3cbb1c7ULL);
+      for (int i = 0; i < NR; ++i) {
+        visit(11, i, common
+            + static_cast<std::uint64_t>(pre.arrival[i]) * 0x5878c728220ff32bULL
+            + static_cast<std::uint64_t>(pre.blocks[i]) * 0x3a8abe6245bcea4fULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0xfb1be0a1981bd1dbULL
+            + static_cast<std::uint64_t>(pre.limit[i]) * 0x43282cad63aa9e3bULL
+            + static_cast<std::uint64_t>(pre.pending[i]) * 0xc4acdfbd7a2e20b3ULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x42602f88b27ffb1dULL
+            + static_cast<std::uint64_t>(i) * 0x55cb08b70338d8f5ULL);
       }
     }
     {  // Step
-      std::uint64_t common = 0xa8282524fee05e8bULL;
-      std::array<std::uint64_t, NS> of0;
-      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.executing[i0]) * 0x80767a7cbe687e77ULL
-          + static_cast<std::uint64_t>(pre.number[i0]) * 0x224cd72e6b20d693ULL
-          + static_cast<std::uint64_t>(pre.rows[i0]) * 0x7ea45054114fee6fULL
-          + static_cast<std::uint64_t>(pre.step_state[i0]) * 0x808b0927eb3b6731ULL;
-      common += static_cast<std::uint64_t>(pre.landed) * 0xa1ded9f17f6badf7ULL
-          + static_cast<std::uint64_t>(pre.launched) * 0x88b25c9a82e461b9ULL
-          + static_cast<std::uint64_t>(pre.opened) * 0x09fdb7fc5f42b28fULL;
-      for (int i0 = 0; i0 < NS; ++i0) {
-        if (twins.s[i0] != 0) continue;
-        visit(12, common + of0[i0], Tuple{static_cast<std::int8_t>(i0)});
-      }
+      const std::uint64_t common = 0xa8282524fee05e8bULL
+          + hash(pre.executing, 0xb01ebb1a8ce698f5ULL)
+          + hash(pre.landed, 0xa1ded9f17f6badf7ULL)
+          + hash(pre.launched, 0x88b25c9a82e461b9ULL)
+          + hash(pre.number, 0xbfeba394d012f0c5ULL)
+          + hash(pre.opened, 0x09fdb7fc5f42b28fULL)
+          + hash(pre.rows, 0x5bae30ecf030cb1dULL)
+          + hash(pre.step_state, 0x4f230e80f291a533ULL)
+          + hash(twins.s, 0x1287c7b2b6a048c3ULL);
+      visit(12, 0, common);
     }
     {  // Step, Request
-      std::uint64_t common = 0x98262a04163b1c87ULL;
-      std::array<std::uint64_t, NR> of1;
-      for (int i1 = 0; i1 < NR; ++i1) of1[i1] = static_cast<std::uint64_t>(pre.capacity[i1]) * 0x77cc228b849e5c0bULL
-          + static_cast<std::uint64_t>(pre.inbound[i1]) * 0xd742f82c7feea7f7ULL
-          + static_cast<std::uint64_t>(pre.known[i1]) * 0x1e98b5c25379d30fULL
-          + static_cast<std::uint64_t>(pre.limit[i1]) * 0x068cc662134e6a49ULL
-          + static_cast<std::uint64_t>(pre.planned[i1]) * 0x3fb1d7eeb2790073ULL
-          + static_cast<std::uint64_t>(pre.pruned[i1]) * 0x37a6547ad0cfae11ULL
-          + static_cast<std::uint64_t>(pre.request_state[i1]) * 0xf490450268e08e33ULL;
-      std::array<std::uint64_t, NS> of0;
-      for (int i0 = 0; i0 < NS; ++i0) of0[i0] = static_cast<std::uint64_t>(pre.step_state[i0]) * 0x7d30720b18510663ULL;
-      for (int i0 = 0; i0 < NS; ++i0) {
-        if (twins.s[i0] != 0) continue;
-        for (int i1 = 0; i1 < NR; ++i1) {
-          if (twins.r[i1] != 0) continue;
-          visit(13, common + of1[i1] + (static_cast<std::uint64_t>(pre.in_step[i0][i1]) * 0x1a1fc245658dd483ULL
-              + static_cast<std::uint64_t>(pre.row_outputs[i0][i1]) * 0xa331059b63c14a51ULL
-              + static_cast<std::uint64_t>(pre.row_tokens[i0][i1]) * 0xdc54546b0db0da5fULL) + of0[i0], Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+      const std::uint64_t common = 0x98262a04163b1c87ULL
+          + hash(pre.step_state, 0xd84752c72d482c0dULL)
+          + hash(twins.s, 0x2900dd333168c80fULL);
+      for (int i = 0; i < NR; ++i) {
+        if (twins.r[i] != 0) continue;
+        visit(13, i, common
+            + static_cast<std::uint64_t>(pre.capacity[i]) * 0xde6ff38b6a6f3b91ULL
+            + hash_column(pre.in_step, i, 0xd53dfc2dc586d231ULL)
+            + static_cast<std::uint64_t>(pre.inbound[i]) * 0xbbbda47c447b0b37ULL
+            + static_cast<std::uint64_t>(pre.known[i]) * 0xbaba24323595f30fULL
+            + static_cast<std::uint64_t>(pre.limit[i]) * 0x8ef24115e9457947ULL
+            + static_cast<std::uint64_t>(pre.planned[i]) * 0xcf6703bd04efaab9ULL
+            + static_cast<std::uint64_t>(pre.pruned[i]) * 0x5a02b935270bac45ULL
+            + static_cast<std::uint64_t>(pre.request_state[i]) * 0x6eeaccca1d83ed29ULL
+            + hash_column(pre.row_outputs, i, 0xc5fd369fbf96ed61ULL)
+            + hash_column(pre.row_tokens, i, 0x4d3a16b33bae5d57ULL));
+      }
+    }
+  }
+
+  using Tuple = std::array<std::int8_t, 4>;
+
+  // Calls visit(individuals) for every tuple of individuals of a batch; for one of those that differ in twins
+  // only.
+  template <class Visit>
+  static void tuples(int group, int named, const Twins& twins, Visit&& visit) {
+    (void)named;
+    switch (group) {
+      case 0: {  // Request, Block, Block
+        const int i0 = named;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          for (int i2 = 0; i2 < NB; ++i2) {
+            if (((twins.b[i1] | twins.b[i2]) & ~(1U << i1 | 1U << i2)) != 0) continue;
+            visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
         }
+        break;
+      }
+      case 1: {  // Request, Block
+        const int i0 = named;
+        for (int i1 = 0; i1 < NB; ++i1) {
+          if (twins.b[i1] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+        break;
+      }
+      case 2: {  // Block
+        for (int i0 = 0; i0 < NB; ++i0) {
+          if (twins.b[i0] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0)});
+        }
+        break;
+      }
+      case 3: {  // Block, Block
+        for (int i0 = 0; i0 < NB; ++i0) {
+          for (int i1 = 0; i1 < NB; ++i1) {
+            if (((twins.b[i0] | twins.b[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
+            visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+          }
+        }
+        break;
+      }
+      case 4: {  // Copy, Block, Host
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          for (int i1 = 0; i1 < NB; ++i1) {
+            if (twins.b[i1] != 0) continue;
+            for (int i2 = 0; i2 < NH; ++i2) {
+              if (twins.h[i2] != 0) continue;
+              visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+            }
+          }
+        }
+        break;
+      }
+      case 5: {  // Copy, Block, Host, Block
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          for (int i1 = 0; i1 < NB; ++i1) {
+            for (int i2 = 0; i2 < NH; ++i2) {
+              if (twins.h[i2] != 0) continue;
+              for (int i3 = 0; i3 < NB; ++i3) {
+                if (((twins.b[i1] | twins.b[i3]) & ~(1U << i1 | 1U << i3)) != 0) continue;
+                visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2), static_cast<std::int8_t>(i3)});
+              }
+            }
+          }
+        }
+        break;
+      }
+      case 6: {  // Host
+        for (int i0 = 0; i0 < NH; ++i0) {
+          if (twins.h[i0] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0)});
+        }
+        break;
+      }
+      case 7: {  // Copy, Request, Block
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          const int i1 = named;
+          for (int i2 = 0; i2 < NB; ++i2) {
+            if (twins.b[i2] != 0) continue;
+            visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1), static_cast<std::int8_t>(i2)});
+          }
+        }
+        break;
+      }
+      case 8: {  // Copy, Block
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          for (int i1 = 0; i1 < NB; ++i1) {
+            if (twins.b[i1] != 0) continue;
+            visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+          }
+        }
+        break;
+      }
+      case 9: {  // Copy
+        for (int i0 = 0; i0 < NC; ++i0) {
+          if (twins.c[i0] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0)});
+        }
+        break;
+      }
+      case 10: {  // Request
+        const int i0 = named;
+        visit(Tuple{static_cast<std::int8_t>(i0)});
+        break;
+      }
+      case 11: {  // Request, Request
+        const int i0 = named;
+        for (int i1 = 0; i1 < NR; ++i1) {
+          if (((twins.r[i0] | twins.r[i1]) & ~(1U << i0 | 1U << i1)) != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+        break;
+      }
+      case 12: {  // Step
+        for (int i0 = 0; i0 < NS; ++i0) {
+          if (twins.s[i0] != 0) continue;
+          visit(Tuple{static_cast<std::int8_t>(i0)});
+        }
+        break;
+      }
+      case 13: {  // Step, Request
+        for (int i0 = 0; i0 < NS; ++i0) {
+          if (twins.s[i0] != 0) continue;
+          const int i1 = named;
+          visit(Tuple{static_cast<std::int8_t>(i0), static_cast<std::int8_t>(i1)});
+        }
+        break;
+      }
+    }
+  }
+  // Calls visit(group, individuals) for every tuple that there is.
+  template <class Visit>
+  static void everybody(Visit&& visit) {
+    for (int group = 0; group < static_cast<int>(kBatches.size()); ++group) {
+      for (int named = 0; named < kBatches[group]; ++named) {
+        tuples(group, named, Twins(), [&](const Tuple& who) { visit(group, who); });
       }
     }
   }
@@ -5043,6 +5230,522 @@ struct Model {
               : !(StepState(pre.step_state[s]) == StepState::Done) ? 191
               : !(pre.in_step[s][r]) ? 192
               : 0, true);
+        }
+        break;
+    }
+  }
+
+  // What each guard says, whatever those before it say, about every proposal of a group to one tuple.
+  static void look_at_guards(int group, const Tuple& who, const State& pre, const Instance& k,
+                             std::array<Seen, kGuards.size()>& seen) {
+    (void)k;
+    switch (group) {
+      case 0:
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
+            seen[0].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+            seen[1].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[2].mark(pre.position[b] == pre.planned[r]);
+            seen[3].mark(pre.planned[r] == pre.capacity[r]);
+            seen[4].mark(!pre.holds[r][b]);
+            seen[5].mark((pre.planned[r] + k.page) < pre.known[r]);
+            seen[6].mark(pre.key[b] == x);
+            seen[7].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
+            seen[8].mark(1 <= x);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
+            seen[9].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+            seen[10].mark(pre.fill[b] == k.page);
+            seen[11].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[12].mark(pre.position[b] == pre.planned[r]);
+            seen[13].mark(pre.planned[r] == pre.capacity[r]);
+            seen[14].mark(!pre.holds[r][b]);
+            seen[15].mark((pre.planned[r] + k.page) < pre.known[r]);
+            seen[16].mark(pre.key[b] == x);
+            seen[17].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
+            seen[18].mark(1 <= x);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
+            seen[19].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+            seen[20].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[21].mark(pre.position[b] == pre.planned[r]);
+            seen[22].mark(pre.planned[r] == pre.capacity[r]);
+            seen[23].mark(pre.fill[b] < k.page);
+            seen[24].mark((pre.planned[r] + pre.fill[b]) < pre.known[r]);
+            seen[25].mark(pre.stamp[b] <= pre.landed);
+            seen[26].mark(pre.copies[b] == 0);
+            seen[27].mark(pre.key[b] == x);
+            seen[28].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
+            seen[29].mark(1 <= x);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
+            seen[33].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[34].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+            seen[35].mark(pre.holds[r][b]);
+            seen[36].mark((pre.position[b] + k.page) <= pre.computed[r]);
+            seen[37].mark(pre.inbound[r] == 0);
+            seen[38].mark(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])));
+            seen[39].mark(1 <= x);
+          }
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          const int p = who[2];
+          (void)r;
+          (void)b;
+          (void)p;
+          for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
+            seen[57].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[58].mark((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing));
+            seen[59].mark(pre.holds[r][b]);
+            seen[60].mark(pre.position[b] < pre.computed[r]);
+            seen[61].mark(pre.computed[r] <= (pre.position[b] + k.page));
+            seen[62].mark(pre.last_step[r] <= pre.landed);
+            seen[63].mark(pre.inbound[r] == 0);
+            seen[64].mark(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])));
+            seen[65].mark(1 <= x);
+          }
+        }
+        break;
+      case 1:
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[30].mark(BlockState(pre.block_state[b]) == BlockState::Free);
+          seen[31].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+          seen[32].mark(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[40].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+          seen[41].mark(pre.holds[r][b]);
+          seen[42].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[43].mark(pre.last_step[r] <= pre.landed);
+          seen[44].mark(pre.copies[b] == 0);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[45].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+          seen[46].mark(pre.holds[r][b]);
+          seen[47].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[48].mark((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]));
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[49].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+          seen[50].mark(pre.holds[r][b]);
+          seen[51].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[52].mark(1 < pre.refs[b]);
+        }
+        {
+          const int r = who[0];
+          const int b = who[1];
+          (void)r;
+          (void)b;
+          seen[53].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+          seen[54].mark(pre.holds[r][b]);
+          seen[55].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[56].mark(pre.refs[b] == 1);
+        }
+        break;
+      case 2:
+        {
+          const int b = who[0];
+          (void)b;
+          seen[66].mark(BlockState(pre.block_state[b]) == BlockState::Limbo);
+          seen[67].mark(pre.stamp[b] <= pre.landed);
+          seen[68].mark(pre.copies[b] == 0);
+        }
+        break;
+      case 3:
+        {
+          const int b = who[0];
+          const int p = who[1];
+          (void)b;
+          (void)p;
+          seen[69].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+          seen[70].mark(pre.stamp[b] <= pre.landed);
+          seen[71].mark(pre.copies[b] == 0);
+          seen[72].mark(pre.parent[b][p]);
+          seen[73].mark(pre.children[b] == 0);
+        }
+        break;
+      case 4:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          (void)c;
+          (void)b;
+          (void)h;
+          seen[74].mark((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached));
+          seen[75].mark(HostState(pre.host_state[h]) == HostState::Empty);
+          seen[76].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          (void)c;
+          (void)b;
+          (void)h;
+          seen[77].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling);
+          seen[78].mark(pre.block_of[c][b]);
+          seen[79].mark(!pre.copying[c]);
+          seen[80].mark(pre.host_of[c][h]);
+          seen[81].mark(HostState(pre.host_state[h]) == HostState::Filling);
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          (void)c;
+          (void)b;
+          (void)h;
+          seen[86].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
+          seen[87].mark(pre.block_of[c][b]);
+          seen[88].mark(!pre.copying[c]);
+          seen[89].mark(pre.host_of[c][h]);
+          seen[90].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
+        }
+        break;
+      case 5:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          const int p = who[3];
+          (void)c;
+          (void)b;
+          (void)h;
+          (void)p;
+          seen[82].mark(BlockState(pre.block_state[b]) == BlockState::Free);
+          seen[83].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[84].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+          seen[85].mark(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h])));
+        }
+        break;
+      case 6:
+        {
+          const int h = who[0];
+          (void)h;
+          seen[91].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[92].mark(pre.host_copies[h] == 0);
+        }
+        break;
+      case 7:
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
+            seen[93].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+            seen[94].mark(pre.holds[r][b]);
+            seen[95].mark((pre.position[b] + n) <= pre.computed[r]);
+            seen[96].mark(pre.inbound[r] == 0);
+            seen[97].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[98].mark(1 <= n);
+            seen[99].mark(n <= k.page);
+          }
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
+            seen[103].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[104].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[105].mark(pre.holds[r][b]);
+            seen[106].mark(pre.pending[r] == 0);
+            seen[107].mark(pre.position[b] <= pre.planned[r]);
+            seen[108].mark((pre.planned[r] + n) <= (pre.position[b] + k.page));
+            seen[109].mark((pre.planned[r] + n) < pre.known[r]);
+            seen[110].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[111].mark(1 <= n);
+          }
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          seen[112].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[113].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[114].mark(pre.block_of[c][b]);
+          seen[115].mark(!pre.copying[c]);
+          seen[116].mark(pre.request_of[c][r]);
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          seen[117].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[118].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[119].mark(pre.block_of[c][b]);
+          seen[120].mark(!pre.copying[c]);
+          seen[121].mark(pre.request_of[c][r]);
+        }
+        {
+          const int c = who[0];
+          const int r = who[1];
+          const int b = who[2];
+          (void)c;
+          (void)r;
+          (void)b;
+          seen[122].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished));
+          seen[123].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[124].mark(pre.block_of[c][b]);
+          seen[125].mark(!pre.copying[c]);
+          seen[126].mark(pre.request_of[c][r]);
+        }
+        break;
+      case 8:
+        {
+          const int c = who[0];
+          const int b = who[1];
+          (void)c;
+          (void)b;
+          seen[100].mark(CopyState(pre.copy_state[c]) == CopyState::Sending);
+          seen[101].mark(pre.block_of[c][b]);
+          seen[102].mark(!pre.copying[c]);
+        }
+        break;
+      case 9:
+        {
+          const int c = who[0];
+          (void)c;
+          seen[127].mark(pre.copying[c]);
+        }
+        break;
+      case 10:
+        {
+          const int r = who[0];
+          (void)r;
+          for (int tokens = 0 - 1; tokens <= k.max_prompt + 1; ++tokens) {
+            for (int most = tokens - 1; most <= tokens + k.max_output + 1; ++most) {
+              for (int turn = pre.newest_arrival - 1; turn <= pre.newest_arrival + 1 + 1; ++turn) {
+                seen[128].mark(RequestState(pre.request_state[r]) == RequestState::Absent);
+                seen[129].mark(tokens < most);
+                seen[130].mark(most <= (k.room + 1));
+                seen[131].mark(pre.newest_arrival < turn);
+                seen[132].mark(1 <= tokens);
+              }
+            }
+          }
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[133].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[134].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[135].mark(pre.prompt[r] < pre.known[r]);
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[136].mark((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting));
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[143].mark(RequestState(pre.request_state[r]) == RequestState::Retracting);
+          seen[144].mark(pre.blocks[r] == 0);
+          seen[145].mark(pre.inbound[r] == 0);
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[146].mark(RequestState(pre.request_state[r]) == RequestState::Releasing);
+          seen[147].mark(pre.blocks[r] == 0);
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[148].mark(RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[149].mark(pre.pending[r] == 0);
+          seen[150].mark(pre.inbound[r] == 0);
+        }
+        break;
+      case 11:
+        {
+          const int r = who[0];
+          const int o = who[1];
+          (void)r;
+          (void)o;
+          seen[137].mark(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+          seen[138].mark(1 <= pre.blocks[r]);
+          seen[139].mark(pre.pending[r] == 0);
+          seen[140].mark(pre.known[r] < pre.limit[r]);
+          seen[141].mark((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode));
+          seen[142].mark(pre.arrival[o] < pre.arrival[r]);
+        }
+        break;
+      case 12:
+        {
+          const int s = who[0];
+          (void)s;
+          seen[151].mark(StepState(pre.step_state[s]) == StepState::Idle);
+          seen[152].mark(pre.opened == pre.launched);
+        }
+        {
+          const int s = who[0];
+          (void)s;
+          seen[177].mark(StepState(pre.step_state[s]) == StepState::Planned);
+          seen[178].mark(1 <= pre.rows[s]);
+        }
+        {
+          const int s = who[0];
+          (void)s;
+          seen[179].mark(pre.executing[s]);
+        }
+        {
+          const int s = who[0];
+          (void)s;
+          seen[180].mark(StepState(pre.step_state[s]) == StepState::Inflight);
+          seen[181].mark(!pre.executing[s]);
+          seen[182].mark(pre.number[s] == (pre.landed + 1));
+        }
+        {
+          const int s = who[0];
+          (void)s;
+          seen[192].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[193].mark(pre.rows[s] == 0);
+        }
+        break;
+      case 13:
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          seen[153].mark(StepState(pre.step_state[s]) == StepState::Planned);
+          seen[154].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+          seen[155].mark(!pre.in_step[s][r]);
+          seen[156].mark(pre.inbound[r] == 0);
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          for (int n = 0 - 1; n <= k.page + 1; ++n) {
+            seen[157].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[158].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[159].mark(pre.in_step[s][r]);
+            seen[160].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
+            seen[161].mark((pre.planned[r] + n) < pre.known[r]);
+            seen[162].mark(1 <= n);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          for (int n = 0 - 1; n <= k.page + 1; ++n) {
+            seen[163].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[164].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[165].mark(pre.in_step[s][r]);
+            seen[166].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
+            seen[167].mark((pre.planned[r] + n) == pre.known[r]);
+            seen[168].mark(1 <= n);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          for (int n = 0 - 1; n <= k.width + 1 + 1; ++n) {
+            seen[169].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[170].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[171].mark(pre.in_step[s][r]);
+            seen[172].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
+            seen[173].mark(pre.row_tokens[s][r] == 0);
+            seen[174].mark((pre.planned[r] + n) < pre.limit[r]);
+            seen[175].mark(1 <= n);
+            seen[176].mark(n <= k.width);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          for (int accepted = 0 - 1; accepted <= k.width + 1 + 1; ++accepted) {
+            seen[183].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+            seen[184].mark(StepState(pre.step_state[s]) == StepState::Done);
+            seen[185].mark(pre.in_step[s][r]);
+            seen[186].mark(accepted <= pre.row_outputs[s][r]);
+            seen[187].mark(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted);
+            seen[188].mark(0 <= accepted);
+          }
+        }
+        {
+          const int s = who[0];
+          const int r = who[1];
+          (void)s;
+          (void)r;
+          seen[189].mark((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished));
+          seen[190].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[191].mark(pre.in_step[s][r]);
         }
         break;
     }
