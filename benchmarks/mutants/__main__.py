@@ -56,7 +56,8 @@ def main() -> None:
         "command": "make bench-mutants", "machine": machine(), "load": os.getloadavg()[0], "spec": SPEC.digest(),
         "mutants": len(rows), "killed": len(killed), "equivalent": sum(r["verdict"] == "equivalent" for r in rows),
         "with_a_reachable_trace": len(traced), "longest_trace": max(int(r["events"]) for r in traced),
-        "seconds": round(time.perf_counter() - began), "seconds_to_build": round(built), "rows": rows,
+        "seconds": round(time.perf_counter() - began), "seconds_to_build": round(built),
+        "cpu_seconds": round(sum(os.times()[:4])), "rows": rows,
     }  # fmt: skip
     if options.every == 1:
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
