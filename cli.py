@@ -117,7 +117,7 @@ def version() -> None:
     "--tla",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write the specification into DIR as a TLA+ module with a small instance, for TLC or Apalache.",
+    help="Write the specification into DIR as TLA+ modules with a small instance, for TLC.",
 )
 @click.option("--bugs", is_flag=True, help="List historic bugs of LLM schedulers as changes of the specification.")
 @click.option("--bug", metavar="NAME", help="Put one of them back in and show what happens, as a timeline.")

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 
 from .constraints import Trait, shown
+from .errors import KernelDoesNotFit
 from .kernel import Band, Kernel
 from .registry import REGISTRY
 from .timing import Launches, measure, rotations
@@ -82,8 +83,12 @@ def bench_case(case: BenchCase, device: torch.device, rounds: int = 5) -> list[B
     """Measure all kernels that fit a case, and its peers, in turns; the chosen kernel first, the reference last."""
     copies = [case.make(device) for _ in range(rotations(case.bytes_moved, device))]
     target = REGISTRY.operation(case.operation)
-    chosen = target.select(device, case.dtype, case.traits)
-    fitting = [kernel for kernel in target.kernels() if not kernel.objections(chosen.problem)]
+    problem = target.problem(device, case.dtype, case.traits)
+    try:
+        chosen = target.judge(problem).kernel.name
+    except KernelDoesNotFit:  # the one that a variable names: the others are still to be measured
+        chosen = ""
+    fitting = [kernel for kernel in target.kernels() if not kernel.objections(problem)]
     failures: dict[str, str] = {}
     variants: dict[str, Launches] = {}
     for name, launches in _variants(fitting, copies):
@@ -116,7 +121,7 @@ def bench_case(case: BenchCase, device: torch.device, rounds: int = 5) -> list[B
                 round(case.operations / us * 1e-6, 3),
                 len(variants[name]),
                 peer=peer,
-                chosen=name == chosen.kernel.name,
+                chosen=name == chosen,
             )
         )
     return results

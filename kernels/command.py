@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from rich.table import Table
 from .bench import BenchResult
 from .check import CheckResult, RelativeError
 from .constraints import Trait
-from .errors import KernelError
+from .errors import KernelDoesNotFit, KernelError
 from .kernel import Kernel, Selection
 from .machine import machine
 from .registry import REGISTRY, explain
@@ -50,6 +51,8 @@ def run_kernels(
     operations: those to check or measure; empty means all
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for variable in _unknown_variables():
+        print(f"warning: {variable} is set, but no operation is called so; see `tokenspeed kernels`", file=sys.stderr)
     try:
         for name in operations:
             REGISTRY.operation(name)
@@ -61,13 +64,24 @@ def run_kernels(
         return 2
 
 
-def selections(device: torch.device) -> list[Selection]:
-    """What would run the example problems here, in the dtype that models are served in."""
-    return [
-        explain(operation, device=device, dtype=torch.bfloat16, kernel=None, **traits)
-        for operation in REGISTRY.operations()
-        for traits in _EXAMPLES.get(operation, [])
-    ]
+def _unknown_variables() -> list[str]:
+    known = {REGISTRY.operation(name).variable for name in REGISTRY.operations()}
+    return sorted(name for name in os.environ if name.startswith("TOKENSPEED_KERNEL_") and name not in known)
+
+
+def selections(device: torch.device) -> list[Selection | KernelDoesNotFit]:
+    """What would run the example problems here, in the dtype that models are served in.
+
+    Where the kernel that a variable names does not fit an example, the error stands in its place.
+    """
+    found: list[Selection | KernelDoesNotFit] = []
+    for operation in REGISTRY.operations():
+        for traits in _EXAMPLES.get(operation, []):
+            try:
+                found.append(explain(operation, device=device, dtype=torch.bfloat16, kernel=None, **traits))
+            except KernelDoesNotFit as error:
+                found.append(error)
+    return found
 
 
 def _list(device: torch.device, json_output: bool) -> int:
@@ -93,6 +107,9 @@ def _list(device: torch.device, json_output: bool) -> int:
     console.print(table)
     console.print(f"\nChosen on this machine ({_described(machine(device))}):")
     for selection in chosen:
+        if isinstance(selection, KernelDoesNotFit):
+            console.print(f"\n[red]{escape(str(selection))}[/red]")
+            continue
         console.print(f"\n[bold]{escape(str(selection.problem))}[/bold]")
         for candidate in selection.candidates:
             colour = {"chosen": "green", "unavailable": "yellow"}.get(candidate.verdict, "default")
@@ -113,7 +130,9 @@ def _kernel_json(kernel: Kernel) -> dict[str, Any]:
     }
 
 
-def _selection_json(selection: Selection) -> dict[str, Any]:
+def _selection_json(selection: Selection | KernelDoesNotFit) -> dict[str, Any]:
+    if isinstance(selection, KernelDoesNotFit):
+        return {"error": str(selection)}
     candidates = [
         {"name": candidate.name, "verdict": candidate.verdict, "reasons": list(candidate.reasons)}
         for candidate in selection.candidates

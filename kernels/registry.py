@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from .constraints import Constraint, Trait
+from .constraints import Constraint, Trait, shown
 from .device import ANY_DEVICE, Capability, Platform, capability_of
 from .discovery import Unavailable, import_folder, import_plugins
 from .errors import InvalidKernel, KernelDoesNotFit, UnknownKernel, UnknownOperation
@@ -60,6 +60,10 @@ class Operation:
             raise InvalidKernel(
                 f"kernel {kernel.name!r} constrains {', '.join(unknown)}, but {self.name} has {', '.join(known)}"
             )
+        for trait, constraint in kernel.traits.items():
+            if not isinstance(constraint, Constraint):
+                wanted = f"use a constraint, such as exactly({constraint!r})"
+                raise InvalidKernel(f"kernel {kernel.name!r} has {trait}={constraint!r}; {wanted}")
         if kernel.band is Band.REFERENCE and (kernel.platforms != (ANY_DEVICE,) or kernel.dtypes or kernel.traits):
             raise InvalidKernel(f"kernel {kernel.name!r} is a REFERENCE and must fit everything: drop its limits")
         if kernel.only_by_name is not None and (kernel.band is Band.REFERENCE or not kernel.only_by_name):
@@ -87,10 +91,14 @@ class Operation:
         key = (device, dtype, traits, override, forced)
         selection = self._selections.get(key)
         if selection is None:
-            selection = self.judge(Problem(self.name, capability_of(device), dtype, self.named(traits)), override)
+            selection = self.judge(self.problem(device, dtype, traits), override)
             _LOG.debug("%s", selection)
             self._selections[key] = selection
         return selection
+
+    def problem(self, device: torch.device, dtype: torch.dtype, traits: tuple[Trait, ...]) -> Problem:
+        """What kernels are judged for; arguments as of `select`."""
+        return Problem(self.name, capability_of(device), dtype, self.named(traits))
 
     def named(self, traits: tuple[Trait, ...]) -> dict[str, Trait]:
         """Trait values by name, derived ones last."""
@@ -210,6 +218,8 @@ class Registry:
         Raises UnknownOperation, InvalidKernel.
         """
         target = self.operation(operation)
+        if isinstance(dtypes, torch.dtype):
+            raise InvalidKernel(f"kernel {name!r} has dtypes={shown(dtypes)}; it must be a tuple, ({dtypes},)")
 
         def decorate(function: _Function) -> _Function:
             types = None if dtypes is None else frozenset(dtypes)

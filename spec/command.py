@@ -250,4 +250,6 @@ def _drop(label: str, json_output: bool, html: Path | None) -> int:
         status = write_page(html, f"Without the guard {label}", diagnosis.timeline, SPEC)
         if status:
             return status
+    elif html is not None:
+        print(f"--html: there is no timeline, so {html} was not written", file=sys.stderr)
     return 0 if diagnosis.verdict == "not needed" else 1

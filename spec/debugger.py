@@ -22,9 +22,9 @@ from .interpreter import State
 from .language import Choice, Spec
 from .progress import Progress
 from .prover import Obligation
-from .python_search import PythonSearch
+from .python_search import NO_IDLE_TRANSITION, PythonSearch
 from .ranking_claims import KINDS
-from .reachable import PYTHON_STATES, searches
+from .reachable import PYTHON_INSTANCES, PYTHON_STATES, searches
 from .stage_explanation import StageExplanation, claim_of, refusals
 from .timeline import Replay, Timeline, rename
 from .variants import variant
@@ -92,6 +92,8 @@ def debug(spec: Spec, failures: Sequence[Obligation], labels: Sequence[str] = ()
     `labels`: guards and effects that are left out of the specification.
     """
     reachable = reachable_violation(spec, labels)
+    if reachable is None and any(o.claim == NO_IDLE_TRANSITION for o in failures):
+        reachable = idle_transition(spec, labels)
     if reachable is not None:
         reachable.also = tuple(dict.fromkeys(o.claim for o in failures if o.claim != reachable.claim))
         return [reachable]
@@ -129,6 +131,18 @@ def reachable_violation(spec: Spec, labels: Sequence[str] = ()) -> Finding | Non
             finding = Finding(found.trace[-1][0], found.violated, "scheduler is wrong", timeline, done)
             finding.stale = not compiled_from(spec)
             return finding
+    return None
+
+
+def idle_transition(spec: Spec, labels: Sequence[str] = ()) -> Finding | None:
+    """The shortest way to a transition that changes nothing."""
+    for instance in PYTHON_INSTANCES:
+        with variant(spec, labels) as changed:
+            found = PythonSearch(changed, instance).search(PYTHON_STATES, check_idle=True)
+        if found.violated == NO_IDLE_TRANSITION:
+            timeline, _ = Replay(spec, instance, labels).events(found.trace)
+            fill_in_idle(timeline)
+            return Finding(found.trace[-1][0], found.violated, "scheduler is wrong", timeline, [found])
     return None
 
 
@@ -277,6 +291,12 @@ class Explainer:
             timeline.values = refusals(replay, claim, found.bindings, found.state)
             return Finding(claim.name, o.claim, "invariant too weak", timeline)
         return Finding(claim.name, o.claim, "unexplained")
+
+
+def fill_in_idle(timeline: Timeline) -> None:
+    """Write into the timeline that its last event changes nothing."""
+    timeline.violated, timeline.meaning = NO_IDLE_TRANSITION, "Every transition changes the state."
+    timeline.conjunct = f"{timeline.moments[-1].event} changes nothing"
 
 
 def fill_in_choice(spec: Spec, replay: Replay, timeline: Timeline, choice: Choice, state: State) -> bool:

@@ -11,6 +11,7 @@ from .debugger import Finding, debug, reachable_violation
 from .explore import Explored
 from .language import Spec, Transition
 from .prover import Obligation, Prover
+from .python_search import NO_IDLE_TRANSITION
 from .timeline import Timeline
 from .variants import variant
 
@@ -71,7 +72,7 @@ def diagnose(spec: Spec, label: str) -> Diagnosis:
 
 
 def _is_property(spec: Spec, claim: str) -> bool:
-    return claim in spec.properties and spec.properties[claim].kind != "lemma"
+    return claim == NO_IDLE_TRANSITION or (claim in spec.properties and spec.properties[claim].kind != "lemma")
 
 
 def _broken_proofs(spec: Spec, transition: Transition, label: str) -> list[Obligation]:

@@ -199,7 +199,7 @@ class ExplorerGenerator:
             ],
             "kActions": [
                 *(p.name for p in spec.properties.values() if p.kind == "action"),
-                *(["changes something"] if self.claims else []),
+                *(["no idle transition"] if self.claims else []),
             ],
         }
         out = []

@@ -114,6 +114,8 @@ def _print(reports: Sequence[LockStepReport], console: Console) -> None:
         f"{taken} of {len(SPEC.transitions)} transitions were accepted somewhere. {both} of {len(guards)} guards were "
         f"seen true and seen false, {len(guards) - len(never(reports, 'refusing'))} to be the first that refuses."
     )
+    if missing := untaken(reports):
+        console.print(f"Never accepted: {', '.join(missing)}.")
     for way, labels in one_way.items():
         if labels:
             console.print(f"Never seen {way}: {', '.join(labels)}.")

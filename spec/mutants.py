@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import z3
 
-from .expressions import BOOL, INT, TICK, Expr
+from .expressions import BOOL, INT, TICK, Expr, to_text
 from .language import Effect, Guard, Spec, Transition
 from .prover import Obligation, Prover
 from .ranking import concerns
@@ -22,14 +22,21 @@ from .ranking import concerns
 
 @dataclass(frozen=True)
 class Mutant:
-    """One changed transition. `place` names the guard or the written variable."""
+    """One changed transition.
+
+    `part`: "guard" or "effect"; `place`: the guard's name, or the written variable with its index; `becomes`: the new
+    formula or value where the operator does not say it.
+    """
 
     operator: str
+    part: str
     place: str
     transition: Transition
+    becomes: str = ""
 
     def __str__(self) -> str:
-        return f"{self.operator} {self.transition.name}:{self.place}"
+        becomes = f" -> {self.becomes}" if self.becomes else ""
+        return f"{self.operator} {self.part} {self.transition.name}:{self.place}{becomes}"
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,14 @@ def mutants(spec: Spec) -> Iterator[Mutant]:
         for i, guard in enumerate(transition.guards):
             for operator, condition in _guard_mutations(spec, guard.condition):
                 guards = [*transition.guards[:i], *condition, *transition.guards[i + 1 :]]
-                yield Mutant(operator, guard.name, dataclasses.replace(transition, guards=guards))
+                becomes = to_text(condition[0].condition) if operator == "replace" else ""
+                yield Mutant(operator, "guard", guard.name, dataclasses.replace(transition, guards=guards), becomes)
         for i, effect in enumerate(transition.effects):
             for operator, changed in _effect_mutations(spec, effect):
                 effects = [*transition.effects[:i], *changed, *transition.effects[i + 1 :]]
-                yield Mutant(operator, effect.variable.name, dataclasses.replace(transition, effects=effects))
+                place = f"{effect.variable.name}({', '.join(map(to_text, effect.index))})" if effect.index else ""
+                place = place or effect.variable.name
+                yield Mutant(operator, "effect", place, dataclasses.replace(transition, effects=effects))
 
 
 def _guard_mutations(spec: Spec, condition: Expr) -> Iterator[tuple[str, list[Guard]]]:
@@ -133,7 +143,7 @@ class Mutation:
     def judge(self, mutant: Mutant) -> Outcome:
         """Kill it, prove it equivalent, or let it survive."""
         if not mutant.transition.effects:
-            return Outcome(mutant, "killed", ("changes something",))
+            return Outcome(mutant, "killed", ("no idle transition",))
         broken = [o for o in self._obligations(mutant.transition) if not o.proved]
         named = tuple(dict.fromkeys(o.claim for o in broken if self.kinds.get(o.claim) != "lemma"))
         if named:

@@ -309,7 +309,7 @@ class Prover:
                 question = z3.Not(self.evaluate(claim.formula, chosen, self.before, read))
                 results.append(self.decide(solver, question, transition.name, claim.name, "count"))
         results.append(
-            self.decide(solver, self.stutters(transition, names, read), transition.name, "changes something", "action")
+            self.decide(solver, self.stutters(transition, names, read), transition.name, "no idle transition", "action")
         )
         return results
 

@@ -178,7 +178,7 @@ class Exporter:
                 wrong = f"(not {formulas.for_all(claim, names)})"
                 questions.append(Question(transition.name, claim.name, "count", wrong))
         same = [self._unchanged(e, names, formulas) for e in transition.effects if not e.binders]
-        questions.append(Question(transition.name, "changes something", "action", conjunction(same)))
+        questions.append(Question(transition.name, "no idle transition", "action", conjunction(same)))
         questions.append(Question(transition.name, "can be taken", "vacuity", "true"))
         preamble = self._preamble(self._about(transition), self._taking(transition, names, formulas))
         return Script(f"transition-{transition.name}", preamble, tuple(questions))

@@ -2,9 +2,10 @@
 
     make bench-verify            (under a minute on a quiet 2-core machine; ARGS="--rounds 1" for a first look)
 
-The command is run as users run it, several times with z3 and once with cvc5. Writes results/<name>.json: machine, load
-before and after the runs, hash of the specification, seconds of each run (what the command says of itself, and with
-start-up), number of obligations, and the ten slowest of each solver.
+cvc5 must be installed (`make test` does it, or `.venv/bin/pip install cvc5`). The command is run as users run it,
+several times with z3 and once with cvc5. Writes results/<name>.json: machine, load before and after the runs, hash of
+the specification, seconds of each run (what the command says of itself, and with start-up), number of obligations,
+and the ten slowest of each solver.
 """
 
 from __future__ import annotations
@@ -53,13 +54,21 @@ def slowest(report: dict[str, Any]) -> list[dict[str, object]]:
     return sorted(found, key=lambda o: -float(o["seconds"]))[:SLOWEST]
 
 
-def measure(solver: str, package: str, rounds: int) -> tuple[str, dict[str, object]]:
+def version(package: str) -> str:
+    """Of an installed solver. Raises SystemExit if it is not there."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        raise SystemExit(f"{package} is not installed: .venv/bin/pip install {package}") from None
+
+
+def measure(solver: str, version: str, rounds: int) -> tuple[str, dict[str, object]]:
     """The specification's hash and the figures of one solver."""
     runs = [run(solver) for _ in range(rounds)]
     report = runs[-1][0]
     seconds = [r["seconds"] for r, _ in runs]
     return report["spec"], {
-        "version": importlib.metadata.version(package),
+        "version": version,
         "obligations": sum(len(p["obligations"]) for p in report["properties"]),
         "seconds": statistics.median(seconds),
         "raw_seconds": seconds,
@@ -75,9 +84,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs with z3")
     parser.add_argument("--name", default="latest", help="name of the result file")
     arguments = parser.parse_args()
+    versions = {solver: version(package) for solver, package in (("z3", "z3-solver"), ("cvc5", "cvc5"))}
     load = os.getloadavg()
-    spec, z3 = measure("z3", "z3-solver", arguments.rounds)
-    other, cvc5 = measure("cvc5", "cvc5", 1)
+    spec, z3 = measure("z3", versions["z3"], arguments.rounds)
+    other, cvc5 = measure("cvc5", versions["cvc5"], 1)
     if spec != other:
         raise SystemExit("the specification was edited between the runs; run again")
     result = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -46,12 +48,13 @@ def mla_decode(
     the 576 cached values of a token serve every head as key, and the first 512 of them as value. Query j of a row sees
     the first `context_lens[row] - q_len + j + 1` positions (causal, bottom-right).
 
-    q: [rows, q_len, heads, 576]: 512 latent, then 64 rotary
+    q: [rows, q_len, heads, 576]: 512 latent, then 64 rotary; with a float8_e4m3fn cache within +-65504, as it
+        is multiplied in float16
     kv_cache: [blocks, block_size, 576], last dimension contiguous; dtype of q, or float8_e4m3fn
     block_table: int32 [rows, max_blocks]; entries beyond a row's context are ignored
     context_lens: int32 [rows], tokens of the row's context INCLUDING its new ones, at most max_blocks * block_size;
         0 for a padding row
-    scale: factor of the scores, greater than 0
+    scale: factor of the scores, greater than 0 and finite
     plan: how to divide the work, from `plan_mla_decode`, made or refilled for these very `context_lens`; made in the
         call, or the work divided by shapes alone, if not given. Make it once for all layers of a step, and keep it for
         CUDA graphs.
@@ -70,14 +73,16 @@ def mla_decode(
     check_shape("block_table", block_table, rows, "max_blocks")
     check_shape("context_lens", context_lens, rows)
     if kv_cache.dtype != torch.float8_e4m3fn:
-        check_dtype("kv_cache", kv_cache, q.dtype)
+        if kv_cache.dtype != q.dtype:
+            raise TypeError(f"kv_cache is {kv_cache.dtype}; it must be {q.dtype}, as q is, or torch.float8_e4m3fn")
         if cache_scale != 1.0:
             raise ValueError(f"cache_scale is {cache_scale}; it must be 1.0 for a cache of {kv_cache.dtype}")
     check_dtype("block_table", block_table, torch.int32)
     check_dtype("context_lens", context_lens, torch.int32)
     check_same_device(q=q, kv_cache=kv_cache, block_table=block_table, context_lens=context_lens)
-    if not scale > 0:
-        raise ValueError(f"scale is {scale}; it must be greater than 0")
+    for name, factor in (("scale", scale), ("cache_scale", cache_scale)):
+        if not 0 < factor < math.inf:
+            raise ValueError(f"{name} is {factor}; it must be greater than 0 and finite")
     if plan is not None:
         plan.check(rows, q_len * heads, q.device)
     if kv_cache.stride(2) != 1:

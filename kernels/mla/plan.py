@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..arguments import check_dtype
 from .tuning import Tuning, tuning_for
 
 TILE = 64
@@ -126,7 +127,14 @@ def plan_mla_decode(
     programs: into how many parts to cut the batch at most; by default one for each multiprocessor, divided by the
         number of programs that share a part because a row has more than 64 queries
     tuning: how finely to cut, instead of the table's entry for this device
+
+    Raises TypeError or ValueError naming the argument.
     """
+    check_dtype("context_lens", context_lens, torch.int32)
+    counts = {"q_len": q_len, "heads": heads} | ({} if programs is None else {"programs": programs})
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name} is {count}; it must be at least 1")
     rows, queries, device = context_lens.shape[0], q_len * heads, context_lens.device
     if programs is None:
         programs = max(1, multiprocessors(device) // max(1, -(-queries // 64)))

@@ -106,13 +106,16 @@ def mla_prefill_chunks(
     """Attention of new tokens over themselves (causal) and over a cached prefix that comes in chunks.
 
     prefix_chunks: k, v and kv_starts of each chunk, as for `mla_prefill`; a generator that expands one chunk at a time
-        bounds the memory to a chunk. All of a row's chunks lie before its new tokens, in any order.
+        bounds the memory to a chunk. All of a row's chunks lie before its new tokens, in any order. Their results are
+        merged in float32, so that the error does not grow with their number.
 
     Other arguments, results and errors as `mla_prefill`.
     """
     common: dict[str, Any] = {"scale": scale, "max_queries": max_queries, "kernel": kernel}
     out, lse = mla_prefill(q, k, v, q_starts, kv_starts, causal=True, **common)
+    merged = out
     for chunk_k, chunk_v, chunk_starts in prefix_chunks:
+        merged = merged.float()
         chunk_out, chunk_lse = mla_prefill(q, chunk_k, chunk_v, q_starts, chunk_starts, causal=False, **common)
-        merge_attention(out, lse, chunk_out, chunk_lse)
-    return out, lse
+        merge_attention(merged, lse, chunk_out, chunk_lse)
+    return merged.to(q.dtype), lse

@@ -35,7 +35,7 @@ def moe_route(
     scoring: "softmax" or "sigmoid"
     renormalize: whether the chosen experts' scores are divided by their sum
     scale: factor of the weights after that
-    bias: float32 [experts], added to choose only, never to the weights; None adds nothing
+    bias: float32 [experts], finite, added to choose only, never to the weights; None adds nothing
     kernel: name of the kernel to use instead of the registry's choice
 
     Returns weights float32 [tokens, top_k] and experts int32 [tokens, top_k], largest score + bias first.

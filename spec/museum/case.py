@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ..debugger import fill_in_choice
+from ..debugger import fill_in_choice, fill_in_idle
 from ..explore import Explored, compiled_from, search
 from ..instances import INSTANCES
 from ..language import Spec
@@ -93,8 +93,7 @@ def _timeline(spec: Spec, bug: Bug, found: Explored) -> Timeline:
         return replay.timeline(found.trace, bug.property)
     timeline, state = replay.events(found.trace)
     if bug.property == NO_IDLE_TRANSITION:
-        timeline.violated, timeline.meaning = bug.property, "Every transition changes the state."
-        timeline.conjunct = f"{timeline.moments[-1].event} changes nothing"
+        fill_in_idle(timeline)
         return timeline
     choice = next(c for c in spec.choices if c.name == bug.property)
     with variant(spec, bug.left_out):

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 
 from tokenspeed.cli import main
-from tokenspeed.kernels import REGISTRY, Band, Kernel, command
+from tokenspeed.kernels import REGISTRY, Band, Kernel, Selection, command
 from tokenspeed.kernels.check import (
     Case,
     CheckResult,
@@ -49,7 +49,7 @@ def test_lists_every_kernel_and_explains_the_choice() -> None:
 
 
 def test_every_operation_has_an_example() -> None:
-    shown = {selection.problem.operation for selection in command.selections(CPU)}
+    shown = {selection.problem.operation for selection in command.selections(CPU) if isinstance(selection, Selection)}
     assert shown == set(REGISTRY.operations())
 
 
@@ -97,6 +97,23 @@ def test_a_variable_that_names_an_unknown_kernel_is_an_error(monkeypatch: pytest
     result = CliRunner().invoke(main, ["kernels"])
     assert result.exit_code == 2
     assert "error: TOKENSPEED_KERNEL_WRITE_KV=fastest: write_kv has no kernel of this name" in result.output
+
+
+def test_a_named_kernel_that_does_not_fit_an_example_is_said_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENSPEED_KERNEL_MLA_DECODE", "gluon_hopper")
+    result = CliRunner().invoke(main, ["kernels"])
+    assert result.exit_code == 0, result.output
+    assert "TOKENSPEED_KERNEL_MLA_DECODE=gluon_hopper cannot run mla_decode on cpu" in result.output
+    assert "chosen      torch_sdpa" in result.output, "the other operations are still shown"
+    listed = json.loads(CliRunner().invoke(main, ["kernels", "--json"]).output)
+    assert sum("error" in selection for selection in listed["selections"]) == 4
+
+
+def test_a_misspelt_variable_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENSPEED_KERNEL_MLA_DECODEE", "gluon_hopper")
+    result = CliRunner().invoke(main, ["kernels"])
+    assert result.exit_code == 0
+    assert "warning: TOKENSPEED_KERNEL_MLA_DECODEE is set, but no operation is called so" in result.output
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.serve
 HOPPER_SHARED_MEMORY = BLACKWELL_SHARED_MEMORY = 232_448
 TENSOR_MEMORY_COLUMNS = 512
 
-CheckResources = Callable[[Any, int], None]
+CheckResources = Callable[..., None]
 
 DECODE_TYPES = {
     "table_ptr": "*i32",
@@ -101,10 +101,8 @@ def test_decode_over_an_8_bit_cache_compiles_to_good_code(
     types |= {"latent_desc": descriptor("fp8e4nv", 64, 128), "rope_desc": descriptor("fp8e4nv", 64, 64)}
     compiled = compile_for_hopper(attend_part_fp8, types, {"ROWS": rows, "STAGES": STAGES[rows]})
     ptx = compiled.asm["ptx"]
-    if rows < 64:  # 240 registers do not hold everything for 64 queries; what is spilled is outside the products
-        check_resources(compiled, HOPPER_SHARED_MEMORY)
-    assert compiled.metadata.shared <= HOPPER_SHARED_MEMORY
-    assert "trap;" not in ptx
+    # 240 registers do not hold everything for 64 queries; what is spilled is outside the products.
+    check_resources(compiled, HOPPER_SHARED_MEMORY, spilled=304 if rows == 64 else 0)
     assert_specialised(ptx)
     assert products(ptx) == {f"m64n{rows}k16"}
     # Each of two warpgroups: 36 steps of 16 dimensions for its own tile's scores; for the output, in each of two tiles,

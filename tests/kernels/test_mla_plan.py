@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -100,6 +102,21 @@ def test_scale_of_the_scores_and_of_the_cache_are_checked() -> None:
         mla_decode(*inputs, scale=0.0)
     with pytest.raises(ValueError, match=r"cache_scale is 2\.0"):
         mla_decode(*inputs, scale=1.0, cache_scale=2.0)
+    eight_bit = q, inputs[1].to(torch.float8_e4m3fn), *inputs[2:]
+    with pytest.raises(ValueError, match=r"cache_scale is -1\.0; it must be greater than 0 and finite"):
+        mla_decode(*eight_bit, scale=1.0, cache_scale=-1.0)
+    with pytest.raises(TypeError, match=r"kv_cache is torch\.float8_e5m2; it must be .* or torch\.float8_e4m3fn"):
+        mla_decode(q, inputs[1].to(torch.float8_e5m2), *inputs[2:], scale=1.0)
+
+
+@pytest.mark.parametrize(("change", "message"), [({"q_len": 0}, "q_len is 0"), ({"programs": -3}, "programs is -3")])
+def test_a_plan_refuses_counts_below_one(change: dict[str, int], message: str) -> None:
+    lengths = torch.tensor([1, 2], dtype=torch.int32)
+    arguments: dict[str, Any] = {"q_len": 1, "heads": 16, "max_context": 64}
+    with pytest.raises(ValueError, match=message):
+        plan_mla_decode(lengths, **arguments | change)
+    with pytest.raises(TypeError, match=r"context_lens has dtype torch\.int64"):
+        plan_mla_decode(lengths.long(), q_len=1, heads=16, max_context=64)
 
 
 def test_an_8_bit_cache_is_a_rounded_one() -> None:

@@ -66,6 +66,23 @@ def test_a_prefix_in_chunks_is_the_whole(bounds: list[tuple[int, int]]) -> None:
     assert torch.allclose(lse, expected_lse, atol=1e-6)
 
 
+def test_chunks_do_not_add_their_roundings_up() -> None:
+    """In bfloat16 sixteen chunks are as exact as one: each rounds its own result, and only the merged one again."""
+    q, k, v = (x.bfloat16() for x in (vectors(4, 2, 192, 3), vectors(516, 2, 192, 4), vectors(516, 2, 128, 5)))
+    exact, _ = mla_prefill(
+        q.double(), k.double(), v.double(), starts(4), starts(516), scale=0.05, causal=True, max_queries=4
+    )
+
+    def error(chunk: int) -> float:
+        parts = ((k[a : a + chunk], v[a : a + chunk], starts(chunk)) for a in range(0, 512, chunk))
+        out, _ = mla_prefill_chunks(
+            q, k[512:], v[512:], starts(4), starts(4), parts, scale=0.05, max_queries=4, kernel="reference"
+        )
+        return float((out.double() - exact).norm() / exact.norm())
+
+    assert error(32) < 1.2 * error(512)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

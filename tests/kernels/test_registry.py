@@ -264,6 +264,14 @@ def test_explain_wants_exactly_the_traits() -> None:
             "say why it is not to be chosen",
         ),
         (lambda r: r.declare("blend", traits=()), "already declared"),
+        (
+            lambda r: r.register("blend", name="new", band=Band.PORTABLE, traits={"heads": 3})(nothing),
+            r"'new' has heads=3; use a constraint, such as exactly\(3\)",
+        ),
+        (
+            lambda r: r.register("blend", name="new", band=Band.PORTABLE, dtypes=torch.float32)(nothing),
+            "'new' has dtypes=float32; it must be a tuple",
+        ),
     ],
 )
 def test_wrong_declarations_are_refused(declare: Callable[[Registry], object], message: str) -> None:

@@ -136,7 +136,7 @@ def test_forgotten_effect_on_a_counter_is_the_first_to_become_false() -> None:
 
 def test_transition_that_changes_nothing() -> None:
     with variant(SPEC, ["abort:effect request_state"]):
-        failed = [o for o in failures(SPEC, "abort") if o.claim == "changes something"]
+        failed = [o for o in failures(SPEC, "abort") if o.claim == "no idle transition"]
         finding = debug(SPEC, failed)[0]
     assert finding.timeline is not None and finding.timeline.moments[-1].edits == ()
     with variant(SPEC, ["abort:effect request_state"]):

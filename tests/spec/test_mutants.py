@@ -15,13 +15,13 @@ def find(text: str) -> Mutant:
 @pytest.mark.parametrize(
     ("mutant", "verdict", "killer"),
     [
-        ("drop release_owned:not in flight", "killed", "no free block in flight"),
-        ("drop release_to_limbo:stamp", "killed", "reads are held or stamped"),
-        ("twice allocate:free", "killed", "conservation"),
-        ("drop abort:request_state", "killed", "changes something"),
-        ("drop fetch_done:block FETCHING", "equivalent", ""),
-        ("drop retract:strictly older", "killed", "the oldest running request is never retracted"),
-        ("drop evict:not being copied", "killed", "copies touch no free block"),
+        ("drop guard release_owned:not in flight", "killed", "no free block in flight"),
+        ("drop effect release_to_limbo:stamp(b)", "killed", "reads are held or stamped"),
+        ("twice effect allocate:free", "killed", "conservation"),
+        ("drop effect abort:request_state(r)", "killed", "no idle transition"),
+        ("drop guard fetch_done:block FETCHING", "equivalent", ""),
+        ("drop guard retract:strictly older", "killed", "the oldest running request is never retracted"),
+        ("drop guard evict:not being copied", "killed", "copies touch no free block"),
     ],
 )
 def test_known_mutants(mutant: str, verdict: str, killer: str) -> None:
@@ -32,14 +32,22 @@ def test_known_mutants(mutant: str, verdict: str, killer: str) -> None:
 
 def test_judging_leaves_the_specification_as_it_was() -> None:
     before = SPEC.digest()
-    Mutation(SPEC).judge(find("negate evict:not in flight"))
+    Mutation(SPEC).judge(find("negate guard evict:not in flight"))
     assert SPEC.digest() == before
 
 
 def test_every_guard_and_effect_has_mutants() -> None:
-    places = {(m.transition.name, m.place) for m in mutants(SPEC)}
+    places = {
+        (m.transition.name, m.part, m.place.partition("(")[0] if m.part == "effect" else m.place) for m in mutants(SPEC)
+    }
     for t in SPEC.transitions.values():
-        assert {(t.name, g.name) for g in t.guards} | {(t.name, e.variable.name) for e in t.effects} <= places
+        assert {(t.name, "guard", g.name) for g in t.guards} <= places
+        assert {(t.name, "effect", e.variable.name) for e in t.effects} <= places
+
+
+def test_every_mutant_has_a_name_of_its_own() -> None:
+    names = [str(m) for m in mutants(SPEC)]
+    assert len(set(names)) == len(names)
 
 
 def test_a_sample_of_mutants_is_killed_by_named_properties() -> None:
