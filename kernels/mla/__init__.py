@@ -74,7 +74,7 @@ def mla_decode(
     check_shape("context_lens", context_lens, rows)
     if kv_cache.dtype != torch.float8_e4m3fn:
         if kv_cache.dtype != q.dtype:
-            raise TypeError(f"kv_cache is {kv_cache.dtype}; it must be {q.dtype}, as q is, or torch.float8_e4m3fn")
+            raise TypeError(f"kv_cache has dtype {kv_cache.dtype}; it must be {q.dtype}, as q, or torch.float8_e4m3fn")
         if cache_scale != 1.0:
             raise ValueError(f"cache_scale is {cache_scale}; it must be 1.0 for a cache of {kv_cache.dtype}")
     check_dtype("block_table", block_table, torch.int32)

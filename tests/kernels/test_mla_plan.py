@@ -105,7 +105,7 @@ def test_scale_of_the_scores_and_of_the_cache_are_checked() -> None:
     eight_bit = q, inputs[1].to(torch.float8_e4m3fn), *inputs[2:]
     with pytest.raises(ValueError, match=r"cache_scale is -1\.0; it must be greater than 0 and finite"):
         mla_decode(*eight_bit, scale=1.0, cache_scale=-1.0)
-    with pytest.raises(TypeError, match=r"kv_cache is torch\.float8_e5m2; it must be .* or torch\.float8_e4m3fn"):
+    with pytest.raises(TypeError, match=r"kv_cache has dtype torch\.float8_e5m2; .* or torch\.float8_e4m3fn"):
         mla_decode(q, inputs[1].to(torch.float8_e5m2), *inputs[2:], scale=1.0)
 
 
