@@ -95,6 +95,7 @@ GUARDS_OF_DIFFERENT_KINDS = [
     "decode:room",
     "release_to_cache:held",
     "submit:newest",
+    "copy_done:copying",  # only that something changes is violated
 ]
 
 

@@ -51,6 +51,15 @@ def test_guard_that_nothing_needs_is_said_to_be_implied(capsys: pytest.CaptureFi
     assert "the other guards and the invariants imply it" in " ".join(capsys.readouterr().out.split())
 
 
+def test_without_a_timeline_no_page_is_written_and_that_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert run_verify(drop="fetch_done:block FETCHING", html=page) == 0
+    assert not page.exists()
+    assert f"there is no timeline, so {page} was not written" in capsys.readouterr().err
+
+
 def test_unknown_guard_suggests_close_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_verify(drop="reap:not in fligt") == 2
     assert "reap:not in flight" in capsys.readouterr().err
