@@ -225,7 +225,7 @@ def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> No
     """Run a workload on simulated GPUs that are driven by the compiled scheduler."""
     with explained_missing_dependency():
         from .simulator.command import run_simulate
-        from .simulator.study_setup import StudySettings
+        from .simulator.study.setup import StudySettings
 
         status = run_simulate(StudySettings(**settings), out, record_trace)
     sys.exit(status)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .errors import SimulatorError
 from .report import metrics_table, prepare_folder, write_files
-from .study_setup import StudySettings, load_workload, run_study
+from .study.setup import StudySettings, load_workload, run_study
 
 PROGRESS_UPDATES = 200
 

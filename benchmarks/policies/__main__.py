@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokenspeed.scheduler import PageView, Policy
-from tokenspeed.simulator.cost_model import prefill_figures, roofline
-from tokenspeed.simulator.metrics import call_times, measure
-from tokenspeed.simulator.simulation import Cluster, simulate
-from tokenspeed.simulator.study_setup import StudySettings, load_workload, place_model
+from tokenspeed.simulator.cost.roofline import prefill_figures, roofline
+from tokenspeed.simulator.study.metrics import call_times, measure
+from tokenspeed.simulator.study.setup import StudySettings, load_workload, place_model
+from tokenspeed.simulator.world.simulation import Cluster, simulate
 
 HERE = Path(__file__).resolve().parent
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from tokenspeed.scheduler import Scheduler, SchedulerConfig
 from tokenspeed.simulator import StudySettings
-from tokenspeed.simulator.study_setup import load_workload, run_study
+from tokenspeed.simulator.study.setup import load_workload, run_study
 from tokenspeed.spec.conform.trace_file import Validator
 from tokenspeed.spec.system import SPEC
 

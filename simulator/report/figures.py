@@ -6,10 +6,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ..metrics import GOOD_TOKENS_PER_S, Percentiles
-from ..recorder import NEVER
-from ..study import Study
-from ..timeline import Timeline, timeline
+from ..recording.recorder import NEVER
+from ..recording.timeline import Timeline, timeline
+from ..study.metrics import GOOD_TOKENS_PER_S, Percentiles
+from ..study.study import Study
 from .rows import milliseconds
 
 Figure = dict[str, Any]

@@ -5,8 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from ..errors import ConfigurationError
-from ..metrics import DEFINITIONS, as_json
-from ..study import Study
+from ..study.metrics import DEFINITIONS, as_json
+from ..study.study import Study
 from .page import html_page
 from .perfetto import perfetto_trace
 from .tables_csv import requests_csv, steps_csv

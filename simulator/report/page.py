@@ -7,8 +7,8 @@ from importlib.resources import files
 
 from plotly.offline import get_plotlyjs
 
-from ..metrics import DEFINITIONS, GOOD_TOKENS_PER_S, Percentiles
-from ..study import Study
+from ..study.metrics import DEFINITIONS, GOOD_TOKENS_PER_S, Percentiles
+from ..study.study import Study
 from .figures import figures
 from .rows import duration, metric_rows, number, percent
 

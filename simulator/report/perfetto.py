@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..recorder import NEVER
-from ..study import Study
+from ..recording.recorder import NEVER
+from ..recording.timeline import timeline
+from ..study.study import Study
 from ..timebase import NS_PER_US
-from ..timeline import timeline
 
 MOST_STEPS: Final = 8000
 MOST_CALLS: Final = 3000

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isnan
 
-from ..metrics import Metrics, Percentiles
+from ..study.metrics import Metrics, Percentiles
 
 
 @dataclass(frozen=True, slots=True)

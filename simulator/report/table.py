@@ -2,8 +2,8 @@
 
 from rich.table import Table
 
-from ..metrics import GOOD_TOKENS_PER_S
-from ..study import Study
+from ..study.metrics import GOOD_TOKENS_PER_S
+from ..study.study import Study
 from .rows import metric_rows, number, percent
 
 

@@ -5,10 +5,10 @@ import io
 from collections.abc import Iterable, Sequence
 from math import isnan
 
-from ..recorder import NEVER
-from ..study import Study
+from ..recording.recorder import NEVER
+from ..recording.timeline import timeline
+from ..study.study import Study
 from ..timebase import NS_PER_MS, NS_PER_S
-from ..timeline import timeline
 
 STEP_ROWS = 2000
 """Rows of steps.csv at most, over all replicas."""

@@ -11,10 +11,10 @@ from itertools import islice
 from typing import Final
 
 from ..errors import WorkloadError
-from ..page_hashes import NO_HASHES
 from ..timebase import NS_PER_S
-from ..workload import Call, Session, Workload
-from ..workload_options import WorkloadOptions
+from ..workload.options import WorkloadOptions
+from ..workload.page_hashes import NO_HASHES
+from ..workload.workload import Call, Session, Workload
 from .fields import integer
 
 COLUMNS: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")

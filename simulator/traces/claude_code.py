@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import WorkloadError
-from ..page_hashes import expand, split_ratio
 from ..timebase import NS_PER_S, seconds_to_ns
-from ..workload import Call, Dependency, Trigger, Workload, closed_loop_in_words, closed_loop_sessions
-from ..workload_options import WorkloadOptions
+from ..workload.options import WorkloadOptions
+from ..workload.page_hashes import expand, split_ratio
+from ..workload.workload import Call, Dependency, Trigger, Workload, closed_loop_in_words, closed_loop_sessions
 from .fields import block_ids, integer, items, optional_seconds, parse_json_object, seconds, text
 
 DEFAULT_CONCURRENCY: Final = 4

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Final
 
 from ..errors import WorkloadError
-from ..workload import Workload
-from ..workload_options import WorkloadOptions
+from ..workload.options import WorkloadOptions
+from ..workload.workload import Workload
 from .azure import COLUMNS, read_azure
 from .claude_code import read_claude_code
 from .mooncake import read_mooncake

@@ -10,10 +10,10 @@ from itertools import islice
 from typing import Final
 
 from ..errors import WorkloadError
-from ..page_hashes import expand, split_ratio
 from ..timebase import NS_PER_MS
-from ..workload import Call, Session, Workload
-from ..workload_options import WorkloadOptions
+from ..workload.options import WorkloadOptions
+from ..workload.page_hashes import expand, split_ratio
+from ..workload.workload import Call, Session, Workload
 from .fields import block_ids, integer, parse_json_object
 
 TRACE_BLOCK_SIZE: Final = 512

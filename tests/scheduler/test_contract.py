@@ -23,7 +23,7 @@ from tokenspeed.scheduler import (
     UnknownRequest,
     UnknownStep,
 )
-from tokenspeed.simulator import replica as simulator_replica
+from tokenspeed.simulator.world import replica as simulator_replica
 
 
 def tokens(*values: int) -> NDArray[np.int32]:

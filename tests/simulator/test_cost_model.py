@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenspeed.simulator import cost_model as cm
-from tokenspeed.simulator.cost_model import CostModel, roofline
-from tokenspeed.simulator.deployment import Deployment
-from tokenspeed.simulator.hardware import GPUS, find_gpu
-from tokenspeed.simulator.model_shapes import MODELS, find_model
-from tokenspeed.simulator.precision import Precision
+from tokenspeed.simulator.cost import roofline as cm
+from tokenspeed.simulator.cost.roofline import CostModel, roofline
+from tokenspeed.simulator.hardware.deployment import Deployment
+from tokenspeed.simulator.hardware.gpus import GPUS, find_gpu
+from tokenspeed.simulator.hardware.model_shapes import MODELS, find_model
+from tokenspeed.simulator.hardware.precision import Precision
 
 BF16, FP8, FP4 = Precision.BF16, Precision.FP8, Precision.FP4
 

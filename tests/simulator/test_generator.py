@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenspeed.simulator.distributions import Quantiles, Uniform
 from tokenspeed.simulator.errors import ConfigurationError
-from tokenspeed.simulator.generator import generate
-from tokenspeed.simulator.presets import CLAUDE_CODE, PRESETS, SWE_AGENT
-from tokenspeed.simulator.workload import Workload
-from tokenspeed.simulator.workload_options import WorkloadOptions
+from tokenspeed.simulator.workload.distributions import Quantiles, Uniform
+from tokenspeed.simulator.workload.generator import generate
+from tokenspeed.simulator.workload.options import WorkloadOptions
+from tokenspeed.simulator.workload.presets import CLAUDE_CODE, PRESETS, SWE_AGENT
+from tokenspeed.simulator.workload.workload import Workload
 
 S = 1_000_000_000
 

@@ -8,9 +8,9 @@ import simpy
 
 from tokenspeed.scheduler import CopyKind
 from tokenspeed.simulator.command import run_simulate
-from tokenspeed.simulator.host_link import HostLink
-from tokenspeed.simulator.metrics import Metrics
-from tokenspeed.simulator.study_setup import StudySettings, load_workload, place_model, run_study
+from tokenspeed.simulator.study.metrics import Metrics
+from tokenspeed.simulator.study.setup import StudySettings, load_workload, place_model, run_study
+from tokenspeed.simulator.world.host_link import HostLink
 
 
 class Copies:

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenspeed.simulator.metrics import Percentiles, as_json, call_times, measure
-from tokenspeed.simulator.page_hashes import NO_HASHES
-from tokenspeed.simulator.recorder import STEP_FIELDS, Recorder, Recording
-from tokenspeed.simulator.timeline import spread, timeline
-from tokenspeed.simulator.workload import Call, Session, Workload
+from tokenspeed.simulator.recording.recorder import STEP_FIELDS, Recorder, Recording
+from tokenspeed.simulator.recording.timeline import spread, timeline
+from tokenspeed.simulator.study.metrics import Percentiles, as_json, call_times, measure
+from tokenspeed.simulator.workload.page_hashes import NO_HASHES
+from tokenspeed.simulator.workload.workload import Call, Session, Workload
 
 MS = 1_000_000
 S = 1_000 * MS

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from tokenspeed.simulator.deployment import USABLE_MEMORY, Deployment
 from tokenspeed.simulator.errors import ConfigurationError
-from tokenspeed.simulator.hardware import GPUS, find_gpu
-from tokenspeed.simulator.model_shapes import MODELS, GroupedQueryAttention, find_model
-from tokenspeed.simulator.precision import Precision
+from tokenspeed.simulator.hardware.deployment import USABLE_MEMORY, Deployment
+from tokenspeed.simulator.hardware.gpus import GPUS, find_gpu
+from tokenspeed.simulator.hardware.model_shapes import MODELS, GroupedQueryAttention, find_model
+from tokenspeed.simulator.hardware.precision import Precision
 
 BF16, FP8, FP4 = Precision.BF16, Precision.FP8, Precision.FP4
 

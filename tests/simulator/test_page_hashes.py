@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenspeed.simulator.errors import WorkloadError
-from tokenspeed.simulator.page_hashes import expand, mix, numbered_blocks, split_ratio
+from tokenspeed.simulator.workload.page_hashes import expand, mix, numbered_blocks, split_ratio
 
 ID_LISTS = st.lists(st.integers(0, 2**40), max_size=12, unique=True)
 

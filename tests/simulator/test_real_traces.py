@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from tokenspeed.simulator import StudySettings, load_workload, run_study
-from tokenspeed.simulator.cost_model import roofline
-from tokenspeed.simulator.deployment import Deployment
-from tokenspeed.simulator.hardware import find_gpu
-from tokenspeed.simulator.model_shapes import find_model
-from tokenspeed.simulator.precision import Precision
+from tokenspeed.simulator.cost.roofline import roofline
+from tokenspeed.simulator.hardware.deployment import Deployment
+from tokenspeed.simulator.hardware.gpus import find_gpu
+from tokenspeed.simulator.hardware.model_shapes import find_model
+from tokenspeed.simulator.hardware.precision import Precision
 from tokenspeed.simulator.report import write_files
 
 MODELS = {

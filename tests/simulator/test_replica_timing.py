@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tokenspeed.simulator.cost_model import CostModel
-from tokenspeed.simulator.page_hashes import NO_HASHES, numbered_blocks
-from tokenspeed.simulator.recorder import Recording
-from tokenspeed.simulator.simulation import Cluster, simulate
-from tokenspeed.simulator.workload import Call, Dependency, Session, Workload
+from tokenspeed.simulator.cost.roofline import CostModel
+from tokenspeed.simulator.recording.recorder import Recording
+from tokenspeed.simulator.workload.page_hashes import NO_HASHES, numbered_blocks
+from tokenspeed.simulator.workload.workload import Call, Dependency, Session, Workload
+from tokenspeed.simulator.world.simulation import Cluster, simulate
 
 BLOCK = 16
 DEVICE, HOST = 100, 30

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from tokenspeed.simulator import StudySettings, load_workload, run_study
-from tokenspeed.simulator.metrics import DEFINITIONS
 from tokenspeed.simulator.report import write_files
 from tokenspeed.simulator.report.figures import figures
 from tokenspeed.simulator.report.perfetto import MOST_STEPS, perfetto_trace
 from tokenspeed.simulator.report.rows import duration, milliseconds, number, percent
-from tokenspeed.simulator.study import Study
+from tokenspeed.simulator.study.metrics import DEFINITIONS
+from tokenspeed.simulator.study.study import Study
 
 DATA = Path(__file__).parent / "data"
 NAMES = ["report.html", "requests.csv", "steps.csv", "summary.json", "trace.json.gz"]

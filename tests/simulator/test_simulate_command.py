@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from tokenspeed.cli import main
 from tokenspeed.simulator import StudySettings
-from tokenspeed.simulator.study_setup import place_model
+from tokenspeed.simulator.study.setup import place_model
 
 DATA = Path(__file__).parent / "data"
 

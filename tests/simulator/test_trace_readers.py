@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenspeed.simulator.errors import WorkloadError
-from tokenspeed.simulator.page_hashes import expand
 from tokenspeed.simulator.traces import read_trace
-from tokenspeed.simulator.workload import Call, Dependency, Trigger, Workload
-from tokenspeed.simulator.workload_options import WorkloadOptions
+from tokenspeed.simulator.workload.options import WorkloadOptions
+from tokenspeed.simulator.workload.page_hashes import expand
+from tokenspeed.simulator.workload.workload import Call, Dependency, Trigger, Workload
 
 DATA = Path(__file__).parent / "data"
 S = 1_000_000_000

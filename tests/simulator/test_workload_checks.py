@@ -8,8 +8,8 @@ import pytest
 
 from tokenspeed.simulator import ConfigurationError, StudySettings, load_workload, run_study
 from tokenspeed.simulator.errors import WorkloadError
-from tokenspeed.simulator.page_hashes import NO_HASHES, numbered_blocks
-from tokenspeed.simulator.workload import Call, Dependency, Session, Workload
+from tokenspeed.simulator.workload.page_hashes import NO_HASHES, numbered_blocks
+from tokenspeed.simulator.workload.workload import Call, Dependency, Session, Workload
 
 GOOD = (Call(0, 0, 0, 100, 10, NO_HASHES), Call(1, 0, 1, 100, 10, NO_HASHES, (Dependency(0, 5),)))
 

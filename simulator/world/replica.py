@@ -8,12 +8,12 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from ..scheduler import CONTRACT_HASH, EventKind, Policy, Scheduler, SchedulerConfig
-from ..scheduler.trace_file import TraceFile
-from .cost_model import CostModel
+from ...scheduler import CONTRACT_HASH, EventKind, Policy, Scheduler, SchedulerConfig
+from ...scheduler.trace_file import TraceFile
+from ..cost.roofline import CostModel
+from ..recording.recorder import Recorder
+from ..workload.workload import Call
 from .host_link import HostLink
-from .recorder import Recorder
-from .workload import Call
 
 
 class Replica:

@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Final
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 
 class Precision(Enum):

@@ -9,7 +9,7 @@ of PCIe Gen5 x16, which links all of them to their hosts.
 from dataclasses import dataclass
 from typing import Final
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 from .precision import Precision
 
 

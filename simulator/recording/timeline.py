@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..timebase import NS_PER_S
 from .recorder import Recording
-from .timebase import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)

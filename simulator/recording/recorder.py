@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .workload import Call
+from ..workload.workload import Call
 
 NEVER: Final = -1
 """Time of something that did not happen."""

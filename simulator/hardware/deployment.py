@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
-from .errors import ConfigurationError
-from .hardware import Gpu
+from ..errors import ConfigurationError
+from .gpus import Gpu
 from .model_shapes import GroupedQueryAttention, ModelShape
 from .precision import KV_BYTES, WEIGHT_BYTES, Precision
 

@@ -6,7 +6,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from ..scheduler import CopyBatch, CopyKind
+from ...scheduler import CopyBatch, CopyKind
 
 
 class HostLink:

@@ -7,7 +7,7 @@ deepseek-ai/DeepSeek-V3, moonshotai/Kimi-K2-Instruct). Multi-token-prediction la
 from dataclasses import dataclass
 from typing import Final
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import WorkloadError
-from .timebase import NS_PER_S
+from ..errors import WorkloadError
+from ..timebase import NS_PER_S
 
 LATEST_START_NS: Final = 10**18
 """Latest start of a session (31 years), so that times stay far from the limits of 64 bits."""

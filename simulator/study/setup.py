@@ -5,22 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ..scheduler import CHECKED, POLICIES, SPEC_HASH
-from . import cost_model, deployment
-from .cost_model import prefill_figures, roofline
-from .deployment import Deployment
-from .errors import ConfigurationError, WorkloadError
-from .generator import generate
-from .hardware import find_gpu
+from ...scheduler import CHECKED, POLICIES, SPEC_HASH
+from ..cost import roofline as cost_model
+from ..cost.roofline import prefill_figures, roofline
+from ..errors import ConfigurationError, WorkloadError
+from ..hardware import deployment
+from ..hardware.deployment import Deployment
+from ..hardware.gpus import find_gpu
+from ..hardware.model_shapes import find_model
+from ..hardware.precision import Precision
+from ..traces import read_trace
+from ..workload.generator import generate
+from ..workload.options import WorkloadOptions
+from ..workload.presets import PRESETS
+from ..workload.workload import Workload
+from ..world.simulation import Cluster, simulate
 from .metrics import call_times, measure
-from .model_shapes import find_model
-from .precision import Precision
-from .presets import PRESETS
-from .simulation import Cluster, simulate
 from .study import Study
-from .traces import read_trace
-from .workload import Workload
-from .workload_options import WorkloadOptions
 
 MAX_HOST_BLOCKS: Final = 2**31 - 1
 """What the scheduler can name."""

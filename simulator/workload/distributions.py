@@ -9,7 +9,7 @@ from itertools import pairwise
 from math import exp, log
 from typing import Protocol
 
-from .errors import ConfigurationError
+from ..errors import ConfigurationError
 
 
 class Distribution(Protocol):

@@ -3,12 +3,13 @@
 A chain hash names all tokens from the start of the prompt to the end of its block, so equal hashes mean equal prefixes.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import WorkloadError
+from ..errors import WorkloadError
 
 NO_HASHES: Final = np.empty(0, dtype=np.uint64)
 """[0] of a call whose blocks are never shared."""
@@ -52,3 +53,37 @@ def expand(ids: NDArray[np.int64], ratio: int, scope: int, blocks: int) -> NDArr
     needed = ids[: -(-blocks // ratio)].astype(np.uint64)
     numbered = needed[:, None] * np.uint64(ratio) + np.arange(ratio, dtype=np.uint64)
     return mix(numbered.reshape(-1)[:blocks] ^ scope_salt(scope))
+
+
+def extended(
+    requests: Sequence[tuple[NDArray[np.int64], int, int]],
+    trace_block_size: int,
+    block_size: int,
+    scope: int,
+) -> list[NDArray[np.uint64]]:
+    """Chain hashes of one agent's calls, in order: (chain ids of the prompt's trace blocks, prompt, output tokens).
+
+    Where the next prompt repeats a call's and is long enough to hold its answer, the call's hashes also name the blocks
+    that its output fills; they are a view of the next call's. Otherwise they name the prompt's full blocks.
+    """
+    ratio = trace_block_size // block_size
+    result: list[NDArray[np.uint64]] = []
+    successor: tuple[NDArray[np.int64], int] | None = None
+    for ids, prompt, output in reversed(requests):
+        known = min(len(ids), prompt // trace_block_size)
+        blocks = prompt // block_size
+        extends = (
+            successor is not None
+            and known > 0
+            and len(successor[0]) >= known
+            and bool(successor[0][known - 1] == ids[known - 1])
+        )
+        if extends and successor is not None:
+            whole = successor[1] >= prompt + output
+            blocks = (prompt + output) // block_size if whole else min(blocks, known * ratio)
+            result.append(result[-1][:blocks])
+        else:
+            result.append(expand(ids, ratio, scope, blocks))
+        successor = ids, prompt
+    result.reverse()
+    return result

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import simpy
 
-from .workload import Call, Dependency, Trigger, Workload
+from ..workload.workload import Call, Dependency, Trigger, Workload
 
 
 class Clients:

@@ -6,10 +6,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from .recorder import NEVER, Recording
-from .timebase import NS_PER_MINUTE, NS_PER_MS, NS_PER_S
-from .timeline import span_ns, spread
-from .workload import Workload
+from ..recording.recorder import NEVER, Recording
+from ..recording.timeline import span_ns, spread
+from ..timebase import NS_PER_MINUTE, NS_PER_MS, NS_PER_S
+from ..workload.workload import Workload
 
 GOOD_TOKENS_PER_S: Final = 70.0
 """Decoding speed per user from which a call counts as good."""

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
+from ..recording.recorder import Recording
+from ..workload.workload import Workload
 from .metrics import CallTimes, Metrics
-from .recorder import Recording
-from .workload import Workload
 
 
 @dataclass(frozen=True, slots=True)

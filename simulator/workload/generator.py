@@ -4,11 +4,11 @@ from random import Random
 
 import numpy as np
 
+from ..timebase import NS_PER_S, seconds_to_ns
+from .options import WorkloadOptions
 from .page_hashes import numbered_blocks
 from .presets import AgentProfile
-from .timebase import NS_PER_S, seconds_to_ns
 from .workload import Call, Dependency, Workload, closed_loop_in_words, closed_loop_sessions
-from .workload_options import WorkloadOptions
 
 SHARED_SCOPE = 0
 

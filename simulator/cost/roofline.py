@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from math import exp, log1p
 from typing import Final
 
-from .deployment import Deployment
-from .model_shapes import GroupedQueryAttention, LatentAttention
-from .precision import WEIGHT_BYTES
+from ..hardware.deployment import Deployment
+from ..hardware.model_shapes import GroupedQueryAttention, LatentAttention
+from ..hardware.precision import WEIGHT_BYTES
 
 MATMUL_EFFICIENCY: Final = 0.70
 """Share of the dense tensor peak that large matrix products reach. Typical: 0.5 (fp4, small experts) to 0.8 (bf16)."""

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import simpy
 
-from ..scheduler import Policy, SchedulerConfig
-from ..scheduler.trace_file import TraceFile
+from ...scheduler import Policy, SchedulerConfig
+from ...scheduler.trace_file import TraceFile
+from ..cost.roofline import HOST_STEP_S, CostModel, PrefillFigures
+from ..errors import ConfigurationError, SimulationStalled
+from ..recording.recorder import Recorder, Recording
+from ..timebase import seconds_to_ns
+from ..workload.workload import Call, Workload
 from .clients import Clients
-from .cost_model import HOST_STEP_S, CostModel, PrefillFigures
-from .errors import ConfigurationError, SimulationStalled
-from .recorder import Recorder, Recording
 from .replica import Replica
-from .timebase import seconds_to_ns
-from .workload import Call, Workload
 
 PREFILL = PrefillFigures(tokens_per_s=2e4, doubling_tokens=0)
 """What a cluster assumes if it is not told."""

@@ -1,0 +1,1 @@
+"""What a step costs on a device: cost models behind one protocol."""

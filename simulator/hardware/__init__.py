@@ -1,0 +1,1 @@
+"""GPUs, model shapes, number formats, and a model placed on GPUs."""

@@ -1,0 +1,1 @@
+"""One study: its settings, what was recorded, and the numbers that follow from it."""

@@ -1,0 +1,1 @@
+"""Sessions of calls to a model, and generators of them."""

@@ -1,0 +1,1 @@
+"""The simulated world: clients, replicas, links, and the clock between them."""
