@@ -2,7 +2,6 @@
 
 from .claims import (
     behaviour,
-    contract,
     copies,
     lemmas,
     liveness,
@@ -26,7 +25,6 @@ PARTS = (
     copies,
     tree_claims,
     lemmas,
-    contract,
     liveness,
     liveness_memory,
     scope,

@@ -968,43 +968,18 @@ Guard Machine::apply_open_step(StepId s) {
   return Guard::none;
 }
 
-Guard Machine::apply_add_row(StepId s, RequestId r) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(step_[s].step_state == StepState::Planned)) return Guard::add_row__step_PLANNED;
-  if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::add_row__request_PREFILL_DECODE;
-  if (!(!step_request_[s][r].in_step)) return Guard::add_row__once_per_step;
-  if (!(request_[r].inbound == 0)) return Guard::add_row__nothing_arriving;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
-  }
-#endif
-  step_request_[s][r].in_step = true;
-  request_[r].pending = request_[r].pending + 1;
-  step_[s].rows = step_[s].rows + 1;
-  request_[r].last_step = step_[s].number;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::add_row, s, r);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
-}
-
 Guard Machine::apply_prefill(StepId s, RequestId r, std::int64_t n) {
   if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Prefill)) return Guard::prefill__request_PREFILL;
   if (!(step_[s].step_state == StepState::Planned)) return Guard::prefill__step_PLANNED;
-  if (!(step_request_[s][r].in_step)) return Guard::prefill__has_a_row;
+  if (!(!step_request_[s][r].in_step)) return Guard::prefill__once_per_step;
+  if (!(request_[r].inbound == 0)) return Guard::prefill__nothing_arriving;
   if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::prefill__room;
   if (!((request_[r].planned + n) < request_[r].known)) return Guard::prefill__more_remains;
   if (!(1 <= n)) return Guard::prefill__n_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
   ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
@@ -1013,8 +988,12 @@ Guard Machine::apply_prefill(StepId s, RequestId r, std::int64_t n) {
     ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
   }
 #endif
+  step_request_[s][r].in_step = true;
+  step_request_[s][r].row_tokens = n;
   request_[r].planned = request_[r].planned + n;
-  step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
+  request_[r].last_step = step_[s].number;
+  request_[r].pending = request_[r].pending + 1;
+  step_[s].rows = step_[s].rows + 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -1029,12 +1008,14 @@ Guard Machine::apply_prefill_last(StepId s, RequestId r, std::int64_t n) {
   if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Prefill)) return Guard::prefill_last__request_PREFILL;
   if (!(step_[s].step_state == StepState::Planned)) return Guard::prefill_last__step_PLANNED;
-  if (!(step_request_[s][r].in_step)) return Guard::prefill_last__has_a_row;
+  if (!(!step_request_[s][r].in_step)) return Guard::prefill_last__once_per_step;
+  if (!(request_[r].inbound == 0)) return Guard::prefill_last__nothing_arriving;
   if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::prefill_last__room;
   if (!((request_[r].planned + n) == request_[r].known)) return Guard::prefill_last__nothing_remains;
   if (!(1 <= n)) return Guard::prefill_last__n_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
   ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
@@ -1044,8 +1025,12 @@ Guard Machine::apply_prefill_last(StepId s, RequestId r, std::int64_t n) {
   }
 #endif
   request_[r].request_state = RequestState::Decode;
+  step_request_[s][r].in_step = true;
+  step_request_[s][r].row_tokens = n;
   request_[r].planned = request_[r].planned + n;
-  step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
+  request_[r].last_step = step_[s].number;
+  request_[r].pending = request_[r].pending + 1;
+  step_[s].rows = step_[s].rows + 1;
   step_request_[s][r].row_outputs = 1;
   request_[r].sampling = request_[r].sampling + 1;
 #if TOKENSPEED_CHECKED
@@ -1062,14 +1047,15 @@ Guard Machine::apply_decode(StepId s, RequestId r, std::int64_t n) {
   if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Decode)) return Guard::decode__request_DECODE;
   if (!(step_[s].step_state == StepState::Planned)) return Guard::decode__step_PLANNED;
-  if (!(step_request_[s][r].in_step)) return Guard::decode__has_a_row;
+  if (!(!step_request_[s][r].in_step)) return Guard::decode__once_per_step;
+  if (!(request_[r].inbound == 0)) return Guard::decode__nothing_arriving;
   if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::decode__room;
-  if (!(step_request_[s][r].row_tokens == 0)) return Guard::decode__once_a_step;
   if (!((request_[r].planned + n) < request_[r].limit)) return Guard::decode__output_left;
   if (!(1 <= n)) return Guard::decode__n_large_enough;
   if (!(n <= limits_.width)) return Guard::decode__n_small_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
   ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
@@ -1078,8 +1064,12 @@ Guard Machine::apply_decode(StepId s, RequestId r, std::int64_t n) {
     ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
   }
 #endif
+  step_request_[s][r].in_step = true;
+  step_request_[s][r].row_tokens = n;
   request_[r].planned = request_[r].planned + n;
-  step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
+  request_[r].last_step = step_[s].number;
+  request_[r].pending = request_[r].pending + 1;
+  step_[s].rows = step_[s].rows + 1;
   step_request_[s][r].row_outputs = n;
   request_[r].sampling = request_[r].sampling + n;
 #if TOKENSPEED_CHECKED
@@ -1351,9 +1341,6 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
     case Transition::open_step:
       if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
       return apply_open_step(static_cast<StepId>(arguments[0]));
-    case Transition::add_row:
-      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
-      return apply_add_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
     case Transition::prefill:
       if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
       return apply_prefill(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);

@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f";
+inline constexpr std::string_view kSpecHash = "6c02dc96561c93013487adf6de4a7fe3cc1b3f43abf559dd9a0c2f0531588609";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused
@@ -91,7 +91,6 @@ enum class Transition : std::uint8_t {
   close,
   recycle,
   open_step,
-  add_row,
   prefill,
   prefill_last,
   decode,
@@ -103,9 +102,9 @@ enum class Transition : std::uint8_t {
   retire,
 };
 
-inline constexpr std::size_t kTransitions = 43;
+inline constexpr std::size_t kTransitions = 42;
 
-inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
+inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
 
 // Why a transition was refused: the first guard that is false.
 enum class Guard : std::uint16_t {
@@ -263,27 +262,25 @@ enum class Guard : std::uint16_t {
   recycle__nothing_arriving,
   open_step__step_IDLE,
   open_step__one_at_a_time,
-  add_row__step_PLANNED,
-  add_row__request_PREFILL_DECODE,
-  add_row__once_per_step,
-  add_row__nothing_arriving,
   prefill__request_PREFILL,
   prefill__step_PLANNED,
-  prefill__has_a_row,
+  prefill__once_per_step,
+  prefill__nothing_arriving,
   prefill__room,
   prefill__more_remains,
   prefill__n_large_enough,
   prefill_last__request_PREFILL,
   prefill_last__step_PLANNED,
-  prefill_last__has_a_row,
+  prefill_last__once_per_step,
+  prefill_last__nothing_arriving,
   prefill_last__room,
   prefill_last__nothing_remains,
   prefill_last__n_large_enough,
   decode__request_DECODE,
   decode__step_PLANNED,
-  decode__has_a_row,
+  decode__once_per_step,
+  decode__nothing_arriving,
   decode__room,
-  decode__once_a_step,
   decode__output_left,
   decode__n_large_enough,
   decode__n_small_enough,
@@ -307,7 +304,7 @@ enum class Guard : std::uint16_t {
   bad_index,
 };
 
-inline constexpr std::array<std::string_view, 196> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
+inline constexpr std::array<std::string_view, 194> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:once per step", "prefill:nothing arriving", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:once per step", "prefill_last:nothing arriving", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:once per step", "decode:nothing arriving", "decode:room", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
 
 struct RequestFields {
   RequestState request_state = RequestState::Absent;  // where the request is in its life
@@ -542,13 +539,11 @@ class Machine {
   [[nodiscard]] Guard apply_recycle(RequestId r);
   // The planner starts the next step; others may be in flight.
   [[nodiscard]] Guard apply_open_step(StepId s);
-  // A running request gets a row in the step that is being planned.
-  [[nodiscard]] Guard apply_add_row(StepId s, RequestId r);
-  // A chunk of known tokens joins the row; more known tokens remain.
+  // A chunk of known tokens joins the step; more known tokens remain.
   [[nodiscard]] Guard apply_prefill(StepId s, RequestId r, std::int64_t n);
-  // The last known tokens join the row: it ends in a sampled token and the request decodes from now on.
+  // The last known tokens join the step: the row ends in a sampled token and the request decodes from now on.
   [[nodiscard]] Guard apply_prefill_last(StepId s, RequestId r, std::int64_t n);
-  // The newest known token, or the one that the step before samples, and draft tokens behind it join the row.
+  // The newest known token, or the one that the step before samples, and draft tokens behind it join.
   [[nodiscard]] Guard apply_decode(StepId s, RequestId r, std::int64_t n);
   // The step is handed to the device.
   [[nodiscard]] Guard apply_launch(StepId s);

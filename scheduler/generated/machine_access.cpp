@@ -1140,11 +1140,6 @@ struct MachineAccess {
             if (!agreed(*answer = answer_of(m.apply_open_step(p->arguments[0])), *p)) return number(p);
           }
           break;
-        case Transition::add_row:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_add_row(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
         case Transition::prefill:
           for (; p < end && p->transition == transition; ++p) {
             if (!agreed(*answer = answer_of(m.apply_prefill(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
@@ -1269,7 +1264,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f",
+  "6c02dc96561c93013487adf6de4a7fe3cc1b3f43abf559dd9a0c2f0531588609",
   static_cast<std::uint16_t>(Guard::bad_index),
   6,
   5,

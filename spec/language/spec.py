@@ -36,7 +36,8 @@ from .declarations import (
     Transition,
     Variable,
 )
-from .expressions import INT, Expr, SpecError, lift, to_text
+from .expressions import BOOL, INT, TICK, Expr, SpecError, lift, still, to_text
+from .labels import check_parameters, new_name
 
 if TYPE_CHECKING:
     from .counting import Claim
@@ -68,18 +69,22 @@ class Spec:
         self.order_only: tuple[Variable, ...] = ()
         self.ranges: dict[tuple[str, str], tuple[Expr, Expr]] = {}
 
-    def sort(self, name: str, letter: str) -> Sort:
-        """Declare an unbounded set of individuals."""
-        self.sorts[name] = Sort(name, letter)
+    def sort(self, name: str, letter: str, inhabited: bool = False) -> Sort:
+        """Declare an unbounded set of individuals; an `inhabited` one has at least one."""
+        new_name("sort", name, (BOOL, INT, TICK), self.sorts, self.enums)
+        new_name("letter", letter, [s.letter for s in self.sorts.values()])
+        self.sorts[name] = Sort(name, letter, inhabited)
         return self.sorts[name]
 
     def enum(self, name: str, **values: str) -> Enum:
         """Declare a finite type: value name = what it means."""
+        new_name("enum", name, (BOOL, INT, TICK), self.sorts, self.enums)
         self.enums[name] = Enum(name, values)
         return self.enums[name]
 
     def constant(self, name: str, minimum: int, doc: str) -> Expr:
         """Declare an integer that never changes and is at least `minimum`."""
+        new_name("constant", name, self.constants, self.variables)
         self.constants[name] = (Expr("const", name, type=INT), minimum, doc)
         return self.constants[name][0]
 
@@ -87,6 +92,7 @@ class Spec:
         self, name: str, *sorts: Sort, of: Any, init: Any, doc: str, ghost: bool = False, one: bool = False
     ) -> Variable:
         """Declare state: a function from `sorts` to `of` that is `init` everywhere at the start."""
+        new_name("variable", name, self.constants, self.variables)
         type_ = of.name if isinstance(of, Enum) else of
         self.variables[name] = Variable(name, sorts, type_, lift(init), ghost, doc, one)
         return self.variables[name]
@@ -109,9 +115,11 @@ class Spec:
         """
         variable = self.variable(name, *sorts, of=INT, init=init, doc=doc, ghost=ghost)
         counted = Parameter(f"each_{over.letter}", over.name)
-        index = tuple(Parameter(f"{s.letter}", s.name) for s in sorts)
+        index = tuple(Parameter(letter, s.name) for letter, s in zip(variable.letters, sorts, strict=True))
         args = [counted.expr, *[i.expr for i in index]]
-        count = Count(variable, counted, index, of(*args), weight(*args) if weight else None)
+        condition, weights = (still(f"count {name}", f(*args)) if f else None for f in (of, weight))
+        assert condition is not None
+        count = Count(variable, counted, index, condition, weights)
         if variable.init.op == "const":
             total = (over.name, to_text(lift(1) if count.weight is None else count.weight))
             constant = str(variable.init.args[0])
@@ -128,6 +136,7 @@ class Spec:
         A parameter is given as a sort, or as (low, high) for an integer (either may be None: unbounded in the proof).
         """
         made = []
+        check_parameters(parameters)
         for name, kind in parameters.items():
             if isinstance(kind, Sort):
                 made.append(Parameter(name, kind.name))
@@ -136,6 +145,7 @@ class Spec:
                 made.append(Parameter(name, INT, low, high))
 
         def declare(body: Callable[..., None]) -> Transition:
+            new_name("transition", body.__name__, self.transitions)
             transition = Transition(body.__name__, actor, tuple(made), inspect.getdoc(body) or "")
             body(transition, *[p.expr for p in made])
             transition.finish()
@@ -151,6 +161,7 @@ class Spec:
         sorts: dict[str, Sort],
         given: tuple[Sort, Callable[..., Expr]] | None = None,
     ) -> Callable[[Callable[..., Expr]], Property]:
+        check_parameters(sorts)
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
 
         def declare(formula: Callable[..., Expr]) -> Property:
@@ -161,9 +172,10 @@ class Spec:
             fact = None
             if given is not None:
                 every = Parameter(f"every_{given[0].letter}", given[0].name)
-                fact = (every, given[1](every.expr, *individuals))
+                fact = (every, still(name, given[1](every.expr, *individuals)))
+            says = formula(*individuals) if kind == "action" else still(name, formula(*individuals))
             doc = inspect.getdoc(formula) or ""
-            self.properties[name] = Property(name, kind, group, parameters, formula(*individuals), doc, fact)
+            self.properties[name] = Property(name, kind, group, parameters, says, doc, fact)
             return self.properties[name]
 
         return declare
@@ -195,7 +207,8 @@ class Spec:
         """
         count = self.counts[counter.name]
         index = [p.expr for p in count.index]
-        self.tilings[counter.name] = Tiling(counter.name, position(count.over.expr), start(*index), when(*index))
+        parts = (position(count.over.expr), start(*index), when(*index))
+        self.tilings[counter.name] = Tiling(counter.name, *[still(f"tiling {counter.name}", e) for e in parts])
 
     def choice(
         self, group: str, *transitions: str, arguments: Callable[..., dict[str, Expr]] | None = None, **sorts: Sort
@@ -204,11 +217,14 @@ class Spec:
 
         `arguments` gives what stands for integer parameters of the transitions.
         """
+        check_parameters(sorts)
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
 
         def declare(when: Callable[..., Expr]) -> Choice:
             individuals = [p.expr for p in parameters]
-            name, formula = when.__name__.replace("_", " "), when(*individuals)
+            name = when.__name__.replace("_", " ")
+            new_name("choice", name, [c.name for c in self.choices])
+            formula = still(name, when(*individuals))
             given = arguments(*individuals) if arguments is not None else {}
             doc = inspect.getdoc(when) or ""
             self.choices.append(Choice(name, group, transitions, parameters, formula, doc, given))
@@ -237,6 +253,7 @@ class Spec:
         What only searches use (ranges of integers, which numbers are shifted or ranked) is part of it.
         """
         lines = [f"spec {self.name}"]
+        lines += [f"sort {s.name} {s.letter}{' inhabited' if s.inhabited else ''}" for s in self.sorts.values()]
         lines += [f"enum {e.name} = {' '.join(e.values)}" for e in self.enums.values()]
         lines += [f"constant {name} >= {low}" for name, (_, low, _) in self.constants.items()]
         for v in self.variables.values():
@@ -246,6 +263,7 @@ class Spec:
         for c in self.counts.values():
             weight = "" if c.weight is None else f" of {c.weight}"
             lines.append(f"count {c.variable.name} = sum {c.over.name}: {c.condition}{weight}")
+        lines += [f"part {part} of {whole}" for part, whole in self.subsets]
         for t in self.transitions.values():
             lines.append(f"{t.actor} {t.name}({', '.join(f'{p.name}: {p.type}' for p in t.parameters)})")
             lines += [f"  guard {g.name}: {g.condition}" for g in t.guards]
