@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...scheduler import StepPlan
-from ..models.llama import LlamaModel, PackedRows
+from ..models.model import Model, RowLengths, StepInputs
 from .kv_cache import KVCache
 from .sampling import GREEDY, SamplingBatch, SamplingParams, derive_seed, sample
 
@@ -38,7 +38,7 @@ class ModelRunner:
 
     def __init__(
         self,
-        model: LlamaModel,
+        model: Model,
         *,
         num_blocks: int,
         block_size: int,
@@ -56,10 +56,10 @@ class ModelRunner:
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         self.model = model
-        self.cache = KVCache(model.config, num_blocks, block_size, model.dtype, model.device)
+        self.cache = KVCache(model.cache_layout, num_blocks, block_size, model.device)
         self._block_size = block_size
         self._seed = seed
-        self._max_positions = model.config.max_position_embeddings
+        self._max_positions = model.max_positions
         columns = min(num_blocks, -(-self._max_positions // block_size))
         self._table: NDArray[np.int32] = np.zeros((max_running, columns), dtype=np.int32)
         # On the CPU both are the same memory.
@@ -83,7 +83,7 @@ class ModelRunner:
         row_of_token = np.repeat(np.arange(plan.rows), plan.num_tokens)
         slots = self._to_device(plan.slots)
         hidden = self.model.forward(
-            self._input_ids(plan, row_of_token), self._packed_rows(plan, slots, row_of_token), self.cache
+            self._input_ids(plan, row_of_token), self._step_inputs(plan, slots, row_of_token), self.cache
         )
         sampling_rows = np.flatnonzero(plan.samples)
         if not len(sampling_rows):
@@ -119,19 +119,20 @@ class ModelRunner:
         slot_of_token = self._to_device(plan.slots[row_of_token])
         return torch.where(ids < 0, self._last_tokens[slot_of_token], ids)
 
-    def _packed_rows(self, plan: StepPlan, slots: torch.Tensor, row_of_token: NDArray[np.int64]) -> PackedRows:
+    def _step_inputs(self, plan: StepPlan, slots: torch.Tensor, row_of_token: NDArray[np.int64]) -> StepInputs:
         size = self._block_size
         context_lens = plan.start + plan.num_tokens
         columns = -(-int(context_lens.max()) // size)
         blocks = self._table[plan.slots[row_of_token], plan.positions // size].astype(np.int64)
         query_start = np.zeros(plan.rows + 1, dtype=np.int32)
         np.cumsum(plan.num_tokens, out=query_start[1:])
-        return PackedRows(
+        return StepInputs(
             positions=self._to_device(plan.positions),
             slot_mapping=self._to_device(blocks * size + plan.positions % size),
             block_table=self._device_table[slots, :columns],
             context_lens=self._to_device(context_lens),
             query_start=self._to_device(query_start),
+            lengths=RowLengths(plan.num_tokens, context_lens),
         )
 
     def _sampling_batch(
