@@ -11,14 +11,14 @@ import numpy as np
 import torch
 
 from ..scheduler import CONTRACT_HASH, Scheduler, SchedulerConfig
-from .host_pages import HostPages
-from .kv_cache import KVCache
-from .llama import LlamaModel
-from .loader import load_checkpoint
-from .loop import Runner
-from .runner import ModelRunner
-from .serving import ServedModel
-from .trace_recorder import TraceRecorder
+from .checkpoints.loader import load_checkpoint
+from .loop.control_loop import Runner
+from .loop.trace_recorder import TraceRecorder
+from .models.llama import LlamaModel
+from .run.host_pages import HostPages
+from .run.kv_cache import KVCache
+from .run.runner import ModelRunner
+from .server.service import ServedModel
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ import numpy as np
 from tokenspeed.scheduler import Scheduler, SchedulerConfig
 from tokenspeed.simulator import StudySettings
 from tokenspeed.simulator.study.setup import load_workload, run_study
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.trace_file import Validator
+from tokenspeed.spec.conform.trace_file import Validator
+from tokenspeed.spec.system import SPEC
 
 HERE = Path(__file__).resolve().parent
 BATCH, PAGE = 256, 64

@@ -23,15 +23,15 @@ import uvicorn
 from numpy.typing import NDArray
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from tokenspeed.engine.async_engine import AsyncEngine
-from tokenspeed.engine.chat_template import ChatTemplate
-from tokenspeed.engine.loop import ControlLoop, Snapshot, Submission
-from tokenspeed.engine.request_state import RequestOutput
-from tokenspeed.engine.sampling import SamplingParams
-from tokenspeed.engine.server import create_app
-from tokenspeed.engine.serving import Phase, ServedModel, Service
-from tokenspeed.engine.tokenizer import Tokenizer
-from tokenspeed.engine.trace_recorder import TraceRecorder
+from tokenspeed.engine.loop.async_engine import AsyncEngine
+from tokenspeed.engine.loop.control_loop import ControlLoop, Snapshot, Submission
+from tokenspeed.engine.loop.trace_recorder import TraceRecorder
+from tokenspeed.engine.run.sampling import SamplingParams
+from tokenspeed.engine.server.app import create_app
+from tokenspeed.engine.server.service import Phase, ServedModel, Service
+from tokenspeed.engine.text.answer import RequestOutput
+from tokenspeed.engine.text.chat_template import ChatTemplate
+from tokenspeed.engine.text.tokenizer import Tokenizer
 from tokenspeed.scheduler import CopyBatch, CopyKind, Scheduler, SchedulerConfig, StepPlan
 
 Rule = Callable[[NDArray[np.int32]], int]

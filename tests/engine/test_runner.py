@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tokenspeed.engine.kv_cache import KVCache
-from tokenspeed.engine.llama import LlamaModel, PackedRows
-from tokenspeed.engine.model_config import LlamaConfig, RopeConfig
-from tokenspeed.engine.runner import ModelRunner
-from tokenspeed.engine.sampling import GREEDY, SamplingBatch, SamplingParams, derive_seed, sample
+from tokenspeed.engine.models.config import LlamaConfig, RopeConfig
+from tokenspeed.engine.models.llama import LlamaModel, PackedRows
+from tokenspeed.engine.run.kv_cache import KVCache
+from tokenspeed.engine.run.runner import ModelRunner
+from tokenspeed.engine.run.sampling import GREEDY, SamplingBatch, SamplingParams, derive_seed, sample
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 pytestmark = pytest.mark.serve

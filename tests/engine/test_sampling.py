@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenspeed.engine.sampling import (
+from tokenspeed.engine.run.sampling import (
     GREEDY,
     InvalidSamplingParam,
     SamplingBatch,
