@@ -143,7 +143,7 @@ class ModelRunner:
         self._sampling.write(into.result_slots, into.context_lens[sampling_rows], into)
 
     def _write_padded(self, plan: StepPlan, into: StepArrays[NDArray[np.generic]]) -> None:
-        """The inputs of a decode step, padded to the arrays' size. Every row samples, whether it is asked for or not."""
+        """The inputs of a decode step, padded to the size of the arrays. Every row samples, asked for or not."""
         rows = plan.rows
         into.token_slots[:rows] = into.row_slots[:rows] = plan.slots
         into.slot_mapping[:rows] = self._table.slots_of(plan.slots, plan.positions, self._block_size)

@@ -1,4 +1,4 @@
-"""The sampling parameters of the requests that hold a slot, as arrays, and the sampler that takes them on the device."""
+"""The sampling parameters of the requests that hold a slot, as arrays, and the sampler that takes them on a device."""
 
 from __future__ import annotations
 

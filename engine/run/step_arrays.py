@@ -96,7 +96,8 @@ def buffer_bytes(shape: StepShape) -> int:
 def host_arrays(buffer: NDArray[np.uint8], shape: StepShape) -> StepArrays[NDArray[np.generic]]:
     """Views of the buffer's first bytes, to be written."""
     places, _ = _layout(shape)
-    return StepArrays(*(buffer[place].view(dtype) for place, (_, dtype, _) in zip(places, _FIELDS, strict=True)))
+    fields = zip(places, _FIELDS, strict=True)
+    return StepArrays(*(buffer[place].view(dtype) for place, (_, dtype, _) in fields))
 
 
 def device_arrays(buffer: torch.Tensor, shape: StepShape) -> StepArrays[torch.Tensor]:
