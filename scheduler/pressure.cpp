@@ -65,7 +65,7 @@ bool Scheduler::memory_is_coming() {
 }
 
 // The oldest running request is in no step and has no room for its next token. Then the contract that liveness needs
-// restricts the others (spec/machines/liveness_memory.py): no host page is dropped, so that copies to the host come to
+// restricts the others (spec/claims/liveness_memory.py): no host page is dropped, so that copies to the host come to
 // an end, and somebody drains, whomever the policy would rather retract.
 bool Scheduler::oldest_waits() const {
     if (running_.empty()) return false;

@@ -16,7 +16,7 @@ struct Proposal {
     std::uint16_t guard;
 };
 
-// States are given as one byte for each value, in the order of spec/layout.py.
+// States are given as one byte for each value, in the order of spec/search/state_order.py.
 struct StateAccess {
     const char* spec_hash;
     std::uint16_t bad_index;  // the number of the answer that an argument names nobody

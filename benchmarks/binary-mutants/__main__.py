@@ -1,8 +1,8 @@
 """Who notices damage to the generated C++: `make bench-binary-mutants`.
 
 Every line of code of machine.cpp and machine.h is left out once, and every token of machine.cpp changed; translation
-validation judges each text (spec/cpp_mutants.py). One process for each core; writes results/latest.json, and fails if
-a damaged text is neither noticed nor proved to do the same.
+validation judges each text (spec/conform/cpp/mutants.py). One process for each core; writes results/latest.json, and
+fails if a damaged text is neither noticed nor proved to do the same.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from tokenspeed.spec.binary import generated_sources
-from tokenspeed.spec.cpp_mutants import MISSED, NOTICED, SAME, judge_all, table
-from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.conform.binary import generated_sources
+from tokenspeed.spec.conform.cpp.mutants import MISSED, NOTICED, SAME, judge_all, table
+from tokenspeed.spec.system import SPEC
 
 RESULT = Path(__file__).parent / "results" / "latest.json"
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from mutant_search import SEARCHED, build, row, start, unmutated
 
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.mutants import mutants
+from tokenspeed.spec.prove.mutants import mutants
+from tokenspeed.spec.system import SPEC
 
 RESULT = Path(__file__).parent / "results" / "latest.json"
 CORES = len(os.sched_getaffinity(0))

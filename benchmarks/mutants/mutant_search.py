@@ -13,12 +13,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Nothing here may import tokenspeed.spec.explore: two explorers cannot be loaded into one process.
-from tokenspeed.spec import generate_explorer
-from tokenspeed.spec.instances import INSTANCES, Instance
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.mutants import Mutant, Mutation, mutants
-from tokenspeed.spec.switchable import switchable
+# Nothing here may import tokenspeed.spec.search.explore: two explorers cannot be loaded into one process.
+from tokenspeed.spec.generate.explorer import model
+from tokenspeed.spec.prove.mutants import Mutant, Mutation, mutants
+from tokenspeed.spec.search.instances import INSTANCES, Instance
+from tokenspeed.spec.search.switchable import switchable
+from tokenspeed.spec.system import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ((1, 2, 2), (2, 2, 2))
@@ -30,12 +30,12 @@ STATES = 300_000
 
 def build(folder: Path) -> Path:
     """Compile an explorer of the specification with all its mutants."""
-    generate_explorer.COMPILED = tuple(dict.fromkeys(tuple(i.population.items()) for i in SEARCHED))
+    model.COMPILED = tuple(dict.fromkeys(tuple(i.population.items()) for i in SEARCHED))
     sources = ROOT / "spec" / "explorer"
     (folder / "generated").mkdir()
     for path in [*sources.glob("*.h"), *sources.glob("*.cpp")]:
         (folder / path.name).write_text(path.read_text())
-    for name, text in generate_explorer.ExplorerGenerator(switchable(SPEC), claims=True).files().items():
+    for name, text in model.ExplorerGenerator(switchable(SPEC), claims=True).files().items():
         (folder / "generated" / name).write_text(text)
     includes = subprocess.run(
         [sys.executable, "-m", "pybind11", "--includes"], check=True, capture_output=True, text=True

@@ -25,8 +25,8 @@ from tokenspeed.scheduler import Scheduler, SchedulerConfig
 from tokenspeed.simulator import StudySettings
 from tokenspeed.simulator.study.run import run_study
 from tokenspeed.simulator.study.settings import load_workload
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.trace_file import Validator
+from tokenspeed.spec.conform.trace_file import Validator
+from tokenspeed.spec.system import SPEC
 
 HERE = Path(__file__).resolve().parent
 BATCH, PAGE = 256, 64

@@ -1,8 +1,4 @@
 """The machines: what requests, KV blocks, steps, host pages and copies may do.
 
-Read vocabulary, request, block, step and copy in this order, then the properties.
+Read vocabulary, request, block, step, copy and prefix_tree in this order, then `spec/claims`.
 """
-
-from .system import SPEC
-
-__all__ = ["SPEC"]

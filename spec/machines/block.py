@@ -1,7 +1,7 @@
 """The block machine: match a cached prefix, allocate, publish, release, keep a partial tail, reap and evict."""
 
-from ..expressions import Expr, if_else, maximum
-from ..language import Transition
+from ..language.expressions import Expr, if_else, maximum
+from ..language.spec import Transition
 from .prefix_tree import children, content, forget, offer, prune_leaf, recognise, text, unhang
 from .vocabulary import *
 

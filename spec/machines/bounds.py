@@ -5,8 +5,8 @@ tokens); INDIVIDUALS is what 32-bit ids can name; TICKS is never reached: at a m
 than 100,000 years.
 """
 
-from ..expressions import TICK
-from ..language import Spec, Variable
+from ..language.expressions import TICK
+from ..language.spec import Spec, Variable
 
 TOKENS = 2**40
 INDIVIDUALS = 2**31 - 1

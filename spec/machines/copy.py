@@ -5,8 +5,8 @@ Spill and fetch move content between the device and the host. Send and receive m
 where they are until that copy has ended, whatever becomes of the request meanwhile.
 """
 
-from ..expressions import Expr
-from ..language import Transition
+from ..language.expressions import Expr
+from ..language.spec import Transition
 from .block import count_as
 from .prefix_tree import before, content, hang_fetched, host_before, host_content, host_key, key
 from .vocabulary import *

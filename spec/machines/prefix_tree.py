@@ -16,8 +16,8 @@ before it, so parents first; the parent may still be on its way. A page whose pa
 dropped, which is harmless.
 """
 
-from ..expressions import BOOL, INT, Expr, one_if
-from ..language import Transition
+from ..language.expressions import BOOL, INT, Expr, one_if
+from ..language.spec import Transition
 from .vocabulary import *
 
 key = spec.variable(

@@ -1,7 +1,7 @@
 """The request machine: submit, admit, decode, finish or abort, retract and requeue, recycle."""
 
-from ..expressions import Expr
-from ..language import Transition
+from ..language.expressions import Expr
+from ..language.spec import Transition
 from .vocabulary import *
 
 

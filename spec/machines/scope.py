@@ -2,7 +2,7 @@
 shifted.
 """
 
-from ..expressions import INT, Expr
+from ..language.expressions import INT, Expr
 from .vocabulary import *
 
 MAX_PROMPT = Expr("const", "MAX_PROMPT", type=INT)

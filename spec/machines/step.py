@@ -1,7 +1,7 @@
 """The step machine: open, add rows, launch, wait for the device, land the rows in order, retire."""
 
-from ..expressions import Expr, if_else, one_if
-from ..language import ANY, Transition
+from ..language.expressions import Expr, if_else, one_if
+from ..language.spec import ANY, Transition
 from .vocabulary import *
 
 

@@ -5,8 +5,8 @@ executes, copies are what copy engines and peers do beside it, host pages keep b
 replace lists (`holds` is the block table), so that all proofs are for any number of individuals.
 """
 
-from ..expressions import BOOL, INT, TICK, Expr, lift
-from ..language import Spec
+from ..language.expressions import BOOL, INT, TICK, Expr, lift
+from ..language.spec import Spec
 
 spec = Spec("tokenspeed")
 

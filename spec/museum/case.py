@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from ..debugger import fill_in_choice, fill_in_idle
-from ..explore import Explored, compiled_from, search
-from ..instances import INSTANCES
-from ..language import Spec
-from ..python_search import NO_IDLE_TRANSITION, PythonSearch
-from ..reachable import PYTHON_STATES, REBUILD
-from ..timeline import Replay, Timeline
-from ..variants import variant
+from ..explain.debugger import fill_in_choice, fill_in_idle
+from ..explain.timeline import Replay, Timeline
+from ..language.spec import Spec
+from ..language.variants import variant
+from ..search.explore import Explored, compiled_from, search
+from ..search.instances import INSTANCES
+from ..search.python_search import NO_IDLE_TRANSITION, PythonSearch
+from ..search.reachable import PYTHON_STATES, REBUILD
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..language import Spec
-from ..timeline_picture import timeline_picture
+from ..explain.timeline_picture import timeline_picture
+from ..language.spec import Spec
 from .bugs import BUGS
 from .case import Bug, Exhibit, exhibit
 

@@ -41,7 +41,7 @@ def test_command_line_imports_no_verb() -> None:
     assert run_python(code).stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("folder", ["spec.command", "simulator.command"])
+@pytest.mark.parametrize("folder", ["spec.commands.verify_command", "simulator.command"])
 def test_verify_and_simulate_do_not_import_torch(folder: str) -> None:
     result = run_python(f"import sys, tokenspeed.{folder}; print('torch' in sys.modules)")
     assert result.stdout.strip() == "False", result.stderr

@@ -13,9 +13,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 
-from tokenspeed.engine.checkpoint import Checkpoint
-from tokenspeed.engine.llama import LlamaModel
-from tokenspeed.engine.loader import load_checkpoint
+from tokenspeed.engine.checkpoints.checkpoint import Checkpoint
+from tokenspeed.engine.checkpoints.loader import load_checkpoint
+from tokenspeed.engine.models.llama import LlamaModel
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tokenspeed.engine.protocol import ChatCompletionRequest, CompletionRequest
+from tokenspeed.engine.server.openai.bodies import ChatCompletionRequest, CompletionRequest
 
 PATHS = ["/v1/chat/completions", "/v1/completions"]
 JSON_TYPE = {"content-type": "application/json"}

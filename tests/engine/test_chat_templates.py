@@ -10,8 +10,8 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenspeed.engine.chat_template import ChatTemplate, ChatTemplateError
-from tokenspeed.engine.checkpoint import Checkpoint
+from tokenspeed.engine.checkpoints.checkpoint import Checkpoint
+from tokenspeed.engine.text.chat_template import ChatTemplate, ChatTemplateError
 
 pytestmark = pytest.mark.serve
 

@@ -12,11 +12,11 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from tokenspeed.engine.checkpoint import Checkpoint
-from tokenspeed.engine.host_pages import HostPages
-from tokenspeed.engine.llama import LlamaModel
-from tokenspeed.engine.runner import ModelRunner
-from tokenspeed.engine.sampling import GREEDY
+from tokenspeed.engine.checkpoints.checkpoint import Checkpoint
+from tokenspeed.engine.models.llama import LlamaModel
+from tokenspeed.engine.run.host_pages import HostPages
+from tokenspeed.engine.run.runner import ModelRunner
+from tokenspeed.engine.run.sampling import GREEDY
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, Stats, StepPlan
 
 FULL = os.environ.get("TOKENSPEED_PARITY") == "full"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tokenspeed.engine.detokenizer import MAX_HELD_TOKENS, IncrementalDetokenizer
-from tokenspeed.engine.stop_strings import StopMatcher
+from tokenspeed.engine.text.detokenizer import MAX_HELD_TOKENS, IncrementalDetokenizer
+from tokenspeed.engine.text.stop_strings import StopMatcher
 
 
 def decode_bytes(ids: Sequence[int]) -> str:

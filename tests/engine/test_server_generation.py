@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tokenspeed.engine.generation import Delta, Generation, GenerationFailed, RequestRejected
-from tokenspeed.engine.request_state import RequestOutput
+from tokenspeed.engine.loop.generation import Delta, Generation, GenerationFailed, RequestRejected
+from tokenspeed.engine.text.answer import RequestOutput
 
 
 def no_abort(request_ids: Sequence[int]) -> None:

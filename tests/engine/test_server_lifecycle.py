@@ -16,17 +16,17 @@ from typing import IO, Any
 import httpx
 import pytest
 
-from tokenspeed.engine.address import AddressUnavailable, listen
+from tokenspeed.engine.server.address import AddressUnavailable, listen
 
 # A server process with the stand-in for the model. It loads when a line arrives on its standard input.
 PROCESS = """
 import asyncio, importlib.util, logging, sys
 from types import SimpleNamespace
 import uvloop
-from tokenspeed.engine.chat_template import ChatTemplate
-from tokenspeed.engine.address import listen
-from tokenspeed.engine.lifecycle import serve
-from tokenspeed.engine.serving import ServedModel
+from tokenspeed.engine.text.chat_template import ChatTemplate
+from tokenspeed.engine.server.address import listen
+from tokenspeed.engine.server.lifecycle import serve
+from tokenspeed.engine.server.service import ServedModel
 from tokenspeed.scheduler import Scheduler
 
 spec = importlib.util.spec_from_file_location("stand_ins", sys.argv[1])
@@ -132,9 +132,9 @@ def running_stream(process: Process, tokens: int) -> Iterator[Iterator[str]]:
 def assert_clean_log(log: str, aborted: int = 0) -> None:
     """The log tells of the shutdown and of the aborted requests, if any, and of nothing else."""
     said = log.splitlines()
-    expected = ["INFO:tokenspeed.engine.lifecycle:shutting down; running requests have "]
+    expected = ["INFO:tokenspeed.engine.server.lifecycle:shutting down; running requests have "]
     if aborted:
-        expected.append(f"WARNING:tokenspeed.engine.lifecycle:{aborted} requests are aborted")
+        expected.append(f"WARNING:tokenspeed.engine.server.lifecycle:{aborted} requests are aborted")
     assert len(said) == len(expected) and all(map(str.startswith, said, expected)), log
 
 

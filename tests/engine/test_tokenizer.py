@@ -13,9 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from tokenspeed.engine.checkpoint import Checkpoint
-from tokenspeed.engine.loader import find_smollm2
-from tokenspeed.engine.tokenizer import Tokenizer, UnsupportedTokenizer
+from tokenspeed.engine.checkpoints.checkpoint import Checkpoint
+from tokenspeed.engine.checkpoints.loader import find_smollm2
+from tokenspeed.engine.text.tokenizer import Tokenizer, UnsupportedTokenizer
 
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
 

@@ -11,10 +11,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tokenspeed.engine.trace_recorder import TraceRecorder
+from tokenspeed.engine.loop.trace_recorder import TraceRecorder
 from tokenspeed.scheduler import Scheduler, SchedulerConfig
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.trace_file import TraceFileError, Validator
+from tokenspeed.spec.conform.trace_file import TraceFileError, Validator
+from tokenspeed.spec.system import SPEC
 
 
 def small_scheduler(capacity: int = 1 << 12) -> Scheduler:

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-from tokenspeed.engine.checkpoint import Checkpoint, CheckpointError
-from tokenspeed.engine.gguf_file import GGUFError, GGUFFile
-from tokenspeed.engine.loader import find_smollm2, load_checkpoint
-from tokenspeed.engine.model_config import UnsupportedModel
-from tokenspeed.engine.tokenizer import UnsupportedTokenizer
+from tokenspeed.engine.checkpoints.checkpoint import Checkpoint, CheckpointError
+from tokenspeed.engine.checkpoints.gguf_file import GGUFError, GGUFFile
+from tokenspeed.engine.checkpoints.loader import find_smollm2, load_checkpoint
+from tokenspeed.engine.models.config import UnsupportedModel
+from tokenspeed.engine.text.tokenizer import UnsupportedTokenizer
 
 pytestmark = pytest.mark.serve
 

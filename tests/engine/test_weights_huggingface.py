@@ -9,12 +9,12 @@ import tokenizers
 import torch
 import transformers
 
-from tokenspeed.engine.checkpoint import Checkpoint, CheckpointError
-from tokenspeed.engine.kv_cache import KVCache
-from tokenspeed.engine.llama import LlamaModel, PackedRows
-from tokenspeed.engine.loader import load_checkpoint
-from tokenspeed.engine.model_config import UnsupportedModel
-from tokenspeed.engine.tokenizer import UnsupportedTokenizer
+from tokenspeed.engine.checkpoints.checkpoint import Checkpoint, CheckpointError
+from tokenspeed.engine.checkpoints.loader import load_checkpoint
+from tokenspeed.engine.models.config import UnsupportedModel
+from tokenspeed.engine.models.llama import LlamaModel, PackedRows
+from tokenspeed.engine.run.kv_cache import KVCache
+from tokenspeed.engine.text.tokenizer import UnsupportedTokenizer
 
 pytestmark = pytest.mark.serve
 

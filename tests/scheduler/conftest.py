@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenspeed.spec.binary import SCHEDULER
+from tokenspeed.spec.conform.binary import SCHEDULER
 
 Compile = Callable[..., Path]
 

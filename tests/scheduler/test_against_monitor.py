@@ -22,9 +22,9 @@ from tokenspeed.scheduler import (
     Scheduler,
     SchedulerConfig,
 )
-from tokenspeed.spec.contract_monitor import ClauseBroken, ContractMonitor
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.monitor import Monitor
+from tokenspeed.spec.conform.contract_monitor import ClauseBroken, ContractMonitor
+from tokenspeed.spec.conform.monitor import Monitor
+from tokenspeed.spec.system import SPEC
 
 
 def test_binary_was_built_from_this_specification() -> None:

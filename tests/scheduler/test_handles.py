@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tokenspeed.spec.binary import SCHEDULER
-from tokenspeed.spec.language import Variable
-from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.conform.binary import SCHEDULER
+from tokenspeed.spec.language.spec import Variable
+from tokenspeed.spec.system import SPEC
 
 HERE = Path(__file__).parent
 FAIL = sorted((HERE / "compile_fail").glob("*.cpp"))

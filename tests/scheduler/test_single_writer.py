@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tokenspeed.spec.binary import SCHEDULER, generated_sources
-from tokenspeed.spec.cpp_declarations import Structure, read_unit
-from tokenspeed.spec.single_writer import other_writers, unchecked_friends
+from tokenspeed.spec.conform.binary import SCHEDULER, generated_sources
+from tokenspeed.spec.conform.cpp.declarations import Structure, read_unit
+from tokenspeed.spec.conform.single_writer import other_writers, unchecked_friends
 
 HEADER = generated_sources().header
 

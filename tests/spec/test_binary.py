@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from tokenspeed.cli import main
-from tokenspeed.spec import binary
-from tokenspeed.spec.binary import SCHEDULER, BinaryError, ask_binary, check_binary, find_binary
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.translation import validate
+from tokenspeed.spec.conform import binary
+from tokenspeed.spec.conform.binary import SCHEDULER, BinaryError, ask_binary, check_binary, find_binary
+from tokenspeed.spec.conform.translation import validate
+from tokenspeed.spec.system import SPEC
 
 LINKS = ["specification", "transitions", "generated sources", "translation", "integer bounds", "single writer"]
 
@@ -119,7 +119,7 @@ def test_what_is_no_scheduler_is_explained(tmp_path: Path) -> None:
     (tmp_path / "_core.so").write_text("no binary")
     with pytest.raises(BinaryError, match="cannot be loaded"):
         ask_binary(tmp_path / "_core.so")
-    other = next(p for p in find_binary().parent.parent.glob("spec/_explorer*"))
+    other = next(p for p in find_binary().parent.parent.glob("spec/search/_explorer*.so"))
     with pytest.raises(BinaryError, match="it is no scheduler of this project"):
         ask_binary(other)
     result = CliRunner().invoke(main, ["verify", "--binary", str(tmp_path / "missing.so")])

@@ -12,10 +12,18 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from tokenspeed.spec.counting import Claim, assumptions, at_most, counted, delta_rule, is_part, right_at_the_start
-from tokenspeed.spec.expressions import BOOL, INT, SpecError, lift
-from tokenspeed.spec.interpreter import Index, Interpreter, State, Values
-from tokenspeed.spec.language import Parameter, Spec, Transition
+from tokenspeed.spec.language.counting import (
+    Claim,
+    assumptions,
+    at_most,
+    counted,
+    delta_rule,
+    is_part,
+    right_at_the_start,
+)
+from tokenspeed.spec.language.expressions import BOOL, INT, SpecError, lift
+from tokenspeed.spec.language.interpreter import Index, Interpreter, State, Values
+from tokenspeed.spec.language.spec import Parameter, Spec, Transition
 
 SIZES = range(1, 6)
 Ball = tuple[bool, int]

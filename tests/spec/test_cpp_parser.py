@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tokenspeed.spec.cpp_declarations import read_unit
-from tokenspeed.spec.cpp_parser import Parser, show
-from tokenspeed.spec.cpp_tokens import CppError, read_source
+from tokenspeed.spec.conform.cpp.declarations import read_unit
+from tokenspeed.spec.conform.cpp.parser import Parser, show
+from tokenspeed.spec.conform.cpp.tokens import CppError, read_source
 
 
 def parsed(text: str) -> str:

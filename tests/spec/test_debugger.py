@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tokenspeed.spec.cti import SmallCounterexamples
-from tokenspeed.spec.debugger import Finding, debug
-from tokenspeed.spec.explore import compiled_from, search
-from tokenspeed.spec.expressions import to_text
-from tokenspeed.spec.instances import INSTANCES, Instance
-from tokenspeed.spec.interpreter import Interpreter
-from tokenspeed.spec.language import Spec
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.prover import Obligation, Prover
-from tokenspeed.spec.python_search import NO_IDLE_TRANSITION, PythonSearch
-from tokenspeed.spec.reachable import counterexample, survey_anyway
-from tokenspeed.spec.timeline import Edit, Replay, in_words
-from tokenspeed.spec.timeline_page import timeline_page, write_timeline_page
-from tokenspeed.spec.variants import variant
+from tokenspeed.spec.explain.cti import SmallCounterexamples
+from tokenspeed.spec.explain.debugger import Finding, debug
+from tokenspeed.spec.explain.timeline import Edit, Replay, in_words
+from tokenspeed.spec.explain.timeline_page import timeline_page, write_timeline_page
+from tokenspeed.spec.language.expressions import to_text
+from tokenspeed.spec.language.interpreter import Interpreter
+from tokenspeed.spec.language.spec import Spec
+from tokenspeed.spec.language.variants import variant
+from tokenspeed.spec.prove.prover import Obligation, Prover
+from tokenspeed.spec.search.explore import compiled_from, search
+from tokenspeed.spec.search.instances import INSTANCES, Instance
+from tokenspeed.spec.search.python_search import NO_IDLE_TRANSITION, PythonSearch
+from tokenspeed.spec.search.reachable import counterexample, survey_anyway
+from tokenspeed.spec.system import SPEC
 
 SMALL = Instance(requests=1, blocks=2, steps=1, page=1, max_prompt=1, max_output=1)
 

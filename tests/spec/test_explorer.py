@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from tokenspeed.spec.cpp import guard_labels
-from tokenspeed.spec.drop import diagnose
-from tokenspeed.spec.explore import search, survey
-from tokenspeed.spec.expressions import TICK
-from tokenspeed.spec.instances import Instance
-from tokenspeed.spec.interpreter import Interpreter, State
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.reachable import counterexample
-from tokenspeed.spec.timeline import Replay
+from tokenspeed.spec.explain.drop import diagnose
+from tokenspeed.spec.explain.timeline import Replay
+from tokenspeed.spec.language.expressions import TICK
+from tokenspeed.spec.language.interpreter import Interpreter, State
+from tokenspeed.spec.language.labels import guard_labels
+from tokenspeed.spec.search.explore import search, survey
+from tokenspeed.spec.search.instances import Instance
+from tokenspeed.spec.search.reachable import counterexample
+from tokenspeed.spec.system import SPEC
 
 
 def normal_form(state: State) -> tuple[Any, ...]:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tokenspeed.scheduler import Machine
-from tokenspeed.spec.generate import generated_files
-from tokenspeed.spec.interpreter import GuardFalse, Interpreter
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.monitor import Divergence, Monitor
+from tokenspeed.spec.conform.monitor import Divergence, Monitor
+from tokenspeed.spec.generate.files import generated_files
+from tokenspeed.spec.language.interpreter import GuardFalse, Interpreter
+from tokenspeed.spec.system import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
 

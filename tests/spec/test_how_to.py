@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import tokenspeed.spec._explorer as explorer
+import tokenspeed.spec.conform._replay as replay
+import tokenspeed.spec.search._explorer as explorer
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / "docs/adding-a-transition.md").read_text(), re.M | re.S)
@@ -32,30 +33,31 @@ def shown_after(command: str) -> list[tuple[int, str]]:
 FAILING = [(n, output) for n, output in shown_after(VERIFY) if "VIOLATED" in output]
 
 EXPLAIN = """
-from trial.spec.debugger import debug
-from trial.spec.debugger_command import print_findings
-from trial.spec.command import make_console
-from trial.spec.machines import SPEC
-from trial.spec.prover import Prover
+from trial.spec.explain.debugger import debug
+from trial.spec.commands.debugger_command import print_findings
+from trial.spec.commands.verify_command import make_console
+from trial.spec.system import SPEC
+from trial.spec.prove.prover import Prover
 prover, new = Prover(SPEC), ("submit_constrained", "grammar_ready")
 found = [o for t in new for o in prover.prove_transition(SPEC.transitions[t])]
 found += prover.prove_stages() + [o for t in new for o in prover.prove_stages(SPEC.transitions[t])]
 print_findings(debug(SPEC, [o for o in found if not o.proved], most=1), make_console())
 """
 MUTANTS = """
-from trial.spec.machines import SPEC
-from trial.spec.mutants import Mutation, mutants
+from trial.spec.system import SPEC
+from trial.spec.prove.mutants import Mutation, mutants
 judge = Mutation(SPEC).judge
 for m in mutants(SPEC):
     if m.transition.name == "submit_constrained" and (verdict := judge(m).verdict) != "killed":
         print(f"{verdict}: {m}")
 """
 WHOLE = """
-from trial.spec.command import run_verify
+from trial.spec.commands.verify_command import run_verify
 run_verify()
 """
 SHORT_SEARCHES = """
-from trial.spec import debugger, reachable
+from trial.spec.explain import debugger
+from trial.spec.search import reachable
 debugger.PYTHON_STATES = reachable.PYTHON_STATES = 1_000
 """
 """Where the output does not say how many states were searched in vain."""
@@ -79,8 +81,9 @@ def run(program: str, changes: int, folder: Path) -> list[str]:
     """The lines that a program prints about a copy of the specification with the first changes."""
     package = folder / "trial"
     shutil.copytree(ROOT / "spec", package / "spec", ignore=shutil.ignore_patterns("__pycache__"))
-    for module in Path(explorer.__file__).parent.glob("*.so"):
-        shutil.copy(module, package / "spec")
+    for module in (explorer, replay):
+        room = module.__name__.split(".")[1:-1]
+        shutil.copy(str(module.__file__), package.joinpath(*room))
     (package / "__init__.py").touch()
     for change in CHANGES[:changes]:
         apply(change, package)

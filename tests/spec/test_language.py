@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tokenspeed.spec.expressions import BOOL, INT, Expr, SpecError, conjuncts, if_else, lift, to_text
-from tokenspeed.spec.language import ANY, Spec, Transition
+from tokenspeed.spec.language.expressions import BOOL, INT, Expr, SpecError, conjuncts, if_else, lift, to_text
+from tokenspeed.spec.language.spec import ANY, Spec, Transition
 
 
 @pytest.fixture

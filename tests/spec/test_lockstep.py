@@ -13,14 +13,14 @@ import pybind11
 import pytest
 
 from tokenspeed.scheduler import CHECKED, STATE_ACCESS, StateMachine
-from tokenspeed.spec.cpp import guard_labels
-from tokenspeed.spec.explore import available_cores
-from tokenspeed.spec.instances import LOCK_STEP, Instance
-from tokenspeed.spec.interpreter import State
-from tokenspeed.spec.language import Transition
-from tokenspeed.spec.lockstep import LockStep, LockStepReport
-from tokenspeed.spec.lockstep_command import never
-from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.commands.lockstep_command import never
+from tokenspeed.spec.conform.lockstep import LockStep, LockStepReport
+from tokenspeed.spec.language.interpreter import State
+from tokenspeed.spec.language.labels import guard_labels
+from tokenspeed.spec.language.spec import Transition
+from tokenspeed.spec.search.explore import available_cores
+from tokenspeed.spec.search.instances import LOCK_STEP, Instance
+from tokenspeed.spec.system import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tokenspeed.spec.command import run_verify
-from tokenspeed.spec.explore import search
-from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.commands.verify_command import run_verify
+from tokenspeed.spec.language.variants import check_labels
 from tokenspeed.spec.museum import BUGS, Bug, Exhibit, exhibit
 from tokenspeed.spec.museum.page import museum_files
-from tokenspeed.spec.variants import check_labels
+from tokenspeed.spec.search.explore import search
+from tokenspeed.spec.system import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
 

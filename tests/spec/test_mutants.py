@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.mutants import Mutant, Mutation, mutants, score
+from tokenspeed.spec.prove.mutants import Mutant, Mutation, mutants, score
+from tokenspeed.spec.system import SPEC
 
 
 def find(text: str) -> Mutant:

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
-from tokenspeed.spec.expressions import BOOL, INT, Expr
-from tokenspeed.spec.language import Spec, Transition
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.prover import Prover, failed
+from tokenspeed.spec.language.expressions import BOOL, INT, Expr
+from tokenspeed.spec.language.spec import Spec, Transition
+from tokenspeed.spec.prove.prover import Prover, failed
+from tokenspeed.spec.system import SPEC
 
 
 def test_every_obligation_of_the_scheduler_is_proved() -> None:

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tokenspeed.spec.expressions import INT, Expr, after, if_else, lift
-from tokenspeed.spec.language import Spec
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.prover import Obligation, Prover
-from tokenspeed.spec.ranking import Stage, concerns, make_stage
-from tokenspeed.spec.second_solver import Cvc5Prover
+from tokenspeed.spec.language.expressions import INT, Expr, after, if_else, lift
+from tokenspeed.spec.language.ranking import Stage, concerns, make_stage
+from tokenspeed.spec.language.spec import Spec
+from tokenspeed.spec.prove.prover import Obligation, Prover
+from tokenspeed.spec.prove.second_solver import Cvc5Prover
+from tokenspeed.spec.system import SPEC
 
 STATES = range(4)
 """Places of a token; at 0 the goal has come."""

@@ -6,10 +6,10 @@ import random
 from collections import Counter
 
 from tokenspeed.scheduler import Machine
-from tokenspeed.spec._replay import Replay
-from tokenspeed.spec.cpp import guard_labels
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.monitor import Monitor
+from tokenspeed.spec.conform._replay import Replay
+from tokenspeed.spec.conform.monitor import Monitor
+from tokenspeed.spec.language.labels import guard_labels
+from tokenspeed.spec.system import SPEC
 
 EACH = 3
 """Individuals of each sort."""

@@ -20,16 +20,16 @@ import z3
 from click.testing import CliRunner
 
 from tokenspeed.cli import main
-from tokenspeed.spec import second_solver
-from tokenspeed.spec.command import run_verify
-from tokenspeed.spec.explore import Exploration, survey
-from tokenspeed.spec.expressions import BOOL, Expr
-from tokenspeed.spec.language import Spec, Transition
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.proofs import decider
-from tokenspeed.spec.prover import Obligation, Prover
-from tokenspeed.spec.second_solver import Cvc5Prover
-from tokenspeed.spec.smtlib import Exporter, Script, export
+from tokenspeed.spec.commands.verify_command import run_verify
+from tokenspeed.spec.language.expressions import BOOL, Expr
+from tokenspeed.spec.language.spec import Spec, Transition
+from tokenspeed.spec.prove import second_solver
+from tokenspeed.spec.prove.proofs import decider
+from tokenspeed.spec.prove.prover import Obligation, Prover
+from tokenspeed.spec.prove.second_solver import Cvc5Prover
+from tokenspeed.spec.prove.smtlib import Exporter, Script, export
+from tokenspeed.spec.search.explore import Exploration, survey
+from tokenspeed.spec.system import SPEC
 
 
 def mutants() -> Iterator[tuple[str, Transition]]:
@@ -187,7 +187,8 @@ def test_the_files_hold_every_obligation(tmp_path: Path) -> None:
 def test_the_same_specification_gives_the_same_bytes(tmp_path: Path) -> None:
     export(SPEC, tmp_path / "here")
     code = (
-        "import sys, pathlib; from tokenspeed.spec.machines import SPEC; from tokenspeed.spec.smtlib import export; "
+        "import sys, pathlib; from tokenspeed.spec.system import SPEC; "
+        "from tokenspeed.spec.prove.smtlib import export; "
         "export(SPEC, pathlib.Path(sys.argv[1]))"
     )
     for seed in ("1", "2"):
@@ -209,7 +210,7 @@ def smaller(exploration: Exploration, monkeypatch: pytest.MonkeyPatch) -> None:
     names = {name for choice in SPEC.choices for name in choice.transitions}
     names |= {option.transition for claim in SPEC.progress.values() for option in claim.options}
     monkeypatch.setattr(SPEC, "transitions", {n: t for n, t in SPEC.transitions.items() if n in names})
-    monkeypatch.setattr("tokenspeed.spec.verify.survey_anyway", lambda _: exploration)
+    monkeypatch.setattr("tokenspeed.spec.commands.proofs.survey_anyway", lambda _: exploration)
 
 
 @pytest.mark.usefixtures("smaller")
@@ -233,7 +234,7 @@ def test_the_table_names_the_solver(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_missing_package_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cvc5", None)
-    monkeypatch.delitem(sys.modules, "tokenspeed.spec.second_solver")
+    monkeypatch.delitem(sys.modules, "tokenspeed.spec.prove.second_solver")
     result = CliRunner().invoke(main, ["verify", "--solver", "cvc5"])
     assert result.exit_code == 1
     assert "needs the Python module `cvc5`" in result.output and "pip install 'tokenspeed[cvc5]'" in result.output

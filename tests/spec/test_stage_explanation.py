@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tokenspeed.spec.debugger import Explainer, Finding, debug
-from tokenspeed.spec.expressions import lift
-from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.explain.debugger import Explainer, Finding, debug
+from tokenspeed.spec.language.expressions import lift
+from tokenspeed.spec.language.variants import variant
 from tokenspeed.spec.machines.vocabulary import known
-from tokenspeed.spec.prover import Prover
-from tokenspeed.spec.variants import variant
+from tokenspeed.spec.prove.prover import Prover
+from tokenspeed.spec.system import SPEC
 
 OLDEST = SPEC.stages["the oldest request"]
 

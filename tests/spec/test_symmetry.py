@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from tokenspeed.spec._explorer import Explorer
-from tokenspeed.spec.explore import search
-from tokenspeed.spec.instances import LOCK_STEP, Instance
+from tokenspeed.spec.search._explorer import Explorer
+from tokenspeed.spec.search.explore import search
+from tokenspeed.spec.search.instances import LOCK_STEP, Instance
 
 SMALL = Instance(1, 2, 1, page=1, max_prompt=1, max_output=1)
 WIDE = LOCK_STEP[-1]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tokenspeed.spec.instances import INSTANCES
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.ranking import Stage
-from tokenspeed.spec.tla_liveness import LivenessPrinter, write_tla
-from tokenspeed.spec.tlaplus import TlaPrinter, identifier
+from tokenspeed.spec.generate.tla import TlaPrinter, identifier
+from tokenspeed.spec.generate.tla_liveness import LivenessPrinter, write_tla
+from tokenspeed.spec.language.ranking import Stage
+from tokenspeed.spec.search.instances import INSTANCES
+from tokenspeed.spec.system import SPEC
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ import pytest
 
 from tokenspeed.scheduler import EventKind, Scheduler, SchedulerConfig
 from tokenspeed.scheduler.trace_file import file_footer, file_header
-from tokenspeed.spec.interpreter import GuardFalse, State
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.monitor import Monitor
-from tokenspeed.spec.trace_file import TraceFileError, Validator
+from tokenspeed.spec.conform.monitor import Monitor
+from tokenspeed.spec.conform.trace_file import TraceFileError, Validator
+from tokenspeed.spec.language.interpreter import GuardFalse, State
+from tokenspeed.spec.system import SPEC
 
 TRANSITIONS = list(SPEC.transitions.values())
 CONFIG = SchedulerConfig(

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from tokenspeed.cli import main
 from tokenspeed.scheduler import Scheduler, SchedulerConfig
 from tokenspeed.scheduler.trace_file import TraceFile
-from tokenspeed.spec._replay import UNCHECKED_GUARDS
-from tokenspeed.spec.machines import SPEC
-from tokenspeed.spec.trace_file import read_header
+from tokenspeed.spec.conform._replay import UNCHECKED_GUARDS
+from tokenspeed.spec.conform.trace_file import read_header
+from tokenspeed.spec.system import SPEC
 
 NUMBER = {name: number for number, name in enumerate(SPEC.transitions)}
 

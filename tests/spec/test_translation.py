@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from tokenspeed.spec import cpp_semantics
-from tokenspeed.spec.binary import generated_sources
-from tokenspeed.spec.bounds_proof import prove_bounds
-from tokenspeed.spec.cpp_mutants import MISSED, NOTICED, SAME, Damage, Judge, every_damage, judge_all
-from tokenspeed.spec.expressions import variables_read
-from tokenspeed.spec.language import Spec
-from tokenspeed.spec.machines import SPEC, bounds
-from tokenspeed.spec.translation import read, validate, validate_transition
+from tokenspeed.spec.conform.binary import generated_sources
+from tokenspeed.spec.conform.bounds_proof import prove_bounds
+from tokenspeed.spec.conform.cpp import semantics as cpp_semantics
+from tokenspeed.spec.conform.cpp.mutants import MISSED, NOTICED, SAME, Damage, Judge, every_damage, judge_all
+from tokenspeed.spec.conform.translation import read, validate, validate_transition
+from tokenspeed.spec.language.expressions import variables_read
+from tokenspeed.spec.language.spec import Spec
+from tokenspeed.spec.system import SPEC, bounds
 
 SOURCES = generated_sources()
 DAMAGES = every_damage(SPEC, SOURCES)
@@ -169,7 +169,7 @@ def test_bounds_that_are_too_narrow_are_not_kept(monkeypatch: pytest.MonkeyPatch
     def narrow(spec: Spec, variable: object) -> tuple[int, int]:
         return 0, 3
 
-    monkeypatch.setattr("tokenspeed.spec.bounds_proof.bounds_of", narrow)
+    monkeypatch.setattr("tokenspeed.spec.conform.bounds_proof.bounds_of", narrow)
     assert any(not k.proved and k.kind == "bounded" for k in prove_bounds(SPEC))
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tokenspeed.spec.command import run_verify
-from tokenspeed.spec.machines import SPEC
+from tokenspeed.spec.commands.verify_command import run_verify
+from tokenspeed.spec.system import SPEC
 
 
 def test_json_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +75,7 @@ def test_diagrams(tmp_path: Path) -> None:
 
 def test_verify_runs_without_torch_and_without_the_scheduler() -> None:
     code = (
-        "import sys; import tokenspeed.spec.command; "
+        "import sys; import tokenspeed.spec.commands.verify_command; "
         "unwanted = ('torch', 'triton', 'tokenspeed.scheduler'); "
         "bad = [m for m in sys.modules if m.startswith(unwanted)]; "
         "sys.exit(repr(bad) if bad else 0)"

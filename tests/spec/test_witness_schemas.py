@@ -6,10 +6,10 @@ import itertools
 
 import pytest
 
-from tokenspeed.spec.counting import Claim, counted, counted_more, covered, tiling_premises
-from tokenspeed.spec.expressions import BOOL, INT, Expr, SpecError, lift
-from tokenspeed.spec.interpreter import Interpreter, State
-from tokenspeed.spec.language import Parameter, Spec
+from tokenspeed.spec.language.counting import Claim, counted, counted_more, covered, tiling_premises
+from tokenspeed.spec.language.expressions import BOOL, INT, Expr, SpecError, lift
+from tokenspeed.spec.language.interpreter import Interpreter, State
+from tokenspeed.spec.language.spec import Parameter, Spec
 
 SIZES = range(1, 6)
 

@@ -1,0 +1,1 @@
+"""Drives the scheduler and a runner."""

@@ -1,0 +1,79 @@
+"""POST /v1/completions."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from numpy.typing import NDArray
+
+from ...loop.generation import Generation, GenerationFailed
+from ..http_io import DONE, HEARTBEAT, EventStream, body_schema, event, json_response, read_body, while_connected
+from ..service import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, ServedModel, encode, failure, service_of, usage
+from .bodies import CompletionRequest
+from .errors import APIError
+
+router = APIRouter()
+
+
+@router.post("/v1/completions", openapi_extra=body_schema(CompletionRequest))
+async def completions(request: Request) -> Response:
+    """Continue one or more prompts, in one piece or as a stream of events."""
+    service = service_of(request)
+    service.ready()
+    body = await read_body(request, CompletionRequest)
+    model = service.check_model(body.model)
+    prompts = [await _prompt(model, prompt) for prompt in body.prompt]
+    generation = await service.generate(body, prompts, param="prompt")
+    head = {
+        "id": f"cmpl-{uuid.uuid4().hex}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": model.name,
+        "system_fingerprint": SYSTEM_FINGERPRINT,
+    }
+    if body.stream:
+        return EventStream(_events(head, generation, body.include_usage), on_end=generation.abandon)
+    try:
+        texts = await while_connected(request.receive, generation.texts())
+    except GenerationFailed as error:
+        raise failure(error) from None
+    finally:
+        generation.abandon()
+    reasons = (choice.finish_reason for choice in generation.choices)
+    choices = [_choice(i, text, reason) for i, (text, reason) in enumerate(zip(texts, reasons, strict=True))]
+    return json_response(head | {"choices": choices, "usage": usage(generation)})
+
+
+async def _prompt(model: ServedModel, prompt: str | list[int]) -> NDArray[np.int32]:
+    if isinstance(prompt, str):
+        return await encode(prompt, model.tokenizer.encode)
+    size = model.tokenizer.vocab_size
+    for token in prompt:
+        if not 0 <= token < size:
+            raise APIError(400, f"prompt: token id {token} is not in the vocabulary (0 to {size - 1})", param="prompt")
+    return np.array(prompt, dtype=np.int32)
+
+
+async def _events(head: dict[str, Any], generation: Generation, include_usage: bool) -> AsyncGenerator[bytes, None]:
+    extra: dict[str, Any] = {"usage": None} if include_usage else {}
+    try:
+        async for deltas in generation.deltas(heartbeat=HEARTBEAT_SECONDS):
+            if not deltas:
+                yield HEARTBEAT
+            for delta in deltas:
+                yield event(head | {"choices": [_choice(delta.index, delta.text, delta.finish_reason)]} | extra)
+    except GenerationFailed as error:
+        yield b"data: " + failure(error).body() + b"\n\n"
+    else:
+        if include_usage:
+            yield event(head | {"choices": [], "usage": usage(generation)})
+    yield DONE
+
+
+def _choice(index: int, text: str, finish_reason: str | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": None, "finish_reason": finish_reason}

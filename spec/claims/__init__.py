@@ -1,0 +1,1 @@
+"""What must hold of the machines: safety, possibility, lemmas, the contract and liveness."""

@@ -1,0 +1,1 @@
+"""What `tokenspeed verify` prints."""

@@ -1,0 +1,1 @@
+"""Is the compiled scheduler what the specification says?"""

@@ -1,0 +1,1 @@
+"""The explorer's model of the specification in C++."""

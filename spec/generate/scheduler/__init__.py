@@ -1,0 +1,1 @@
+"""The scheduler's transitions in C++, and access to their state."""

@@ -1,0 +1,1 @@
+"""What a specification is made of."""
