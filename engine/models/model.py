@@ -39,11 +39,11 @@ class RowLengths:
 class StepInputs:
     """Where the packed tokens of a step belong: rows of requests one after the other, decode and prefill alike.
 
-    A padding row (in a CUDA graph) has context 0; the slots of its tokens are -1, which `write_kv` leaves out.
+    A row that pads a step of fixed size has one token in a block that no request owns.
     """
 
     positions: torch.Tensor
-    """[tokens] integer, position of each token in its sequence; 0 for padding."""
+    """[tokens] integer, position of each token in its sequence."""
     slot_mapping: torch.Tensor
     """[tokens] int64, block * block_size + offset: where what the token adds to the cache goes."""
     block_table: torch.Tensor
