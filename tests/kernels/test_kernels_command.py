@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from tokenspeed.cli import main
 from tokenspeed.kernels import REGISTRY, Band, Kernel, Selection, command
-from tokenspeed.kernels.check import (
+from tokenspeed.kernels.workbench.check import (
     Case,
     CheckResult,
     RelativeError,
