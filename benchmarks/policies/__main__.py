@@ -16,9 +16,11 @@ from record import write
 
 from tokenspeed.scheduler import PageView, Policy
 from tokenspeed.simulator.cost.roofline import prefill_figures, roofline
+from tokenspeed.simulator.policies import PolicyChoice
 from tokenspeed.simulator.study.metrics import call_times, measure
-from tokenspeed.simulator.study.setup import StudySettings, load_workload, place_model
-from tokenspeed.simulator.world.simulation import Cluster, simulate
+from tokenspeed.simulator.study.settings import StudySettings, load_workload, place_model
+from tokenspeed.simulator.world.cluster import Cluster
+from tokenspeed.simulator.world.simulation import simulate
 
 HERE = Path(__file__).resolve().parent
 
@@ -51,8 +53,8 @@ class Heads(Policy):
         return 2 if page.position < 16_384 else 0
 
 
-POLICIES: dict[str, str | Policy] = {
-    "lru": "lru", "matched": Matched(), "graded": Graded(), "twice": Twice(), "heads": Heads(), "default": "default",
+POLICIES: dict[str, PolicyChoice] = {
+    "lru": "lru", "matched": Matched, "graded": Graded, "twice": Twice, "heads": Heads, "default": "default",
 }  # fmt: skip
 WORKLOADS = {
     "swe-agent, 4,000 blocks": ("swe-agent", 4_000, None, None),

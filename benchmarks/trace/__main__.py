@@ -21,7 +21,8 @@ from record import write
 
 from tokenspeed.scheduler import Scheduler, SchedulerConfig
 from tokenspeed.simulator import StudySettings
-from tokenspeed.simulator.study.setup import load_workload, run_study
+from tokenspeed.simulator.study.run import run_study
+from tokenspeed.simulator.study.settings import load_workload
 from tokenspeed.spec.conform.trace_file import Validator
 from tokenspeed.spec.system import SPEC
 
