@@ -30,8 +30,6 @@ class HostPages:
         if self._stream is None:
             self._copy(batch)
             return
-        # A step without sampled tokens lands before the device has run it, so what it writes must be waited for.
-        self._stream.wait_stream(torch.cuda.default_stream(self._pool.device))
         with torch.cuda.stream(self._stream):
             self._copy(batch)
         self._stream.synchronize()

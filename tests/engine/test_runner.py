@@ -10,13 +10,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from tokenspeed.engine.models.config import LlamaConfig, RopeConfig
 from tokenspeed.engine.models.llama import LlamaModel, PackedRows
+from tokenspeed.engine.run.decode_graphs import default_buckets
+from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.kv_cache import KVCache
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.sampling import GREEDY, SamplingBatch, SamplingParams, derive_seed, sample
+from tokenspeed.engine.run.sampling import GREEDY, SamplingParams, derive_seed, uniform
+from tokenspeed.kernels import sample_tokens
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 pytestmark = pytest.mark.serve
@@ -84,7 +86,19 @@ def alone(model: LlamaModel, prompt: Sequence[int], params: SamplingParams, seed
         on_device = {f.name: getattr(rows, f.name).to(model.device) for f in dataclasses.fields(rows)}
         cache = KVCache(CONFIG, 1, 64, model.dtype, model.device)
         hidden = model.forward(torch.tensor(tokens, device=model.device), PackedRows(**on_device), cache)
-        tokens.append(int(sample(model.logits(hidden[-1:]), SamplingBatch([params], [seed], np.array([n])))))
+        number = uniform(np.array([seed], dtype=np.int64), np.array([n], dtype=np.int64))
+        tokens.append(
+            int(
+                sample_tokens(
+                    model.logits(hidden[-1:]),
+                    temperature=torch.tensor([params.temperature], device=model.device),
+                    top_k=torch.tensor([params.top_k], dtype=torch.int32, device=model.device),
+                    top_p=torch.tensor([params.top_p], device=model.device),
+                    min_p=torch.tensor([params.min_p], device=model.device),
+                    uniform=torch.from_numpy(number).to(model.device),
+                )
+            )
+        )
     return tokens[len(prompt) :]
 
 
@@ -94,7 +108,7 @@ def drive(
     """Run all that was submitted to its end; `aborts`: request id -> step after whose planning it is aborted."""
     outputs: dict[int, list[int]] = {request: [] for request in sampling}
     live = dict(sampling)
-    in_flight: deque[tuple[StepPlan, NDArray[np.int32]]] = deque()
+    in_flight: deque[tuple[StepPlan, LaunchedStep]] = deque()
     pending = dict(aborts or {})
     while True:
         while (plan := scheduler.plan()) is not None:
@@ -103,10 +117,13 @@ def drive(
                 if request in live and len(outputs[request]) < live[request].max_tokens:
                     scheduler.abort(request)
                     del live[request]  # its rows of this plan are stale, and its parameters are gone
-            in_flight.append((plan, runner.execute(plan, live)))
+            in_flight.append((plan, runner.launch(plan, live)))
         if not in_flight:
             return outputs
-        plan, tokens = in_flight.popleft()
+        plan, launched = in_flight.popleft()
+        result = launched.wait()
+        tokens = result.tokens
+        assert result.healthy.all()
         assert tokens.dtype == np.int32
         assert tokens.shape == (plan.sampling_rows,)
         for request, token in zip(plan.request_ids[plan.samples].tolist(), tokens.tolist(), strict=True):
@@ -134,12 +151,22 @@ def test_any_schedule_gives_each_request_what_it_gets_alone(model: LlamaModel, d
         block_size=block_size,
         max_running=data.draw(st.integers(1, 5), label="max_running"),
         max_step_tokens=data.draw(st.integers(5, 40), label="max_step_tokens"),
-        overlap_depth=data.draw(st.integers(0, 1), label="overlap_depth"),
+        overlap_depth=data.draw(st.integers(0, 2), label="overlap_depth"),
         prefix_cache=data.draw(st.booleans(), label="prefix_cache"),
     )
     runner = ModelRunner(
-        model, num_blocks=config.num_blocks, block_size=block_size, max_running=config.max_running, seed=99
+        model,
+        num_blocks=config.num_blocks,
+        block_size=block_size,
+        max_running=config.max_running,
+        max_step_tokens=config.max_step_tokens,
+        decode_buckets=data.draw(st.sampled_from([(), (1, 2, 4), (4, 8), (8,)]), label="decode_buckets"),
+        seed=99,
     )
+    # What padding reads and writes must not matter, and neither must what is left in the blocks that nobody has.
+    for tensor in (tensor for layer in runner.cache.layers for tensor in layer):
+        tensor.fill_(torch.nan)
+    runner.capture()
     scheduler = Scheduler(config)
     shared = data.draw(st.lists(st.integers(0, 100), min_size=1, max_size=16), label="shared prefix")
     sampling: dict[int, SamplingParams] = {}
@@ -247,6 +274,62 @@ def test_a_shared_block_is_read_by_two_requests(model: LlamaModel, runner: Model
     assert tokens == greedy(model, [*prefix, 1], 1) + greedy(model, [*prefix, 2, 3], 1)
 
 
+@pytest.mark.parametrize("buckets", [(), (4,)])
+def test_a_step_changes_no_slot_of_the_cache_but_those_that_are_planned(
+    model: LlamaModel, buckets: tuple[int, ...]
+) -> None:
+    runner = ModelRunner(model, num_blocks=8, block_size=4, max_running=4, decode_buckets=buckets)
+    runner.capture()
+    execute(runner, Plan([(0, 0, [5, 6], False), (2, 0, [7, 8, 9], False)], [(0, 0, 6), (2, 0, 1)]))
+    before = [tensor.clone() for layer in runner.cache.layers for tensor in layer]
+    execute(runner, Plan([(0, 2, [1], True), (2, 3, [2], False)]))
+    planned = {6 * 4 + 2, 1 * 4 + 3}
+    if buckets:
+        planned |= {8 * 4, 8 * 4 + 1}  # two rows pad the step; theirs is the block behind the others
+    for old, new in zip(before, (t for layer in runner.cache.layers for t in layer), strict=True):
+        changed = (old != new).flatten(2).any(-1).flatten().nonzero()[:, 0].tolist()
+        assert set(changed) == planned
+
+
+def test_a_request_whose_logits_are_not_finite_is_told_from_the_others(model: LlamaModel) -> None:
+    runner = ModelRunner(model, num_blocks=8, block_size=4, max_running=4, decode_buckets=(4,))
+    runner.capture()
+    launch = Plan([(0, 0, [5, 6], True), (1, 0, [5, 6], True)], [(0, 0, 0), (1, 0, 1)])
+    runner.launch(cast(StepPlan, launch), {}).wait()
+    for keys, _ in runner.cache.layers:
+        keys[1, 0] = torch.nan
+    decode = runner.launch(cast(StepPlan, Plan([(0, 2, [-1], True), (1, 2, [-1], True)])), {}).wait()
+    assert decode.healthy.tolist() == [True, False]
+    assert decode.tokens[0] == greedy(model, [5, 6], 2)[1]
+
+
+def test_steps_may_be_waited_for_after_all_have_been_launched(model: LlamaModel, runner: ModelRunner) -> None:
+    expected = greedy(model, [5, 6, 7], 6)
+    plans = [Plan([(3, 0, [5, 6, 7], True)], [(3, 0, 17), (3, 1, 2), (3, 2, 30)])]
+    plans += [Plan([(3, 3 + step, [-1], True)]) for step in range(5)]
+    launched = [runner.launch(cast(StepPlan, plan), {}) for plan in plans]
+    assert [int(step.wait().tokens[0]) for step in launched] == expected
+
+
+def test_a_step_of_too_many_tokens_is_refused(model: LlamaModel) -> None:
+    runner = ModelRunner(model, num_blocks=8, block_size=4, max_running=4, max_step_tokens=4)
+    with pytest.raises(ValueError, match="max_step_tokens=4"):
+        execute(runner, Plan([(0, 0, [1, 2, 3, 4, 5], True)], [(0, 0, 0), (0, 1, 1)]))
+
+
+@pytest.mark.parametrize("buckets", [(0, 1), (2, 1), (2, 2)])
+def test_sizes_that_do_not_increase_are_refused(model: LlamaModel, buckets: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="decode_buckets="):
+        ModelRunner(model, num_blocks=8, block_size=4, max_running=4, decode_buckets=buckets)
+
+
+def test_default_sizes_hold_every_number_of_rows() -> None:
+    assert default_buckets(1) == (1,)
+    assert default_buckets(5) == (1, 2, 4, 8)
+    assert default_buckets(30) == (1, 2, 4, 8, 16, 24, 32)
+    assert default_buckets(1000)[-1] == 256
+
+
 def test_a_plan_without_token_ids_is_refused(runner: ModelRunner) -> None:
     plan = Plan([(0, 0, [1, 2], True)], [(0, 0, 0)])
     plan.input_ids = np.empty(0, dtype=np.int32)
@@ -259,9 +342,9 @@ def test_a_plan_past_the_context_is_refused(runner: ModelRunner) -> None:
         execute(runner, Plan([(0, 63, [1, 2], True)], [(0, 15, 0)]))
 
 
-@pytest.mark.parametrize("field", ["num_blocks", "block_size", "max_running"])
+@pytest.mark.parametrize("field", ["num_blocks", "block_size", "max_running", "max_step_tokens"])
 def test_a_limit_below_one_is_refused_by_name(model: LlamaModel, field: str) -> None:
-    limits = {"num_blocks": 4, "block_size": 4, "max_running": 4, field: 0}
+    limits = {"num_blocks": 4, "block_size": 4, "max_running": 4, "max_step_tokens": 4, field: 0}
     with pytest.raises(ValueError, match=f"{field}=0"):
         ModelRunner(model, **limits)
 
