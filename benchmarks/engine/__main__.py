@@ -76,7 +76,7 @@ def main() -> None:
         for batch in BATCHES:
             if context + options.steps + 64 > config.max_position_embeddings:
                 continue
-            if batch * (context + options.steps + 64 + options.block_size) > tokens:
+            if batch * (context + options.steps + 160 + options.block_size) > tokens:
                 continue
             row = measure_decode(engine, batch, context, options.steps)
             report["decode"].append(row)

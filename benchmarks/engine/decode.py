@@ -47,6 +47,9 @@ class TimedRunner(ModelRunner):
 
     filling = False
     launches: list[Launch]
+    keep_rows = 0
+    """The inputs of the first decode step of so many rows are kept, for `replay_ms`."""
+    kept: torch.Tensor | None = None
     _skip = False
 
     def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> LaunchedStep:
@@ -58,6 +61,9 @@ class TimedRunner(ModelRunner):
         launched = super().launch(plan, sampling)
         end.record(self._stream)
         seconds = time.perf_counter() - start
+        if self.kept is None and plan.rows == plan.tokens == self.keep_rows:
+            with self._on_stream():
+                self.kept = self._exchange._device.clone()
         self.launches.append(Launch(plan.rows, plan.tokens, plan.context_tokens, seconds, begin, end))
         return launched
 
@@ -121,6 +127,9 @@ class Engine:
                     finished.release()
 
         self.runner.filling, self.runner.launches = filling, []
+        self.runner.keep_rows, self.runner.kept = batch, None
+        # The first requests decode already while the others' prompts are taken in.
+        new_tokens += -(-batch * context // MAX_STEP_TOKENS)
         loop = ControlLoop(
             self.scheduler(),
             self.runner,
@@ -142,8 +151,11 @@ class Engine:
         return [step for step in self.runner.launches if step.rows == step.tokens == batch]
 
     def replay_ms(self, rows: int, rounds: int = 7, times: int = 10) -> float:
-        """Milliseconds of the kernels of the last step of so many rows, replayed back to back."""
+        """Milliseconds of the kernels of a step of so many rows, replayed back to back after `decode` ran some."""
         graphs = self.runner._graphs
+        assert self.runner.kept is not None
+        self.runner._exchange._device.copy_(self.runner.kept)
+        torch.cuda.synchronize()
         bucket = next(size for size in graphs.buckets if size >= rows)
         seen = []
         for _ in range(rounds):
