@@ -338,7 +338,7 @@ def kernels(check: bool, bench: bool, json_output: bool, operations: tuple[str, 
     if operations and not (check or bench):
         raise click.UsageError("OPERATIONS restricts --check and --bench; give one of them")
     with explained_missing_dependency("serve"):
-        from .kernels.command import run_kernels
+        from .kernels.workbench.command import run_kernels
 
         status = run_kernels(check, json_output, bench, operations)
     sys.exit(status)
