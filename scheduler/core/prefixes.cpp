@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "scheduler.h"
+#include "scheduler/core/scheduler.h"
 
 namespace tokenspeed {
 

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <string>
 
-#include "errors.h"
-#include "scheduler.h"
+#include "scheduler/core/contract/errors.h"
+#include "scheduler/core/scheduler.h"
 
 namespace tokenspeed {
 

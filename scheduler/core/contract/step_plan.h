@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "ids.h"
+#include "scheduler/core/state/ids.h"
 
 namespace tokenspeed {
 

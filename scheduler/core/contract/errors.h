@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "generated/machine.h"
+#include "scheduler/generated/machine.h"
 
 namespace tokenspeed {
 

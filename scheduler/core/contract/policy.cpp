@@ -1,8 +1,8 @@
-#include "policy.h"
+#include "scheduler/core/contract/policy.h"
 
 #include <algorithm>
 
-#include "config.h"
+#include "scheduler/core/contract/config.h"
 
 namespace tokenspeed {
 

@@ -1,17 +1,19 @@
 // Policies in Python: a subclass overrides what it wants to decide otherwise.
-#pragma once
+#include "scheduler/python/policy.h"
 
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <memory>
 #include <string>
 #include <utility>
 
-#include "config.h"
-#include "policy.h"
+#include "scheduler/core/contract/config.h"
+#include "scheduler/python/bindings.h"
 
 namespace tokenspeed {
+
+namespace py = pybind11;
+
+namespace {
 
 // What a policy raises is counted and answered by the default one; an interrupt from the keyboard is raised again when
 // the scheduler has returned.
@@ -49,8 +51,9 @@ class PolicyInPython final : public Policy {
     }
 };
 
-// A policy by name, or an instance of a Python subclass, which is kept alive.
-inline std::shared_ptr<const Policy> policy_of(const pybind11::object& given) {
+}  // namespace
+
+std::shared_ptr<const Policy> policy_of(const pybind11::object& given) {
     if (pybind11::isinstance<pybind11::str>(given)) {
         const auto name = given.cast<std::string>();
         std::shared_ptr<const Policy> policy = make_policy(name);
@@ -68,8 +71,7 @@ inline std::shared_ptr<const Policy> policy_of(const pybind11::object& given) {
     return {std::move(held), policy};
 }
 
-inline void bind_policy(pybind11::module_& m) {
-    namespace py = pybind11;
+void bind_policy(py::module_& m) {
     py::class_<RequestView>(m, "RequestView")
         .def_readonly("request_id", &RequestView::request_id)
         .def_readonly("arrival", &RequestView::arrival)

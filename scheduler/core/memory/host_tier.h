@@ -5,10 +5,10 @@
 #include <unordered_map>
 #include <vector>
 
-#include "config.h"
-#include "generated/machine.h"
-#include "page_hash.h"
-#include "prefix_table.h"
+#include "scheduler/core/contract/config.h"
+#include "scheduler/core/memory/page_hash.h"
+#include "scheduler/core/memory/prefix_table.h"
+#include "scheduler/generated/machine.h"
 
 namespace tokenspeed {
 

@@ -16,54 +16,17 @@
 #include <utility>
 #include <vector>
 
-#include "block_pool.h"
-#include "config.h"
-#include "generated/machine.h"
-#include "host_tier.h"
-#include "page_hash.h"
-#include "policy.h"
-#include "prefix_table.h"
-#include "step_plan.h"
+#include "scheduler/core/contract/config.h"
+#include "scheduler/core/contract/events.h"
+#include "scheduler/core/contract/policy.h"
+#include "scheduler/core/contract/step_plan.h"
+#include "scheduler/core/memory/block_pool.h"
+#include "scheduler/core/memory/host_tier.h"
+#include "scheduler/core/memory/page_hash.h"
+#include "scheduler/core/memory/prefix_table.h"
+#include "scheduler/generated/machine.h"
 
 namespace tokenspeed {
-
-enum class EventKind : std::int64_t {
-    Admitted,
-    FirstToken,
-    Finished,
-    Aborted,
-    Retracted,
-    // With kv_events: number of the page in its text, and the low 64 bits of the hash of the prefix that it ends.
-    KvStored,
-    KvRemoved,
-    HostStored,
-    HostRemoved,
-    Fetched,  // comes before Admitted: prompt tokens that were copied back from the host
-};
-
-struct Event {
-    EventKind kind;
-    std::int64_t request_id;
-    std::int64_t value;
-};
-
-struct Stats {
-    std::int64_t num_blocks = 0, free_blocks = 0, cached_blocks = 0, held_blocks = 0;
-    std::int64_t waiting = 0, running = 0, steps_in_flight = 0, live_requests = 0;
-    std::int64_t steps = 0, scheduled_tokens = 0, output_tokens = 0;
-    std::int64_t submitted = 0, finished = 0, aborted = 0, retractions = 0, evictions = 0;
-    std::int64_t prefix_query_tokens = 0, prefix_hit_tokens = 0, host_hit_tokens = 0;
-    std::int64_t num_host_blocks = 0, host_used_blocks = 0, copies_in_flight = 0;
-    std::int64_t spills = 0, fetches = 0, host_evictions = 0, tails_kept = 0, tails_matched = 0;
-    std::int64_t most_retractions = 0;  // of one request
-    std::int64_t policy_errors = 0;     // scores that could not be used
-};
-
-// How urgent the client is; smaller is more urgent. What it means is up to the policy.
-struct Urgency {
-    std::int64_t priority = 0;
-    std::int64_t deadline = kNoDeadline;
-};
 
 class Scheduler {
   public:

@@ -1,8 +1,8 @@
-#include "block_pool.h"
+#include "scheduler/core/memory/block_pool.h"
 
 #include <string>
 
-#include "errors.h"
+#include "scheduler/core/contract/errors.h"
 
 namespace tokenspeed {
 

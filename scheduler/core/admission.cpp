@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "errors.h"
-#include "scheduler.h"
+#include "scheduler/core/contract/errors.h"
+#include "scheduler/core/scheduler.h"
 
 namespace tokenspeed {
 

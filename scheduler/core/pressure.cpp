@@ -1,8 +1,8 @@
 // Who makes room when memory is short: cached pages first, then a younger running request, chosen by what that costs.
 #include <algorithm>
 
-#include "errors.h"
-#include "scheduler.h"
+#include "scheduler/core/contract/errors.h"
+#include "scheduler/core/scheduler.h"
 
 namespace tokenspeed {
 

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "errors.h"
+#include "scheduler/core/contract/errors.h"
 
 namespace tokenspeed {
 

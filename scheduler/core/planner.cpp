@@ -9,8 +9,8 @@
 #include <numeric>
 #include <utility>
 
-#include "errors.h"
-#include "scheduler.h"
+#include "scheduler/core/contract/errors.h"
+#include "scheduler/core/scheduler.h"
 
 namespace tokenspeed {
 

@@ -1,7 +1,7 @@
 // Asks the policy. What it throws, and what is no score, is counted, and the default policy answers instead.
 #include <cmath>
 
-#include "scheduler.h"
+#include "scheduler/core/scheduler.h"
 
 namespace tokenspeed {
 

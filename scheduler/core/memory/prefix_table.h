@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
-#include "ids.h"
-#include "page_hash.h"
+#include "scheduler/core/memory/page_hash.h"
+#include "scheduler/core/state/ids.h"
 
 namespace tokenspeed {
 

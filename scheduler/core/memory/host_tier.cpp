@@ -1,9 +1,9 @@
-#include "host_tier.h"
+#include "scheduler/core/memory/host_tier.h"
 
 #include <string>
 #include <utility>
 
-#include "errors.h"
+#include "scheduler/core/contract/errors.h"
 
 namespace tokenspeed {
 

@@ -27,6 +27,25 @@ struct SchedulerConfig {
     bool record_trace = false;
     std::int32_t trace_capacity = 1 << 18;  // records of 16 bytes
 
+    // Calls f(name, pointer to member) for every field.
+    template <class F>
+    static void visit(F&& f) {
+        f("num_blocks", &SchedulerConfig::num_blocks);
+        f("block_size", &SchedulerConfig::block_size);
+        f("max_running", &SchedulerConfig::max_running);
+        f("max_step_tokens", &SchedulerConfig::max_step_tokens);
+        f("overlap_depth", &SchedulerConfig::overlap_depth);
+        f("prefix_cache", &SchedulerConfig::prefix_cache);
+        f("num_host_blocks", &SchedulerConfig::num_host_blocks);
+        f("host_copy_tokens_per_s", &SchedulerConfig::host_copy_tokens_per_s);
+        f("prefill_tokens_per_s", &SchedulerConfig::prefill_tokens_per_s);
+        f("prefill_doubling_tokens", &SchedulerConfig::prefill_doubling_tokens);
+        f("max_retractions", &SchedulerConfig::max_retractions);
+        f("kv_events", &SchedulerConfig::kv_events);
+        f("record_trace", &SchedulerConfig::record_trace);
+        f("trace_capacity", &SchedulerConfig::trace_capacity);
+    }
+
     // Copies between device and host that may be under way at once.
     std::int32_t copy_records() const { return std::min({num_blocks, num_host_blocks, kMaxCopies}); }
     // Blocks that are copied to the host ahead of need, so that making room need not wait: those of two steps.

@@ -1,10 +1,10 @@
-#include "scheduler.h"
+#include "scheduler/core/scheduler.h"
 
 #include <algorithm>
 #include <string>
 #include <utility>
 
-#include "errors.h"
+#include "scheduler/core/contract/errors.h"
 
 namespace tokenspeed {
 

@@ -1,4 +1,4 @@
-#include "state_machine.h"
+#include "scheduler/verification/state_machine.h"
 
 #include <pybind11/stl.h>
 
@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "generated/machine.h"
-#include "state_access.h"
+#include "scheduler/generated/machine.h"
+#include "scheduler/verification/state_access.h"
 
 namespace py = pybind11;
 

@@ -7,10 +7,10 @@
 #include <deque>
 #include <vector>
 
-#include "generated/machine.h"
-#include "page_hash.h"
-#include "policy.h"
-#include "prefix_table.h"
+#include "scheduler/core/contract/policy.h"
+#include "scheduler/core/memory/page_hash.h"
+#include "scheduler/core/memory/prefix_table.h"
+#include "scheduler/generated/machine.h"
 
 namespace tokenspeed {
 
