@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from ...scheduler import StepPlan
 from ..models.llama import LlamaModel, PackedRows
+from ..text.sampling_params import GREEDY, SamplingParams
 from .kv_cache import KVCache
-from .sampling import GREEDY, SamplingBatch, SamplingParams, derive_seed, sample
+from .sampling import SamplingBatch, derive_seed, sample
 
 
 class SampledTokens:

@@ -16,7 +16,8 @@ from tokenspeed.engine.models.config import LlamaConfig, RopeConfig
 from tokenspeed.engine.models.llama import LlamaModel, PackedRows
 from tokenspeed.engine.run.kv_cache import KVCache
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.sampling import GREEDY, SamplingBatch, SamplingParams, derive_seed, sample
+from tokenspeed.engine.run.sampling import SamplingBatch, derive_seed, sample
+from tokenspeed.engine.text.sampling_params import GREEDY, SamplingParams
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 pytestmark = pytest.mark.serve

@@ -9,15 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenspeed.engine.run.sampling import (
-    GREEDY,
-    InvalidSamplingParam,
-    SamplingBatch,
-    SamplingParams,
-    derive_seed,
-    sample,
-    uniform,
-)
+from tokenspeed.engine.run.sampling import SamplingBatch, derive_seed, sample, uniform
+from tokenspeed.engine.text.sampling_params import GREEDY, InvalidSamplingParam, SamplingParams
 
 pytestmark = pytest.mark.serve
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from ..loop.control_loop import Snapshot
-from ..text.answer import FinishReason, RequestOutput
+from .control_loop import Snapshot
+from .events import Admitted, Ended, Failed, Rejected, RequestEvent, Text
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of what `ServingMetrics.render` returns."""
+
+FINISHED_REASONS: Final = ("stop", "length", "abort", "error")
+"""How a request can end: those of `Ended`, and error for `Failed`."""
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every counter, read by nobody
 
@@ -99,7 +102,7 @@ class ServingMetrics:
         self._prompt_tokens = counter("prompt_tokens", "Prompt tokens of admitted requests.")
         self._generation_tokens = counter("generation_tokens", "Tokens generated.")
         self._finished = counter("request_success", "Requests that ended, by reason.", "finished_reason")
-        for reason in get_args(FinishReason):
+        for reason in FINISHED_REASONS:
             self._finished.labels(reason)  # a series that starts at 0, so that its first increase is seen
         self._rejections = counter("admission_rejections", "Requests refused before they were queued.", "reason")
         for reason in ("overloaded", "scheduler"):
@@ -109,23 +112,24 @@ class ServingMetrics:
         self._inter_token = histogram("inter_token_latency_seconds", "Between one token of a request and the next.")
         self._latency = histogram("e2e_request_latency_seconds", "From submission to the last token.")
 
-    def record(self, times: RequestTimes, output: RequestOutput) -> None:
+    def record(self, times: RequestTimes, event: RequestEvent) -> None:
         """Take the news of a request into account."""
-        if output.cached_tokens is not None:
-            self._prompt_tokens.inc(times.prompt_tokens)
-            self._queue_time.observe(output.time - times.submitted)
-        if output.new_tokens:
-            self._generation_tokens.inc(output.new_tokens)
-            if times.newest_token is None:
-                self._first_token.observe(output.time - times.submitted)
-            else:
-                self._inter_token.observe(output.time - times.newest_token)
-            times.newest_token = output.time
-        if output.rejected:
-            self.reject("scheduler")
-        elif output.finish_reason is not None:
-            self._finished.labels(output.finish_reason).inc()
-            self._latency.observe(output.time - times.submitted)
+        match event:
+            case Admitted():
+                self._prompt_tokens.inc(times.prompt_tokens)
+                self._queue_time.observe(event.time - times.submitted)
+            case Text(tokens=tokens) if tokens:
+                self._generation_tokens.inc(tokens)
+                if times.newest_token is None:
+                    self._first_token.observe(event.time - times.submitted)
+                else:
+                    self._inter_token.observe(event.time - times.newest_token)
+                times.newest_token = event.time
+            case Rejected():
+                self.reject("scheduler")
+            case Ended() | Failed():
+                self._finished.labels(event.reason if isinstance(event, Ended) else "error").inc()
+                self._latency.observe(event.time - times.submitted)
 
     def reject(self, reason: str) -> None:
         """Count a request that was refused before it was queued."""

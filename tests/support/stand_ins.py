@@ -1,7 +1,4 @@
-"""What the server's tests run instead of a model: a paged stand-in, a byte tokenizer, and a real server on a thread.
-
-Tests get this module as the fixture `serving`.
-"""
+"""What the server's tests run instead of a model: a paged stand-in, a byte tokenizer, and a real server on a thread."""
 
 from __future__ import annotations
 
@@ -25,12 +22,13 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
 from tokenspeed.engine.loop.async_engine import AsyncEngine
 from tokenspeed.engine.loop.control_loop import ControlLoop, Snapshot, Submission
+from tokenspeed.engine.loop.events import Ended, Failed, Rejected, RequestEvent, Text
 from tokenspeed.engine.loop.trace_recorder import TraceRecorder
-from tokenspeed.engine.run.sampling import SamplingParams
+from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.app import create_app
-from tokenspeed.engine.server.service import Phase, ServedModel, Service
-from tokenspeed.engine.text.answer import RequestOutput
+from tokenspeed.engine.server.service import Phase, Service
 from tokenspeed.engine.text.chat_template import ChatTemplate
+from tokenspeed.engine.text.sampling_params import SamplingParams
 from tokenspeed.engine.text.tokenizer import Tokenizer
 from tokenspeed.scheduler import CopyBatch, CopyKind, Scheduler, SchedulerConfig, StepPlan
 
@@ -156,14 +154,14 @@ class LoopHarness:
         *,
         rule: Rule = scripted,
         scheduler: Any = None,
-        decode: Callable[[Sequence[int]], str] | None = None,
+        decode: Any = None,
         trace: Callable[[Scheduler], TraceRecorder] | None = None,
     ) -> None:
         config = config or small_config()
         self.scheduler = Scheduler(config) if scheduler is None else scheduler
         self.runner = PagedRunner(config, rule)
-        self.outputs: dict[int, list[RequestOutput]] = defaultdict(list)
-        self.published: list[list[RequestOutput]] = []
+        self.outputs: dict[int, list[RequestEvent]] = defaultdict(list)
+        self.published: list[list[RequestEvent]] = []
         self.failed = threading.Event()
         self._news = threading.Condition()
         self._finished: set[int] = set()
@@ -180,14 +178,14 @@ class LoopHarness:
         )
         self.loop.start()
 
-    def _publish(self, outputs: list[RequestOutput]) -> None:
+    def _publish(self, events: list[RequestEvent]) -> None:
         with self._news:
-            self.published.append(outputs)
-            for output in outputs:
-                assert output.request_id not in self._finished, "news of a request that is over"
-                self.outputs[output.request_id].append(output)
-                if output.finish_reason:
-                    self._finished.add(output.request_id)
+            self.published.append(events)
+            for event in events:
+                assert event.request_id not in self._finished, "news of a request that is over"
+                self.outputs[event.request_id].append(event)
+                if isinstance(event, Ended | Failed | Rejected):
+                    self._finished.add(event.request_id)
             self._news.notify_all()
 
     def submit(self, request_id: int, prompt: Sequence[int], **params: Any) -> None:
@@ -206,15 +204,28 @@ class LoopHarness:
 
     def text(self, request_id: int) -> str:
         """Output so far."""
-        return "".join(output.text for output in self.outputs[request_id])
+        return "".join(event.text for event in self.outputs[request_id] if isinstance(event, Text))
 
     def tokens(self, request_id: int) -> int:
         """Output tokens so far."""
-        return sum(output.new_tokens for output in self.outputs[request_id])
+        return sum(event.tokens for event in self.outputs[request_id] if isinstance(event, Text))
 
     def reason(self, request_id: int) -> str | None:
-        """Why the request ended."""
-        return self.outputs[request_id][-1].finish_reason
+        """Why the request ended: as in `Ended`, error if it failed, rejected if it was; None while it runs."""
+        match self.outputs[request_id][-1]:
+            case Ended(reason=reason):
+                return reason
+            case Failed():
+                return "error"
+            case Rejected():
+                return "rejected"
+        return None
+
+    def error(self, request_id: int) -> str:
+        """What went wrong, of a request that failed or was rejected."""
+        last = self.outputs[request_id][-1]
+        assert isinstance(last, Failed | Rejected)
+        return last.reason
 
     def snapshot(self) -> Snapshot:
         """The scheduler's counters, asked for through the loop."""
