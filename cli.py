@@ -46,6 +46,11 @@ def host_gib(text: str) -> float:
     return size
 
 
+def max_context(text: str) -> int | str:
+    """Read a number of tokens, or the words model and none."""
+    return int(text) if text.isascii() and text.isdigit() else text
+
+
 @contextmanager
 def explained_missing_dependency(extra: str = "") -> Iterator[None]:
     """Report a missing third-party package in one line that says what to install; errors about our own pass through."""
@@ -182,7 +187,7 @@ def verify(
 
 @main.command()
 @click.option("--workload", default="swe-agent", help="A trace file, or a preset: swe-agent or claude-code.")
-@click.option("--model", default="kimi-k2", help="Shape: smollm2-135m, llama-3-8b, deepseek-v3 or kimi-k2.")
+@click.option("--model", default="kimi-k2", help="smollm2-135m, llama-3-8b, llama-3.1-8b, deepseek-v3 or kimi-k2.")
 @click.option("--gpu", default="b200", help="Datasheet: h100, h200 or b200.")
 @click.option("--tp", default=4, type=click.IntRange(min=1), help="GPUs per replica (tensor parallelism).")
 @click.option("--replicas", default=1, type=click.IntRange(min=1), help="Replicas that share the load.")
@@ -196,19 +201,34 @@ def verify(
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
-    help="Closed loop: sessions alive at once.  [default: 8 for swe-agent, else 4]",
+    help="Sessions alive at once.  [default: 8 for swe-agent, 4 for recorded sessions, no limit for arrival times]",
 )
+@click.option("--sample", type=click.IntRange(min=1), help="Draw so many sessions of a trace at random, with --seed.")
 @click.option("--think-cap", default=60.0, type=click.FloatRange(min=0), help="Longest think or tool time, seconds.")
+@click.option("--skip-bad", is_flag=True, help="Leave out records of a trace that cannot be read, and say how many.")
+@click.option("--time-unit", default="auto", help="What a trace's times count: auto, ms or s.")
+@click.option("--block-ids", default="prefixes", help="What a trace's block ids name: prefixes or contents.")
+@click.option("--trace-block-size", type=click.IntRange(min=1), help="Tokens for each id of Mooncake lines.  [512]")
 @click.option("--block-size", default=64, type=click.IntRange(min=1), help="Tokens per KV block.")
 @click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--max-running", default=256, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
 @click.option("--num-blocks", type=click.IntRange(1, MAX_BLOCKS), help="KV blocks per replica.  [default: what fits]")
+@click.option("--usable-memory", default=0.9, type=float, help="Share of GPU memory for weights and KV cache.")
+@click.option("--max-context", default="model", type=max_context, help="Longest call, tokens: a number, model or none.")
 @click.option("--host-gib", default=0.0, type=host_gib, help="Host memory for KV per replica, GiB.")
 @click.option(
     "--host-blocks", type=click.IntRange(0, MAX_BLOCKS), help="The same in KV blocks.  [default: from --host-gib]"
 )
 @click.option("--policy", default="default", help="Who is admitted, retracted, evicted and copied: default, lru, ...")
+@click.option("--router", default="session", help="Which replica serves: session, round-robin, least-load, prefix.")
+@click.option(
+    "--outage",
+    "outages",
+    multiple=True,
+    metavar="REPLICA:FROM-TO[:drain]",
+    help="A replica fails, or is drained, between two times in seconds. May be given several times.",
+)
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
 @click.option(
@@ -227,9 +247,8 @@ def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> No
     """Run a workload on simulated GPUs that are driven by the compiled scheduler."""
     with explained_missing_dependency():
         from .simulator.command import run_simulate
-        from .simulator.study.setup import StudySettings
 
-        status = run_simulate(StudySettings(**settings), out, record_trace)
+        status = run_simulate(settings, out, record_trace)
     sys.exit(status)
 
 
@@ -244,6 +263,8 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
             settings["help"] += f"  [default: {about.shown}]"
         if kind is bool:
             settings |= {"flag_value": not item.default, "type": bool, "show_default": False, "is_flag": True}
+        elif about.choices:
+            settings["type"] = click.Choice(about.choices)
         elif about.size:
             settings |= {"type": byte_size, "metavar": "SIZE", "default": size_text(item.default)}
         elif kind is Path:
@@ -288,7 +309,7 @@ def kernels(check: bool, bench: bool, json_output: bool, operations: tuple[str, 
     if operations and not (check or bench):
         raise click.UsageError("OPERATIONS restricts --check and --bench; give one of them")
     with explained_missing_dependency("serve"):
-        from .kernels.command import run_kernels
+        from .kernels.workbench.command import run_kernels
 
         status = run_kernels(check, json_output, bench, operations)
     sys.exit(status)

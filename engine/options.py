@@ -17,6 +17,8 @@ class Option:
     low: float | None = None
     high: float | None = None
     """The range of a number."""
+    choices: tuple[str, ...] = ()
+    """The words that may be given."""
     size: bool = False
     """A number of bytes, written like 512MiB."""
     shown: str | None = None
@@ -28,6 +30,9 @@ class ServeOptions:
     """What a server is started with. What cannot work together is found when the model is loaded."""
 
     model: Annotated[str, Option("A GGUF file, a Hugging Face directory, or smollm2 (a small model).")] = "smollm2"
+    load_format: Annotated[
+        str, Option("dummy: random weights for a directory with only a config.json.", choices=("auto", "dummy"))
+    ] = "auto"
     host: Annotated[str, Option("Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Option("Port to listen on; 0 picks a free one.", low=0, high=65535)] = 8000
     max_running: Annotated[int, Option("Requests that may run at once.", low=1)] = 64

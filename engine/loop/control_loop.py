@@ -1,8 +1,9 @@
 """The control loop: one thread that drives the scheduler and a model runner with overlap.
 
 Everything reaches the loop through one inbox: submissions, aborts, questions, and the news that a step has been run.
-The loop blocks on the inbox, so an idle engine uses no CPU. The runner executes steps one after another on a thread of
-its own, while this thread lands the previous step, detokenises, decides about stops and plans the next one.
+The loop blocks on the inbox, so an idle engine uses no CPU. One thread issues all device work, in the order of the
+plans, and launches a step before the one ahead of it is done; another waits for the results, in the same order. This
+thread meanwhile lands the previous step, detokenises, decides about stops and plans the next one.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...scheduler import CopyBatch, EventKind, Scheduler, Stats, StepPlan
+from ..run.step_result import StepResult
 from ..text.answer import Answer
 from ..text.sampling_params import SamplingParams
 from .events import Accepted, Admitted, Ended, Failed, Rejected, RequestEvent, Text
@@ -27,11 +29,19 @@ from .trace_recorder import TraceRecorder
 logger = logging.getLogger(__name__)
 
 
-class Runner(Protocol):
-    """What executes a step: `ModelRunner`, or a stand-in in tests."""
+class PendingStep(Protocol):
+    """A step that the device may still be computing."""
 
-    def execute(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> NDArray[np.int32]:
-        """Run the step and return the sampled tokens, int32 [plan.sampling_rows]; `sampling` is by request id."""
+    def wait(self) -> StepResult:
+        """Return when the device has run the step, also if nothing is sampled. Called once, on any thread."""
+        ...
+
+
+class Runner(Protocol):
+    """What executes steps: `ModelRunner`, or a stand-in in tests. `launch` is called on one thread."""
+
+    def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PendingStep:
+        """Start the step behind those that were launched before; `sampling` is by request id."""
         ...
 
 
@@ -76,7 +86,7 @@ class _StepDone:
     """A step has been executed, or could not be."""
 
     plan: StepPlan
-    result: NDArray[np.int32] | Exception
+    result: StepResult | Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +117,12 @@ class ControlLoop:
 
     Args:
         scheduler: driven by this loop's thread alone from `start` on.
-        runner: executes steps, one at a time, on a second thread.
+        runner: executes steps; launched on a second thread, waited for on a third.
         decode: token ids to text.
         eos_token_ids: tokens that end a request unless it ignores them.
         publish: receives the events of all requests once per turn of the loop, on the loop's thread.
         on_failure: called once, on the loop's thread, if the loop cannot go on; all requests have been ended by then.
-        copier: executes copies to and from the host, on a third thread; needed if the scheduler has a host tier.
+        copier: executes copies to and from the host, on a thread of their own; needed if the scheduler has a host tier.
         trace: records the scheduler's transitions; polled once per turn of the loop, and closed at its end.
     """
 
@@ -145,13 +155,15 @@ class ControlLoop:
         self.failed_steps = 0
         """Steps that failed one after another, up to the newest one; 0 while the runner works."""
         self._steps: queue.SimpleQueue[tuple[StepPlan, dict[int, SamplingParams]] | None] = queue.SimpleQueue()
+        self._launched: queue.SimpleQueue[tuple[StepPlan, PendingStep | Exception] | None] = queue.SimpleQueue()
         self._copies: queue.SimpleQueue[CopyBatch | None] = queue.SimpleQueue()
         # Daemons, so that a step that hangs cannot keep the process from ending.
         self._threads = [
             threading.Thread(target=target, name=f"tokenspeed-{name}", daemon=True)
             for name, target in (
                 ("loop", self._run),
-                ("runner", self._execute_steps),
+                ("runner", self._launch_steps),
+                ("results", self._await_results),
                 *([] if copier is None else [("copier", self._execute_copies)]),
             )
         ]
@@ -188,11 +200,23 @@ class ControlLoop:
 
     # The runner's thread.
 
-    def _execute_steps(self) -> None:
+    def _launch_steps(self) -> None:
         while (step := self._steps.get()) is not None:
             plan, sampling = step
             try:
-                result: NDArray[np.int32] | Exception = self._runner.execute(plan, sampling)
+                pending: PendingStep | Exception = self._runner.launch(plan, sampling)
+            except Exception as error:
+                pending = error
+            self._launched.put((plan, pending))
+        self._launched.put(None)
+
+    # The results' thread.
+
+    def _await_results(self) -> None:
+        while (launched := self._launched.get()) is not None:
+            plan, pending = launched
+            try:
+                result = pending if isinstance(pending, Exception) else pending.wait()
             except Exception as error:
                 result = error
             self._inbox.put(_StepDone(plan, result))
@@ -302,16 +326,20 @@ class ControlLoop:
             self._copies.put(copies)
         self._drain_events()
 
-    def _land(self, plan: StepPlan, result: NDArray[np.int32] | Exception) -> None:
-        tokens = _checked(result, plan.sampling_rows)
-        if isinstance(tokens, Exception):
-            self._fail_step(plan, tokens)
+    def _land(self, plan: StepPlan, result: StepResult | Exception) -> None:
+        checked = _checked(result, plan.sampling_rows)
+        if isinstance(checked, Exception):
+            self._fail_step(plan, checked)
             return
+        tokens = checked.tokens
         self.failed_steps = 0
         texts: dict[int, str] = {}
         broken: list[int] = []
         stop = np.zeros(plan.sampling_rows, dtype=np.bool_)
         rows = plan.request_ids[plan.samples].tolist()
+        for row in np.flatnonzero(~checked.healthy).tolist():
+            logger.error("step %d: the logits of request %d are not finite", plan.step, rows[row])
+            self._end(rows[row], error="the model's output for this request is not a number")
         for row, (request_id, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
             running = self._requests.get(request_id)
             if running is None:
@@ -384,12 +412,13 @@ class ControlLoop:
             self._publish(events)
 
 
-def _checked(result: NDArray[np.int32] | Exception, sampling_rows: int) -> NDArray[np.int32] | Exception:
-    """The runner's tokens if there is one for each sampling row, else what is wrong."""
+def _checked(result: StepResult | Exception, sampling_rows: int) -> StepResult | Exception:
+    """The runner's result if there is one for each sampling row, else what is wrong."""
     if isinstance(result, Exception):
         return result
-    if result.shape != (sampling_rows,):
-        return ValueError(f"the runner returned tokens of shape {result.shape} for {sampling_rows} sampling rows")
-    if sampling_rows and int(result.min()) < 0:
-        return ValueError(f"the runner returned a negative token id: {int(result.min())}")
-    return result.astype(np.int32, copy=False)
+    for name, array in (("tokens", result.tokens), ("healthy", result.healthy)):
+        if array.shape != (sampling_rows,):
+            return ValueError(f"the runner returned {name} of shape {array.shape} for {sampling_rows} sampling rows")
+    if sampling_rows and int(result.tokens.min()) < 0:
+        return ValueError(f"the runner returned a negative token id: {int(result.tokens.min())}")
+    return StepResult(result.tokens.astype(np.int32, copy=False), result.healthy)

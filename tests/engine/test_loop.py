@@ -20,7 +20,7 @@ PROMPTS = st.lists(st.sampled_from([b"aaaa", b"bbbb", b"cccc", b"d", b"ee"]), mi
     requests=st.lists(
         st.tuples(PROMPTS, st.integers(1, 12), st.sampled_from([None, None, None, 0, 1, 5])), max_size=12
     ),
-    overlap=st.integers(0, 1),
+    overlap=st.integers(0, 2),
     blocks=st.integers(10, 40),
     budget=st.sampled_from([4, 16]),
     cache=st.booleans(),
@@ -62,7 +62,7 @@ def test_output_is_a_function_of_the_prompt_whatever_else_runs(
     engine.close()
 
 
-@pytest.mark.parametrize("overlap", [0, 1])
+@pytest.mark.parametrize("overlap", [0, 1, 2])
 def test_pages_come_back_from_the_host_as_they_went(overlap: int) -> None:
     config = serving.small_config(num_blocks=16, max_running=4, overlap_depth=overlap, num_host_blocks=64)
     engine = serving.LoopHarness(config, rule=serving.hashed)
@@ -94,7 +94,7 @@ def test_a_copy_that_fails_ends_the_engine() -> None:
     assert engine.loop.close(30)
 
 
-@pytest.mark.parametrize("overlap", [0, 1])
+@pytest.mark.parametrize("overlap", [0, 1, 2])
 def test_retracted_requests_lose_nothing(overlap: int) -> None:
     config = serving.small_config(num_blocks=12, max_running=4, overlap_depth=overlap)
     engine = serving.LoopHarness(config, rule=serving.hashed)
@@ -107,6 +107,21 @@ def test_retracted_requests_lose_nothing(overlap: int) -> None:
         assert engine.text(number) == expected
         assert sum(isinstance(event, Admitted) for event in engine.outputs[number]) == 1
     assert engine.scheduler.stats().retractions > 0
+    engine.close()
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+def test_a_step_is_launched_before_those_ahead_of_it_are_done(overlap: int) -> None:
+    engine = serving.LoopHarness(serving.small_config(overlap_depth=overlap), rule=serving.hashed)
+    engine.runner.hold()
+    engine.submit(1, b"abcdefgh" * 20, max_tokens=8)  # three chunks, of which two sample nothing
+    while engine.snapshot().stats.steps_in_flight <= overlap or engine.runner.most_launched <= overlap:
+        pass
+    assert engine.snapshot().stats.steps_in_flight == engine.runner.most_launched == overlap + 1
+    engine.runner.release()
+    engine.wait(1)
+    assert engine.runner.most_launched == overlap + 1
+    assert engine.text(1) == serving.expected_text(b"abcdefgh" * 20, 8)
     engine.close()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from support import stand_ins as serving
 from tokenspeed.engine.loop.events import Admitted
+from tokenspeed.engine.run.step_result import StepResult
 from tokenspeed.scheduler import Scheduler, StepPlan
 
 
@@ -59,6 +60,48 @@ def test_failed_step_leaves_nothing_in_the_prefix_cache() -> None:
     engine.close()
 
 
+def test_step_that_cannot_be_launched_ends_its_own_requests_only() -> None:
+    engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
+    launch = engine.runner.launch
+
+    def refuse(plan: StepPlan, sampling: Any) -> Any:
+        raise RuntimeError("out of memory")
+
+    engine.runner.launch = refuse  # type: ignore[method-assign]
+    engine.submit(1, b"abc", max_tokens=2)
+    engine.wait(1)
+    engine.runner.launch = launch  # type: ignore[method-assign]
+    engine.submit(2, b"abc", max_tokens=2)
+    engine.wait(2)
+    assert (engine.reason(1), engine.reason(2)) == ("error", "length")
+    engine.close()
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+def test_logits_that_are_not_finite_end_their_own_request_only(overlap: int) -> None:
+    engine = serving.LoopHarness(serving.small_config(overlap_depth=overlap))
+    compute = engine.runner._run
+
+    def run(step: Any) -> None:
+        compute(step)
+        sick = step.plan.request_ids[step.plan.samples] == 1
+        step.result = StepResult(np.where(sick, 0, step.result.tokens), ~sick)
+
+    engine.runner._run = run  # type: ignore[method-assign]
+    prompt = b"a prompt of several blocks, all of them full"
+    engine.runner.hold()
+    engine.submit(1, prompt, max_tokens=9)
+    engine.submit(2, prompt[::-1], max_tokens=9)
+    engine.runner.release()
+    engine.wait(1, 2)
+    assert (engine.reason(1), engine.reason(2)) == ("error", "length")
+    assert engine.text(2) == serving.expected_text(prompt[::-1], 9)
+    engine.submit(3, prompt, max_tokens=9)
+    engine.wait(3)
+    assert engine.text(3) == serving.expected_text(prompt, 9)
+    engine.close()
+
+
 def test_failures_in_a_row_are_counted_until_a_step_succeeds() -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
     engine.runner.before_step = lambda plan: (_ for _ in ()).throw(RuntimeError("broken"))
@@ -73,15 +116,33 @@ def test_failures_in_a_row_are_counted_until_a_step_succeeds() -> None:
     engine.close()
 
 
-@pytest.mark.parametrize("result", [np.zeros(5, np.int32), np.array([-1], np.int32), np.zeros((1, 1), np.int32)])
-def test_result_that_does_not_fit_the_step_is_a_failure_of_the_step(result: Any) -> None:
+class Done:
+    """A step that was never run, and what it pretends to have given."""
+
+    def __init__(self, tokens: Any, healthy: Any) -> None:
+        self.result = StepResult(tokens, healthy)
+
+    def wait(self) -> StepResult:
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("tokens", "healthy"),
+    [
+        (np.zeros(5, np.int32), np.ones(1, np.bool_)),
+        (np.array([-1], np.int32), np.ones(1, np.bool_)),
+        (np.zeros((1, 1), np.int32), np.ones(1, np.bool_)),
+        (np.zeros(1, np.int32), np.ones(2, np.bool_)),
+    ],
+)
+def test_result_that_does_not_fit_the_step_is_a_failure_of_the_step(tokens: Any, healthy: Any) -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
-    execute = engine.runner.execute
-    engine.runner.execute = lambda plan, sampling: result  # type: ignore[method-assign]
+    launch = engine.runner.launch
+    engine.runner.launch = lambda plan, sampling: Done(tokens, healthy)  # type: ignore[method-assign]
     engine.submit(1, b"abc", max_tokens=2)
     engine.wait(1)
     assert engine.reason(1) == "error"
-    engine.runner.execute = execute  # type: ignore[method-assign]
+    engine.runner.launch = launch  # type: ignore[method-assign]
     engine.submit(2, b"abc", max_tokens=2)
     engine.wait(2)
     assert engine.reason(2) == "length"

@@ -11,7 +11,6 @@ import httpx
 import pytest
 
 from support import stand_ins as serving
-
 from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.service import Phase
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import socket
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from tokenspeed.engine.loop.async_engine import AsyncEngine
 from tokenspeed.engine.loop.control_loop import ControlLoop, Snapshot, Submission
 from tokenspeed.engine.loop.events import Ended, Failed, Rejected, RequestEvent, Text
 from tokenspeed.engine.loop.trace_recorder import TraceRecorder
+from tokenspeed.engine.run.step_result import StepResult
 from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.app import create_app
 from tokenspeed.engine.server.service import Phase, Service
@@ -81,11 +83,29 @@ def expected_text(prompt: bytes, max_tokens: int, rule: Rule = hashed) -> str:
     return bytes(context[len(prompt) :]).decode(errors="replace")
 
 
+class PagedStep:
+    """A step that `PagedRunner` has been told to run."""
+
+    def __init__(self, device: PagedRunner, plan: StepPlan) -> None:
+        self.plan = plan
+        self._device = device
+        self.result: StepResult | Exception | None = None
+
+    def wait(self) -> StepResult:
+        """Let the device go on until it has run the step."""
+        self._device.advance(self)
+        assert self.result is not None
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
 class PagedRunner:
-    """Executes plans by the block tables alone.
+    """Executes plans by the block tables alone, on a device that is always late.
 
     It stores tokens where a model stores keys and values, and the next token is a rule over what it then reads back: a
-    block that is shared wrongly or reused too early changes the output.
+    block that is shared wrongly or reused too early changes the output. Nothing is run when a step is launched: the
+    device does it while somebody waits for a result, and now and then runs ahead of what is waited for.
     """
 
     def __init__(self, config: SchedulerConfig, rule: Rule = scripted) -> None:
@@ -98,7 +118,11 @@ class PagedRunner:
         self._last = np.zeros(config.max_running, dtype=np.int32)
         self._gate = threading.Event()
         self._gate.set()
+        self._queue: deque[PagedStep] = deque()
+        self._pace = random.Random(config.num_blocks)
         self.step_seconds = 0.0
+        self.most_launched = 0
+        """Most steps that were launched and not run at one time."""
         self.before_step: Callable[[StepPlan], None] = lambda plan: None
 
     def hold(self) -> None:
@@ -109,12 +133,33 @@ class PagedRunner:
         """Let steps run again."""
         self._gate.set()
 
-    def execute(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> NDArray[np.int32]:
-        """Run the step."""
+    def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PagedStep:
+        """Queue the step on the device."""
+        assert set(sampling) >= set(plan.request_ids[plan.samples].tolist())
+        step = PagedStep(self, plan)
+        self._queue.append(step)
+        self.most_launched = max(self.most_launched, len(self._queue))
+        return step
+
+    def advance(self, until: PagedStep) -> None:
+        """Run the launched steps in order up to this one, and perhaps one more. Called on one thread."""
         self._gate.wait(60)
         time.sleep(self.step_seconds)
-        self.before_step(plan)
-        assert set(sampling) >= set(plan.request_ids[plan.samples].tolist())
+        while until.result is None:
+            self._run(self._queue.popleft())
+        if self._queue and self._pace.random() < 0.3:
+            self._run(self._queue.popleft())
+
+    def _run(self, step: PagedStep) -> None:
+        try:
+            self.before_step(step.plan)
+            tokens = self._compute(step.plan)
+        except Exception as error:
+            step.result = error
+        else:
+            step.result = StepResult(tokens, np.ones(len(tokens), dtype=np.bool_))
+
+    def _compute(self, plan: StepPlan) -> NDArray[np.int32]:
         self._table[plan.table_slots, plan.table_index] = plan.table_blocks
         tokens, at = [], 0
         for slot, start, count, samples in zip(plan.slots, plan.start, plan.num_tokens, plan.samples, strict=True):
