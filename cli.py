@@ -254,6 +254,12 @@ def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> No
 @click.option(
     "--model", default="smollm2", help="A GGUF file, a Hugging Face directory, or smollm2 (the small demo model)."
 )
+@click.option(
+    "--load-format",
+    default="auto",
+    type=click.Choice(["auto", "dummy"]),
+    help="dummy: random weights; MODEL is a directory that needs a config.json only.",
+)
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
 @click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
@@ -275,6 +281,7 @@ def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> No
 )
 def serve(
     model: str,
+    load_format: str,
     host: str,
     port: int,
     max_running: int,
@@ -296,6 +303,7 @@ def serve(
 
         status = run_serve(
             model=model,
+            load_format=load_format,
             host=host,
             port=port,
             max_running=max_running,
@@ -330,7 +338,7 @@ def kernels(check: bool, bench: bool, json_output: bool, operations: tuple[str, 
     if operations and not (check or bench):
         raise click.UsageError("OPERATIONS restricts --check and --bench; give one of them")
     with explained_missing_dependency("serve"):
-        from .kernels.command import run_kernels
+        from .kernels.workbench.command import run_kernels
 
         status = run_kernels(check, json_output, bench, operations)
     sys.exit(status)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def run_serve(
     *,
     model: str,
+    load_format: str = "auto",
     host: str = "127.0.0.1",
     port: int = 8000,
     max_running: int = 64,
@@ -42,6 +43,7 @@ def run_serve(
 
     Args:
         model: a name or path that the loader knows.
+        load_format: "auto" reads the weights, "dummy" makes random ones.
         host: address or name to listen on.
         port: TCP port; 0 lets the system choose.
         max_running: requests that may hold a slot at once.
@@ -77,6 +79,7 @@ def run_serve(
     def load() -> Replica:
         return load_replica(
             model,
+            load_format=load_format,
             max_running=max_running,
             num_blocks=num_blocks,
             kv_memory=kv_memory,

@@ -14,10 +14,8 @@ from ..scheduler import CONTRACT_HASH, Scheduler, SchedulerConfig
 from .checkpoints.loader import load_checkpoint
 from .loop.control_loop import Runner
 from .loop.trace_recorder import TraceRecorder
-from .models.llama import LlamaModel
 from .run.decode_graphs import default_buckets
 from .run.host_pages import HostPages
-from .run.kv_cache import KVCache
 from .run.runner import ModelRunner
 from .server.service import ServedModel
 
@@ -38,6 +36,7 @@ class Replica:
 def load_replica(
     model: str,
     *,
+    load_format: str,
     max_running: int,
     num_blocks: int | None,
     kv_memory: int,
@@ -54,16 +53,16 @@ def load_replica(
     Raises ValueError, with what to change, if the model or one of the limits cannot work, and OSError if the file
     `record_trace` cannot be made.
     """
-    checkpoint = load_checkpoint(model)
+    checkpoint = load_checkpoint(model, load_format)
     config = checkpoint.config
     on_gpu = torch.cuda.is_available()
     dtype, device = (torch.bfloat16, "cuda") if on_gpu else (torch.float32, "cpu")
+    block_bytes = checkpoint.architecture.cache_layout(config, dtype).bytes_per_block(block_size)
     if num_blocks is None:
-        block_bytes = KVCache.bytes_per_block(config, block_size, dtype)
         num_blocks = kv_memory // block_bytes
         if num_blocks < 1:
             raise ValueError(f"kv_memory={kv_memory} bytes is less than one KV block; give at least {block_bytes}")
-    host_blocks = host_kv_memory // KVCache.bytes_per_block(config, block_size, dtype)
+    host_blocks = host_kv_memory // block_bytes
     limits = partial(
         SchedulerConfig,
         num_blocks=num_blocks,
@@ -75,7 +74,7 @@ def load_replica(
         record_trace=record_trace is not None,
     )
     runner = ModelRunner(
-        LlamaModel(config, checkpoint.tensors, dtype=dtype, device=device),
+        checkpoint.build(dtype, device),
         num_blocks=num_blocks,
         block_size=block_size,
         max_running=max_running,
@@ -107,9 +106,7 @@ def prefill_tokens_per_s(runner: ModelRunner, limits: SchedulerConfig) -> float:
 
     The first prompt is not timed: it compiles kernels, packs weights and takes memory from the system.
     """
-    most = min(
-        limits.max_step_tokens, limits.num_blocks * limits.block_size, runner.model.config.max_position_embeddings
-    )
+    most = min(limits.max_step_tokens, limits.num_blocks * limits.block_size, runner.model.max_positions)
     rate = 0.0
     for _ in range(2):
         scheduler = Scheduler(limits)

@@ -8,10 +8,11 @@ Pools are made small enough that pages are evicted all the time. Writes results/
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
+
+from record import write
 
 from tokenspeed.scheduler import PageView, Policy
 from tokenspeed.simulator.cost.roofline import prefill_figures, roofline
@@ -114,8 +115,7 @@ def main() -> None:
                 f"{row['ttft_p99_ms']:9,.0f} {row['tpot_mean_ms']:7.1f} {row['duration_s']:8,.0f}",
                 flush=True,
             )
-    target = HERE / "results" / "latest.json"
-    target.write_text(json.dumps(results, indent=1) + "\n")
+    write(HERE / "results" / "latest.json", {"workloads": results})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 
 from tokenspeed.engine.checkpoints.checkpoint import Checkpoint
 from tokenspeed.engine.checkpoints.loader import load_checkpoint
-from tokenspeed.engine.models.llama import LlamaModel
+from tokenspeed.engine.models.model import Model
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +25,9 @@ def smollm2() -> Checkpoint:
 
 
 @pytest.fixture(scope="session")
-def smollm2_model(smollm2: Checkpoint) -> LlamaModel:
+def smollm2_model(smollm2: Checkpoint) -> Model:
     """The same in float32 on the CPU."""
-    return LlamaModel(smollm2.config, smollm2.tensors, dtype=torch.float32)
+    return smollm2.build(torch.float32, "cpu")
 
 
 @pytest.fixture(scope="session")

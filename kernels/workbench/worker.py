@@ -1,7 +1,7 @@
 """Work in a process of its own: on CUDA a kernel that fails may take the device's context with it, or never end.
 
-`python -m tokenspeed.kernels.worker check SKIP [OPERATION...]` and `... bench OPERATION` are started by `checked` and
-`benched` of this module; results travel as lines of JSON.
+`python -m tokenspeed.kernels.workbench.worker check SKIP [OPERATION...]` and `... bench OPERATION` are started by
+`checked` and `benched` of this module; results travel as lines of JSON.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
+from ..registry import REGISTRY
 from .bench import BenchResult, bench_operation
 from .check import CheckResult, RelativeError, check_kernels
-from .registry import REGISTRY
 
 _PATIENCE = 120.0
 """Seconds in which a check, with its compilation, must end."""

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..constraints import Trait
+from ..errors import KernelDoesNotFit, KernelError
+from ..kernel import Kernel, Selection
+from ..registry import REGISTRY, explain
 from .bench import BenchResult
 from .check import CheckResult, RelativeError
-from .constraints import Trait
-from .errors import KernelDoesNotFit, KernelError
-from .kernel import Kernel, Selection
-from .machine import machine
-from .registry import REGISTRY, explain
+from .hardware import machine
 from .worker import benched, checked
 
 _EXAMPLES: dict[str, list[dict[str, Trait]]] = {

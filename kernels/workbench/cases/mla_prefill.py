@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from ..mla_prefill import HEAD_DIM, VALUE_DIM, mla_prefill
+from ...mla_prefill import HEAD_DIM, VALUE_DIM, mla_prefill
 from .case import DTYPES, LSE_TOLERANCE, Case, MakeCase, RelativeError, Results, tolerance
 
 

@@ -10,7 +10,7 @@ from itertools import accumulate
 
 import torch
 
-from ..sampling import sample_tokens
+from ...sampling import sample_tokens
 from .case import DTYPES, EXACT, Case, MakeCase, Results
 
 # temperature, top_k, top_p, min_p

@@ -8,9 +8,9 @@ from functools import partial
 
 import torch
 
-from ..activation import silu_mul
-from ..norm import rms_norm
-from ..rotary import rotary
+from ...activation import silu_mul
+from ...norm import rms_norm
+from ...rotary import rotary
 from .case import DTYPES, EXACT, TOLERANCES, Case, MakeCase, Results
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from ..kv_cache import write_kv
+from ...kv_cache import write_kv
 from .case import DTYPES, EXACT, Case, MakeCase, Results
 
 

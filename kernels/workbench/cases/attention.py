@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from ..attention import paged_attention
+from ...attention import paged_attention
 from .case import DTYPES, Case, MakeCase, RelativeError, Results, dense_attention, page, tolerance
 
 # New tokens and context of each row.

@@ -7,7 +7,7 @@ from functools import partial
 
 import torch
 
-from ..mla import CACHED_DIM, LATENT_DIM, mla_decode, plan_mla_decode
+from ...mla import CACHED_DIM, LATENT_DIM, mla_decode, plan_mla_decode
 from .case import DTYPES, LSE_TOLERANCE, TOLERANCES, Case, MakeCase, Results, dense_attention, page
 
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 import torch
 
-from .device import capability_of
+from ..device import capability_of
 
 
 def machine(device: torch.device) -> dict[str, str]:

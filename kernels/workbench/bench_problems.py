@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from .activation import silu_mul
-from .attention import paged_attention
-from .bench import BenchCase, Inputs
-from .kv_cache import write_kv
-from .mla import CACHED_DIM, LATENT_DIM, mla_decode, plan_mla_decode
-from .mla_prefill import HEAD_DIM, VALUE_DIM, mla_prefill
-from .moe import grouped_gemm, moe_mlp, moe_route
-from .norm import rms_norm
-from .rotary import rotary
-from .sampling import sample_tokens
+from ..activation import silu_mul
+from ..attention import paged_attention
+from ..kv_cache import write_kv
+from ..mla import CACHED_DIM, LATENT_DIM, mla_decode, plan_mla_decode
+from ..mla_prefill import HEAD_DIM, VALUE_DIM, mla_prefill
+from ..moe import grouped_gemm, moe_mlp, moe_route
+from ..norm import rms_norm
+from ..rotary import rotary
+from ..sampling import sample_tokens
+from .bench_case import BenchCase, Inputs
 
 _BLOCK = 64
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ..kernel import Band, Kernel
+from ..registry import REGISTRY
 from .cases import Case, RelativeError, Results, case_makers
-from .kernel import Band, Kernel
-from .registry import REGISTRY
 
 __all__ = ["Case", "CheckResult", "RelativeError", "Results", "check_kernel", "check_kernels", "relative_error"]
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from ..moe import grouped_gemm, moe_mlp, moe_route
+from ...moe import grouped_gemm, moe_mlp, moe_route
 from .case import DTYPES, EXACT, TOLERANCES, Case, MakeCase, RelativeError, Results, tolerance
 
 

@@ -7,43 +7,19 @@ that together exceed the L2 cache. On CUDA launches are replayed in a graph, exc
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from .constraints import Trait, shown
-from .errors import KernelDoesNotFit
-from .kernel import Band, Kernel
-from .registry import REGISTRY
+from ..constraints import shown
+from ..errors import KernelDoesNotFit
+from ..kernel import Band, Kernel
+from ..registry import REGISTRY
+from .bench_case import BenchCase, Inputs
+from .bench_problems import cases
 from .timing import Launches, measure, rotations
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """One copy of a problem's inputs: how to run a kernel of a given name on it, and peers that are not registered."""
-
-    run: Callable[[str], object]
-    peers: Mapping[str, Callable[[], object]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class BenchCase:
-    """A problem to measure.
-
-    bytes_moved, operations: what an ideal kernel reads and writes, and its floating-point operations
-    reference_reads_values: whether the reference makes the host wait, and so cannot be captured in a graph
-    """
-
-    operation: str
-    description: str
-    dtype: torch.dtype
-    traits: tuple[Trait, ...]
-    bytes_moved: int
-    operations: int
-    make: Callable[[torch.device], Inputs]
-    reference_reads_values: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +46,6 @@ class BenchResult:
 
 def bench_operation(operation: str, device: torch.device, rounds: int = 5) -> Iterator[BenchResult]:
     """Measure all kernels of an operation on all of its cases. What one raises costs that one only."""
-    from .benches import cases
-
     for case in cases(device):
         if case.operation == operation:
             yield from bench_case(case, device, rounds)

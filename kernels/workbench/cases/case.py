@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..constraints import Trait
+from ...constraints import Trait
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
