@@ -23,7 +23,7 @@ from decode import Engine, measure_decode, measure_prefill
 from shapes import LLAMA, build, token_bytes
 from step_profile import profile_step
 
-from tokenspeed.kernels.machine import machine
+from tokenspeed.kernels.workbench.hardware import machine
 
 KV_BYTES = 100e9
 """Of the device's memory, for the cache."""
