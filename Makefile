@@ -89,7 +89,7 @@ test: $(STAMPS)/test ## Set up what the tests need and run them (PYTEST_ARGS="-k
 	@$(PYTEST) $(PYTEST_ARGS)
 
 bench-%: $(STAMPS)/serve ## Run benchmarks/%.py or the folder benchmarks/%
-	@$(BIN)/python $(firstword $(wildcard benchmarks/$*.py) benchmarks/$*) $(ARGS)
+	@PYTHONPATH=benchmarks $(BIN)/python $(firstword $(wildcard benchmarks/$*.py) benchmarks/$*) $(ARGS)
 
 ## ------------------------------------------------------------------ for developers
 

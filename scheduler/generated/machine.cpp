@@ -45,11 +45,11 @@ Guard Machine::apply_match_shared(RequestId r, BlockId b, BlockId p, std::int64_
   ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
+  request_[r].planned = request_[r].planned + limits_.page;
+  request_[r].computed = request_[r].computed + limits_.page;
   block_[b].refs = block_[b].refs + 1;
   request_[r].blocks = request_[r].blocks + 1;
   request_[r].capacity = request_[r].capacity + limits_.page;
-  request_[r].planned = request_[r].planned + limits_.page;
-  request_[r].computed = request_[r].computed + limits_.page;
   holds_.set(r, b, block_[b].position, true);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -76,19 +76,19 @@ Guard Machine::apply_match_cached(RequestId r, BlockId b, BlockId p, std::int64_
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.text, {r, b}, x);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].block_state = BlockState::Shared;
+  request_[r].planned = request_[r].planned + limits_.page;
+  request_[r].computed = request_[r].computed + limits_.page;
   block_[b].refs = block_[b].refs + 1;
   request_[r].blocks = request_[r].blocks + 1;
   request_[r].capacity = request_[r].capacity + limits_.page;
-  request_[r].planned = request_[r].planned + limits_.page;
-  request_[r].computed = request_[r].computed + limits_.page;
-  globals_.cached = globals_.cached + -1;
   globals_.held = globals_.held + 1;
+  globals_.cached = globals_.cached - 1;
   holds_.set(r, b, block_[b].position, true);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -116,26 +116,26 @@ Guard Machine::apply_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t 
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
   ghost_writes.add(ghost_.text, {r, b}, x);
-  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + -1);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) - 1);
   ghost_writes.add(ghost_.parent, {b, p}, false);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].block_state = BlockState::Owned;
   block_[b].parent = kNone;
-  block_[p].children = block_[p].children - (!(p == b) ? 1 : 0);
   block_[b].key = 0;
   block_[b].before = 0;
-  block_[b].refs = block_[b].refs + 1;
-  request_[r].blocks = request_[r].blocks + 1;
-  request_[r].capacity = request_[r].capacity + limits_.page;
   request_[r].planned = request_[r].planned + block_[b].fill;
   request_[r].computed = request_[r].computed + block_[b].fill;
   block_[b].fill = 0;
-  globals_.cached = globals_.cached + -1;
+  block_[b].refs = block_[b].refs + 1;
+  request_[r].blocks = request_[r].blocks + 1;
+  request_[r].capacity = request_[r].capacity + limits_.page;
   globals_.held = globals_.held + 1;
+  globals_.cached = globals_.cached - 1;
+  block_[p].children = block_[p].children - (!(p == b) ? 1 : 0);
   holds_.set(r, b, block_[b].position, true);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -154,9 +154,9 @@ Guard Machine::apply_allocate(RequestId r, BlockId b) {
   if (!(((request_[r].pruned + request_[r].capacity) + 1) < request_[r].limit)) return Guard::allocate__needs_room;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
   ghost_writes.add(ghost_.holds, {r, b}, true);
 #endif
   block_[b].block_state = BlockState::Owned;
@@ -164,7 +164,7 @@ Guard Machine::apply_allocate(RequestId r, BlockId b) {
   block_[b].refs = block_[b].refs + 1;
   request_[r].blocks = request_[r].blocks + 1;
   request_[r].capacity = request_[r].capacity + limits_.page;
-  globals_.free = globals_.free + -1;
+  globals_.free = globals_.free - 1;
   globals_.held = globals_.held + 1;
   holds_.set(r, b, block_[b].position, true);
 #if TOKENSPEED_CHECKED
@@ -188,21 +188,17 @@ Guard Machine::apply_publish(RequestId r, BlockId b, BlockId p, std::int64_t x) 
   if (!(1 <= x)) return Guard::publish__x_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
   ghost_writes.add(ghost_.content, {b}, x);
   ghost_writes.add(ghost_.text, {r, b}, x);
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
   ghost_writes.add(ghost_.parent, {b, p}, true);
 #endif
-  const std::int64_t value1 = limits_.page;
-  const std::int64_t value3 = block_[p].children + (!(p == b) ? 1 : 0);
-  const std::int64_t value4 = x;
-  const std::int64_t value5 = block_[p].key;
   block_[b].block_state = BlockState::Shared;
-  block_[b].fill = value1;
+  block_[b].fill = limits_.page;
   block_[b].parent = p;
-  block_[p].children = value3;
-  block_[b].key = value4;
-  block_[b].before = value5;
+  block_[b].before = block_[p].key;
+  block_[b].key = x;
+  block_[p].children = block_[p].children + (!(p == b) ? 1 : 0);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -222,20 +218,20 @@ Guard Machine::apply_release_owned(RequestId r, BlockId b) {
   if (!(block_[b].copies == 0)) return Guard::release_owned__not_being_copied;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.content, {b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
   block_[b].block_state = BlockState::Free;
   request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
-  block_[b].refs = block_[b].refs + -1;
-  request_[r].blocks = request_[r].blocks + -1;
+  block_[b].refs = block_[b].refs - 1;
+  request_[r].blocks = request_[r].blocks - 1;
   request_[r].capacity = request_[r].capacity - limits_.page;
   globals_.free = globals_.free + 1;
-  globals_.held = globals_.held + -1;
+  globals_.held = globals_.held - 1;
   holds_.set(r, b, block_[b].position, false);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -255,19 +251,19 @@ Guard Machine::apply_release_to_limbo(RequestId r, BlockId b) {
   if (!((globals_.landed < request_[r].last_step) || (1 <= block_[b].copies))) return Guard::release_to_limbo__in_flight;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.content, {b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
   block_[b].block_state = BlockState::Limbo;
   request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
-  block_[b].refs = block_[b].refs + -1;
-  request_[r].blocks = request_[r].blocks + -1;
-  request_[r].capacity = request_[r].capacity - limits_.page;
   block_[b].stamp = request_[r].last_step;
+  block_[b].refs = block_[b].refs - 1;
+  request_[r].blocks = request_[r].blocks - 1;
+  request_[r].capacity = request_[r].capacity - limits_.page;
   holds_.set(r, b, block_[b].position, false);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -287,15 +283,15 @@ Guard Machine::apply_release_shared(RequestId r, BlockId b) {
   if (!(1 < block_[b].refs)) return Guard::release_shared__others_hold_it;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
   request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
-  block_[b].refs = block_[b].refs + -1;
-  request_[r].blocks = request_[r].blocks + -1;
-  request_[r].capacity = request_[r].capacity - limits_.page;
   block_[b].stamp = (block_[b].stamp <= request_[r].last_step) ? request_[r].last_step : block_[b].stamp;
+  block_[b].refs = block_[b].refs - 1;
+  request_[r].blocks = request_[r].blocks - 1;
+  request_[r].capacity = request_[r].capacity - limits_.page;
   holds_.set(r, b, block_[b].position, false);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -315,20 +311,20 @@ Guard Machine::apply_release_to_cache(RequestId r, BlockId b) {
   if (!(block_[b].refs == 1)) return Guard::release_to_cache__last_holder;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
   block_[b].block_state = BlockState::Cached;
   request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
-  block_[b].refs = block_[b].refs + -1;
-  request_[r].blocks = request_[r].blocks + -1;
-  request_[r].capacity = request_[r].capacity - limits_.page;
   block_[b].stamp = (block_[b].stamp <= request_[r].last_step) ? request_[r].last_step : block_[b].stamp;
+  block_[b].refs = block_[b].refs - 1;
+  request_[r].blocks = request_[r].blocks - 1;
+  request_[r].capacity = request_[r].capacity - limits_.page;
+  globals_.held = globals_.held - 1;
   globals_.cached = globals_.cached + 1;
-  globals_.held = globals_.held + -1;
   holds_.set(r, b, block_[b].position, false);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -353,35 +349,26 @@ Guard Machine::apply_keep_tail(RequestId r, BlockId b, BlockId p, std::int64_t x
   if (!(1 <= x)) return Guard::keep_tail__x_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
   ghost_writes.add(ghost_.content, {b}, x);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + -1);
   ghost_writes.add(ghost_.text, {r, b}, 0);
   ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
   ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
+  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
   ghost_writes.add(ghost_.parent, {b, p}, true);
   ghost_writes.add(ghost_.holds, {r, b}, false);
 #endif
-  const std::int64_t value2 = block_[p].children + (!(p == b) ? 1 : 0);
-  const std::int64_t value3 = x;
-  const std::int64_t value4 = block_[p].key;
-  const std::int64_t value5 = block_[b].refs + -1;
-  const std::int64_t value6 = request_[r].blocks + -1;
-  const std::int64_t value7 = request_[r].capacity - limits_.page;
-  const std::int64_t value8 = request_[r].computed - block_[b].position;
-  const std::int64_t value9 = globals_.cached + 1;
-  const std::int64_t value10 = globals_.held + -1;
   block_[b].block_state = BlockState::Cached;
   block_[b].parent = p;
-  block_[p].children = value2;
-  block_[b].key = value3;
-  block_[b].before = value4;
-  block_[b].refs = value5;
-  request_[r].blocks = value6;
-  request_[r].capacity = value7;
-  block_[b].fill = value8;
-  globals_.cached = value9;
-  globals_.held = value10;
+  block_[b].before = block_[p].key;
+  block_[b].key = x;
+  block_[b].fill = request_[r].computed - block_[b].position;
+  block_[b].refs = block_[b].refs - 1;
+  request_[r].blocks = request_[r].blocks - 1;
+  request_[r].capacity = request_[r].capacity - limits_.page;
+  globals_.held = globals_.held - 1;
+  globals_.cached = globals_.cached + 1;
+  block_[p].children = block_[p].children + (!(p == b) ? 1 : 0);
   holds_.set(r, b, block_[b].position, false);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -400,7 +387,7 @@ Guard Machine::apply_reap(BlockId b) {
   if (!(block_[b].copies == 0)) return Guard::reap__not_being_copied;
   block_[b].block_state = BlockState::Free;
   globals_.free = globals_.free + 1;
-  globals_.held = globals_.held + -1;
+  globals_.held = globals_.held - 1;
   record(Transition::reap, b);
 #if TOKENSPEED_CHECKED
   recheck();
@@ -417,18 +404,18 @@ Guard Machine::apply_evict(BlockId b, BlockId p) {
   if (!(block_[b].children == 0)) return Guard::evict__leaf;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + -1);
   ghost_writes.add(ghost_.content, {b}, 0);
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) - 1);
   ghost_writes.add(ghost_.parent, {b, p}, false);
 #endif
   block_[b].block_state = BlockState::Free;
   block_[b].parent = kNone;
-  block_[p].children = block_[p].children - (!(p == b) ? 1 : 0);
   block_[b].key = 0;
   block_[b].before = 0;
   block_[b].fill = 0;
   globals_.free = globals_.free + 1;
-  globals_.cached = globals_.cached + -1;
+  globals_.cached = globals_.cached - 1;
+  block_[p].children = block_[p].children - (!(p == b) ? 1 : 0);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -446,8 +433,8 @@ Guard Machine::apply_spill(CopyId c, BlockId b, HostId h) {
   if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::spill__copy_IDLE;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + 1);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
   ghost_writes.add(ghost_.host_of, {c, h}, true);
@@ -455,14 +442,14 @@ Guard Machine::apply_spill(CopyId c, BlockId b, HostId h) {
   host_[h].host_state = HostState::Filling;
   copy_[c].copy_state = CopyState::Spilling;
   copy_[c].block_of = b;
-  block_[b].copies = block_[b].copies + 1;
   copy_[c].host_of = h;
-  host_[h].host_copies = host_[h].host_copies + 1;
   host_[h].host_position = block_[b].position;
   host_[h].host_fill = block_[b].fill;
   host_[h].host_key = block_[b].key;
   host_[h].host_before = block_[b].before;
-  globals_.spare_pages = globals_.spare_pages + -1;
+  block_[b].copies = block_[b].copies + 1;
+  host_[h].host_copies = host_[h].host_copies + 1;
+  globals_.spare_pages = globals_.spare_pages - 1;
   globals_.used_pages = globals_.used_pages + 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
@@ -485,18 +472,18 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
   if (!(host_[h].host_state == HostState::Filling)) return Guard::spill_done__host_FILLING;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
-  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + -1);
   ghost_writes.add(ghost_.host_content, {h}, ghost_.content.get({b}));
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.host_of, {c, h}, false);
 #endif
   copy_[c].copy_state = CopyState::Idle;
   copy_[c].block_of = kNone;
-  block_[b].copies = block_[b].copies + -1;
   copy_[c].host_of = kNone;
-  host_[h].host_copies = host_[h].host_copies + -1;
   host_[h].host_state = HostState::Valid;
+  block_[b].copies = block_[b].copies - 1;
+  host_[h].host_copies = host_[h].host_copies - 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -515,8 +502,8 @@ Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h, BlockId p) {
   if (!(((host_[h].host_position == 0) && (p == b)) || ((((((block_[p].block_state == BlockState::Shared) || (block_[p].block_state == BlockState::Cached)) || (block_[p].block_state == BlockState::Fetching)) && (block_[p].fill == limits_.page)) && (block_[p].key == host_[h].host_before)) && ((block_[p].position + limits_.page) == host_[h].host_position)))) return Guard::fetch__parent_is_published;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + 1);
   ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
@@ -526,17 +513,17 @@ Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h, BlockId p) {
   block_[b].block_state = BlockState::Fetching;
   copy_[c].copy_state = CopyState::Fetching;
   copy_[c].block_of = b;
-  block_[b].copies = block_[b].copies + 1;
   copy_[c].host_of = h;
-  host_[h].host_copies = host_[h].host_copies + 1;
   block_[b].position = host_[h].host_position;
   block_[b].fill = host_[h].host_fill;
   block_[b].parent = p;
-  block_[p].children = block_[p].children + (!(p == b) ? 1 : 0);
   block_[b].key = host_[h].host_key;
   block_[b].before = host_[h].host_before;
-  globals_.free = globals_.free + -1;
+  block_[b].copies = block_[b].copies + 1;
+  host_[h].host_copies = host_[h].host_copies + 1;
+  globals_.free = globals_.free - 1;
   globals_.fetching = globals_.fetching + 1;
+  block_[p].children = block_[p].children + (!(p == b) ? 1 : 0);
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -558,20 +545,20 @@ Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
   if (!(block_[b].block_state == BlockState::Fetching)) return Guard::fetch_done__block_FETCHING;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
-  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + -1);
   ghost_writes.add(ghost_.content, {b}, ghost_.host_content.get({h}));
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.host_of, {c, h}, false);
 #endif
   copy_[c].copy_state = CopyState::Idle;
   copy_[c].block_of = kNone;
-  block_[b].copies = block_[b].copies + -1;
   copy_[c].host_of = kNone;
-  host_[h].host_copies = host_[h].host_copies + -1;
   block_[b].block_state = BlockState::Cached;
+  block_[b].copies = block_[b].copies - 1;
+  host_[h].host_copies = host_[h].host_copies - 1;
   globals_.cached = globals_.cached + 1;
-  globals_.fetching = globals_.fetching + -1;
+  globals_.fetching = globals_.fetching - 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -596,7 +583,7 @@ Guard Machine::apply_drop_page(HostId h) {
   host_[h].host_key = 0;
   host_[h].host_before = 0;
   globals_.spare_pages = globals_.spare_pages + 1;
-  globals_.used_pages = globals_.used_pages + -1;
+  globals_.used_pages = globals_.used_pages - 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -618,15 +605,15 @@ Guard Machine::apply_send(CopyId c, RequestId r, BlockId b, std::int64_t n) {
   if (!(n <= limits_.page)) return Guard::send__n_small_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
   ghost_writes.add(ghost_.copy_start, {c}, block_[b].position);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
 #endif
   copy_[c].copy_state = CopyState::Sending;
   copy_[c].block_of = b;
-  block_[b].copies = block_[b].copies + 1;
   copy_[c].copy_tokens = n;
+  block_[b].copies = block_[b].copies + 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -646,14 +633,14 @@ Guard Machine::apply_send_done(CopyId c, BlockId b) {
 #endif
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
 #endif
   copy_[c].copy_state = CopyState::Idle;
   copy_[c].block_of = kNone;
-  block_[b].copies = block_[b].copies + -1;
   copy_[c].copy_tokens = 0;
+  block_[b].copies = block_[b].copies - 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -677,21 +664,21 @@ Guard Machine::apply_receive(CopyId c, RequestId r, BlockId b, std::int64_t n) {
   if (!(1 <= n)) return Guard::receive__n_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
   ghost_writes.add(ghost_.copying, {c}, true);
-  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + 1);
   ghost_writes.add(ghost_.copy_start, {c}, request_[r].planned);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + 1);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) + n);
   ghost_writes.add(ghost_.block_of, {c, b}, true);
   ghost_writes.add(ghost_.request_of, {c, r}, true);
 #endif
   copy_[c].copy_state = CopyState::Receiving;
   copy_[c].block_of = b;
-  block_[b].copies = block_[b].copies + 1;
   copy_[c].request_of = r;
   copy_[c].copy_tokens = n;
-  request_[r].inbound = request_[r].inbound + 1;
   request_[r].planned = request_[r].planned + n;
+  block_[b].copies = block_[b].copies + 1;
+  request_[r].inbound = request_[r].inbound + 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -713,23 +700,20 @@ Guard Machine::apply_receive_done(CopyId c, RequestId r, BlockId b) {
   if (!(copy_[c].request_of == r)) return Guard::receive_done__its_request;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
-  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.request_of, {c, r}, false);
 #endif
-  const std::int64_t value2 = block_[b].copies + -1;
-  const std::int64_t value5 = request_[r].inbound + -1;
-  const std::int64_t value6 = request_[r].computed + copy_[c].copy_tokens;
   copy_[c].copy_state = CopyState::Idle;
   copy_[c].block_of = kNone;
-  block_[b].copies = value2;
   copy_[c].request_of = kNone;
+  request_[r].computed = request_[r].computed + copy_[c].copy_tokens;
   copy_[c].copy_tokens = 0;
-  request_[r].inbound = value5;
-  request_[r].computed = value6;
+  block_[b].copies = block_[b].copies - 1;
+  request_[r].inbound = request_[r].inbound - 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -751,9 +735,9 @@ Guard Machine::apply_receive_failed(CopyId c, RequestId r, BlockId b) {
   if (!(copy_[c].request_of == r)) return Guard::receive_failed__its_request;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
-  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.request_of, {c, r}, false);
@@ -761,10 +745,10 @@ Guard Machine::apply_receive_failed(CopyId c, RequestId r, BlockId b) {
   request_[r].request_state = RequestState::Retracting;
   copy_[c].copy_state = CopyState::Idle;
   copy_[c].block_of = kNone;
-  block_[b].copies = block_[b].copies + -1;
   copy_[c].request_of = kNone;
   copy_[c].copy_tokens = 0;
-  request_[r].inbound = request_[r].inbound + -1;
+  block_[b].copies = block_[b].copies - 1;
+  request_[r].inbound = request_[r].inbound - 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -786,19 +770,19 @@ Guard Machine::apply_receive_dropped(CopyId c, RequestId r, BlockId b) {
   if (!(copy_[c].request_of == r)) return Guard::receive_dropped__its_request;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + -1);
-  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + -1);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
+  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
   ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
   ghost_writes.add(ghost_.request_of, {c, r}, false);
 #endif
   copy_[c].copy_state = CopyState::Idle;
   copy_[c].block_of = kNone;
-  block_[b].copies = block_[b].copies + -1;
   copy_[c].request_of = kNone;
   copy_[c].copy_tokens = 0;
-  request_[r].inbound = request_[r].inbound + -1;
+  block_[b].copies = block_[b].copies - 1;
+  request_[r].inbound = request_[r].inbound - 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -982,9 +966,9 @@ Guard Machine::apply_add_row(StepId s, RequestId r) {
   }
 #endif
   step_request_[s][r].in_step = true;
+  request_[r].last_step = step_[s].number;
   request_[r].pending = request_[r].pending + 1;
   step_[s].rows = step_[s].rows + 1;
-  request_[r].last_step = step_[s].number;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -1005,13 +989,13 @@ Guard Machine::apply_prefill(StepId s, RequestId r, std::int64_t n) {
   if (!(1 <= n)) return Guard::prefill__n_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
   }
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
   }
+  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
 #endif
   request_[r].planned = request_[r].planned + n;
   step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
@@ -1035,13 +1019,13 @@ Guard Machine::apply_prefill_last(StepId s, RequestId r, std::int64_t n) {
   if (!(1 <= n)) return Guard::prefill_last__n_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
   }
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
   }
+  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
 #endif
   request_[r].request_state = RequestState::Decode;
   request_[r].planned = request_[r].planned + n;
@@ -1070,13 +1054,13 @@ Guard Machine::apply_decode(StepId s, RequestId r, std::int64_t n) {
   if (!(n <= limits_.width)) return Guard::decode__n_small_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
   }
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
   }
+  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
 #endif
   request_[r].planned = request_[r].planned + n;
   step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
@@ -1156,7 +1140,6 @@ Guard Machine::apply_land_row(StepId s, RequestId r, std::int64_t accepted) {
   if (!(0 <= accepted)) return Guard::land_row__accepted_large_enough;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) - step_request_[s][r].row_tokens);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, false);
   }
@@ -1168,22 +1151,17 @@ Guard Machine::apply_land_row(StepId s, RequestId r, std::int64_t accepted) {
       ghost_writes.add(ghost_.writes, {any_s0, r, any_b1}, ((!(any_s0 == s) && step_request_[any_s0][r].in_step) && ghost_.writes.get({any_s0, r, any_b1})) && (((request_[r].computed + step_request_[s][r].row_tokens) - (step_request_[s][r].row_outputs - accepted)) < (block_[any_b1].position + limits_.page)));
     }
   }
+  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) - step_request_[s][r].row_tokens);
 #endif
-  const std::int64_t value3 = request_[r].pending + -1;
-  const std::int64_t value4 = step_[s].rows + -1;
-  const std::int64_t value5 = request_[r].sampling - step_request_[s][r].row_outputs;
-  const std::int64_t value6 = (request_[r].computed + step_request_[s][r].row_tokens) - (step_request_[s][r].row_outputs - accepted);
-  const std::int64_t value7 = request_[r].planned - (step_request_[s][r].row_outputs - accepted);
-  const std::int64_t value8 = request_[r].known + accepted;
   step_request_[s][r].in_step = false;
+  request_[r].computed = (request_[r].computed + step_request_[s][r].row_tokens) - (step_request_[s][r].row_outputs - accepted);
   step_request_[s][r].row_tokens = 0;
+  request_[r].planned = request_[r].planned - (step_request_[s][r].row_outputs - accepted);
+  request_[r].known = request_[r].known + accepted;
+  request_[r].pending = request_[r].pending - 1;
+  request_[r].sampling = request_[r].sampling - step_request_[s][r].row_outputs;
   step_request_[s][r].row_outputs = 0;
-  request_[r].pending = value3;
-  step_[s].rows = value4;
-  request_[r].sampling = value5;
-  request_[r].computed = value6;
-  request_[r].planned = value7;
-  request_[r].known = value8;
+  step_[s].rows = step_[s].rows - 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -1201,7 +1179,6 @@ Guard Machine::apply_drop_row(StepId s, RequestId r) {
   if (!(step_request_[s][r].in_step)) return Guard::drop_row__has_a_row;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) - step_request_[s][r].row_tokens);
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.reads, {s, r, any_b0}, false);
   }
@@ -1209,16 +1186,14 @@ Guard Machine::apply_drop_row(StepId s, RequestId r) {
   for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
     ghost_writes.add(ghost_.writes, {s, r, any_b0}, false);
   }
+  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) - step_request_[s][r].row_tokens);
 #endif
-  const std::int64_t value3 = request_[r].pending + -1;
-  const std::int64_t value4 = step_[s].rows + -1;
-  const std::int64_t value5 = request_[r].sampling - step_request_[s][r].row_outputs;
   step_request_[s][r].in_step = false;
   step_request_[s][r].row_tokens = 0;
+  request_[r].pending = request_[r].pending - 1;
+  request_[r].sampling = request_[r].sampling - step_request_[s][r].row_outputs;
   step_request_[s][r].row_outputs = 0;
-  request_[r].pending = value3;
-  step_[s].rows = value4;
-  request_[r].sampling = value5;
+  step_[s].rows = step_[s].rows - 1;
 #if TOKENSPEED_CHECKED
   ghost_writes.commit();
 #endif
@@ -1235,7 +1210,7 @@ Guard Machine::apply_retire(StepId s) {
   if (!(step_[s].rows == 0)) return Guard::retire__no_rows_left;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.live_steps, {}, ghost_.live_steps.get({}) + -1);
+  ghost_writes.add(ghost_.live_steps, {}, ghost_.live_steps.get({}) - 1);
 #endif
   step_[s].step_state = StepState::Idle;
   globals_.landed = step_[s].number;

@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f";
+inline constexpr std::string_view kSpecHash = "23cfe21117a74ac632495bf18d52b83b661de72cdb3c57815bb3ba5ca0e37dab";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

@@ -1139,7 +1139,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "25d119db5c6d0b4e666230a2ea0d45d435deccbf8d852c37ac93fe76cc98569f",
+  "23cfe21117a74ac632495bf18d52b83b661de72cdb3c57815bb3ba5ca0e37dab",
   static_cast<std::uint16_t>(Guard::bad_index),
   6,
   5,

@@ -33,9 +33,9 @@ from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
 
-from .counting import Claim, substituted
+from .counting import Claim
 from .declarations import Parameter, Sort, Transition
-from .expressions import Expr, SpecError, after, lift, variables_read
+from .expressions import Expr, SpecError, after, lift, substituted, variables_read
 from .expressions import children as subexpressions
 from .progress import Progress
 from .spec import Spec
