@@ -1,98 +1,122 @@
 """Executes the scheduler's plans: block tables, packed tokens, the model, and sampling."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ...scheduler import StepPlan
-from ..models.llama import LlamaModel, PackedRows
+from ..models.model import DecodePlan, Model, RowLengths, StepInputs
+from ..text.sampling_params import SamplingParams
+from .block_table import BlockTable
+from .decode_graphs import DecodeGraphs
+from .exchange import Exchange, LaunchedStep
 from .kv_cache import KVCache
-from .sampling import GREEDY, SamplingBatch, SamplingParams, derive_seed, sample
-
-
-class SampledTokens:
-    """The tokens of a step that a device may still be computing."""
-
-    def __init__(self, tokens: torch.Tensor) -> None:
-        """`tokens`: int32 [sampling rows] on the model's device."""
-        self._done: torch.cuda.Event | None = None
-        self._host = tokens
-        if tokens.is_cuda:
-            self._host = torch.empty(tokens.shape, dtype=tokens.dtype, pin_memory=True)
-            self._host.copy_(tokens, non_blocking=True)
-            self._done = torch.cuda.Event()
-            self._done.record()
-
-    def wait(self) -> NDArray[np.int32]:
-        """The token ids, int32 [sampling rows], once the device has them."""
-        if self._done is not None:
-            self._done.synchronize()
-        result: NDArray[np.int32] = self._host.numpy()
-        return result
+from .sampler import SamplingTable, sample
+from .step_arrays import StepArrays, StepShape
 
 
 class ModelRunner:
-    """One model with its KV cache and block tables. Takes plans in the order they were made, on one thread."""
+    """One model with its KV cache and block tables. Takes plans in the order they were made, on one thread.
+
+    Nothing waits for the device between two steps: inputs go through pinned memory, sampled tokens stay on the device
+    for the next step, and results are fetched by `LaunchedStep.wait`, which any thread may call.
+    """
 
     def __init__(
         self,
-        model: LlamaModel,
+        model: Model,
         *,
         num_blocks: int,
         block_size: int,
         max_running: int,
+        max_step_tokens: int = 8192,
+        decode_buckets: Sequence[int] = (),
         seed: int = 0,
         num_threads: int | None = None,
     ) -> None:
-        """The first three limits are those of the `SchedulerConfig`; ValueError names one that is below 1.
+        """The first four limits are those of the `SchedulerConfig`; ValueError names one that is below 1.
 
-        `seed`: from which requests without a seed of their own derive one. `num_threads`: CPU threads of torch in this
-        process; None leaves them as they are.
+        `decode_buckets`: sizes that decode steps are padded to, increasing; see `capture`. `seed`: from which requests
+        without a seed of their own derive one. `num_threads`: CPU threads of torch in this process; None leaves them
+        as they are.
         """
-        if max_running < 1:
-            raise ValueError(f"max_running={max_running} is invalid: give at least 1")
+        for name, value in (("max_running", max_running), ("max_step_tokens", max_step_tokens)):
+            if value < 1:
+                raise ValueError(f"{name}={value} is invalid: give at least 1")
         if num_threads is not None:
             torch.set_num_threads(num_threads)
         self.model = model
-        self.cache = KVCache(model.config, num_blocks, block_size, model.dtype, model.device)
+        # One block more than the scheduler knows of: what padding rows write goes there.
+        self.cache = KVCache(model.cache_layout, num_blocks, block_size, model.device, padding_blocks=1)
         self._block_size = block_size
-        self._seed = seed
-        self._max_positions = model.config.max_position_embeddings
+        self._max_step_tokens = max_step_tokens
+        self._null_slot, self._null_block = max_running, num_blocks
+        self._max_positions = model.max_positions
         columns = min(num_blocks, -(-self._max_positions // block_size))
-        self._table: NDArray[np.int32] = np.zeros((max_running, columns), dtype=np.int32)
-        # On the CPU both are the same memory.
-        self._device_table = torch.from_numpy(self._table).to(model.device)
-        self._last_tokens = torch.zeros(max_running, dtype=torch.int32, device=model.device)
+        self._table = BlockTable(max_running, columns, self._null_block, model.device)
+        self._sampling = SamplingTable(max_running, seed)
+        self._last_tokens = torch.zeros(max_running + 1, dtype=torch.int32, device=model.device)
+        self._decode_plans: dict[int, DecodePlan | None] = {}
+        self._graphs = DecodeGraphs(decode_buckets, self._run_padded)
+        most_rows = max((max_running, *decode_buckets))
+        most_tokens = max(max_step_tokens, most_rows)
+        self._exchange = Exchange(StepShape(most_tokens, most_rows, most_rows), model.device)
+        self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream(model.device))
 
     def execute(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> NDArray[np.int32]:
         """Run the step and return its sampled tokens, int32 [plan.sampling_rows], in row order. See `launch`."""
-        return self.launch(plan, sampling).wait()
+        return self.launch(plan, sampling).wait().tokens
 
     @torch.inference_mode()
-    def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> SampledTokens:
+    def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> LaunchedStep:
         """Start the step; on a GPU this returns before the step is done, and the next plan may be launched.
 
         `sampling`: parameters by request id. Rows of requests that are not in it (they ended after the step was
         planned) are executed as planned and take the most likely token, which the scheduler ignores.
-        Raises ValueError if the plan has no token ids, or reaches past the model's context.
+        Raises ValueError if the plan has no token ids, or reaches past the model's context or the runner's limits.
         """
         self._check(plan)
-        self._apply_table_deltas(plan)
-        row_of_token = np.repeat(np.arange(plan.rows), plan.num_tokens)
-        slots = self._to_device(plan.slots)
-        hidden = self.model.forward(
-            self._input_ids(plan, row_of_token), self._packed_rows(plan, slots, row_of_token), self.cache
-        )
         sampling_rows = np.flatnonzero(plan.samples)
-        if not len(sampling_rows):
-            return SampledTokens(torch.empty(0, dtype=torch.int32))
-        last = np.cumsum(plan.num_tokens, dtype=np.int64)[sampling_rows] - 1
-        logits = self.model.logits(hidden[self._to_device(last)])
-        tokens = sample(logits, self._sampling_batch(plan, sampling_rows, sampling)).to(torch.int32)
-        self._last_tokens[slots[self._to_device(sampling_rows)]] = tokens
-        return SampledTokens(tokens)
+        self._sampling.assign(plan.slots[sampling_rows], plan.request_ids[sampling_rows], sampling)
+        with self._on_stream():
+            self._table.apply(plan)
+            bucket = self._graphs.bucket(plan)
+            if bucket is not None:
+                lane, _ = self._exchange.send(
+                    StepShape(bucket, bucket, bucket), lambda into: self._write_padded(plan, into)
+                )
+                self._graphs.replay(bucket)
+                return self._exchange.receive(lane, bucket, sampling_rows)
+            shape = StepShape(plan.tokens, plan.rows, len(sampling_rows))
+            lane, step = self._exchange.send(shape, lambda into: self._write(plan, sampling_rows, into))
+            columns = -(-int((plan.start + plan.num_tokens).max()) // self._block_size)
+            self._run(step, columns, lengths=RowLengths(plan.num_tokens, plan.start + plan.num_tokens))
+            return self._exchange.receive(lane, len(sampling_rows), np.arange(len(sampling_rows)))
+
+    @torch.inference_mode()
+    def capture(self, progress: Callable[[int, int, float], None] = lambda done, count, seconds: None) -> None:
+        """Run a padded decode step of every size, and on a GPU record it as a CUDA graph. Called before any step.
+
+        `progress` is told how many are done, how many there are, and the seconds since the start.
+        """
+        with self._on_stream():
+            self._graphs.capture(self._stream, self._send_padding, progress)
+
+    def _send_padding(self, bucket: int) -> None:
+        lane, _ = self._exchange.send(StepShape(bucket, bucket, bucket), lambda into: self._pad(0, into))
+        if self._stream is not None:
+            self._stream.synchronize()
+        self._exchange.give_back(lane)
+
+    def _on_stream(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
     def _check(self, plan: StepPlan) -> None:
         if len(plan.input_ids) != plan.tokens:
@@ -100,53 +124,97 @@ class ModelRunner:
         end = int(np.max(plan.start + plan.num_tokens))
         if end > self._max_positions:
             raise ValueError(f"step {plan.step} reaches position {end - 1}; the model has {self._max_positions}")
+        if plan.tokens > self._max_step_tokens:
+            raise ValueError(f"step {plan.step} has {plan.tokens} tokens; max_step_tokens={self._max_step_tokens}")
 
-    def _apply_table_deltas(self, plan: StepPlan) -> None:
-        if not len(plan.table_slots):
-            return
-        self._table[plan.table_slots, plan.table_index] = plan.table_blocks
-        if self.model.device.type != "cpu":
-            slots, index = plan.table_slots, plan.table_index
-            # Read back, so that an entry that was set twice in one plan has one value whatever the device's order.
-            values = self._to_device(self._table[slots, index])
-            self._device_table[self._to_device(slots), self._to_device(index)] = values
+    # On the host.
 
-    def _input_ids(self, plan: StepPlan, row_of_token: NDArray[np.int64]) -> torch.Tensor:
-        """[tokens] with every -1 replaced by the last token sampled for its slot, which may be on the device only."""
-        ids = self._to_device(plan.input_ids)
-        if int(plan.input_ids.min()) >= 0:
-            return ids
-        slot_of_token = self._to_device(plan.slots[row_of_token])
-        return torch.where(ids < 0, self._last_tokens[slot_of_token], ids)
+    def _write(self, plan: StepPlan, sampling_rows: NDArray[np.int64], into: StepArrays[NDArray[np.generic]]) -> None:
+        """The inputs of a step of any rows."""
+        row_of_token = np.repeat(np.arange(plan.rows), plan.num_tokens)
+        into.token_slots[:] = plan.slots[row_of_token]
+        into.slot_mapping[:] = self._table.slots_of(into.token_slots, plan.positions, self._block_size)
+        into.row_slots[:] = plan.slots
+        into.input_ids[:] = plan.input_ids
+        into.positions[:] = plan.positions
+        into.context_lens[:] = plan.start + plan.num_tokens
+        into.query_start[0] = 0
+        np.cumsum(plan.num_tokens, out=into.query_start[1:])
+        into.last[:] = into.query_start[1:][sampling_rows] - 1
+        into.result_slots[:] = plan.slots[sampling_rows]
+        self._sampling.write(into.result_slots, into.context_lens[sampling_rows], into)
 
-    def _packed_rows(self, plan: StepPlan, slots: torch.Tensor, row_of_token: NDArray[np.int64]) -> PackedRows:
-        size = self._block_size
-        context_lens = plan.start + plan.num_tokens
-        columns = -(-int(context_lens.max()) // size)
-        blocks = self._table[plan.slots[row_of_token], plan.positions // size].astype(np.int64)
-        query_start = np.zeros(plan.rows + 1, dtype=np.int32)
-        np.cumsum(plan.num_tokens, out=query_start[1:])
-        return PackedRows(
-            positions=self._to_device(plan.positions),
-            slot_mapping=self._to_device(blocks * size + plan.positions % size),
-            block_table=self._device_table[slots, :columns],
-            context_lens=self._to_device(context_lens),
-            query_start=self._to_device(query_start),
+    def _write_padded(self, plan: StepPlan, into: StepArrays[NDArray[np.generic]]) -> None:
+        """The inputs of a decode step, padded to the size of the arrays. Every row samples, asked for or not."""
+        rows = plan.rows
+        into.token_slots[:rows] = into.row_slots[:rows] = plan.slots
+        into.slot_mapping[:rows] = self._table.slots_of(plan.slots, plan.positions, self._block_size)
+        into.input_ids[:rows] = plan.input_ids
+        into.positions[:rows] = plan.positions
+        into.context_lens[:rows] = plan.start + 1
+        into.result_slots[:rows] = np.where(plan.samples, plan.slots, self._null_slot)
+        self._sampling.write(plan.slots, into.context_lens[:rows], into)
+        self._pad(rows, into)
+
+    def _pad(self, rows: int, into: StepArrays[NDArray[np.generic]]) -> None:
+        """Make what comes after the first `rows` rows padding: one token each, in a block that no request has."""
+        count = len(into.row_slots)
+        into.token_slots[rows:] = into.row_slots[rows:] = into.result_slots[rows:] = self._null_slot
+        into.slot_mapping[rows:] = self._null_block * self._block_size + np.arange(count - rows) % self._block_size
+        into.input_ids[rows:] = 0
+        into.positions[rows:] = 0
+        into.context_lens[rows:] = 1
+        into.query_start[:] = np.arange(count + 1)
+        into.last[:] = np.arange(count)
+        into.temperature[rows:] = 0
+        into.top_p[rows:] = 1
+        into.min_p[rows:] = 0
+        into.top_k[rows:] = 0
+        into.uniform[rows:] = 0
+
+    # On the device.
+
+    def _run_padded(self, bucket: int) -> None:
+        step = self._exchange.device_arrays(StepShape(bucket, bucket, bucket))
+        if bucket not in self._decode_plans:
+            self._decode_plans[bucket] = self.model.plan_decode(
+                step.context_lens, row_tokens=1, block_size=self._block_size, max_context=self._max_positions
+            )
+        decode_plan = self._decode_plans[bucket]
+        if decode_plan is not None:
+            decode_plan.fill(step.context_lens)
+        self._run(step, self._table.on_device.shape[1], row_tokens=1, decode_plan=decode_plan)
+
+    def _run(
+        self,
+        step: StepArrays[torch.Tensor],
+        columns: int,
+        *,
+        lengths: RowLengths | None = None,
+        row_tokens: int | None = None,
+        decode_plan: DecodePlan | None = None,
+    ) -> None:
+        """The whole step, from token ids to sampled tokens. `columns`: of the block table that any row needs; for the
+        rest see `StepInputs`."""
+        # What the previous step sampled may be on the device only.
+        ids = torch.where(step.input_ids < 0, self._last_tokens[step.token_slots], step.input_ids)
+        inputs = StepInputs(
+            positions=step.positions,
+            slot_mapping=step.slot_mapping,
+            block_table=self._table.on_device[step.row_slots, :columns],
+            context_lens=step.context_lens,
+            query_start=step.query_start,
+            lengths=lengths,
+            row_tokens=row_tokens,
+            decode_plan=decode_plan,
         )
-
-    def _sampling_batch(
-        self, plan: StepPlan, sampling_rows: NDArray[np.int64], sampling: Mapping[int, SamplingParams]
-    ) -> SamplingBatch:
-        requests = plan.request_ids[sampling_rows].tolist()
-        params = [sampling.get(request, GREEDY) for request in requests]
-        seeds = [
-            derive_seed(self._seed, request) if p.seed is None and not p.greedy else p.seed or 0
-            for request, p in zip(requests, params, strict=True)
-        ]
-        return SamplingBatch(params, seeds, (plan.start + plan.num_tokens)[sampling_rows])
-
-    def _to_device(self, array: NDArray[np.generic]) -> torch.Tensor:
-        """On the CPU a view that is only read; the plan's arrays stay as they are until the step lands."""
-        if not array.flags.writeable:  # torch warns about read-only arrays, though nothing here writes to them
-            array = array.copy()
-        return torch.from_numpy(array).to(self.model.device, non_blocking=True)
+        hidden = self.model.forward(ids, inputs, self.cache)
+        results = len(step.last)
+        if not results:
+            return
+        logits = self.model.logits(hidden[step.last])
+        tokens = sample(logits, step).int()
+        self._last_tokens.index_copy_(0, step.result_slots, tokens)
+        landing = self._exchange.results
+        landing[:results, 0] = tokens
+        landing[:results, 1] = logits.amax(dim=-1).isfinite()

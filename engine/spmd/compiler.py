@@ -8,7 +8,7 @@ for a chain this is the exact optimum. The result depends on model, mesh and one
 from dataclasses import dataclass, replace
 
 from .contract import Block, Model, Module
-from .derivation import Derivation, Derived
+from .derivation import NO_RULES, Derivation, Derived, Rule
 from .links import VALUE_BYTES, Links, moved
 from .mesh import TENSOR, VOCABULARY, Groups, Mesh, PlacementError, alone
 from .placements import Weight
@@ -32,24 +32,31 @@ class Path:
 
 
 def compile_model(
-    model: Model, mesh: Mesh, *, tokens: int = 512, links: Links | None = None, fuse: bool = True
+    model: Model,
+    mesh: Mesh,
+    *,
+    tokens: int = 512,
+    links: Links | None = None,
+    fuse: bool = True,
+    ignored: frozenset[Rule] = NO_RULES,
 ) -> Plan:
     """The plan of `model` on `mesh`, the cheapest for steps of `tokens` tokens over all ranks.
 
-    `fuse`: join an all-reduce and the norm after it into one call. Raises PlacementError if the model cannot be placed,
-    naming module, weight, wanted and found placement, the option and the sizes that would work.
+    `fuse`: join an all-reduce and the norm after it into one call. `ignored`: rules that are left out, to see that
+    wrong plans follow. Raises PlacementError if the model cannot be placed, naming module, weight, wanted and found
+    placement, the option and the sizes that would work.
     """
-    return _Compiler(model, mesh, tokens, links or Links()).compile(fuse)
+    return _Compiler(model, mesh, tokens, links or Links(), ignored).compile(fuse)
 
 
 class _Compiler:
-    def __init__(self, model: Model, mesh: Mesh, tokens: int, links: Links) -> None:
+    def __init__(self, model: Model, mesh: Mesh, tokens: int, links: Links, ignored: frozenset[Rule]) -> None:
         if tokens < 1:
             raise ValueError(f"tokens={tokens} must be at least 1")
         self.model, self.mesh, self.tokens, self.links = model, mesh, tokens, links
         self.attention = mesh.groups((TENSOR,)) if TENSOR in mesh.axes else alone(mesh.world)
         self.alone = alone(mesh.world)
-        self.derivation = Derivation(mesh, self.attention)
+        self.derivation = Derivation(mesh, self.attention, ignored)
         rows = [self.derivation.derive(module).rows for module in model.modules]
         candidates = [self.attention, self.alone, *(groups for groups in rows if groups is not None)]
         self.layouts = list(dict.fromkeys(candidates))
@@ -167,7 +174,7 @@ class _Compiler:
             raise PlacementError(f"{module.name} owes a sum over {derived.owed}; split the head by token id: Column")
         if derived.rows is not None and derived.split is None:
             raise PlacementError(f"{module.name}: weights are split over {derived.rows}, but its output is not")
-        select = Call(Act.SELECT, "sampled rows", reason="only rows whose next token is wanted need logits")
+        select = Call(Act.SELECT, "sampled rows", layout, reason="only rows whose next token is wanted need logits")
         rows = derived.rows or self.attention
         path = path.then(
             (0.0, (select,)),

@@ -172,10 +172,15 @@ class Module:
     cache: Cache | None = None
 
     @cached_property
+    def nodes(self) -> tuple[Value, ...]:
+        """The dataflow, arguments before what is made of them."""
+        return tuple(self.output.nodes())
+
+    @cached_property
     def weights(self) -> tuple[Weight, ...]:
         """All weights, in the order of the dataflow."""
         found: dict[str, Weight] = {}
-        for node in self.output.nodes():
+        for node in self.nodes:
             for weight in node.weights:
                 found.setdefault(weight.name, weight)
         return tuple(found.values())
@@ -188,7 +193,7 @@ class Module:
     @cached_property
     def needs_whole_requests(self) -> bool:
         """Whether a row of the output depends on other rows of its request."""
-        return any(Law.WHOLE_REQUEST in node.op.laws for node in self.output.nodes())
+        return any(Law.WHOLE_REQUEST in node.op.laws for node in self.nodes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,39 @@
 """From laws to placements: what each rank's run of a module computes, given the slices that it holds.
 
-Every operation has one rule. A rule follows from the operation's laws (proved by `tokenspeed verify spmd`), and it
-refuses what they do not allow: a norm of a sum that is still owed, a product whose columns are not the weight's rows.
+How an operation is placed follows from its laws (`tokenspeed verify spmd` proves it), and what they do not allow is
+refused: a norm of a sum that is still owed, a product of columns with other rows of a weight.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
-from .contract import Law, Module, Op, Value
+from .contract import Module, Op, Value
 from .mesh import Groups, Mesh, PlacementError, alone
-from .placements import Weight
+from .placements import Once
+
+
+class Rule(Enum):
+    """What must hold for a plan to equal one device. `tokenspeed verify spmd` leaves out each in turn, to show that a
+    wrong plan would then pass."""
+
+    WHOLE_REQUEST = "attention sees all rows of a request, in order"
+    PAIRED_HEADS = "a query head attends to the keys and values of its own group"
+    MATCHED_COLUMNS = "the columns of a value are the inputs of the weight that they meet"
+    MATCHED_EXPERTS = "the matrices of an expert are cut alike"
+    ALL_COLUMNS = "a function of a row sees all its columns"
+    OWED_IS_LINEAR = "only linear operations pass on a sum that is owed"
+    ADDED_ALIKE = "what is added to an owed sum is owed too: a bias or shared expert is not counted by every rank"
+    EACH_PART_ONCE = "no part of a sum is counted twice"
+    EACH_PART = "no part of a sum is missing"
+    SAME_CALL = "ranks that meet in a collective make the same call with as many rows"
+    SAME_RANKS = "they agree on who takes part"
+    ALL_TAKE_PART = "each of them comes, however little it has to do"
+    ALL_LOGITS = "a sampler sees the logits of the whole vocabulary"
+
+
+NO_RULES: Final[frozenset[Rule]] = frozenset()
 
 Box = tuple[tuple[str, int, int, int], ...]
 """Part of a sum: for each dimension that is summed over its name, the range [start, stop) that is held, its size."""
@@ -52,31 +75,32 @@ class Derived:
 
 
 class Derivation:
-    """Applies the rules of all operations on one mesh. `ignored`: laws that are taken not to matter (to test them)."""
+    """Places operations on one mesh. `ignored`: rules that are left out, to see what they are good for."""
 
-    def __init__(self, mesh: Mesh, attention: Groups, ignored: frozenset[Law] = frozenset()) -> None:
+    def __init__(self, mesh: Mesh, attention: Groups, ignored: frozenset[Rule] = NO_RULES) -> None:
         """`attention`: groups of ranks that serve the same requests."""
         self.mesh = mesh
         self.attention = attention
         self.ignored = ignored
-        self._known: dict[Module, Derived] = {}
+        self._known: dict[int, tuple[Module, Derived]] = {}
 
     def derive(self, module: Module) -> Derived:
         """Raises PlacementError naming the module, the operation, the rank, and the wanted and found placement."""
-        if module not in self._known:
-            self._known[module] = self._derive(module)
-        return self._known[module]
+        known = self._known.get(id(module))
+        if known is None:  # the module is kept, so that its id stays its own
+            known = self._known[id(module)] = (module, self._derive(module))
+        return known[1]
 
     def _derive(self, module: Module) -> Derived:
         local = []
         for rank in range(self.mesh.world):
             try:
-                local.append(self._run(module.output, rank))
+                local.append(self._run(module, rank))
             except PlacementError as error:
                 raise PlacementError(f"{module.name}, rank {rank}: {error}") from error
         groups = self.mesh.groups(module.axes) if module.axes else alone(self.mesh.world)
         rows: Groups | None = groups if groups.size > 1 else None
-        if module.needs_whole_requests and Law.WHOLE_REQUEST not in self.ignored:
+        if module.needs_whole_requests and Rule.WHOLE_REQUEST not in self.ignored:
             if not groups.refines(self.attention):
                 raise PlacementError(
                     f"{module.name} needs all rows of a request, which ranks {self.attention} hold, "
@@ -90,30 +114,68 @@ class Derivation:
             local=tuple(local),
         )
 
-    def _run(self, output: Value, rank: int) -> Local:
+    def _run(self, module: Module, rank: int) -> Local:
         done: dict[int, Local] = {}
-        for node in output.nodes():
+        for node in module.nodes:
             arguments = tuple(done[id(argument)] for argument in node.arguments)
             slices = tuple(weight.slices(self.mesh, rank) for weight in node.weights)
             try:
-                done[id(node)] = RULES[node.op](node, arguments, slices)
+                done[id(node)] = PLACE[node.op](Placed(node, arguments, slices, self.ignored))
             except PlacementError as error:
                 raise PlacementError(f"{node.label}: {error}") from error
-        return done[id(output)]
+        return done[id(module.output)]
 
 
-Slices = tuple[range, ...]
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An operation as one rank runs it: on these values, with these slices of its weights."""
 
+    node: Value
+    arguments: tuple[Local, ...]
+    slices: tuple[tuple[range, ...], ...]
+    ignored: frozenset[Rule]
 
-def _ask_whole(value: Local, what: str, *, columns: bool) -> None:
-    if not value.whole:
-        raise PlacementError(f"wanted {what} of a whole value, found one whose sum is owed: {_describe(value.terms)}")
-    if columns and not value.all_columns:
-        raise PlacementError(f"wanted {what} of all {value.width} columns, found {_range(value.columns)}")
+    def ask(self, rule: Rule, holds: bool, message: str) -> None:
+        """Raises PlacementError if `rule` does not hold."""
+        if not holds and rule not in self.ignored:
+            raise PlacementError(message)
+
+    def ask_whole(self, value: Local, what: str) -> None:
+        """Only linear operations take a value whose sum is owed."""
+        found = _describe(value.terms)
+        self.ask(
+            Rule.OWED_IS_LINEAR,
+            value.whole,
+            f"wanted {what} of a whole value, found a sum that is owed: {found}",
+        )
+
+    def ask_all_columns(self, value: Local, what: str) -> None:
+        """A function of a row needs every column."""
+        self.ask(
+            Rule.ALL_COLUMNS,
+            value.all_columns,
+            f"wanted {what} of all {value.width} columns, found columns {_range(value.columns)}",
+        )
+
+    def terms(self) -> Terms:
+        """The result as a term: whole, as the arguments are; if they may be owed, as much of it as of them."""
+        boxes = [box for argument in self.arguments for _, box in argument.terms if box]
+        return ((self.node.label, boxes[0] if boxes else ()),)
+
+    def ask_replicated(self) -> None:
+        """Weights of an operation that is no product are whole on every rank."""
+        for weight, held in zip(self.node.weights, self.slices, strict=True):
+            if held != tuple(range(n) for n in weight.shape):
+                raise PlacementError(f"wanted {weight.name} whole on every rank, found it split; place it Replicated")
 
 
 def _describe(terms: Terms) -> str:
-    return " + ".join(name + "".join(f"[{d} {a}:{b} of {n}]" for d, a, b, n in box) for name, box in terms)
+    return " + ".join(name + box_text(box) for name, box in terms)
+
+
+def box_text(box: Box) -> str:
+    """A part of a sum in words."""
+    return "".join(f" [{dimension} {start}:{stop} of {size}]" for dimension, start, stop, size in box)
 
 
 def _range(r: range) -> str:
@@ -124,155 +186,154 @@ def _cut(dimension: str, held: range, size: int) -> Box:
     return () if held == range(size) else ((dimension, held.start, held.stop, size),)
 
 
-def _rows(node: Value, arguments: tuple[Local, ...], slices: tuple[Slices, ...]) -> Local:
-    return Local(node.width, range(node.width), (("x", ()),))
+def _rows(op: Placed) -> Local:
+    return Local(op.node.width, range(op.node.width), (("x", ()),))
 
 
-def _embed(node: Value, arguments: tuple[Local, ...], slices: tuple[Slices, ...]) -> Local:
-    ids, columns = slices[0]
-    return Local(node.width, columns, ((node.label, _cut("token id", ids, node.weights[0].shape[0])),))
+def _embed(op: Placed) -> Local:
+    ids, columns = op.slices[0]
+    return Local(op.node.width, columns, ((op.node.label, _cut("token id", ids, op.node.weights[0].shape[0])),))
 
 
-def _linear(node: Value, arguments: tuple[Local, ...], slices: tuple[Slices, ...]) -> Local:
-    (x,) = arguments
-    weight: Weight = node.weights[0]
-    out, into = slices[0]
-    if x.columns != into:
-        raise PlacementError(
-            f"wanted columns {_range(into)} of {x.width}, which are the rank's part of {weight.name}, "
-            f"found {_range(x.columns)}"
-        )
-    if not x.whole and into != range(weight.shape[1]):
-        raise PlacementError(f"wanted a whole value to multiply with a split weight, found {_describe(x.terms)}")
+def _linear(op: Placed) -> Local:
+    (x,) = op.arguments
+    weight = op.node.weights[0]
+    out, into = op.slices[0]
+    op.ask(
+        Rule.MATCHED_COLUMNS,
+        x.columns == into,
+        f"wanted columns {_range(into)} of {x.width}, which are the rank's part of the weight, "
+        f"found columns {_range(x.columns)}",
+    )
     box = _cut("input", into, weight.shape[1])
-    inherited = [box for _, box in x.terms if box]
-    terms: Terms = ((node.label, box or (inherited[0] if inherited else ())),)
-    if len(inherited) > 1:
-        raise PlacementError(f"wanted at most one owed term, found {_describe(x.terms)}")
-    if len(node.weights) == 2:
-        terms += _bias(node, out, slices[1][0], owed=bool(terms[0][1]))
-    return Local(node.width, out, terms)
+    inherited = [part for _, part in x.terms if part]
+    if inherited and (box or len(x.terms) > 1):
+        op.ask_whole(x, "a product with a split weight")
+    terms: Terms = ((op.node.label, box or (inherited[0] if inherited else ())),)
+    if len(op.node.weights) == 2:
+        terms += _bias(op, out, owed=bool(terms[0][1]))
+    return Local(op.node.width, out, terms)
 
 
-def _bias(node: Value, out: range, held: range, *, owed: bool) -> Terms:
-    """A bias is one more term of the sum: if a sum is owed, just one rank may hold it, and it is its only part."""
-    name = node.weights[1].name
-    if not owed and held != out:
-        raise PlacementError(f"wanted the bias {name} split like the output, {_range(out)}, found {_range(held)}")
-    if owed and len(held) not in (0, node.width):
-        raise PlacementError(f"wanted the bias {name} on one rank of the sum, found {_range(held)}")
-    from .placements import Once
-
-    if owed and not isinstance(node.weights[1].placement, Once):
-        raise PlacementError(f"the bias {name} would be added by every rank of a sum that is owed; place it Once")
-    return ((name, (("holder", 0, 1 if held else 0, 1),) if owed else ()),)
+def _bias(op: Placed, out: range, *, owed: bool) -> Terms:
+    """A bias is one more term of the sum: if one is owed, a single rank holds it, and it is its only part."""
+    bias, held = op.node.weights[1], op.slices[1][0]
+    if not owed:
+        if held != out:
+            raise PlacementError(f"wanted {bias.name} split like the output, {_range(out)}, found {_range(held)}")
+        return ((bias.name, ()),)
+    once = isinstance(bias.placement, Once)
+    op.ask(Rule.ADDED_ALIKE, once, f"{bias.name} would be added by every rank of a sum that is owed; place it Once")
+    return ((bias.name, (("holder", 0, 1 if held else 0, 1),) if once else ()),)
 
 
-def _add(node: Value, arguments: tuple[Local, ...], slices: tuple[Slices, ...]) -> Local:
-    left, right = arguments
-    if left.columns != right.columns:
-        raise PlacementError(f"wanted the same columns, found {_range(left.columns)} and {_range(right.columns)}")
-    if left.whole != right.whole:
-        owed, other = (right, left) if left.whole else (left, right)
-        raise PlacementError(
-            f"{_describe(other.terms)} is whole on every rank and {_describe(owed.terms)} is owed: "
-            "their sum would count the former once for each rank; split its weights over the same axes"
-        )
-    return Local(node.width, left.columns, left.terms + right.terms)
+def _add(op: Placed) -> Local:
+    left, right = op.arguments
+    op.ask(
+        Rule.MATCHED_COLUMNS,
+        left.columns == right.columns,
+        f"wanted the same columns, found {_range(left.columns)} and {_range(right.columns)}",
+    )
+    owed, other = (right, left) if left.whole else (left, right)
+    op.ask(
+        Rule.ADDED_ALIKE,
+        left.whole == right.whole,
+        f"{_describe(other.terms)} is whole on every rank and {_describe(owed.terms)} is owed: their sum would count "
+        "the former once for each rank; split its weights over the same axes",
+    )
+    return Local(op.node.width, left.columns, left.terms + right.terms)
 
 
-def _scaled(node: Value, arguments: tuple[Local, ...], slices: tuple[Slices, ...]) -> Local:
-    x = arguments[0]
-    for factor in arguments[1:]:
-        _ask_whole(factor, "a factor", columns=True)
-    return Local(node.width, x.columns, tuple((f"{node.label} {name}", box) for name, box in x.terms))
+def _scaled(op: Placed) -> Local:
+    x = op.arguments[0]
+    for factor in op.arguments[1:]:
+        op.ask_whole(factor, "a factor")
+        op.ask_all_columns(factor, "a factor")
+    return Local(op.node.width, x.columns, tuple((f"{op.node.label} {name}", box) for name, box in x.terms))
 
 
-def _pointwise(node: Value, arguments: tuple[Local, ...], slices: tuple[Slices, ...]) -> Local:
-    first = arguments[0]
-    for argument in arguments:
-        _ask_whole(argument, node.label, columns=False)
-        scale = argument.width / first.width
-        if (argument.columns.start, argument.columns.stop) != (first.columns.start * scale, first.columns.stop * scale):
-            raise PlacementError(
-                f"wanted the same columns of every argument, found {_range(first.columns)} of {first.width} "
-                f"and {_range(argument.columns)} of {argument.width}"
-            )
-    _ask_replicated(node, slices)
+def _pointwise(op: Placed) -> Local:
+    node, first = op.node, op.arguments[0]
     a, b, width = first.columns.start, first.columns.stop, first.width
+    for argument in op.arguments:
+        op.ask_whole(argument, node.label)
+        there = argument.columns
+        op.ask(
+            Rule.MATCHED_COLUMNS,
+            (there.start * width, there.stop * width) == (a * argument.width, b * argument.width),
+            f"wanted the same columns of every argument, found {a}:{b} of {width} "
+            f"and {_range(there)} of {argument.width}",
+        )
+    op.ask_replicated()
     if a * node.width % width or b * node.width % width:
         raise PlacementError(f"columns {a}:{b} of {width} are no whole columns of a result {node.width} wide")
-    return Local(node.width, range(a * node.width // width, b * node.width // width), ((node.label, ()),))
+    return Local(node.width, range(a * node.width // width, b * node.width // width), op.terms())
 
 
-def _ask_replicated(node: Value, slices: tuple[Slices, ...]) -> None:
-    for weight, held in zip(node.weights, slices, strict=True):
-        if held != tuple(range(n) for n in weight.shape):
-            raise PlacementError(f"{weight.name} must be replicated")
+def _whole_row(op: Placed) -> Local:
+    for argument in op.arguments:
+        op.ask_whole(argument, op.node.label)
+        op.ask_all_columns(argument, op.node.label)
+    op.ask_replicated()
+    return Local(op.node.width, range(op.node.width), op.terms())
 
 
-def _whole_row(node: Value, arguments: tuple[Local, ...], slices: tuple[Slices, ...]) -> Local:
-    for argument in arguments:
-        _ask_whole(argument, node.label, columns=True)
-    _ask_replicated(node, slices)
-    return Local(node.width, range(node.width), ((node.label, ()),))
-
-
-def _attend(node: Value, arguments: tuple[Local, ...], slices: tuple[Slices, ...]) -> Local:
-    q, k, v, *shared = arguments
+def _attend(op: Placed) -> Local:
+    node = op.node
+    q, k, v, *shared = op.arguments
     assert node.heads is not None
-    for value in (q, k, v):
-        _ask_whole(value, "attention", columns=False)
-    for value in shared:
-        _ask_whole(value, "attention", columns=True)
     heads, kv_heads = node.heads.heads, node.heads.kv_heads
-    mine = _head_range(q, heads)
-    if _head_range(k, kv_heads) != _head_range(v, kv_heads):
-        raise PlacementError(
-            f"wanted keys and values of the same heads, found {_range(k.columns)}, {_range(v.columns)}"
+    for value in op.arguments:
+        op.ask_whole(value, "attention")
+    for value in shared:
+        op.ask_all_columns(value, "attention")
+    mine, held, values = _heads(q, heads), _heads(k, kv_heads), _heads(v, kv_heads)
+    here = len(mine) // len(held) if len(mine) % len(held) == 0 else 0
+    paired = held == values and here > 0
+    op.ask(
+        Rule.PAIRED_HEADS,
+        paired and all(held.start + i // here == head // (heads // kv_heads) for i, head in enumerate(mine)),
+        f"wanted the keys and values that query heads {_range(mine)} of {heads} attend to, {heads // kv_heads} to each "
+        f"of {kv_heads}; found keys {_range(held)} and values {_range(values)}",
+    )
+    for weight, part in zip(node.weights, op.slices, strict=True):
+        op.ask(
+            Rule.PAIRED_HEADS, part[0] == mine, f"wanted {weight.name} of heads {_range(mine)}, found {_range(part[0])}"
         )
-    held = _head_range(k, kv_heads)
-    per_head, here = heads // kv_heads, len(mine) // len(held) if len(mine) % len(held) == 0 else 0
-    for place, head in enumerate(mine):
-        if not here or held.start + place // here != head // per_head:
-            raise PlacementError(
-                f"query head {head} attends to keys of head {head // per_head}; "
-                f"queries {_range(mine)} and keys {_range(held)} do not pair it so"
-            )
-    for weight, part in zip(node.weights, slices, strict=True):
-        if part[0] != mine:
-            raise PlacementError(f"wanted {weight.name} of heads {_range(mine)}, found {_range(part[0])}")
     width = node.width // heads
     return Local(node.width, range(mine.start * width, mine.stop * width), ((node.label, ()),))
 
 
-def _head_range(value: Local, heads: int) -> range:
+def _heads(value: Local, heads: int) -> range:
     width, rest = divmod(value.width, heads)
     if rest or value.columns.start % width or value.columns.stop % width or not value.columns:
         raise PlacementError(f"columns {_range(value.columns)} of {value.width} are not whole heads out of {heads}")
     return range(value.columns.start // width, value.columns.stop // width)
 
 
-def _experts(node: Value, arguments: tuple[Local, ...], slices: tuple[Slices, ...]) -> Local:
-    x, routing = arguments
-    _ask_whole(x, "experts", columns=True)
-    _ask_whole(routing, "experts", columns=True)
-    *up, down = slices
+def _experts(op: Placed) -> Local:
+    x, routing = op.arguments
+    for value in (x, routing):
+        op.ask_whole(value, "experts")
+        op.ask_all_columns(value, "experts")
+    *up, down = op.slices
     held, out, width = down
     for part in up:
-        if part[0] != held or part[1] != width or part[2] != range(x.width):
-            raise PlacementError(
-                f"the parts of the experts' weights differ: experts {_range(part[0])} and {_range(held)}, "
-                f"width {_range(part[1])} and {_range(width)}"
-            )
-    experts, size = node.weights[-1].shape[0], node.weights[-1].shape[2]
-    box: Box = ()
-    if held != range(experts) or width != range(size):
-        box = (("expert", held.start, held.stop, experts), ("width", width.start, width.stop, size))
-    return Local(node.width, out, ((node.label, box),))
+        op.ask(
+            Rule.MATCHED_EXPERTS,
+            part[:2] == (held, width),
+            f"wanted experts {_range(held)}, width {_range(width)}, of every matrix, "
+            f"found experts {_range(part[0])}, width {_range(part[1])}",
+        )
+        if part[2] != x.columns:
+            raise PlacementError(f"wanted columns {_range(part[2])}, found {_range(x.columns)}")
+    experts, _, size = op.node.weights[-1].shape
+    whole = held == range(experts) and width == range(size)
+    box: Box = (("expert", held.start, held.stop, experts), ("width", width.start, width.stop, size))
+    return Local(op.node.width, out, ((op.node.label, () if whole else box),))
 
 
-RULES: Final[dict[Op, Callable[[Value, tuple[Local, ...], tuple[Slices, ...]], Local]]] = {
+PLACE: Final[dict[Op, Callable[[Placed], Local]]] = {
     Op.ROWS: _rows,
     Op.EMBED: _embed,
     Op.LINEAR: _linear,
@@ -283,4 +344,4 @@ RULES: Final[dict[Op, Callable[[Value, tuple[Local, ...], tuple[Slices, ...]], L
     Op.ATTEND: _attend,
     Op.EXPERTS: _experts,
 }
-"""One rule for each operation."""
+"""How each operation is placed."""

@@ -6,6 +6,7 @@ made them are called and however large they are. Comparing sizes instead is how 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 
@@ -35,10 +36,11 @@ def flag(axis: str) -> str:
     return "--" + axis.replace("_", "-")
 
 
-def share(total: int, parts: int) -> list[range]:
+@lru_cache(maxsize=4096)
+def share(total: int, parts: int) -> tuple[range, ...]:
     """`total` things in order over `parts`: contiguous shares whose sizes differ by at most one, the larger first."""
     size, rest = divmod(total, parts)
-    return [range(i * size + min(i, rest), (i + 1) * size + min(i + 1, rest)) for i in range(parts)]
+    return tuple(range(i * size + min(i, rest), (i + 1) * size + min(i + 1, rest)) for i in range(parts))
 
 
 def divisors(number: int) -> list[int]:

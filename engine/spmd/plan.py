@@ -8,6 +8,7 @@ group" has the shares of that group's ranks, in rank order.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from itertools import accumulate
 
 from .agreement import Uniform
@@ -36,7 +37,7 @@ class Act(Enum):
     SLICE = "slice"
     """register = the rows of `groups`, out of those of `source`, which are more; no communication."""
     SELECT = "select"
-    """hidden = its rows whose next token is wanted."""
+    """hidden = its rows whose next token is wanted, out of the rows of `groups`."""
     GATHER_COLUMNS = "all-gather of columns"
     """hidden = all columns, which are split over `groups`."""
 
@@ -117,15 +118,19 @@ def _bind(call: Call, rank: int) -> BoundCall:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepRows:
-    """How many rows each rank's share has, agreed upon by all ranks: the only thing about a step a plan depends on.
-
-    `tokens` counts all rows of the step and `sampled` those that are left after `Act.SELECT`.
-    """
+    """How many rows each rank's share has, agreed upon by all ranks: the only thing about a step a plan depends on."""
 
     tokens: tuple[int, ...]
-    sampled: tuple[int, ...]
+    """Rows of each rank's share."""
+    chosen: tuple[tuple[bool, ...], ...]
+    """For each rank which rows of its share are sampled."""
+
+    @cached_property
+    def sampled(self) -> tuple[int, ...]:
+        """Rows of each rank's share that are left after `Act.SELECT`."""
+        return tuple(sum(rows) for rows in self.chosen)
 
     @classmethod
     def of(
@@ -136,14 +141,14 @@ class StepRows:
         `tokens`: rows of each group. `sampled`: for each group which of its rows are sampled, ascending.
         Raises ValueError naming the group whose numbers do not fit.
         """
-        counts, left = [0] * attention.world, [0] * attention.world
-        for group, total, chosen in zip(attention, tokens.value, sampled.value, strict=True):
-            if total < 0 or any(not 0 <= row < total for row in chosen) or list(chosen) != sorted(set(chosen)):
-                raise ValueError(f"ranks {group} have {total} rows, of which {chosen} cannot be sampled")
+        counts, chosen = [0] * attention.world, [()] * attention.world  # type: list[int], list[tuple[bool, ...]]
+        for group, total, rows in zip(attention, tokens.value, sampled.value, strict=True):
+            if total < 0 or any(not 0 <= row < total for row in rows) or list(rows) != sorted(set(rows)):
+                raise ValueError(f"ranks {group} have {total} rows, of which {rows} cannot be sampled")
+            wanted = set(rows)
             for rank, held in zip(group, share(total, len(group)), strict=True):
-                counts[rank] = len(held)
-                left[rank] = sum(1 for row in chosen if row in held)
-        return cls(tuple(counts), tuple(left))
+                counts[rank], chosen[rank] = len(held), tuple(row in wanted for row in held)
+        return cls(tuple(counts), tuple(chosen))
 
     def offsets(self, members: Sequence[int], counts: Sequence[int]) -> dict[int, int]:
         """Where each member's share begins among the rows of all of them."""

@@ -8,14 +8,14 @@
 #include <string_view>
 #include <vector>
 
-#include "../block_tables.h"
-#include "../ghost.h"
-#include "../ids.h"
-#include "../trace_buffer.h"
+#include "scheduler/core/state/block_tables.h"
+#include "scheduler/core/state/ghost.h"
+#include "scheduler/core/state/ids.h"
+#include "scheduler/core/state/trace_buffer.h"
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "6c02dc96561c93013487adf6de4a7fe3cc1b3f43abf559dd9a0c2f0531588609";
+inline constexpr std::string_view kSpecHash = "5cd0607562834a95e76c502acd3026ef7d26f95e4bac2da6440cf352c41b69ae";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused

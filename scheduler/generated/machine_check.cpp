@@ -3,7 +3,7 @@
 
 #if TOKENSPEED_CHECKED
 
-#include "machine.h"
+#include "scheduler/generated/machine.h"
 
 namespace tokenspeed {
 
@@ -629,7 +629,7 @@ void Machine::recheck() const {
   for (BlockId b = 0; b < block_count(); ++b) {
     std::int64_t total = 0;
     for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if ((block_[each_b].parent == b) && !(each_b == b)) total += 1;
+      if ((block_[each_b].parent == b) && !(b == each_b)) total += 1;
     }
     if (block_[b].children != total) fail_invariant("count children", {b});
   }

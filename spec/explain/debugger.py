@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..language.counting import substituted
-from ..language.expressions import if_else, lift, one_if, to_text
+from ..language.expressions import if_else, lift, one_if, substituted, to_text
 from ..language.interpreter import State
 from ..language.progress import Progress
 from ..language.ranking_claims import KINDS

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import add, and_
 
-from .expressions import Expr, SpecError, if_else, lift, to_text, variables_read
+from .expressions import Expr, SpecError, if_else, lift, substituted, to_text, variables_read
 from .spec import Count, Parameter, Spec, Tiling, Transition
 
 
@@ -41,13 +41,6 @@ class Claim:
     name: str
     parameters: tuple[Parameter, ...]
     formula: Expr
-
-
-def substituted(e: Expr, terms: Mapping[str, Expr]) -> Expr:
-    """The expression with terms in place of parameters."""
-    if e.op == "param":
-        return terms.get(e.args[0], e)
-    return Expr(e.op, *[substituted(a, terms) if isinstance(a, Expr) else a for a in e.args], type=e.type)
 
 
 def summand(count: Count, x: Expr, index: Mapping[str, Expr] | None = None) -> tuple[Expr, Expr]:

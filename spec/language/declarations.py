@@ -147,6 +147,7 @@ class Transition:
     guards: list[Guard] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
+    known: list[tuple[Place, Expr]] = field(default_factory=list)
 
     def guard(self, name: str, condition: Expr) -> None:
         """The transition may be taken only if the condition holds."""
@@ -176,6 +177,20 @@ class Transition:
     def add(self, place: Place, amount: Expr | int) -> None:
         """Effect: the place grows by the amount."""
         self.set(place, place.variable(*place.index) + amount)
+
+    def join(self, place: Place) -> None:
+        """Effect: these individuals enter a relation in which they are not."""
+        self.was(place, False)
+        self.set(place, True)
+
+    def leave(self, place: Place) -> None:
+        """Effect: these individuals leave a relation in which they are."""
+        self.was(place, True)
+        self.set(place, False)
+
+    def was(self, place: Place, value: Any) -> None:
+        """Hint: the place has this value before, so that effects on counters come out shorter; nothing trusts it."""
+        self.known.append((place, lift(value)))
 
     def move(self, place: Place, sources: Expr | tuple[Expr, ...], target: Expr) -> None:
         """The individual's state goes from one of `sources` to `target`: a guard and an effect in one."""

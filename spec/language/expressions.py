@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 BOOL, INT, TICK = "Bool", "Int", "Tick"
@@ -140,6 +141,13 @@ def conjuncts(expression: Expr) -> list[Expr]:
         condition, conclusion = expression.args
         return [Expr("or", condition, part, type=BOOL) for part in conjuncts(conclusion)]
     return [expression]
+
+
+def substituted(e: Expr, terms: Mapping[str, Expr]) -> Expr:
+    """The expression with terms in place of parameters."""
+    if e.op == "param":
+        return terms.get(e.args[0], e)
+    return Expr(e.op, *[substituted(a, terms) if isinstance(a, Expr) else a for a in e.args], type=e.type)
 
 
 def variables_read(expression: Expr) -> set[str]:

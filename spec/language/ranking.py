@@ -33,9 +33,9 @@ from dataclasses import dataclass, field
 from functools import reduce
 from operator import and_
 
-from .counting import Claim, substituted
+from .counting import Claim
 from .declarations import Parameter, Sort, Transition
-from .expressions import Expr, SpecError, after, lift, still, variables_read
+from .expressions import Expr, SpecError, after, lift, still, substituted, variables_read
 from .expressions import children as subexpressions
 from .labels import new_name
 from .progress import Progress

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 
-from .counting import Claim, substituted
+from .counting import Claim
 from .declarations import Parameter, Transition
-from .expressions import Expr, after, lift, variables_read
+from .expressions import Expr, after, lift, substituted, variables_read
 from .ranking import Clause, Stage, all_of, concerns, smaller, touched, written_by
 from .spec import Spec
 

@@ -36,6 +36,7 @@ from .declarations import (
     Transition,
     Variable,
 )
+from .derivation import counter_effects
 from .expressions import BOOL, INT, TICK, Expr, SpecError, lift, still, to_text
 from .labels import check_parameters, new_name
 
@@ -111,7 +112,8 @@ class Spec:
     ) -> Variable:
         """Declare a counter by its meaning: how many of `over` satisfy `of` (or their total `weight`).
 
-        Effects must maintain it; the prover checks that they do. `part_of` names a counter over a superset.
+        Transitions change it as its meaning changes (derivation.py); the prover checks that they do. `part_of` names a
+        counter over a superset.
         """
         variable = self.variable(name, *sorts, of=INT, init=init, doc=doc, ghost=ghost)
         counted = Parameter(f"each_{over.letter}", over.name)
@@ -149,6 +151,7 @@ class Spec:
             transition = Transition(body.__name__, actor, tuple(made), inspect.getdoc(body) or "")
             body(transition, *[p.expr for p in made])
             transition.finish()
+            transition.effects += counter_effects(transition, self.counts.values())
             self.transitions[transition.name] = transition
             return transition
 

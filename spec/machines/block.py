@@ -6,22 +6,9 @@ from .prefix_tree import children, content, forget, offer, prune_leaf, recognise
 from .vocabulary import *
 
 
-def take(t: Transition, r: Expr, b: Expr) -> None:
-    """Effects: the block enters the request's block table."""
-    t.set(holds[r, b], True)
-    t.add(refs[b], 1)
-    t.add(blocks[r], 1)
-    t.add(table_entries.place, 1)
-    t.add(capacity[r], PAGE)
-
-
 def drop(t: Transition, r: Expr, b: Expr) -> None:
     """Effects: the block leaves the request's block table."""
-    t.set(holds[r, b], False)
-    t.add(refs[b], -1)
-    t.add(blocks[r], -1)
-    t.add(table_entries.place, -1)
-    t.set(capacity[r], capacity(r) - PAGE)
+    t.leave(holds[r, b])
     forget(t, r, b)
 
 
@@ -44,16 +31,6 @@ def quiet(t: Transition, b: Expr) -> None:
     t.guard("not being copied", copies(b) == 0)
 
 
-def count_as(t: Transition, **changes: int) -> None:
-    """Effects: the pool's counters, and the room in block tables, which goes with `held_room`."""
-    for name, by in changes.items():
-        if name != "room":
-            t.add(spec.variables[name].place, by)
-    if room := changes.get("room"):
-        t.set(held_room.place, held_room() + PAGE if room > 0 else held_room() - PAGE)
-        t.set(idle_room.place, idle_room() - PAGE if room > 0 else idle_room() + PAGE)
-
-
 def match(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """Guards and effects: a waiting request takes the next whole block of its prefix by reference."""
     t.stay(request_state[r], R.WAITING)
@@ -62,7 +39,7 @@ def match(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     t.guard("not held yet", ~holds(r, b))
     t.guard("last token recomputed", planned(r) + PAGE < known(r))
     recognise(t, r, b, p, x)
-    take(t, r, b)
+    t.join(holds[r, b])
     t.add(planned[r], PAGE)
     t.add(computed[r], PAGE)
 
@@ -80,7 +57,6 @@ def match_cached(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     t.move(block_state[b], B.CACHED, B.SHARED)
     t.guard("whole", fill(b) == PAGE)
     match(t, r, b, p, x)
-    count_as(t, cached=-1, held=1, room=1)
 
 
 @spec.transition(r=Request, b=Block, p=Block, x=(1, None))
@@ -95,11 +71,10 @@ def match_tail(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     quiet(t, b)
     recognise(t, r, b, p, x)
     unhang(t, b, p)
-    take(t, r, b)
+    t.join(holds[r, b])
     t.add(planned[r], fill(b))
     t.add(computed[r], fill(b))
     t.set(fill[b], 0)
-    count_as(t, cached=-1, held=1, room=1)
 
 
 @spec.transition(r=Request, b=Block)
@@ -109,8 +84,7 @@ def allocate(t: Transition, r: Expr, b: Expr) -> None:
     t.stay(request_state[r], R.PREFILL, R.DECODE)
     t.guard("needs room", end_of_table(r) + 1 < limit(r))
     t.set(position[b], end_of_table(r))
-    take(t, r, b)
-    count_as(t, free=-1, held=1, room=1)
+    t.join(holds[r, b])
 
 
 @spec.transition(r=Request, b=Block, p=Block, x=(1, None))
@@ -134,7 +108,6 @@ def release_owned(t: Transition, r: Expr, b: Expr) -> None:
     t.guard("not in flight", last_step(r) <= landed())
     t.guard("not being copied", copies(b) == 0)
     t.set(content[b], 0)
-    count_as(t, free=1, held=-1, room=-1)
 
 
 @spec.transition(r=Request, b=Block)
@@ -145,7 +118,6 @@ def release_to_limbo(t: Transition, r: Expr, b: Expr) -> None:
     t.guard("in flight", (landed() < last_step(r)) | (copies(b) >= 1))
     t.set(stamp[b], last_step(r))
     t.set(content[b], 0)
-    count_as(t, room=-1)
 
 
 @spec.transition(r=Request, b=Block)
@@ -164,7 +136,6 @@ def release_to_cache(t: Transition, r: Expr, b: Expr) -> None:
     give_back(t, r, b)
     t.guard("last holder", refs(b) == 1)
     t.set(stamp[b], maximum(stamp(b), last_step(r)))
-    count_as(t, cached=1, held=-1, room=-1)
 
 
 @spec.transition(r=Request, b=Block, p=Block, x=(1, None))
@@ -180,7 +151,6 @@ def keep_tail(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     offer(t, r, b, p, x)
     drop(t, r, b)
     t.set(fill[b], computed(r) - position(b))
-    count_as(t, cached=1, held=-1, room=-1)
 
 
 @spec.transition(b=Block)
@@ -188,7 +158,6 @@ def reap(t: Transition, b: Expr) -> None:
     """The last step or copy that could touch a released block has ended."""
     t.move(block_state[b], B.LIMBO, B.FREE)
     quiet(t, b)
-    count_as(t, free=1, held=-1)
 
 
 @spec.transition(b=Block, p=Block)
@@ -199,4 +168,3 @@ def evict(t: Transition, b: Expr, p: Expr) -> None:
     prune_leaf(t, b, p)
     t.set(fill[b], 0)
     t.set(content[b], 0)
-    count_as(t, free=1, cached=-1)

@@ -7,7 +7,6 @@ where they are until that copy has ended, whatever becomes of the request meanwh
 
 from ..language.expressions import Expr
 from ..language.spec import Transition
-from .block import count_as
 from .prefix_tree import before, content, hang_fetched, host_before, host_content, host_key, key
 from .vocabulary import *
 
@@ -15,9 +14,7 @@ from .vocabulary import *
 def begin(t: Transition, c: Expr, b: Expr, to: Expr) -> None:
     """Guards and effects: an unused copy record starts to touch the block."""
     t.move(copy_state[c], C.IDLE, to)
-    t.set(block_of[c, b], True)
-    t.add(copy_blocks[c], 1)
-    t.add(copies[b], 1)
+    t.join(block_of[c, b])
     t.set(copying[c], True)
 
 
@@ -26,24 +23,13 @@ def end(t: Transition, c: Expr, b: Expr, was: Expr) -> None:
     t.move(copy_state[c], was, C.IDLE)
     t.guard("its block", block_of(c, b))
     t.guard("engine idle", ~copying(c))
-    t.set(block_of[c, b], False)
-    t.add(copy_blocks[c], -1)
-    t.add(copies[b], -1)
-
-
-def pair(t: Transition, c: Expr, h: Expr) -> None:
-    """Effects: the copy involves the host page."""
-    t.set(host_of[c, h], True)
-    t.add(copy_hosts[c], 1)
-    t.add(host_copies[h], 1)
+    t.leave(block_of[c, b])
 
 
 def unpair(t: Transition, c: Expr, h: Expr) -> None:
     """Guard and effects: the copy no longer involves the host page."""
     t.guard("its host page", host_of(c, h))
-    t.set(host_of[c, h], False)
-    t.add(copy_hosts[c], -1)
-    t.add(host_copies[h], -1)
+    t.leave(host_of[c, h])
 
 
 def transfer(t: Transition, c: Expr, start: Expr | int, tokens: Expr | int) -> None:
@@ -58,13 +44,11 @@ def spill(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     t.stay(block_state[b], B.SHARED, B.CACHED)
     t.move(host_state[h], H.EMPTY, H.FILLING)
     begin(t, c, b, C.SPILLING)
-    pair(t, c, h)
+    t.join(host_of[c, h])
     t.set(host_position[h], position(b))
     t.set(host_fill[h], fill(b))
     t.set(host_key[h], key(b))
     t.set(host_before[h], before(b))
-    t.add(spare_pages.place, -1)
-    t.add(used_pages.place, 1)
 
 
 @spec.transition(c=Copy, b=Block, h=Host)
@@ -82,11 +66,10 @@ def fetch(t: Transition, c: Expr, b: Expr, h: Expr, p: Expr) -> None:
     t.move(block_state[b], B.FREE, B.FETCHING)
     t.stay(host_state[h], H.VALID)
     begin(t, c, b, C.FETCHING)
-    pair(t, c, h)
+    t.join(host_of[c, h])
     t.set(position[b], host_position(h))
     t.set(fill[b], host_fill(h))
     hang_fetched(t, b, h, p)
-    count_as(t, free=-1, fetching=1)
 
 
 @spec.transition(c=Copy, b=Block, h=Host)
@@ -96,7 +79,6 @@ def fetch_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     unpair(t, c, h)
     t.move(block_state[b], B.FETCHING, B.CACHED)
     t.set(content[b], host_content(h))
-    count_as(t, cached=1, fetching=-1)
 
 
 @spec.transition(h=Host)
@@ -108,8 +90,6 @@ def drop_page(t: Transition, h: Expr) -> None:
     t.set(host_fill[h], 0)
     for variable in (host_key, host_before, host_content):
         t.set(variable[h], 0)
-    t.add(spare_pages.place, 1)
-    t.add(used_pages.place, -1)
 
 
 @spec.transition(c=Copy, r=Request, b=Block, n=(1, PAGE))
@@ -120,6 +100,7 @@ def send(t: Transition, c: Expr, r: Expr, b: Expr, n: Expr) -> None:
     t.guard("written", position(b) + n <= computed(r))
     t.guard("nothing arriving", inbound(r) == 0)
     begin(t, c, b, C.SENDING)
+    t.was(request_of[c, r], False)
     transfer(t, c, position(b), n)
 
 
@@ -141,11 +122,8 @@ def receive(t: Transition, c: Expr, r: Expr, b: Expr, n: Expr) -> None:
     t.guard("room in block", planned(r) + n <= position(b) + PAGE)
     t.guard("last token recomputed", planned(r) + n < known(r))
     begin(t, c, b, C.RECEIVING)
-    t.set(request_of[c, r], True)
-    t.add(copy_requests[c], 1)
+    t.join(request_of[c, r])
     transfer(t, c, planned(r), n)
-    t.add(inbound[r], 1)
-    t.add(arriving[r], n)
     t.add(planned[r], n)
 
 
@@ -153,11 +131,8 @@ def received(t: Transition, c: Expr, r: Expr, b: Expr) -> None:
     """Guards and effects: the copy into the request's block is over."""
     end(t, c, b, C.RECEIVING)
     t.guard("its request", request_of(c, r))
-    t.set(request_of[c, r], False)
-    t.add(copy_requests[c], -1)
+    t.leave(request_of[c, r])
     transfer(t, c, 0, 0)
-    t.add(inbound[r], -1)
-    t.set(arriving[r], arriving(r) - copy_tokens(c))
 
 
 @spec.transition(c=Copy, r=Request, b=Block)

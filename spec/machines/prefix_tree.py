@@ -16,7 +16,7 @@ before it, so parents first; the parent may still be on its way. A page whose pa
 dropped, which is harmless.
 """
 
-from ..language.expressions import BOOL, INT, Expr, one_if
+from ..language.expressions import BOOL, INT, Expr
 from ..language.spec import Transition
 from .vocabulary import *
 
@@ -40,7 +40,7 @@ children = spec.count(
     "children",
     Block,
     over=Block,
-    of=lambda c, b: parent(c, b) & (c != b),
+    of=lambda c, b: parent(c, b) & (b != c),
     doc="other published blocks that continue the block",
 )
 parents = spec.count(
@@ -88,9 +88,7 @@ def continues(r: Expr, b: Expr, p: Expr) -> Expr:
 
 def hang(t: Transition, b: Expr, p: Expr, name: Expr, previous: Expr) -> None:
     """Effects: the block enters the tree under its parent."""
-    t.set(parent[b, p], True)
-    t.add(parents[b], 1)
-    t.add(children[p], one_if(p != b))
+    t.join(parent[b, p])
     t.set(key[b], name)
     t.set(before[b], previous)
 
@@ -104,9 +102,7 @@ def offer(t: Transition, r: Expr, b: Expr, p: Expr, name: Expr) -> None:
 
 def unhang(t: Transition, b: Expr, p: Expr) -> None:
     """Effects: a leaf leaves the tree."""
-    t.set(parent[b, p], False)
-    t.add(parents[b], -1)
-    t.set(children[p], children(p) - one_if(p != b))
+    t.leave(parent[b, p])
     t.set(key[b], 0)
     t.set(before[b], 0)
 

@@ -12,7 +12,6 @@ def open_step(t: Transition, s: Expr) -> None:
     t.guard("one at a time", opened() == launched())
     t.set(number[s], opened() + 1)
     t.add(opened.place, 1)
-    t.add(live_steps.place, 1)
 
 
 def join_step(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
@@ -24,14 +23,13 @@ def join_step(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     t.guard("once per step", ~in_step(s, r))
     t.guard("nothing arriving", inbound(r) == 0)
     t.guard("room", planned(r) + n <= end_of_table(r))
-    t.set(in_step[s, r], True)
+    t.join(in_step[s, r])
+    t.was(row_tokens[s, r], 0)
+    t.was(row_outputs[s, r], 0)
     t.set(row_start[s, r], planned(r))
     t.set(row_tokens[s, r], n)
     t.add(planned[r], n)
     t.set(last_step[r], number(s))
-    t.add(pending[r], 1)
-    t.add(rows[s], 1)
-    t.add(flying[r], n)
     # If drafts in flight are rejected, the row starts earlier: it may write every block that is not complete.
     t.set(reads[s, r, ANY], lambda x: holds(r, x))
     t.set(writes[s, r, ANY], lambda x: holds(r, x) & (computed(r) < position(x) + PAGE))
@@ -40,7 +38,6 @@ def join_step(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
 def sample(t: Transition, s: Expr, r: Expr, outputs: Expr | int) -> None:
     """Effects: the row yields at most so many output tokens."""
     t.set(row_outputs[s, r], outputs)
-    t.add(sampling[r], outputs)
 
 
 @spec.transition(s=Step, r=Request, n=(1, None))
@@ -97,13 +94,9 @@ def leave_step(t: Transition, s: Expr, r: Expr) -> None:
     """Guards and effects: the row is gone."""
     t.stay(step_state[s], S.DONE)
     t.guard("has a row", in_step(s, r))
-    t.set(in_step[s, r], False)
+    t.leave(in_step[s, r])
     t.set(row_tokens[s, r], 0)
     t.set(row_outputs[s, r], 0)
-    t.add(pending[r], -1)
-    t.add(rows[s], -1)
-    t.set(sampling[r], sampling(r) - row_outputs(s, r))
-    t.set(flying[r], flying(r) - row_tokens(s, r))
     t.set(reads[s, r, ANY], False)
 
 
@@ -143,5 +136,4 @@ def retire(t: Transition, s: Expr) -> None:
     t.move(step_state[s], S.DONE, S.IDLE)
     t.guard("no rows left", rows(s) == 0)
     t.set(landed.place, number(s))
-    t.add(live_steps.place, -1)
     t.set(number[s], 0)

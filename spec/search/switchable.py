@@ -14,8 +14,7 @@ from functools import reduce
 from itertools import combinations
 from operator import and_, or_
 
-from ..language.counting import substituted
-from ..language.expressions import BOOL, INT, Expr, if_else, lift
+from ..language.expressions import BOOL, INT, Expr, if_else, lift, substituted
 from ..language.spec import Choice, Guard, Property, Spec, Transition
 from ..prove.mutants import mutants
 

@@ -1,6 +1,7 @@
 """Sampling parameters refuse what cannot work; the sampler draws from the distribution that the parameters describe."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenspeed.engine.run.sampling import (
-    GREEDY,
-    InvalidSamplingParam,
-    SamplingBatch,
-    SamplingParams,
-    derive_seed,
-    sample,
-    uniform,
-)
+from tokenspeed.engine.run.sampler import SamplingTable, sample
+from tokenspeed.engine.run.sampling import derive_seed, uniform
+from tokenspeed.engine.run.step_arrays import StepShape, buffer_bytes, device_arrays, host_arrays
+from tokenspeed.engine.text.sampling_params import GREEDY, InvalidSamplingParam, SamplingParams
 
 pytestmark = pytest.mark.serve
 
@@ -69,10 +65,28 @@ def test_values_at_the_borders_are_accepted() -> None:
     SamplingParams(temperature=2, top_p=1e-9, min_p=0.999, top_k=2**31 - 1, max_tokens=2**31 - 1, seed=2**63 - 1)
 
 
+def choose(
+    logits: torch.Tensor,
+    params: Sequence[SamplingParams],
+    positions: np.ndarray,
+    uniform: np.ndarray | None = None,
+) -> torch.Tensor:
+    """One token for each row, whose request has a slot of its own; `uniform` instead of the seeds' numbers."""
+    slots = np.arange(len(params))
+    shape = StepShape(len(params), len(params), len(params))
+    buffer = np.zeros(buffer_bytes(shape), dtype=np.uint8)
+    table = SamplingTable(len(params))
+    table.assign(slots, slots, dict(enumerate(params)))
+    table.write(slots, positions, host_arrays(buffer, shape))
+    step = device_arrays(torch.from_numpy(buffer), shape)
+    if uniform is not None:
+        step.uniform.copy_(torch.from_numpy(uniform))
+    return sample(logits, step)
+
+
 def draw(logits: torch.Tensor, params: SamplingParams, count: int = 1) -> np.ndarray:
     """`count` tokens from one row of logits, each at its own position."""
-    batch = SamplingBatch([params] * count, [params.seed or 0] * count, np.arange(count))
-    return sample(logits.expand(count, -1), batch).numpy()
+    return choose(logits.expand(count, -1), [params] * count, np.arange(count)).numpy()
 
 
 def supported(logits: torch.Tensor, params: SamplingParams) -> set[int]:
@@ -126,10 +140,8 @@ def test_a_large_vocabulary_is_filtered_as_the_definition_says(
     params = SamplingParams(top_k=top_k, top_p=top_p, min_p=min_p, seed=0)
     others = [SamplingParams(seed=0), SamplingParams(top_k=1, seed=0), GREEDY]
     count = 50
-    batch = SamplingBatch([params] * count + others, [0] * (count + 3), np.arange(count + 3))
     u = np.append(np.linspace(0, 0.999, count), [0.5, 0.5, 0.5])
-    batch.uniform = u
-    tokens = sample(logits.expand(count + 3, -1), batch).tolist()
+    tokens = choose(logits.expand(count + 3, -1), [params] * count + others, np.arange(count + 3), u).tolist()
 
     p = torch.softmax(logits.double(), dim=-1).numpy()
     kept = supported(logits, params)
@@ -161,7 +173,7 @@ def test_the_two_most_likely_of_four_share_their_mass_under_top_k() -> None:
 def test_greedy_rows_take_the_maximum_next_to_sampled_rows() -> None:
     logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
     params = [GREEDY, SamplingParams(seed=1), GREEDY, SamplingParams(seed=2, top_p=0.5), GREEDY, GREEDY]
-    tokens = sample(logits, SamplingBatch(params, [p.seed or 0 for p in params], np.arange(6)))
+    tokens = choose(logits, params, np.arange(6))
     greedy = [0, 2, 4, 5]
     assert tokens[greedy].tolist() == logits[greedy].argmax(dim=-1).tolist()
 
@@ -188,15 +200,10 @@ def test_a_token_does_not_depend_on_its_neighbours_in_the_batch(data: st.DataObj
         for _ in range(rows)
     ]
     positions = np.array([data.draw(st.integers(0, 100_000)) for _ in range(rows)])
-    seeds = [p.seed or 0 for p in params]
-    together = sample(logits, SamplingBatch(params, seeds, positions)).tolist()
-    alone = [
-        sample(logits[i : i + 1], SamplingBatch(params[i : i + 1], seeds[i : i + 1], positions[i : i + 1])).item()
-        for i in range(rows)
-    ]
+    together = choose(logits, params, positions).tolist()
+    alone = [choose(logits[i : i + 1], params[i : i + 1], positions[i : i + 1]).item() for i in range(rows)]
     assert together == alone
-    reversed_batch = SamplingBatch(params[::-1], seeds[::-1], positions[::-1])
-    assert sample(logits.flip(0), reversed_batch).tolist() == together[::-1]
+    assert choose(logits.flip(0), params[::-1], positions[::-1]).tolist() == together[::-1]
 
 
 def test_different_seeds_and_positions_give_independent_uniform_numbers() -> None:
@@ -223,7 +230,5 @@ def test_the_extremes_of_the_random_number_stay_inside_the_support(dtype: torch.
     logits = torch.full((2, 1000), -50.0, dtype=dtype)
     logits[:, 100:900] = 0.0
     params = SamplingParams(top_p=0.9, seed=0)
-    batch = SamplingBatch([params, params], [0, 0], np.array([0, 1]))
-    batch.uniform = np.array([0.0, 1 - 2.0**-53])
-    first, last = sample(logits, batch).tolist()
+    first, last = choose(logits, [params, params], np.array([0, 1]), np.array([0.0, 1 - 2.0**-53])).tolist()
     assert 100 <= first <= last < 900

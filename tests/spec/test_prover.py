@@ -75,8 +75,8 @@ def test_without_an_effect_something_is_not_kept(transition: Transition) -> None
             assert f"count {effect.variable.name}" in unproved
 
 
-def counting_spec(weight: int, declared_step: int) -> Spec:
-    """Balls move into a bag; `total` is declared as their weight and grows by `declared_step`."""
+def counting_spec(weight: int, step: int | None = None) -> Spec:
+    """Balls move into a bag; `total` is declared as their weight. `step`: by how much it grows instead of rightly."""
     spec = Spec("bag")
     ball = spec.sort("Ball", "b")
     inside = spec.variable("inside", ball, of=BOOL, init=False, doc="")
@@ -86,12 +86,13 @@ def counting_spec(weight: int, declared_step: int) -> Spec:
 
     @spec.transition(b=ball, c=ball)
     def put(t: Transition, b: Expr, c: Expr) -> None:
-        t.guard("both outside", ~inside(b) & ~inside(c))
         t.guard("different", b != c)
-        t.set(inside[b], True)
-        t.set(inside[c], True)
-        t.add(total.place, declared_step)
+        t.join(inside[b])
+        t.join(inside[c])
+        t.guard("both outside", ~inside(b) & ~inside(c))
 
+    if step is not None:
+        put.effects[-1] = dataclasses.replace(put.effects[-1], value=total() + step)
     return spec
 
 
@@ -102,8 +103,24 @@ def test_delta_rule_counts_distinct_parameters(weight: int, step: int, right: bo
     assert (unproved == []) == right
 
 
+@pytest.mark.parametrize("weight", [1, 3])
+def test_what_is_derived_of_a_counter_is_proved(weight: int) -> None:
+    assert failed(Prover(counting_spec(weight)).prove()) == []
+
+
+def test_a_wrong_hint_is_found_by_the_delta_rule() -> None:
+    spec = counting_spec(1)
+    inside = spec.variables["inside"]
+
+    @spec.transition(b=spec.sorts["Ball"])
+    def take(t: Transition, b: Expr) -> None:
+        t.leave(inside[b])  # it may be outside
+
+    assert [o.claim for o in failed(Prover(spec).prove())] == ["count total"]
+
+
 def test_delta_rule_needs_the_parameters_to_be_distinct() -> None:
-    spec = counting_spec(1, 2)
+    spec = counting_spec(1)
     put = spec.transitions["put"]
     put.guards = [g for g in put.guards if g.name != "different"]
     assert [o.claim for o in failed(Prover(spec).prove())] == ["count total"]

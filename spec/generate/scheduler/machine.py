@@ -88,7 +88,7 @@ class SchedulerGenerator:
         out = [header(spec, "The state and the transitions of requests, KV blocks and steps."), "#pragma once\n"]
         out.append("#include <array>\n#include <cstdint>\n#include <string_view>\n#include <vector>\n")
         ours = ("block_tables", "ghost", "ids", "trace_buffer")
-        out.append("\n".join(f'#include "../{name}.h"' for name in ours) + "\n")
+        out.append("\n".join(f'#include "scheduler/core/state/{name}.h"' for name in ours) + "\n")
         out.append("namespace tokenspeed {\n")
         out.append(f'inline constexpr std::string_view kSpecHash = "{spec.digest()}";\n')
         for enum in spec.enums.values():
@@ -245,7 +245,7 @@ class SchedulerGenerator:
     # machine.cpp
 
     def _machine_cpp(self) -> str:
-        out = [header(self.spec, "What each transition checks and does."), '#include "machine.h"\n']
+        out = [header(self.spec, "What each transition checks and does."), '#include "scheduler/generated/machine.h"\n']
         out.append("namespace tokenspeed {\n")
         out.append(self._constructor())
         for t in self.spec.transitions.values():
@@ -318,20 +318,17 @@ class SchedulerGenerator:
         concrete = [e for e in t.effects if not e.variable.ghost]
         ghost = [e for e in t.effects if e.variable.ghost]
         copies = [e for e in concrete if self._is_relation(e.variable)]
-        concrete.sort(key=lambda e: e.variable.name in RELATION_TABLES)
         out += (
             self._checked_only([self._ghost_effect(t, i, e) for i, e in enumerate([*ghost, *copies])])
             if ghost or copies
             else []
         )
-        inline = self._independent(concrete)
-        for i, e in enumerate(concrete):
-            if not inline and e.value.op not in ("lit", "enum"):
-                kind = self._cpp_type(e.variable.type)
-                out.append(f"  const {kind} value{i} = {plain(self._expression(e.value, t.parameters))};")
-        for i, e in enumerate(concrete):
-            direct = inline or e.value.op in ("lit", "enum")
-            value = plain(self._expression(e.value, t.parameters)) if direct else f"value{i}"
+        concrete, early = self._in_order(concrete)
+        for e in early:
+            kind = self._cpp_type(e.variable.type)
+            out.append(f"  const {kind} new_{e.variable.name} = {plain(self._expression(e.value, t.parameters))};")
+        for e in concrete:
+            value = f"new_{e.variable.name}" if e in early else plain(self._expression(e.value, t.parameters))
             out.append(self._write(t, e, value))
         out += self._checked_only(["  commit_ghosts();"]) if ghost or copies else []
         out.append(f"  record({', '.join([f'Transition::{t.name}', *(p.name for p in t.parameters)])});")
@@ -339,14 +336,19 @@ class SchedulerGenerator:
         out.append("  return Guard::none;\n}\n")
         return "\n".join(out).replace("  commit_ghosts();\n", "  ghost_writes.commit();\n")
 
-    def _independent(self, effects: list[Effect]) -> bool:
-        """Whether writing one effect after the other gives the same as writing them at once."""
-        written: set[str] = set()
-        for e in effects:
-            if variables_read(e.value) & written:
-                return False
-            written.add(e.variable.name)
-        return True
+    def _in_order(self, effects: list[Effect]) -> tuple[list[Effect], list[Effect]]:
+        """The effects so that none reads what one before it wrote; and those to be computed before all are written."""
+        left, order, early = [*effects], [], []
+        while left:
+            free = next((e for e in left if not self._is_read(e.variable, left, early, e)), left[0])
+            if self._is_read(free.variable, left, early, free):
+                early += [e for e in left if e is not free and free.variable.name in variables_read(e.value)]
+            left.remove(free)
+            order.append(free)
+        return sorted(order, key=lambda e: e.variable.name in RELATION_TABLES), early
+
+    def _is_read(self, variable: Variable, left: list[Effect], early: list[Effect], but: Effect) -> bool:
+        return any(variable.name in variables_read(e.value) for e in left if e is not but and e not in early)
 
     def _write(self, t: Transition, e: Effect, value: str) -> str:
         index = [self._expression(i, t.parameters) for i in e.index]
@@ -373,7 +375,8 @@ class SchedulerGenerator:
 
     def _machine_check_cpp(self) -> str:
         out = [header(self.spec, "Checked build: recounts every property and counter."), "#if TOKENSPEED_CHECKED\n"]
-        out.append('#include "machine.h"\n\nnamespace tokenspeed {\n\nvoid Machine::recheck() const {')
+        out.append('#include "scheduler/generated/machine.h"\n\nnamespace tokenspeed {\n')
+        out.append("void Machine::recheck() const {")
         out += [indent(text, "  ") for text in self._checks()]
         out.append("}\n\n}  // namespace tokenspeed\n\n#endif")
         return "\n".join(out) + "\n"

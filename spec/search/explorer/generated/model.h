@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "scheduler/state_access.h"
+#include "scheduler/verification/state_access.h"
 
 namespace tokenspeed::explorer {
 
@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "6c02dc96561c93013487adf6de4a7fe3cc1b3f43abf559dd9a0c2f0531588609";
+inline constexpr std::string_view kSpecHash = "5cd0607562834a95e76c502acd3026ef7d26f95e4bac2da6440cf352c41b69ae";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -273,192 +273,192 @@ inline constexpr std::array<std::string_view, 192> kGuards = {
 inline constexpr std::array<std::string_view, 351> kEffects = {
     "match_shared:effect text",
     "match_shared:effect holds",
-    "match_shared:effect refs",
-    "match_shared:effect blocks",
-    "match_shared:effect table_entries",
-    "match_shared:effect capacity",
     "match_shared:effect planned",
     "match_shared:effect computed",
+    "match_shared:effect refs",
+    "match_shared:effect blocks",
+    "match_shared:effect capacity",
+    "match_shared:effect table_entries",
     "match_cached:effect block_state",
     "match_cached:effect text",
     "match_cached:effect holds",
-    "match_cached:effect refs",
-    "match_cached:effect blocks",
-    "match_cached:effect table_entries",
-    "match_cached:effect capacity",
     "match_cached:effect planned",
     "match_cached:effect computed",
-    "match_cached:effect cached",
+    "match_cached:effect refs",
+    "match_cached:effect blocks",
+    "match_cached:effect capacity",
     "match_cached:effect held",
+    "match_cached:effect cached",
     "match_cached:effect held_room",
     "match_cached:effect idle_room",
+    "match_cached:effect table_entries",
     "match_tail:effect block_state",
     "match_tail:effect text",
     "match_tail:effect parent",
-    "match_tail:effect parents",
-    "match_tail:effect children",
     "match_tail:effect key",
     "match_tail:effect before",
     "match_tail:effect holds",
-    "match_tail:effect refs",
-    "match_tail:effect blocks",
-    "match_tail:effect table_entries",
-    "match_tail:effect capacity",
     "match_tail:effect planned",
     "match_tail:effect computed",
     "match_tail:effect fill",
-    "match_tail:effect cached",
+    "match_tail:effect refs",
+    "match_tail:effect blocks",
+    "match_tail:effect capacity",
     "match_tail:effect held",
+    "match_tail:effect cached",
     "match_tail:effect held_room",
     "match_tail:effect idle_room",
+    "match_tail:effect table_entries",
+    "match_tail:effect children",
+    "match_tail:effect parents",
     "allocate:effect block_state",
     "allocate:effect position",
     "allocate:effect holds",
     "allocate:effect refs",
     "allocate:effect blocks",
-    "allocate:effect table_entries",
     "allocate:effect capacity",
     "allocate:effect free",
     "allocate:effect held",
     "allocate:effect held_room",
     "allocate:effect idle_room",
+    "allocate:effect table_entries",
     "publish:effect block_state",
     "publish:effect fill",
     "publish:effect parent",
-    "publish:effect parents",
-    "publish:effect children",
     "publish:effect key",
     "publish:effect before",
     "publish:effect content",
     "publish:effect text",
+    "publish:effect children",
+    "publish:effect parents",
     "release_owned:effect block_state",
     "release_owned:effect pruned",
     "release_owned:effect holds",
-    "release_owned:effect refs",
-    "release_owned:effect blocks",
-    "release_owned:effect table_entries",
-    "release_owned:effect capacity",
     "release_owned:effect text",
     "release_owned:effect content",
+    "release_owned:effect refs",
+    "release_owned:effect blocks",
+    "release_owned:effect capacity",
     "release_owned:effect free",
     "release_owned:effect held",
     "release_owned:effect held_room",
     "release_owned:effect idle_room",
+    "release_owned:effect table_entries",
     "release_to_limbo:effect block_state",
     "release_to_limbo:effect pruned",
     "release_to_limbo:effect holds",
-    "release_to_limbo:effect refs",
-    "release_to_limbo:effect blocks",
-    "release_to_limbo:effect table_entries",
-    "release_to_limbo:effect capacity",
     "release_to_limbo:effect text",
     "release_to_limbo:effect stamp",
     "release_to_limbo:effect content",
+    "release_to_limbo:effect refs",
+    "release_to_limbo:effect blocks",
+    "release_to_limbo:effect capacity",
     "release_to_limbo:effect held_room",
     "release_to_limbo:effect idle_room",
+    "release_to_limbo:effect table_entries",
     "release_shared:effect pruned",
     "release_shared:effect holds",
-    "release_shared:effect refs",
-    "release_shared:effect blocks",
-    "release_shared:effect table_entries",
-    "release_shared:effect capacity",
     "release_shared:effect text",
     "release_shared:effect stamp",
+    "release_shared:effect refs",
+    "release_shared:effect blocks",
+    "release_shared:effect capacity",
+    "release_shared:effect table_entries",
     "release_to_cache:effect block_state",
     "release_to_cache:effect pruned",
     "release_to_cache:effect holds",
-    "release_to_cache:effect refs",
-    "release_to_cache:effect blocks",
-    "release_to_cache:effect table_entries",
-    "release_to_cache:effect capacity",
     "release_to_cache:effect text",
     "release_to_cache:effect stamp",
-    "release_to_cache:effect cached",
+    "release_to_cache:effect refs",
+    "release_to_cache:effect blocks",
+    "release_to_cache:effect capacity",
     "release_to_cache:effect held",
+    "release_to_cache:effect cached",
     "release_to_cache:effect held_room",
     "release_to_cache:effect idle_room",
+    "release_to_cache:effect table_entries",
     "keep_tail:effect block_state",
     "keep_tail:effect parent",
-    "keep_tail:effect parents",
-    "keep_tail:effect children",
     "keep_tail:effect key",
     "keep_tail:effect before",
     "keep_tail:effect content",
     "keep_tail:effect holds",
-    "keep_tail:effect refs",
-    "keep_tail:effect blocks",
-    "keep_tail:effect table_entries",
-    "keep_tail:effect capacity",
     "keep_tail:effect text",
     "keep_tail:effect fill",
-    "keep_tail:effect cached",
+    "keep_tail:effect refs",
+    "keep_tail:effect blocks",
+    "keep_tail:effect capacity",
     "keep_tail:effect held",
+    "keep_tail:effect cached",
     "keep_tail:effect held_room",
     "keep_tail:effect idle_room",
+    "keep_tail:effect table_entries",
+    "keep_tail:effect children",
+    "keep_tail:effect parents",
     "reap:effect block_state",
     "reap:effect free",
     "reap:effect held",
     "evict:effect block_state",
     "evict:effect parent",
-    "evict:effect parents",
-    "evict:effect children",
     "evict:effect key",
     "evict:effect before",
     "evict:effect fill",
     "evict:effect content",
     "evict:effect free",
     "evict:effect cached",
+    "evict:effect children",
+    "evict:effect parents",
     "spill:effect host_state",
     "spill:effect copy_state",
     "spill:effect block_of",
-    "spill:effect copy_blocks",
-    "spill:effect copies",
     "spill:effect copying",
     "spill:effect host_of",
-    "spill:effect copy_hosts",
-    "spill:effect host_copies",
     "spill:effect host_position",
     "spill:effect host_fill",
     "spill:effect host_key",
     "spill:effect host_before",
+    "spill:effect copies",
+    "spill:effect host_copies",
+    "spill:effect copy_blocks",
+    "spill:effect copy_hosts",
     "spill:effect spare_pages",
     "spill:effect used_pages",
     "spill_done:effect copy_state",
     "spill_done:effect block_of",
-    "spill_done:effect copy_blocks",
-    "spill_done:effect copies",
     "spill_done:effect host_of",
-    "spill_done:effect copy_hosts",
-    "spill_done:effect host_copies",
     "spill_done:effect host_state",
     "spill_done:effect host_content",
+    "spill_done:effect copies",
+    "spill_done:effect host_copies",
+    "spill_done:effect copy_blocks",
+    "spill_done:effect copy_hosts",
     "fetch:effect block_state",
     "fetch:effect copy_state",
     "fetch:effect block_of",
-    "fetch:effect copy_blocks",
-    "fetch:effect copies",
     "fetch:effect copying",
     "fetch:effect host_of",
-    "fetch:effect copy_hosts",
-    "fetch:effect host_copies",
     "fetch:effect position",
     "fetch:effect fill",
     "fetch:effect parent",
-    "fetch:effect parents",
-    "fetch:effect children",
     "fetch:effect key",
     "fetch:effect before",
+    "fetch:effect copies",
+    "fetch:effect host_copies",
+    "fetch:effect copy_blocks",
+    "fetch:effect copy_hosts",
     "fetch:effect free",
     "fetch:effect fetching",
+    "fetch:effect children",
+    "fetch:effect parents",
     "fetch_done:effect copy_state",
     "fetch_done:effect block_of",
-    "fetch_done:effect copy_blocks",
-    "fetch_done:effect copies",
     "fetch_done:effect host_of",
-    "fetch_done:effect copy_hosts",
-    "fetch_done:effect host_copies",
     "fetch_done:effect block_state",
     "fetch_done:effect content",
+    "fetch_done:effect copies",
+    "fetch_done:effect host_copies",
+    "fetch_done:effect copy_blocks",
+    "fetch_done:effect copy_hosts",
     "fetch_done:effect cached",
     "fetch_done:effect fetching",
     "drop_page:effect host_state",
@@ -471,59 +471,59 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "drop_page:effect used_pages",
     "send:effect copy_state",
     "send:effect block_of",
-    "send:effect copy_blocks",
-    "send:effect copies",
     "send:effect copying",
     "send:effect copy_start",
     "send:effect copy_tokens",
+    "send:effect copies",
+    "send:effect copy_blocks",
     "send_done:effect copy_state",
     "send_done:effect block_of",
-    "send_done:effect copy_blocks",
-    "send_done:effect copies",
     "send_done:effect copy_start",
     "send_done:effect copy_tokens",
+    "send_done:effect copies",
+    "send_done:effect copy_blocks",
     "receive:effect copy_state",
     "receive:effect block_of",
-    "receive:effect copy_blocks",
-    "receive:effect copies",
     "receive:effect copying",
     "receive:effect request_of",
-    "receive:effect copy_requests",
     "receive:effect copy_start",
     "receive:effect copy_tokens",
+    "receive:effect planned",
+    "receive:effect copies",
+    "receive:effect copy_blocks",
+    "receive:effect copy_requests",
     "receive:effect inbound",
     "receive:effect arriving",
-    "receive:effect planned",
     "receive_done:effect copy_state",
     "receive_done:effect block_of",
-    "receive_done:effect copy_blocks",
-    "receive_done:effect copies",
     "receive_done:effect request_of",
-    "receive_done:effect copy_requests",
     "receive_done:effect copy_start",
     "receive_done:effect copy_tokens",
+    "receive_done:effect computed",
+    "receive_done:effect copies",
+    "receive_done:effect copy_blocks",
+    "receive_done:effect copy_requests",
     "receive_done:effect inbound",
     "receive_done:effect arriving",
-    "receive_done:effect computed",
     "receive_failed:effect request_state",
     "receive_failed:effect copy_state",
     "receive_failed:effect block_of",
-    "receive_failed:effect copy_blocks",
-    "receive_failed:effect copies",
     "receive_failed:effect request_of",
-    "receive_failed:effect copy_requests",
     "receive_failed:effect copy_start",
     "receive_failed:effect copy_tokens",
+    "receive_failed:effect copies",
+    "receive_failed:effect copy_blocks",
+    "receive_failed:effect copy_requests",
     "receive_failed:effect inbound",
     "receive_failed:effect arriving",
     "receive_dropped:effect copy_state",
     "receive_dropped:effect block_of",
-    "receive_dropped:effect copy_blocks",
-    "receive_dropped:effect copies",
     "receive_dropped:effect request_of",
-    "receive_dropped:effect copy_requests",
     "receive_dropped:effect copy_start",
     "receive_dropped:effect copy_tokens",
+    "receive_dropped:effect copies",
+    "receive_dropped:effect copy_blocks",
+    "receive_dropped:effect copy_requests",
     "receive_dropped:effect inbound",
     "receive_dropped:effect arriving",
     "copy_done:effect copying",
@@ -560,36 +560,36 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "prefill:effect row_tokens",
     "prefill:effect planned",
     "prefill:effect last_step",
-    "prefill:effect pending",
-    "prefill:effect rows",
-    "prefill:effect flying",
     "prefill:effect reads",
     "prefill:effect writes",
+    "prefill:effect pending",
+    "prefill:effect flying",
+    "prefill:effect rows",
     "prefill_last:effect request_state",
     "prefill_last:effect in_step",
     "prefill_last:effect row_start",
     "prefill_last:effect row_tokens",
     "prefill_last:effect planned",
     "prefill_last:effect last_step",
-    "prefill_last:effect pending",
-    "prefill_last:effect rows",
-    "prefill_last:effect flying",
     "prefill_last:effect reads",
     "prefill_last:effect writes",
     "prefill_last:effect row_outputs",
+    "prefill_last:effect pending",
     "prefill_last:effect sampling",
+    "prefill_last:effect flying",
+    "prefill_last:effect rows",
     "decode:effect in_step",
     "decode:effect row_start",
     "decode:effect row_tokens",
     "decode:effect planned",
     "decode:effect last_step",
-    "decode:effect pending",
-    "decode:effect rows",
-    "decode:effect flying",
     "decode:effect reads",
     "decode:effect writes",
     "decode:effect row_outputs",
+    "decode:effect pending",
     "decode:effect sampling",
+    "decode:effect flying",
+    "decode:effect rows",
     "launch:effect step_state",
     "launch:effect executing",
     "launch:effect launched",
@@ -598,30 +598,30 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "land_row:effect in_step",
     "land_row:effect row_tokens",
     "land_row:effect row_outputs",
-    "land_row:effect pending",
-    "land_row:effect rows",
-    "land_row:effect sampling",
-    "land_row:effect flying",
     "land_row:effect reads",
     "land_row:effect computed",
     "land_row:effect planned",
     "land_row:effect known",
     "land_row:effect row_start",
     "land_row:effect writes",
+    "land_row:effect pending",
+    "land_row:effect sampling",
+    "land_row:effect flying",
+    "land_row:effect rows",
     "drop_row:effect in_step",
     "drop_row:effect row_tokens",
     "drop_row:effect row_outputs",
-    "drop_row:effect pending",
-    "drop_row:effect rows",
-    "drop_row:effect sampling",
-    "drop_row:effect flying",
     "drop_row:effect reads",
     "drop_row:effect row_start",
     "drop_row:effect writes",
+    "drop_row:effect pending",
+    "drop_row:effect sampling",
+    "drop_row:effect flying",
+    "drop_row:effect rows",
     "retire:effect step_state",
     "retire:effect landed",
-    "retire:effect live_steps",
-    "retire:effect number"};
+    "retire:effect number",
+    "retire:effect live_steps"};
 
 inline constexpr std::array<std::string_view, 130> kInvariants = {
     "device reads no free block",
@@ -1062,12 +1062,12 @@ struct Model {
             State post = pre;
             if (!k.omitted[0]) post.text[r][b] = static_cast<std::int8_t>(x);
             if (!k.omitted[1]) post.holds[r][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[2]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-            if (!k.omitted[3]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-            if (!k.omitted[4]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-            if (!k.omitted[5]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-            if (!k.omitted[6]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-            if (!k.omitted[7]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+            if (!k.omitted[2]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+            if (!k.omitted[3]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+            if (!k.omitted[4]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+            if (!k.omitted[5]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+            if (!k.omitted[6]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+            if (!k.omitted[7]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
             found(post, Transition::match_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -1091,16 +1091,16 @@ struct Model {
             if (!k.omitted[8]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
             if (!k.omitted[9]) post.text[r][b] = static_cast<std::int8_t>(x);
             if (!k.omitted[10]) post.holds[r][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[11]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-            if (!k.omitted[12]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-            if (!k.omitted[13]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-            if (!k.omitted[14]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-            if (!k.omitted[15]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
-            if (!k.omitted[16]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-            if (!k.omitted[17]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
-            if (!k.omitted[18]) post.held = static_cast<std::int8_t>(pre.held + 1);
-            if (!k.omitted[19]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-            if (!k.omitted[20]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+            if (!k.omitted[11]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
+            if (!k.omitted[12]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+            if (!k.omitted[13]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+            if (!k.omitted[14]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+            if (!k.omitted[15]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+            if (!k.omitted[16]) post.held = static_cast<std::int8_t>(pre.held + 1);
+            if (!k.omitted[17]) post.cached = static_cast<std::int8_t>(pre.cached - 1);
+            if (!k.omitted[18]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+            if (!k.omitted[19]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+            if (!k.omitted[20]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
             found(post, Transition::match_cached, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -1125,22 +1125,22 @@ struct Model {
             if (!k.omitted[21]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
             if (!k.omitted[22]) post.text[r][b] = static_cast<std::int8_t>(x);
             if (!k.omitted[23]) post.parent[b][p] = static_cast<std::int8_t>(false);
-            if (!k.omitted[24]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
-            if (!k.omitted[25]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
-            if (!k.omitted[26]) post.key[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[27]) post.before[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[28]) post.holds[r][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[29]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-            if (!k.omitted[30]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-            if (!k.omitted[31]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+            if (!k.omitted[24]) post.key[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[25]) post.before[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[26]) post.holds[r][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[27]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+            if (!k.omitted[28]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+            if (!k.omitted[29]) post.fill[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[30]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+            if (!k.omitted[31]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
             if (!k.omitted[32]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-            if (!k.omitted[33]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
-            if (!k.omitted[34]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
-            if (!k.omitted[35]) post.fill[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[36]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
-            if (!k.omitted[37]) post.held = static_cast<std::int8_t>(pre.held + 1);
-            if (!k.omitted[38]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-            if (!k.omitted[39]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+            if (!k.omitted[33]) post.held = static_cast<std::int8_t>(pre.held + 1);
+            if (!k.omitted[34]) post.cached = static_cast<std::int8_t>(pre.cached - 1);
+            if (!k.omitted[35]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+            if (!k.omitted[36]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+            if (!k.omitted[37]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+            if (!k.omitted[38]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+            if (!k.omitted[39]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
             found(post, Transition::match_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -1157,12 +1157,12 @@ struct Model {
         if (!k.omitted[42]) post.holds[r][b] = static_cast<std::int8_t>(true);
         if (!k.omitted[43]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         if (!k.omitted[44]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        if (!k.omitted[45]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        if (!k.omitted[46]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        if (!k.omitted[47]) post.free = static_cast<std::int8_t>(pre.free + -1);
-        if (!k.omitted[48]) post.held = static_cast<std::int8_t>(pre.held + 1);
-        if (!k.omitted[49]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
-        if (!k.omitted[50]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        if (!k.omitted[45]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        if (!k.omitted[46]) post.free = static_cast<std::int8_t>(pre.free - 1);
+        if (!k.omitted[47]) post.held = static_cast<std::int8_t>(pre.held + 1);
+        if (!k.omitted[48]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
+        if (!k.omitted[49]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        if (!k.omitted[50]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
         found(post, Transition::allocate, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1181,12 +1181,12 @@ struct Model {
             if (!k.omitted[51]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
             if (!k.omitted[52]) post.fill[b] = static_cast<std::int8_t>(k.page);
             if (!k.omitted[53]) post.parent[b][p] = static_cast<std::int8_t>(true);
-            if (!k.omitted[54]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-            if (!k.omitted[55]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
-            if (!k.omitted[56]) post.key[b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[57]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
-            if (!k.omitted[58]) post.content[b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[59]) post.text[r][b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[54]) post.key[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[55]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+            if (!k.omitted[56]) post.content[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[57]) post.text[r][b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[58]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[59]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::publish, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -1203,16 +1203,16 @@ struct Model {
         if (!k.omitted[60]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         if (!k.omitted[61]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         if (!k.omitted[62]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[63]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[64]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[65]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        if (!k.omitted[66]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[67]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[68]) post.content[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[69]) post.free = static_cast<std::int8_t>(pre.free + 1);
-        if (!k.omitted[70]) post.held = static_cast<std::int8_t>(pre.held + -1);
-        if (!k.omitted[71]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[72]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[63]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[64]) post.content[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[65]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+        if (!k.omitted[66]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+        if (!k.omitted[67]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[68]) post.free = static_cast<std::int8_t>(pre.free + 1);
+        if (!k.omitted[69]) post.held = static_cast<std::int8_t>(pre.held - 1);
+        if (!k.omitted[70]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[71]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[72]) post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
         found(post, Transition::release_owned, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1226,15 +1226,15 @@ struct Model {
         if (!k.omitted[73]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
         if (!k.omitted[74]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         if (!k.omitted[75]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[76]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[77]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[78]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        if (!k.omitted[79]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[80]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[81]) post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
-        if (!k.omitted[82]) post.content[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[83]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[84]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[76]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[77]) post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
+        if (!k.omitted[78]) post.content[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[79]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+        if (!k.omitted[80]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+        if (!k.omitted[81]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[82]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[83]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[84]) post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
         found(post, Transition::release_to_limbo, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1247,12 +1247,12 @@ struct Model {
         State post = pre;
         if (!k.omitted[85]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         if (!k.omitted[86]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[87]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[88]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[89]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        if (!k.omitted[90]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[91]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[92]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[87]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[88]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[89]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+        if (!k.omitted[90]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+        if (!k.omitted[91]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[92]) post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
         found(post, Transition::release_shared, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1266,16 +1266,16 @@ struct Model {
         if (!k.omitted[93]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         if (!k.omitted[94]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         if (!k.omitted[95]) post.holds[r][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[96]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        if (!k.omitted[97]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        if (!k.omitted[98]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        if (!k.omitted[99]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-        if (!k.omitted[100]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[101]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[96]) post.text[r][b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[97]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[98]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+        if (!k.omitted[99]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+        if (!k.omitted[100]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        if (!k.omitted[101]) post.held = static_cast<std::int8_t>(pre.held - 1);
         if (!k.omitted[102]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        if (!k.omitted[103]) post.held = static_cast<std::int8_t>(pre.held + -1);
-        if (!k.omitted[104]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-        if (!k.omitted[105]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[103]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+        if (!k.omitted[104]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        if (!k.omitted[105]) post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
         found(post, Transition::release_to_cache, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
       }
     }
@@ -1295,22 +1295,22 @@ struct Model {
             State post = pre;
             if (!k.omitted[106]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
             if (!k.omitted[107]) post.parent[b][p] = static_cast<std::int8_t>(true);
-            if (!k.omitted[108]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-            if (!k.omitted[109]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
-            if (!k.omitted[110]) post.key[b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[111]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
-            if (!k.omitted[112]) post.content[b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[113]) post.holds[r][b] = static_cast<std::int8_t>(false);
-            if (!k.omitted[114]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-            if (!k.omitted[115]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-            if (!k.omitted[116]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-            if (!k.omitted[117]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
-            if (!k.omitted[118]) post.text[r][b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[119]) post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
-            if (!k.omitted[120]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-            if (!k.omitted[121]) post.held = static_cast<std::int8_t>(pre.held + -1);
-            if (!k.omitted[122]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
-            if (!k.omitted[123]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+            if (!k.omitted[108]) post.key[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[109]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
+            if (!k.omitted[110]) post.content[b] = static_cast<std::int8_t>(x);
+            if (!k.omitted[111]) post.holds[r][b] = static_cast<std::int8_t>(false);
+            if (!k.omitted[112]) post.text[r][b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[113]) post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
+            if (!k.omitted[114]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+            if (!k.omitted[115]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+            if (!k.omitted[116]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+            if (!k.omitted[117]) post.held = static_cast<std::int8_t>(pre.held - 1);
+            if (!k.omitted[118]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+            if (!k.omitted[119]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
+            if (!k.omitted[120]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+            if (!k.omitted[121]) post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
+            if (!k.omitted[122]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[123]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::keep_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
         }
@@ -1323,7 +1323,7 @@ struct Model {
       State post = pre;
       if (!k.omitted[124]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
       if (!k.omitted[125]) post.free = static_cast<std::int8_t>(pre.free + 1);
-      if (!k.omitted[126]) post.held = static_cast<std::int8_t>(pre.held + -1);
+      if (!k.omitted[126]) post.held = static_cast<std::int8_t>(pre.held - 1);
       found(post, Transition::reap, Arguments{static_cast<std::int8_t>(b)});
     }
     for (int b = 0; b <= NB - 1; ++b) {
@@ -1336,14 +1336,14 @@ struct Model {
         State post = pre;
         if (!k.omitted[127]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         if (!k.omitted[128]) post.parent[b][p] = static_cast<std::int8_t>(false);
-        if (!k.omitted[129]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
-        if (!k.omitted[130]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
-        if (!k.omitted[131]) post.key[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[132]) post.before[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[133]) post.fill[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[134]) post.content[b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[135]) post.free = static_cast<std::int8_t>(pre.free + 1);
-        if (!k.omitted[136]) post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        if (!k.omitted[129]) post.key[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[130]) post.before[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[131]) post.fill[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[132]) post.content[b] = static_cast<std::int8_t>(0);
+        if (!k.omitted[133]) post.free = static_cast<std::int8_t>(pre.free + 1);
+        if (!k.omitted[134]) post.cached = static_cast<std::int8_t>(pre.cached - 1);
+        if (!k.omitted[135]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        if (!k.omitted[136]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         found(post, Transition::evict, Arguments{static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)});
       }
     }
@@ -1357,17 +1357,17 @@ struct Model {
           if (!k.omitted[137]) post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
           if (!k.omitted[138]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
           if (!k.omitted[139]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-          if (!k.omitted[140]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-          if (!k.omitted[141]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-          if (!k.omitted[142]) post.copying[c] = static_cast<std::int8_t>(true);
-          if (!k.omitted[143]) post.host_of[c][h] = static_cast<std::int8_t>(true);
-          if (!k.omitted[144]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
-          if (!k.omitted[145]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-          if (!k.omitted[146]) post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
-          if (!k.omitted[147]) post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
-          if (!k.omitted[148]) post.host_key[h] = static_cast<std::int8_t>(pre.key[b]);
-          if (!k.omitted[149]) post.host_before[h] = static_cast<std::int8_t>(pre.before[b]);
-          if (!k.omitted[150]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+          if (!k.omitted[140]) post.copying[c] = static_cast<std::int8_t>(true);
+          if (!k.omitted[141]) post.host_of[c][h] = static_cast<std::int8_t>(true);
+          if (!k.omitted[142]) post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
+          if (!k.omitted[143]) post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
+          if (!k.omitted[144]) post.host_key[h] = static_cast<std::int8_t>(pre.key[b]);
+          if (!k.omitted[145]) post.host_before[h] = static_cast<std::int8_t>(pre.before[b]);
+          if (!k.omitted[146]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+          if (!k.omitted[147]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+          if (!k.omitted[148]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+          if (!k.omitted[149]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+          if (!k.omitted[150]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages - 1);
           if (!k.omitted[151]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
           found(post, Transition::spill, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
@@ -1384,13 +1384,13 @@ struct Model {
           State post = pre;
           if (!k.omitted[152]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[153]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[154]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[155]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[156]) post.host_of[c][h] = static_cast<std::int8_t>(false);
-          if (!k.omitted[157]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
-          if (!k.omitted[158]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          if (!k.omitted[159]) post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
-          if (!k.omitted[160]) post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
+          if (!k.omitted[154]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[155]) post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+          if (!k.omitted[156]) post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
+          if (!k.omitted[157]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[158]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+          if (!k.omitted[159]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[160]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
           found(post, Transition::spill_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
@@ -1407,21 +1407,21 @@ struct Model {
             if (!k.omitted[161]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
             if (!k.omitted[162]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
             if (!k.omitted[163]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[164]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[165]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[166]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[167]) post.host_of[c][h] = static_cast<std::int8_t>(true);
-            if (!k.omitted[168]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
-            if (!k.omitted[169]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-            if (!k.omitted[170]) post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
-            if (!k.omitted[171]) post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
-            if (!k.omitted[172]) post.parent[b][p] = static_cast<std::int8_t>(true);
-            if (!k.omitted[173]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-            if (!k.omitted[174]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
-            if (!k.omitted[175]) post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
-            if (!k.omitted[176]) post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
-            if (!k.omitted[177]) post.free = static_cast<std::int8_t>(pre.free + -1);
-            if (!k.omitted[178]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+            if (!k.omitted[164]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[165]) post.host_of[c][h] = static_cast<std::int8_t>(true);
+            if (!k.omitted[166]) post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+            if (!k.omitted[167]) post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+            if (!k.omitted[168]) post.parent[b][p] = static_cast<std::int8_t>(true);
+            if (!k.omitted[169]) post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
+            if (!k.omitted[170]) post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
+            if (!k.omitted[171]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[172]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+            if (!k.omitted[173]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[174]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+            if (!k.omitted[175]) post.free = static_cast<std::int8_t>(pre.free - 1);
+            if (!k.omitted[176]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+            if (!k.omitted[177]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[178]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::fetch, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)});
           }
         }
@@ -1438,15 +1438,15 @@ struct Model {
           State post = pre;
           if (!k.omitted[179]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[180]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[181]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[182]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[183]) post.host_of[c][h] = static_cast<std::int8_t>(false);
-          if (!k.omitted[184]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
-          if (!k.omitted[185]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
-          if (!k.omitted[186]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-          if (!k.omitted[187]) post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
+          if (!k.omitted[181]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[182]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+          if (!k.omitted[183]) post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
+          if (!k.omitted[184]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[185]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+          if (!k.omitted[186]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[187]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
           if (!k.omitted[188]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-          if (!k.omitted[189]) post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+          if (!k.omitted[189]) post.fetching = static_cast<std::int8_t>(pre.fetching - 1);
           found(post, Transition::fetch_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
@@ -1462,7 +1462,7 @@ struct Model {
       if (!k.omitted[194]) post.host_before[h] = static_cast<std::int8_t>(0);
       if (!k.omitted[195]) post.host_content[h] = static_cast<std::int8_t>(0);
       if (!k.omitted[196]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
-      if (!k.omitted[197]) post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+      if (!k.omitted[197]) post.used_pages = static_cast<std::int8_t>(pre.used_pages - 1);
       found(post, Transition::drop_page, Arguments{static_cast<std::int8_t>(h)});
     }
     for (int c = 0; c <= NC - 1; ++c) {
@@ -1479,11 +1479,11 @@ struct Model {
             State post = pre;
             if (!k.omitted[198]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
             if (!k.omitted[199]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[200]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[201]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[202]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[203]) post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
-            if (!k.omitted[204]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[200]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[201]) post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
+            if (!k.omitted[202]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[203]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[204]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
             found(post, Transition::send, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
           }
         }
@@ -1497,10 +1497,10 @@ struct Model {
         State post = pre;
         if (!k.omitted[205]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         if (!k.omitted[206]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[207]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        if (!k.omitted[208]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-        if (!k.omitted[209]) post.copy_start[c] = static_cast<std::int8_t>(0);
-        if (!k.omitted[210]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[207]) post.copy_start[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[208]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[209]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        if (!k.omitted[210]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
         found(post, Transition::send_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)});
       }
     }
@@ -1520,16 +1520,16 @@ struct Model {
             State post = pre;
             if (!k.omitted[211]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
             if (!k.omitted[212]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[213]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[214]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[215]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[216]) post.request_of[c][r] = static_cast<std::int8_t>(true);
-            if (!k.omitted[217]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
-            if (!k.omitted[218]) post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
-            if (!k.omitted[219]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
-            if (!k.omitted[220]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
-            if (!k.omitted[221]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
-            if (!k.omitted[222]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            if (!k.omitted[213]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[214]) post.request_of[c][r] = static_cast<std::int8_t>(true);
+            if (!k.omitted[215]) post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
+            if (!k.omitted[216]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[217]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            if (!k.omitted[218]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[219]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[220]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
+            if (!k.omitted[221]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+            if (!k.omitted[222]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
             found(post, Transition::receive, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
           }
         }
@@ -1546,15 +1546,15 @@ struct Model {
           State post = pre;
           if (!k.omitted[223]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[224]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[225]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[226]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[227]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[228]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
-          if (!k.omitted[229]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[230]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[231]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-          if (!k.omitted[232]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
-          if (!k.omitted[233]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+          if (!k.omitted[225]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[226]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[227]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[228]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+          if (!k.omitted[229]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[230]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[231]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
+          if (!k.omitted[232]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
+          if (!k.omitted[233]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
@@ -1571,13 +1571,13 @@ struct Model {
           if (!k.omitted[234]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
           if (!k.omitted[235]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[236]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[237]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[238]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[239]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[240]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
-          if (!k.omitted[241]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[242]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[243]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[237]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[238]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[239]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[240]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[241]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[242]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
+          if (!k.omitted[243]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
           if (!k.omitted[244]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_failed, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
@@ -1594,13 +1594,13 @@ struct Model {
           State post = pre;
           if (!k.omitted[245]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[246]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[247]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-          if (!k.omitted[248]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
-          if (!k.omitted[249]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[250]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
-          if (!k.omitted[251]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[252]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[253]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+          if (!k.omitted[247]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[248]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[249]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[250]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[251]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[252]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
+          if (!k.omitted[253]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
           if (!k.omitted[254]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_dropped, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
@@ -1725,19 +1725,19 @@ struct Model {
           if (!k.omitted[286]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
           if (!k.omitted[287]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
           if (!k.omitted[288]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-          if (!k.omitted[289]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-          if (!k.omitted[290]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-          if (!k.omitted[291]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[292]) {
+          if (!k.omitted[289]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[293]) {
+          if (!k.omitted[290]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
             }
           }
+          if (!k.omitted[291]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+          if (!k.omitted[292]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[293]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
           found(post, Transition::prefill, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
@@ -1759,21 +1759,21 @@ struct Model {
           if (!k.omitted[297]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
           if (!k.omitted[298]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
           if (!k.omitted[299]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-          if (!k.omitted[300]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-          if (!k.omitted[301]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-          if (!k.omitted[302]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[303]) {
+          if (!k.omitted[300]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[304]) {
+          if (!k.omitted[301]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
             }
           }
-          if (!k.omitted[305]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
-          if (!k.omitted[306]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+          if (!k.omitted[302]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+          if (!k.omitted[303]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+          if (!k.omitted[304]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+          if (!k.omitted[305]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[306]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
           found(post, Transition::prefill_last, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
@@ -1795,21 +1795,21 @@ struct Model {
           if (!k.omitted[309]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
           if (!k.omitted[310]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
           if (!k.omitted[311]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-          if (!k.omitted[312]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-          if (!k.omitted[313]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-          if (!k.omitted[314]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[315]) {
+          if (!k.omitted[312]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[316]) {
+          if (!k.omitted[313]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
             }
           }
-          if (!k.omitted[317]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
-          if (!k.omitted[318]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+          if (!k.omitted[314]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[315]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+          if (!k.omitted[316]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+          if (!k.omitted[317]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[318]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
           found(post, Transition::decode, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
@@ -1850,30 +1850,30 @@ struct Model {
           if (!k.omitted[324]) post.in_step[s][r] = static_cast<std::int8_t>(false);
           if (!k.omitted[325]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
           if (!k.omitted[326]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-          if (!k.omitted[327]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-          if (!k.omitted[328]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-          if (!k.omitted[329]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-          if (!k.omitted[330]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-          if (!k.omitted[331]) {
+          if (!k.omitted[327]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
             }
           }
-          if (!k.omitted[332]) post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[333]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[334]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
-          if (!k.omitted[335]) {
+          if (!k.omitted[328]) post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[329]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[330]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+          if (!k.omitted[331]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
             }
           }
-          if (!k.omitted[336]) {
+          if (!k.omitted[332]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
                 post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
               }
             }
           }
+          if (!k.omitted[333]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
+          if (!k.omitted[334]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+          if (!k.omitted[335]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+          if (!k.omitted[336]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
           found(post, Transition::land_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted - (0))});
         }
       }
@@ -1887,21 +1887,21 @@ struct Model {
         if (!k.omitted[337]) post.in_step[s][r] = static_cast<std::int8_t>(false);
         if (!k.omitted[338]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
         if (!k.omitted[339]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[340]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        if (!k.omitted[341]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        if (!k.omitted[342]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        if (!k.omitted[343]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        if (!k.omitted[344]) {
+        if (!k.omitted[340]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
         }
-        if (!k.omitted[345]) post.row_start[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[346]) {
+        if (!k.omitted[341]) post.row_start[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[342]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
         }
+        if (!k.omitted[343]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
+        if (!k.omitted[344]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        if (!k.omitted[345]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        if (!k.omitted[346]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
         found(post, Transition::drop_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)});
       }
     }
@@ -1911,8 +1911,8 @@ struct Model {
       State post = pre;
       if (!k.omitted[347]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
       if (!k.omitted[348]) post.landed = static_cast<std::int8_t>(pre.number[s]);
-      if (!k.omitted[349]) post.live_steps = static_cast<std::int8_t>(pre.live_steps + -1);
-      if (!k.omitted[350]) post.number[s] = static_cast<std::int8_t>(0);
+      if (!k.omitted[349]) post.number[s] = static_cast<std::int8_t>(0);
+      if (!k.omitted[350]) post.live_steps = static_cast<std::int8_t>(pre.live_steps - 1);
       found(post, Transition::retire, Arguments{static_cast<std::int8_t>(s)});
     }
   }
@@ -2776,7 +2776,7 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-          if (pre.parent[each_b][b] && !(each_b == b)) total += 1;
+          if (pre.parent[each_b][b] && !(b == each_b)) total += 1;
         }
         if (total != pre.children[b]) return 128;
       }
@@ -5744,12 +5744,12 @@ struct Model {
         (void)x;
         post.text[r][b] = static_cast<std::int8_t>(x);
         post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
         break;
       }
       case Transition::match_cached: {
@@ -5764,16 +5764,16 @@ struct Model {
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
         post.text[r][b] = static_cast<std::int8_t>(x);
         post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + k.page);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + k.page);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.cached = static_cast<std::int8_t>(pre.cached - 1);
         post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
         break;
       }
       case Transition::match_tail: {
@@ -5788,22 +5788,22 @@ struct Model {
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         post.text[r][b] = static_cast<std::int8_t>(x);
         post.parent[b][p] = static_cast<std::int8_t>(false);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
         post.key[b] = static_cast<std::int8_t>(0);
         post.before[b] = static_cast<std::int8_t>(0);
         post.holds[r][b] = static_cast<std::int8_t>(true);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
         post.fill[b] = static_cast<std::int8_t>(0);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
         post.held = static_cast<std::int8_t>(pre.held + 1);
+        post.cached = static_cast<std::int8_t>(pre.cached - 1);
         post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         break;
       }
       case Transition::allocate: {
@@ -5816,12 +5816,12 @@ struct Model {
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] + k.page);
-        post.free = static_cast<std::int8_t>(pre.free + -1);
+        post.free = static_cast<std::int8_t>(pre.free - 1);
         post.held = static_cast<std::int8_t>(pre.held + 1);
         post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
         break;
       }
       case Transition::publish: {
@@ -5836,12 +5836,12 @@ struct Model {
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
         post.fill[b] = static_cast<std::int8_t>(k.page);
         post.parent[b][p] = static_cast<std::int8_t>(true);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
         post.key[b] = static_cast<std::int8_t>(x);
         post.before[b] = static_cast<std::int8_t>(pre.key[p]);
         post.content[b] = static_cast<std::int8_t>(x);
         post.text[r][b] = static_cast<std::int8_t>(x);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
         break;
       }
       case Transition::release_owned: {
@@ -5852,16 +5852,16 @@ struct Model {
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.content[b] = static_cast<std::int8_t>(0);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held = static_cast<std::int8_t>(pre.held - 1);
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
         break;
       }
       case Transition::release_to_limbo: {
@@ -5872,15 +5872,15 @@ struct Model {
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
         post.content[b] = static_cast<std::int8_t>(0);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
         break;
       }
       case Transition::release_shared: {
@@ -5890,12 +5890,12 @@ struct Model {
         (void)b;
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
         break;
       }
       case Transition::release_to_cache: {
@@ -5906,16 +5906,16 @@ struct Model {
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.held = static_cast<std::int8_t>(pre.held - 1);
         post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
         break;
       }
       case Transition::keep_tail: {
@@ -5929,22 +5929,22 @@ struct Model {
         (void)x;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         post.parent[b][p] = static_cast<std::int8_t>(true);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
         post.key[b] = static_cast<std::int8_t>(x);
         post.before[b] = static_cast<std::int8_t>(pre.key[p]);
         post.content[b] = static_cast<std::int8_t>(x);
         post.holds[r][b] = static_cast<std::int8_t>(false);
-        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + -1);
-        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + -1);
-        post.table_entries = static_cast<std::int8_t>(pre.table_entries + -1);
-        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.fill[b] = static_cast<std::int8_t>(pre.computed[r] - pre.position[b]);
+        post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
+        post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
+        post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
+        post.held = static_cast<std::int8_t>(pre.held - 1);
         post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
+        post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
         break;
       }
       case Transition::reap: {
@@ -5952,7 +5952,7 @@ struct Model {
         (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.held = static_cast<std::int8_t>(pre.held + -1);
+        post.held = static_cast<std::int8_t>(pre.held - 1);
         break;
       }
       case Transition::evict: {
@@ -5962,14 +5962,14 @@ struct Model {
         (void)p;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         post.parent[b][p] = static_cast<std::int8_t>(false);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + -1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
         post.key[b] = static_cast<std::int8_t>(0);
         post.before[b] = static_cast<std::int8_t>(0);
         post.fill[b] = static_cast<std::int8_t>(0);
         post.content[b] = static_cast<std::int8_t>(0);
         post.free = static_cast<std::int8_t>(pre.free + 1);
-        post.cached = static_cast<std::int8_t>(pre.cached + -1);
+        post.cached = static_cast<std::int8_t>(pre.cached - 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         break;
       }
       case Transition::spill: {
@@ -5982,17 +5982,17 @@ struct Model {
         post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
         post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
         post.copying[c] = static_cast<std::int8_t>(true);
         post.host_of[c][h] = static_cast<std::int8_t>(true);
-        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
         post.host_position[h] = static_cast<std::int8_t>(pre.position[b]);
         post.host_fill[h] = static_cast<std::int8_t>(pre.fill[b]);
         post.host_key[h] = static_cast<std::int8_t>(pre.key[b]);
         post.host_before[h] = static_cast<std::int8_t>(pre.before[b]);
-        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages - 1);
         post.used_pages = static_cast<std::int8_t>(pre.used_pages + 1);
         break;
       }
@@ -6005,13 +6005,13 @@ struct Model {
         (void)h;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.host_of[c][h] = static_cast<std::int8_t>(false);
-        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
         post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
         post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
         break;
       }
       case Transition::fetch: {
@@ -6026,21 +6026,21 @@ struct Model {
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
         post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
         post.copying[c] = static_cast<std::int8_t>(true);
         post.host_of[c][h] = static_cast<std::int8_t>(true);
-        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
         post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
         post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
         post.parent[b][p] = static_cast<std::int8_t>(true);
-        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
         post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
         post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
-        post.free = static_cast<std::int8_t>(pre.free + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+        post.free = static_cast<std::int8_t>(pre.free - 1);
         post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
         break;
       }
       case Transition::fetch_done: {
@@ -6052,15 +6052,15 @@ struct Model {
         (void)h;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.host_of[c][h] = static_cast<std::int8_t>(false);
-        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + -1);
-        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + -1);
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
         post.cached = static_cast<std::int8_t>(pre.cached + 1);
-        post.fetching = static_cast<std::int8_t>(pre.fetching + -1);
+        post.fetching = static_cast<std::int8_t>(pre.fetching - 1);
         break;
       }
       case Transition::drop_page: {
@@ -6073,7 +6073,7 @@ struct Model {
         post.host_before[h] = static_cast<std::int8_t>(0);
         post.host_content[h] = static_cast<std::int8_t>(0);
         post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
-        post.used_pages = static_cast<std::int8_t>(pre.used_pages + -1);
+        post.used_pages = static_cast<std::int8_t>(pre.used_pages - 1);
         break;
       }
       case Transition::send: {
@@ -6087,11 +6087,11 @@ struct Model {
         (void)n;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
         post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
         post.copying[c] = static_cast<std::int8_t>(true);
         post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
         post.copy_tokens[c] = static_cast<std::int8_t>(n);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
         break;
       }
       case Transition::send_done: {
@@ -6101,10 +6101,10 @@ struct Model {
         (void)b;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
         break;
       }
       case Transition::receive: {
@@ -6118,16 +6118,16 @@ struct Model {
         (void)n;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
         post.block_of[c][b] = static_cast<std::int8_t>(true);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
         post.copying[c] = static_cast<std::int8_t>(true);
         post.request_of[c][r] = static_cast<std::int8_t>(true);
-        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
         post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
         post.copy_tokens[c] = static_cast<std::int8_t>(n);
+        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
         post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
         post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
-        post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
         break;
       }
       case Transition::receive_done: {
@@ -6139,15 +6139,15 @@ struct Model {
         (void)b;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.request_of[c][r] = static_cast<std::int8_t>(false);
-        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
-        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
+        post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
         break;
       }
       case Transition::receive_failed: {
@@ -6160,13 +6160,13 @@ struct Model {
         post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.request_of[c][r] = static_cast<std::int8_t>(false);
-        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
         post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
         break;
       }
@@ -6179,13 +6179,13 @@ struct Model {
         (void)b;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
-        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + -1);
-        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + -1);
         post.request_of[c][r] = static_cast<std::int8_t>(false);
-        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + -1);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + -1);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+        post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
+        post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
         post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
         break;
       }
@@ -6288,15 +6288,15 @@ struct Model {
         post.row_tokens[s][r] = static_cast<std::int8_t>(n);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
         post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
         }
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
         break;
       }
       case Transition::prefill_last: {
@@ -6312,9 +6312,6 @@ struct Model {
         post.row_tokens[s][r] = static_cast<std::int8_t>(n);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
         post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
@@ -6322,7 +6319,10 @@ struct Model {
           post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
         }
         post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
         post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
         break;
       }
       case Transition::decode: {
@@ -6337,9 +6337,6 @@ struct Model {
         post.row_tokens[s][r] = static_cast<std::int8_t>(n);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
         post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
@@ -6347,7 +6344,10 @@ struct Model {
           post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
         }
         post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
         post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
         break;
       }
       case Transition::launch: {
@@ -6380,10 +6380,6 @@ struct Model {
         post.in_step[s][r] = static_cast<std::int8_t>(false);
         post.row_tokens[s][r] = static_cast<std::int8_t>(0);
         post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
         }
@@ -6398,6 +6394,10 @@ struct Model {
             post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
           }
         }
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
         break;
       }
       case Transition::drop_row: {
@@ -6408,10 +6408,6 @@ struct Model {
         post.in_step[s][r] = static_cast<std::int8_t>(false);
         post.row_tokens[s][r] = static_cast<std::int8_t>(0);
         post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + -1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + -1);
-        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
         }
@@ -6419,6 +6415,10 @@ struct Model {
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
         }
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
+        post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
         break;
       }
       case Transition::retire: {
@@ -6426,8 +6426,8 @@ struct Model {
         (void)s;
         post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
         post.landed = static_cast<std::int8_t>(pre.number[s]);
-        post.live_steps = static_cast<std::int8_t>(pre.live_steps + -1);
         post.number[s] = static_cast<std::int8_t>(0);
+        post.live_steps = static_cast<std::int8_t>(pre.live_steps - 1);
         break;
       }
     }
