@@ -71,9 +71,9 @@ std::uint64_t word_of(const Values& values, std::size_t at) {
 """
 
 
-NOBODY = '''// Loops over nobody are never entered; the compiler warns of their bodies all the same.
+NOBODY = """// Loops over nobody are never entered; the compiler warns of their bodies all the same.
 #pragma GCC diagnostic ignored "-Warray-bounds"
-'''
+"""
 
 
 class ExplorerGenerator:
