@@ -1,6 +1,7 @@
 """`tokenspeed plan`: where a model's collectives are and why, what each rank holds, and what other mappings cost."""
 
 import json
+import sys
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -66,7 +67,7 @@ def run_plan(
         plan = compile_model(declared, mesh, tokens=tokens)
         validate(plan)
     except (UnknownFamily, PlacementError, ValueError, OSError) as error:
-        console.print(f"{model}: {error}", highlight=False, markup=False)
+        print(f"{model}: {error}", file=sys.stderr)
         return 2
     own = cost(plan, parallelism, value_bytes)
     others = alternatives(declared, parallelism.world, tokens, value_bytes) if compare else []
