@@ -7,9 +7,10 @@ the same choices.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import ConfigurationError
 from .workload.workload import Call
@@ -35,21 +36,13 @@ class ReplicaView:
     """How often it was chosen so far."""
     sessions: int = 0
     """How many sessions it was the first to serve."""
-    stored: Callable[[], Any] = field(default=set)
-    """The chain hashes of the KV blocks on the device, told by its KV events; see `Router.needs_kv_events`."""
+    stored_pages: Callable[[NDArray[np.uint64]], int] = field(default=len)
+    """How many of these pages, from the first on, its KV events say are on the device; see `needs_kv_events`."""
 
     def cached_tokens(self, call: Call) -> int:
         """Tokens of the call's prompt that this replica's KV events say it has."""
-        stored = self.stored()
-        pages = call.page_hashes[: (call.prompt_tokens - 1) // self.block_size].view(np.int64)
-        low, high = 0, len(pages)  # a block is evicted before those that it stands behind
-        while low < high:
-            middle = (low + high + 1) // 2
-            if int(pages[middle - 1]) in stored:
-                low = middle
-            else:
-                high = middle - 1
-        return low * self.block_size
+        pages = call.page_hashes[: (call.prompt_tokens - 1) // self.block_size]
+        return self.stored_pages(pages) * self.block_size
 
 
 class Router(Protocol):

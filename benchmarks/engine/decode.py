@@ -19,8 +19,8 @@ from tokenspeed.engine.models.llama import LlamaModel
 from tokenspeed.engine.run.decode_graphs import default_buckets
 from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.sampling import SamplingParams
 from tokenspeed.engine.run.step_arrays import StepArrays
+from tokenspeed.engine.text.sampling_params import SamplingParams
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 MAX_RUNNING = 128
@@ -67,12 +67,12 @@ class TimedRunner(ModelRunner):
         self.launches.append(Launch(plan.rows, plan.tokens, plan.context_tokens, seconds, begin, end))
         return launched
 
-    def _run(self, step: StepArrays[torch.Tensor], columns: int) -> None:
+    def _run(self, step: StepArrays[torch.Tensor], columns: int, **options: Any) -> None:
         if not self._skip:
-            super()._run(step, columns)
+            super()._run(step, columns, **options)
         elif len(step.last):
             self._last_tokens.index_fill_(0, step.result_slots, 1)
-            self._exchange.results[:, : len(step.last)] = 1
+            self._exchange.results[: len(step.last)] = 1
 
 
 class Engine:
@@ -97,8 +97,8 @@ class Engine:
             decode_buckets=self.buckets,
         )
         self.runner.launches = []
-        for layer in self.runner.cache.layers:
-            for tensor in layer:
+        for pool in self.runner.cache.pools:
+            for tensor in pool:
                 tensor.normal_()
         torch.cuda.synchronize()
         before, start = torch.cuda.mem_get_info()[0], time.perf_counter()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
 import torch
 
 from tokenspeed.engine.models.config import LlamaConfig, RopeConfig
 from tokenspeed.engine.models.llama import LlamaModel
+from tokenspeed.engine.models.weights import DummyWeights
 
 LLAMA = {
     "llama-3-8b": LlamaConfig(
@@ -39,48 +38,9 @@ LLAMA = {
 }
 
 
-class RandomTensors(Mapping[str, torch.Tensor]):
-    """Weights of a Llama shape, each drawn when it is read: never two copies of a layer at once."""
-
-    def __init__(self, config: LlamaConfig, device: torch.device) -> None:
-        c = config
-        self._device = device
-        self._shapes: dict[str, tuple[int, ...]] = {
-            "model.embed_tokens.weight": (c.vocab_size, c.hidden_size),
-            "model.norm.weight": (c.hidden_size,),
-            "lm_head.weight": (c.vocab_size, c.hidden_size),
-        }
-        for layer in range(c.num_layers):
-            for name, shape in {
-                "input_layernorm": (c.hidden_size,),
-                "self_attn.q_proj": (c.num_heads * c.head_dim, c.hidden_size),
-                "self_attn.k_proj": (c.num_kv_heads * c.head_dim, c.hidden_size),
-                "self_attn.v_proj": (c.num_kv_heads * c.head_dim, c.hidden_size),
-                "self_attn.o_proj": (c.hidden_size, c.num_heads * c.head_dim),
-                "post_attention_layernorm": (c.hidden_size,),
-                "mlp.gate_proj": (c.intermediate_size, c.hidden_size),
-                "mlp.up_proj": (c.intermediate_size, c.hidden_size),
-                "mlp.down_proj": (c.hidden_size, c.intermediate_size),
-            }.items():
-                self._shapes[f"model.layers.{layer}.{name}.weight"] = shape
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        shape = self._shapes[name]
-        if len(shape) == 1:
-            return torch.ones(shape, dtype=torch.bfloat16, device=self._device)
-        return torch.empty(shape, dtype=torch.bfloat16, device=self._device).normal_(std=0.02)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._shapes)
-
-    def __len__(self) -> int:
-        return len(self._shapes)
-
-
 def build(name: str, device: torch.device) -> LlamaModel:
     """The model of that name in bfloat16."""
-    torch.manual_seed(0)
-    return LlamaModel(LLAMA[name], RandomTensors(LLAMA[name], device), dtype=torch.bfloat16, device=device)
+    return LlamaModel(LLAMA[name], DummyWeights(), torch.bfloat16, device)
 
 
 def weight_bytes(config: LlamaConfig) -> int:

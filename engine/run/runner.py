@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from ...scheduler import StepPlan
 from ..models.model import DecodePlan, Model, RowLengths, StepInputs
+from ..text.sampling_params import SamplingParams
 from .block_table import BlockTable
 from .decode_graphs import DecodeGraphs
 from .exchange import Exchange, LaunchedStep
 from .kv_cache import KVCache
 from .sampler import SamplingTable, sample
-from .sampling import SamplingParams
 from .step_arrays import StepArrays, StepShape
 
 
@@ -102,17 +102,18 @@ class ModelRunner:
 
     @torch.inference_mode()
     def capture(self, progress: Callable[[int, int, float], None] = lambda done, count, seconds: None) -> None:
-        """Record the padded decode steps as CUDA graphs; without a GPU nothing happens. Called before any step.
+        """Run a padded decode step of every size, and on a GPU record it as a CUDA graph. Called before any step.
 
         `progress` is told how many are done, how many there are, and the seconds since the start.
         """
-        if self._stream is None:
-            return
-        for bucket in self._graphs.buckets:
-            with self._on_stream():
-                self._exchange.send(StepShape(bucket, bucket, bucket), lambda into: self._pad(0, into))
+        with self._on_stream():
+            self._graphs.capture(self._stream, self._send_padding, progress)
+
+    def _send_padding(self, bucket: int) -> None:
+        lane, _ = self._exchange.send(StepShape(bucket, bucket, bucket), lambda into: self._pad(0, into))
+        if self._stream is not None:
             self._stream.synchronize()
-        self._graphs.capture(self._stream, progress)
+        self._exchange.give_back(lane)
 
     def _on_stream(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
@@ -215,5 +216,5 @@ class ModelRunner:
         tokens = sample(logits, step).int()
         self._last_tokens.index_copy_(0, step.result_slots, tokens)
         landing = self._exchange.results
-        landing[0, :results] = tokens
-        landing[1, :results] = logits.amax(dim=-1).isfinite()
+        landing[:results, 0] = tokens
+        landing[:results, 1] = logits.amax(dim=-1).isfinite()

@@ -1,14 +1,13 @@
 """What happened in a simulation, as flat arrays: one row per call, and steps as runs of equal ones."""
 
 from array import array
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .steps import StepRecorder, StepRuns, as_columns, joined
+from .steps import StepRuns, as_columns
 
 NEVER: Final = -1
 """Time of something that did not happen."""
@@ -96,15 +95,13 @@ class CallColumns:
         self.finish_ns[call] = now
         self.output_tokens[call] = output_tokens
 
-    def freeze(self, steps: Sequence[StepRecorder], num_blocks: int) -> Recording:
-        """The notes as numpy arrays, with the steps of every replica."""
-        for replica in steps:
-            replica.close()
+    def freeze(self, steps: StepRuns, num_blocks: int) -> Recording:
+        """The notes as numpy arrays, with the steps of all replicas."""
         columns = {column.name: getattr(self, column.name) for column in fields(self)}
         rejected = columns.pop("rejected")
         return Recording(
             **{name: as_columns(column) for name, column in columns.items()},
             rejected=dict(sorted(rejected.items())),
-            step_runs=joined([(as_columns(replica.runs), as_columns(replica.durations)) for replica in steps]),
+            step_runs=steps,
             num_blocks=num_blocks,
         )

@@ -4,6 +4,7 @@ A run is a series of steps of one replica that differ only in time and in contex
 """
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,6 +110,13 @@ class StepRecorder:
             self.runs.extend((held, cached, running, waiting, self._steps, self._gap, self._busy))
         self._steps = 0
         self._levels = ()
+
+
+def recorded(replicas: Sequence[StepRecorder]) -> StepRuns:
+    """The steps of all replicas."""
+    for replica in replicas:
+        replica.close()
+    return joined([(as_columns(replica.runs), as_columns(replica.durations)) for replica in replicas])
 
 
 def joined(replicas: list[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> StepRuns:

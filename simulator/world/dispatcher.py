@@ -4,7 +4,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigurationError
 from ..recording.recorder import CallColumns
@@ -59,8 +63,8 @@ class Fleet(Protocol):
         """The replica loses everything and is empty; returns the calls that it lost, in the order they were sent."""
         ...
 
-    def stored(self, replica: int) -> set[int]:
-        """The chain hashes that its KV events say it has, as signed numbers of 64 bits."""
+    def stored_pages(self, replica: int, pages: NDArray[np.uint64]) -> int:
+        """How many of these pages, from the first on, its KV events say are on the device."""
         ...
 
 
@@ -93,10 +97,7 @@ class Dispatcher:
         self.views = [ReplicaView(index, workload.block_size) for index in range(replicas)]
         if router.needs_kv_events:
             for view in self.views:
-                view.stored = self._stored_on(view.index)
-
-    def _stored_on(self, replica: int) -> Callable[[], set[int]]:
-        return lambda: self._fleet.stored(replica)
+                view.stored_pages = partial(fleet.stored_pages, view.index)
 
     def plan_outage(self, outage: Outage) -> None:
         """Have it happen."""

@@ -3,8 +3,12 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...scheduler.trace_file import TraceFile
 from ..recording.recorder import CallColumns, Recording
+from ..recording.steps import recorded
 from ..workload.workload import Call
 from .clock import Clock
 from .cluster import Cluster
@@ -43,9 +47,18 @@ class SteppedFleet:
         """The replica loses everything; returns the calls that it lost, in the order they were sent."""
         return self.replicas[replica].fail(now)
 
-    def stored(self, replica: int) -> set[int]:
-        """The chain hashes that its KV events say it has, as signed numbers of 64 bits."""
-        return self.replicas[replica].stored
+    def stored_pages(self, replica: int, pages: NDArray[np.uint64]) -> int:
+        """How many of these pages, from the first on, its KV events say are on the device."""
+        stored = self.replicas[replica].stored
+        signed = pages.view(np.int64)
+        low, high = 0, len(signed)  # a block is evicted before those that it stands behind
+        while low < high:
+            middle = (low + high + 1) // 2
+            if int(signed[middle - 1]) in stored:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
     def run(self) -> None:
         """Until nothing is left to happen. Raises OSError if a trace cannot be written."""
@@ -62,4 +75,4 @@ class SteppedFleet:
 
     def freeze(self) -> Recording:
         """What happened."""
-        return self._calls.freeze([replica.steps for replica in self.replicas], self._cluster.num_blocks)
+        return self._calls.freeze(recorded([replica.steps for replica in self.replicas]), self._cluster.num_blocks)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenspeed.simulator.recording.recorder import CallColumns, Recording
-from tokenspeed.simulator.recording.steps import STEP_FIELDS, StepRecorder
+from tokenspeed.simulator.recording.steps import STEP_FIELDS, StepRecorder, recorded
 from tokenspeed.simulator.recording.timeline import spread, timeline
 from tokenspeed.simulator.study.metrics import Percentiles, as_json, call_times, measure, steady_window
 from tokenspeed.simulator.workload.page_hashes import NO_HASHES
@@ -41,7 +41,7 @@ def two_calls() -> tuple[Workload, Recording]:
     #         start    end     context pairs  rows tokens decode sampled held cached running waiting
     steps.add(5 * MS, 100 * MS, 1000, 9000, (1, 360, 0, 1, 50, 0, 1, 1))
     steps.add(100 * MS, 200 * MS, 9000, 9000, (2, 210, 10, 11, 20, 30, 2, 0))
-    return work, notes.freeze([steps], num_blocks=100)
+    return work, notes.freeze(recorded([steps]), num_blocks=100)
 
 
 def test_metrics_by_hand() -> None:
@@ -80,7 +80,7 @@ def test_metrics_when_nothing_ran() -> None:
     notes = CallColumns.of(1)
     notes.arrival_ns[0] = 5
     notes.rejected[0] = "too long"
-    recording = notes.freeze([StepRecorder(0), StepRecorder(1)], 10)
+    recording = notes.freeze(recorded([StepRecorder(0), StepRecorder(1)]), 10)
     values = as_json(measure(work, recording, call_times(work, recording), replicas=2, gpus=2))
     assert values["ttft_ms"] == {"p50": None, "p90": None, "p99": None, "mean": None}
     assert values["good_share"] is None
@@ -144,7 +144,7 @@ def test_blocks_stay_cached_while_a_replica_idles() -> None:
     steps = StepRecorder(0)
     steps.add(0, S, 100, 100, (1, 1, 1, 1, 3, 4, 0, 0))
     steps.add(3 * S, 4 * S, 7, 7, (1, 1, 1, 1, 3, 4, 0, 0))
-    line = timeline(notes.freeze([steps], 10), 1, 4)
+    line = timeline(notes.freeze(recorded([steps]), 10), 1, 4)
     assert line.held[0].tolist() == pytest.approx([0.3, 0, 0, 0.3])
     assert line.cached[0].tolist() == pytest.approx([0.4, 0.7, 0.7, 0.4])
 
@@ -164,7 +164,7 @@ def closed(ends: list[list[int]], concurrency: int | None) -> tuple[Workload, Re
     for second in range(last):
         sampled = sum(start <= second < end for start, end in ends)
         steps.add(second * S, (second + 1) * S, second, second, (sampled, sampled, sampled, sampled, 0, 0, 0, 0))
-    return Workload("w", 64, sessions, calls, concurrency), notes.freeze([steps], 10)
+    return Workload("w", 64, sessions, calls, concurrency), notes.freeze(recorded([steps]), 10)
 
 
 def test_the_steady_window_leaves_out_warm_up_and_drain() -> None:
@@ -217,7 +217,7 @@ def test_runs_of_steps_lose_nothing(seed: int, count: int) -> None:
     for recorder, steps in zip(recorders, replicas, strict=True):
         for step in steps:
             recorder.add(*step)
-    table = CallColumns.of(0).freeze(recorders, 1).steps
+    table = CallColumns.of(0).freeze(recorded(recorders), 1).steps
     rows = list(zip(*(table[name].tolist() for name in STEP_FIELDS), strict=True))
     expected = [
         (n, start, end, *levels[:4], context, pairs, *levels[4:])
