@@ -469,10 +469,14 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
   if (!(!ghost_.copying.get({c}))) return Guard::spill_done__engine_idle;
 #endif
   if (!(copy_[c].host_of == h)) return Guard::spill_done__its_host_page;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.failed.get({c}))) return Guard::spill_done__arrived;
+#endif
   if (!(host_[h].host_state == HostState::Filling)) return Guard::spill_done__host_FILLING;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.host_content, {h}, ghost_.content.get({b}));
+  ghost_writes.add(ghost_.failed, {c}, false);
+  ghost_writes.add(ghost_.host_content, {h}, ghost_.failed.get({c}) ? 0 : ghost_.content.get({b}));
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
   ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -488,6 +492,48 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
   ghost_writes.commit();
 #endif
   record(Transition::spill_done, c, b, h);
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_spill_failed(CopyId c, BlockId b, HostId h) {
+  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count()) return Guard::bad_index;
+  if (!(copy_[c].copy_state == CopyState::Spilling)) return Guard::spill_failed__copy_SPILLING;
+  if (!(copy_[c].block_of == b)) return Guard::spill_failed__its_block;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.copying.get({c}))) return Guard::spill_failed__engine_idle;
+#endif
+  if (!(copy_[c].host_of == h)) return Guard::spill_failed__its_host_page;
+#if TOKENSPEED_CHECKED
+  if (!(ghost_.failed.get({c}))) return Guard::spill_failed__did_not_arrive;
+#endif
+  if (!(host_[h].host_state == HostState::Filling)) return Guard::spill_failed__host_FILLING;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.failed, {c}, false);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
+  ghost_writes.add(ghost_.block_of, {c, b}, false);
+  ghost_writes.add(ghost_.host_of, {c, h}, false);
+#endif
+  copy_[c].copy_state = CopyState::Idle;
+  copy_[c].block_of = kNone;
+  copy_[c].host_of = kNone;
+  host_[h].host_state = HostState::Empty;
+  host_[h].host_position = 0;
+  host_[h].host_fill = 0;
+  host_[h].host_key = 0;
+  host_[h].host_before = 0;
+  block_[b].copies = block_[b].copies - 1;
+  host_[h].host_copies = host_[h].host_copies - 1;
+  globals_.spare_pages = globals_.spare_pages + 1;
+  globals_.used_pages = globals_.used_pages - 1;
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::spill_failed, c, b, h);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -542,10 +588,14 @@ Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
   if (!(!ghost_.copying.get({c}))) return Guard::fetch_done__engine_idle;
 #endif
   if (!(copy_[c].host_of == h)) return Guard::fetch_done__its_host_page;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.failed.get({c}))) return Guard::fetch_done__arrived;
+#endif
   if (!(block_[b].block_state == BlockState::Fetching)) return Guard::fetch_done__block_FETCHING;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.content, {b}, ghost_.host_content.get({h}));
+  ghost_writes.add(ghost_.failed, {c}, false);
+  ghost_writes.add(ghost_.content, {b}, ghost_.failed.get({c}) ? 0 : ghost_.host_content.get({h}));
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
   ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -563,6 +613,53 @@ Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
   ghost_writes.commit();
 #endif
   record(Transition::fetch_done, c, b, h);
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_fetch_failed(CopyId c, BlockId b, HostId h, BlockId p) {
+  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count() || p < 0 || p >= block_count()) return Guard::bad_index;
+  if (!(copy_[c].copy_state == CopyState::Fetching)) return Guard::fetch_failed__copy_FETCHING;
+  if (!(copy_[c].block_of == b)) return Guard::fetch_failed__its_block;
+#if TOKENSPEED_CHECKED
+  if (!(!ghost_.copying.get({c}))) return Guard::fetch_failed__engine_idle;
+#endif
+  if (!(copy_[c].host_of == h)) return Guard::fetch_failed__its_host_page;
+#if TOKENSPEED_CHECKED
+  if (!(ghost_.failed.get({c}))) return Guard::fetch_failed__did_not_arrive;
+#endif
+  if (!(block_[b].block_state == BlockState::Fetching)) return Guard::fetch_failed__block_FETCHING;
+  if (!(block_[b].parent == p)) return Guard::fetch_failed__its_parent;
+  if (!(block_[b].children == 0)) return Guard::fetch_failed__leaf;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.failed, {c}, false);
+  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
+  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
+  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) - 1);
+  ghost_writes.add(ghost_.block_of, {c, b}, false);
+  ghost_writes.add(ghost_.host_of, {c, h}, false);
+  ghost_writes.add(ghost_.parent, {b, p}, false);
+#endif
+  copy_[c].copy_state = CopyState::Idle;
+  copy_[c].block_of = kNone;
+  copy_[c].host_of = kNone;
+  block_[b].block_state = BlockState::Free;
+  block_[b].parent = kNone;
+  block_[b].key = 0;
+  block_[b].before = 0;
+  block_[b].fill = 0;
+  block_[b].copies = block_[b].copies - 1;
+  host_[h].host_copies = host_[h].host_copies - 1;
+  globals_.free = globals_.free + 1;
+  globals_.fetching = globals_.fetching - 1;
+  block_[p].children = block_[p].children - (!(p == b) ? 1 : 0);
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::fetch_failed, c, b, h, p);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -633,6 +730,7 @@ Guard Machine::apply_send_done(CopyId c, BlockId b) {
 #endif
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.failed, {c}, false);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
   ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -700,6 +798,7 @@ Guard Machine::apply_receive_done(CopyId c, RequestId r, BlockId b) {
   if (!(copy_[c].request_of == r)) return Guard::receive_done__its_request;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.failed, {c}, false);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
   ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
@@ -735,6 +834,7 @@ Guard Machine::apply_receive_failed(CopyId c, RequestId r, BlockId b) {
   if (!(copy_[c].request_of == r)) return Guard::receive_failed__its_request;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.failed, {c}, false);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
   ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
@@ -770,6 +870,7 @@ Guard Machine::apply_receive_dropped(CopyId c, RequestId r, BlockId b) {
   if (!(copy_[c].request_of == r)) return Guard::receive_dropped__its_request;
 #if TOKENSPEED_CHECKED
   GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.failed, {c}, false);
   ghost_writes.add(ghost_.copy_start, {c}, 0);
   ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
   ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
@@ -812,6 +913,27 @@ Guard Machine::apply_copy_done(CopyId c) {
   return Guard::none;
 }
 
+Guard Machine::apply_copy_fails(CopyId c) {
+  if (c < 0 || c >= copy_count()) return Guard::bad_index;
+#if TOKENSPEED_CHECKED
+  if (!(ghost_.copying.get({c}))) return Guard::copy_fails__copying;
+#endif
+  if (!((copy_[c].copy_state == CopyState::Spilling) || (copy_[c].copy_state == CopyState::Fetching))) return Guard::copy_fails__to_or_from_the_host;
+#if TOKENSPEED_CHECKED
+  GhostWrites ghost_writes;
+  ghost_writes.add(ghost_.copying, {c}, false);
+  ghost_writes.add(ghost_.failed, {c}, true);
+#endif
+#if TOKENSPEED_CHECKED
+  ghost_writes.commit();
+#endif
+  record(Transition::copy_fails, c);
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
 Guard Machine::apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn) {
   if (r < 0 || r >= request_count()) return Guard::bad_index;
   if (!(request_[r].request_state == RequestState::Absent)) return Guard::submit__request_ABSENT;
@@ -826,6 +948,18 @@ Guard Machine::apply_submit(RequestId r, std::int64_t tokens, std::int64_t most,
   request_[r].arrival = turn;
   globals_.newest_arrival = turn;
   record(Transition::submit, r, tokens, most, turn);
+#if TOKENSPEED_CHECKED
+  recheck();
+#endif
+  return Guard::none;
+}
+
+Guard Machine::apply_guide(RequestId r) {
+  if (r < 0 || r >= request_count()) return Guard::bad_index;
+  if (!(request_[r].request_state == RequestState::Waiting)) return Guard::guide__request_WAITING;
+  if (!(!request_[r].guided)) return Guard::guide__not_guided_yet;
+  request_[r].guided = true;
+  record(Transition::guide, r);
 #if TOKENSPEED_CHECKED
   recheck();
 #endif
@@ -924,6 +1058,7 @@ Guard Machine::apply_recycle(RequestId r) {
   request_[r].computed = 0;
   request_[r].pruned = 0;
   request_[r].last_step = 0;
+  request_[r].guided = false;
   record(Transition::recycle, r);
 #if TOKENSPEED_CHECKED
   recheck();
@@ -1035,6 +1170,7 @@ Guard Machine::apply_decode(StepId s, RequestId r, std::int64_t n) {
   if (!(request_[r].inbound == 0)) return Guard::decode__nothing_arriving;
   if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::decode__room;
   if (!((request_[r].planned + n) < request_[r].limit)) return Guard::decode__output_left;
+  if (!(!request_[r].guided || (request_[r].sampling == 0))) return Guard::decode__last_token_seen;
   if (!(1 <= n)) return Guard::decode__n_large_enough;
   if (!(n <= limits_.width)) return Guard::decode__n_small_enough;
 #if TOKENSPEED_CHECKED
@@ -1259,12 +1395,18 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
     case Transition::spill_done:
       if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
       return apply_spill_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
+    case Transition::spill_failed:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
+      return apply_spill_failed(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
     case Transition::fetch:
       if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2]) || arguments[3] != static_cast<BlockId>(arguments[3])) return Guard::bad_index;
       return apply_fetch(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]), static_cast<BlockId>(arguments[3]));
     case Transition::fetch_done:
       if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
       return apply_fetch_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
+    case Transition::fetch_failed:
+      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2]) || arguments[3] != static_cast<BlockId>(arguments[3])) return Guard::bad_index;
+      return apply_fetch_failed(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]), static_cast<BlockId>(arguments[3]));
     case Transition::drop_page:
       if (arguments[0] != static_cast<HostId>(arguments[0])) return Guard::bad_index;
       return apply_drop_page(static_cast<HostId>(arguments[0]));
@@ -1289,9 +1431,15 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
     case Transition::copy_done:
       if (arguments[0] != static_cast<CopyId>(arguments[0])) return Guard::bad_index;
       return apply_copy_done(static_cast<CopyId>(arguments[0]));
+    case Transition::copy_fails:
+      if (arguments[0] != static_cast<CopyId>(arguments[0])) return Guard::bad_index;
+      return apply_copy_fails(static_cast<CopyId>(arguments[0]));
     case Transition::submit:
       if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_submit(static_cast<RequestId>(arguments[0]), arguments[1], arguments[2], arguments[3]);
+    case Transition::guide:
+      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+      return apply_guide(static_cast<RequestId>(arguments[0]));
     case Transition::admit:
       if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
       return apply_admit(static_cast<RequestId>(arguments[0]));

@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "5cd0607562834a95e76c502acd3026ef7d26f95e4bac2da6440cf352c41b69ae";
+inline constexpr std::string_view kSpecHash = "89167da9899953335c68fb7593d4acc82fcb6d8a30645ebbc3e073f100bbf571";
 
 enum class RequestState : std::uint8_t {
   Absent,  // this record is unused
@@ -72,8 +72,10 @@ enum class Transition : std::uint8_t {
   evict,
   spill,
   spill_done,
+  spill_failed,
   fetch,
   fetch_done,
+  fetch_failed,
   drop_page,
   send,
   send_done,
@@ -82,7 +84,9 @@ enum class Transition : std::uint8_t {
   receive_failed,
   receive_dropped,
   copy_done,
+  copy_fails,
   submit,
+  guide,
   admit,
   finish,
   abort,
@@ -102,9 +106,9 @@ enum class Transition : std::uint8_t {
   retire,
 };
 
-inline constexpr std::size_t kTransitions = 42;
+inline constexpr std::size_t kTransitions = 46;
 
-inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
+inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "spill_failed", "fetch", "fetch_done", "fetch_failed", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "copy_fails", "submit", "guide", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
 
 // Why a transition was refused: the first guard that is false.
 enum class Guard : std::uint16_t {
@@ -190,7 +194,14 @@ enum class Guard : std::uint16_t {
   spill_done__its_block,
   spill_done__engine_idle,
   spill_done__its_host_page,
+  spill_done__arrived,
   spill_done__host_FILLING,
+  spill_failed__copy_SPILLING,
+  spill_failed__its_block,
+  spill_failed__engine_idle,
+  spill_failed__its_host_page,
+  spill_failed__did_not_arrive,
+  spill_failed__host_FILLING,
   fetch__block_FREE,
   fetch__host_VALID,
   fetch__copy_IDLE,
@@ -199,7 +210,16 @@ enum class Guard : std::uint16_t {
   fetch_done__its_block,
   fetch_done__engine_idle,
   fetch_done__its_host_page,
+  fetch_done__arrived,
   fetch_done__block_FETCHING,
+  fetch_failed__copy_FETCHING,
+  fetch_failed__its_block,
+  fetch_failed__engine_idle,
+  fetch_failed__its_host_page,
+  fetch_failed__did_not_arrive,
+  fetch_failed__block_FETCHING,
+  fetch_failed__its_parent,
+  fetch_failed__leaf,
   drop_page__host_VALID,
   drop_page__not_being_copied,
   send__request_PREFILL_DECODE,
@@ -237,11 +257,15 @@ enum class Guard : std::uint16_t {
   receive_dropped__engine_idle,
   receive_dropped__its_request,
   copy_done__copying,
+  copy_fails__copying,
+  copy_fails__to_or_from_the_host,
   submit__request_ABSENT,
   submit__room_for_output,
   submit__fits_the_pool,
   submit__newest,
   submit__tokens_large_enough,
+  guide__request_WAITING,
+  guide__not_guided_yet,
   admit__request_WAITING,
   finish__request_DECODE,
   finish__has_output,
@@ -282,6 +306,7 @@ enum class Guard : std::uint16_t {
   decode__nothing_arriving,
   decode__room,
   decode__output_left,
+  decode__last_token_seen,
   decode__n_large_enough,
   decode__n_small_enough,
   launch__step_PLANNED,
@@ -304,7 +329,7 @@ enum class Guard : std::uint16_t {
   bad_index,
 };
 
-inline constexpr std::array<std::string_view, 194> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:once per step", "prefill:nothing arriving", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:once per step", "prefill_last:nothing arriving", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:once per step", "decode:nothing arriving", "decode:room", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
+inline constexpr std::array<std::string_view, 215> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:arrived", "spill_done:host FILLING", "spill_failed:copy SPILLING", "spill_failed:its block", "spill_failed:engine idle", "spill_failed:its host page", "spill_failed:did not arrive", "spill_failed:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:arrived", "fetch_done:block FETCHING", "fetch_failed:copy FETCHING", "fetch_failed:its block", "fetch_failed:engine idle", "fetch_failed:its host page", "fetch_failed:did not arrive", "fetch_failed:block FETCHING", "fetch_failed:its parent", "fetch_failed:leaf", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "copy_fails:copying", "copy_fails:to or from the host", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "guide:request WAITING", "guide:not guided yet", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:once per step", "prefill:nothing arriving", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:once per step", "prefill_last:nothing arriving", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:once per step", "decode:nothing arriving", "decode:room", "decode:output left", "decode:last token seen", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
 
 struct RequestFields {
   RequestState request_state = RequestState::Absent;  // where the request is in its life
@@ -315,6 +340,7 @@ struct RequestFields {
   std::int64_t planned = 0;  // tokens whose KV is written or being written
   std::int64_t computed = 0;  // tokens whose KV is written: landed or received
   std::int64_t pruned = 0;  // tokens behind the attention window, given back
+  bool guided = false;  // each output token must be seen before the next is planned: a grammar
   std::int64_t last_step = 0;  // number of the last step that the request was in
   std::int64_t blocks = 0;  // blocks that the request holds
   std::int64_t capacity = 0;  // tokens that fit the blocks that the request holds
@@ -425,6 +451,7 @@ class Machine {
   std::int64_t planned(RequestId r) const { return request_[r].planned; }
   std::int64_t computed(RequestId r) const { return request_[r].computed; }
   std::int64_t pruned(RequestId r) const { return request_[r].pruned; }
+  bool guided(RequestId r) const { return request_[r].guided; }
   std::int64_t last_step(RequestId r) const { return request_[r].last_step; }
   BlockState block_state(BlockId b) const { return block_[b].block_state; }
   std::int64_t position(BlockId b) const { return block_[b].position; }
@@ -501,10 +528,14 @@ class Machine {
   [[nodiscard]] Guard apply_spill(CopyId c, BlockId b, HostId h);
   // The host page has the block's content; the block may be evicted.
   [[nodiscard]] Guard apply_spill_done(CopyId c, BlockId b, HostId h);
+  // The copy to the host came to nothing: the page is empty again, the block is as before.
+  [[nodiscard]] Guard apply_spill_failed(CopyId c, BlockId b, HostId h);
   // A host page is copied back into a free block, under the block that stands for the prefix before it.
   [[nodiscard]] Guard apply_fetch(CopyId c, BlockId b, HostId h, BlockId p);
   // The block has the host page's content and can be matched.
   [[nodiscard]] Guard apply_fetch_done(CopyId c, BlockId b, HostId h);
+  // The copy from the host came to nothing: the block is free again. What was fetched behind it has to go first.
+  [[nodiscard]] Guard apply_fetch_failed(CopyId c, BlockId b, HostId h, BlockId p);
   // A host page makes room.
   [[nodiscard]] Guard apply_drop_page(HostId h);
   // A peer reads the first `n` tokens of a request's block.
@@ -521,8 +552,12 @@ class Machine {
   [[nodiscard]] Guard apply_receive_dropped(CopyId c, RequestId r, BlockId b);
   // The copy engine or the peer touches the block no more.
   [[nodiscard]] Guard apply_copy_done(CopyId c);
+  // The copy engine gives up between device and host: an error, a lost node, a full disk.
+  [[nodiscard]] Guard apply_copy_fails(CopyId c);
   // A client's request enters the waiting line.
   [[nodiscard]] Guard apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn);
+  // A request's output is to follow a grammar, which must see each token before it allows the next.
+  [[nodiscard]] Guard apply_guide(RequestId r);
   // A waiting request starts to run, behind whatever prefix it matched.
   [[nodiscard]] Guard apply_admit(RequestId r);
   // The request has its output (limit, end token or stop string).
@@ -600,6 +635,7 @@ class Machine {
     Ghost<2, bool> request_of;
     Ghost<1, bool> executing;
     Ghost<1, bool> copying;
+    Ghost<1, bool> failed;
     Ghost<1, std::int64_t> copy_start;
     Ghost<2, std::int64_t> row_start;
     Ghost<3, bool> reads;
@@ -647,6 +683,9 @@ void Machine::visit(Visit&& visit) const {
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     visit("pruned", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].pruned));
+  }
+  for (RequestId r = 0; r < request_count(); ++r) {
+    visit("guided", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].guided));
   }
   for (RequestId r = 0; r < request_count(); ++r) {
     visit("last_step", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].last_step));
