@@ -1269,7 +1269,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "23cfe21117a74ac632495bf18d52b83b661de72cdb3c57815bb3ba5ca0e37dab",
+  "410f599d2be3efe28bd8e174ba73f59b521da19ac197f7d9a4657a4cda0cbb67",
   static_cast<std::uint16_t>(Guard::bad_index),
   6,
   5,

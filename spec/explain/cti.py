@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import z3
 
 from ..language.expressions import INT, TICK, Expr
-from ..language.interpreter import State
 from ..language.progress import Progress
 from ..language.ranking_claims import StageClaim
 from ..language.spec import Parameter, Property, Spec, Transition, Variable
 from ..prove.prover import Individuals, Prover, Reader
+from ..search.interpreter import State
 
 Names = dict[str, z3.ExprRef]
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..language.expressions import if_else, lift, one_if, substituted, to_text
-from ..language.interpreter import State
 from ..language.progress import Progress
 from ..language.ranking_claims import KINDS
 from ..language.spec import Choice, Spec
@@ -21,6 +20,7 @@ from ..language.variants import variant
 from ..prove.prover import Obligation
 from ..search.explore import Explored, compiled_from
 from ..search.instances import INSTANCES, SEARCH_CONSTANTS
+from ..search.interpreter import State
 from ..search.python_search import NO_IDLE_TRANSITION, PythonSearch
 from ..search.reachable import PYTHON_INSTANCES, PYTHON_STATES, searches
 from .cti import SmallCounterexamples, SmallState

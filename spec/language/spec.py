@@ -24,10 +24,13 @@ from .declarations import (
     ANY,
     Choice,
     Count,
+    Definition,
     Effect,
     Enum,
     Guard,
+    Integers,
     Move,
+    Number,
     Parameter,
     Place,
     Property,
@@ -54,6 +57,7 @@ class Spec:
         self.enums: dict[str, Enum] = {}
         self.constants: dict[str, tuple[Expr, int, str]] = {}
         self.variables: dict[str, Variable] = {}
+        self.definitions: dict[str, Definition] = {}
         self.transitions: dict[str, Transition] = {}
         self.counts: dict[str, Count] = {}
         self.subsets: list[tuple[str, str]] = []
@@ -66,12 +70,11 @@ class Spec:
         self.clauses: dict[str, Clause] = {}
         self.conforming: dict[str, Claim] = {}
         self.tick_origin: Variable | None = None
-        self.order_only: tuple[Variable, ...] = ()
         self.ranges: dict[tuple[str, str], tuple[Expr, Expr]] = {}
 
-    def sort(self, name: str, letter: str) -> Sort:
+    def sort(self, name: str, letter: str, grows: bool = False) -> Sort:
         """Declare an unbounded set of individuals."""
-        self.sorts[name] = Sort(name, letter)
+        self.sorts[name] = Sort(name, letter, grows)
         return self.sorts[name]
 
     def enum(self, name: str, **values: str) -> Enum:
@@ -85,11 +88,20 @@ class Spec:
         return self.constants[name][0]
 
     def variable(
-        self, name: str, *sorts: Sort, of: Any, init: Any, doc: str, ghost: bool = False, one: bool = False
+        self,
+        name: str,
+        *sorts: Sort,
+        of: Any,
+        init: Any,
+        doc: str,
+        ghost: bool = False,
+        one: bool = False,
+        table: Variable | None = None,
     ) -> Variable:
-        """Declare state: a function from `sorts` to `of` that is `init` everywhere at the start."""
-        type_ = of.name if isinstance(of, Enum) else of
-        self.variables[name] = Variable(name, sorts, type_, lift(init), ghost, doc, one)
+        """Declare state: a function from `sorts` to `of` (a type, enum or kind of integers), `init` at the start."""
+        kind = of if isinstance(of, Integers) else None
+        type_ = of.name if isinstance(of, Enum) else INT if kind else of
+        self.variables[name] = Variable(name, sorts, type_, lift(init), ghost, doc, one, table, kind)
         return self.variables[name]
 
     def count(
@@ -124,18 +136,32 @@ class Spec:
             self.subsets.append((name, part_of.name))
         return variable
 
+    def definition(self, **sorts: Sort) -> Callable[[Callable[..., Expr]], Definition]:
+        """Decorator: a function that returns a formula about one state becomes a name for it."""
+        parameters = tuple(Parameter(name, sort.name) for name, sort in sorts.items())
+
+        def declare(body: Callable[..., Expr]) -> Definition:
+            formula = body(*[p.expr for p in parameters])
+            if not formula.still:
+                raise SpecError(f"{body.__name__} defines something about two states; only one has a name")
+            definition = Definition(body.__name__, parameters, formula, inspect.getdoc(body) or "")
+            self.definitions[definition.name] = definition
+            return definition
+
+        return declare
+
     def transition(self, actor: str = "scheduler", **parameters: Any) -> Callable[[Callable[..., None]], Transition]:
         """Decorator: a function that adds guards and effects becomes a transition; its docstring explains it.
 
-        A parameter is given as a sort, or as (low, high) for an integer (either may be None: unbounded in the proof).
+        A parameter is given as a sort or a `Number`.
         """
-        made = []
+        made: list[Parameter] = []
         for name, kind in parameters.items():
             if isinstance(kind, Sort):
                 made.append(Parameter(name, kind.name))
             else:
-                low, high = (None if x is None else lift(x) for x in kind)
-                made.append(Parameter(name, INT, low, high))
+                low, high = (None if x is None else lift(x) for x in (kind.low, kind.high))
+                made.append(Parameter(name, INT, low, high, kind.kind))
 
         def declare(body: Callable[..., None]) -> Transition:
             transition = Transition(body.__name__, actor, tuple(made), inspect.getdoc(body) or "")
@@ -143,6 +169,10 @@ class Spec:
             transition.finish()
             transition.effects += counter_effects(transition, self.counts.values())
             self.transitions[transition.name] = transition
+            for name, kind in parameters.items():
+                if isinstance(kind, Number) and kind.tried is not None:
+                    first, last = kind.tried(*_arguments(kind.tried, made)) if callable(kind.tried) else kind.tried
+                    self.ranges[transition.name, name] = lift(first), lift(last)
             return transition
 
         return declare
@@ -219,16 +249,17 @@ class Spec:
 
         return declare
 
-    def explore(self, transition: str, parameter: str, low: Expr | int, high: Expr | int) -> None:
-        """Which values of an integer parameter the explorer tries (a proof is for all values)."""
-        self.ranges[transition, parameter] = (lift(low), lift(high))
-
     def size(self, sort: str) -> str | None:
         """The constant that is the number of individuals of a sort: the one at which an unweighted counter starts."""
         for count in self.counts.values():
             if count.over.type == sort and count.weight is None and count.variable.init.op == "const":
                 return str(count.variable.init.args[0])
         return None
+
+    @property
+    def order_only(self) -> tuple[Variable, ...]:
+        """Variables of which only the order matters."""
+        return tuple(v for v in self.variables.values() if v.kind is not None and v.kind.ordered)
 
     def invariants(self) -> list[Property]:
         """Properties and lemmas of single states, in order of declaration."""
@@ -244,11 +275,14 @@ class Spec:
         lines += [f"constant {name} >= {low}" for name, (_, low, _) in self.constants.items()]
         for v in self.variables.values():
             kind = "ghost" if v.ghost else "variable"
-            one = " one" if v.one else ""
-            lines.append(f"{kind} {v.name}({', '.join(s.name for s in v.sorts)}): {v.type} = {v.init}{one}")
+            kept = " one" if v.one else f" in a table by {v.table.name}" if v.table else ""
+            type_ = v.kind.name if v.kind else v.type
+            lines.append(f"{kind} {v.name}({', '.join(s.name for s in v.sorts)}): {type_} = {v.init}{kept}")
         for c in self.counts.values():
             weight = "" if c.weight is None else f" of {c.weight}"
             lines.append(f"count {c.variable.name} = sum {c.over.name}: {c.condition}{weight}")
+        for d in self.definitions.values():
+            lines.append(f"definition {d.name}({', '.join(f'{p.name}: {p.type}' for p in d.parameters)}): {d.formula}")
         for t in self.transitions.values():
             lines.append(f"{t.actor} {t.name}({', '.join(f'{p.name}: {p.type}' for p in t.parameters)})")
             lines += [f"  guard {g.name}: {g.condition}" for g in t.guards]
@@ -283,14 +317,23 @@ class Spec:
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
 
+def _arguments(function: Callable[..., Any], parameters: list[Parameter]) -> list[Expr]:
+    """The parameters that a function names, as expressions."""
+    known = {p.name: p.expr for p in parameters}
+    return [known[name] for name in inspect.signature(function).parameters]
+
+
 __all__ = [
     "ANY",
     "Choice",
     "Count",
+    "Definition",
     "Effect",
     "Enum",
     "Guard",
+    "Integers",
     "Move",
+    "Number",
     "Parameter",
     "Place",
     "Property",

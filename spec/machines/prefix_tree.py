@@ -16,14 +16,15 @@ before it, so parents first; the parent may still be on its way. A page whose pa
 dropped, which is harmless.
 """
 
-from ..language.expressions import BOOL, INT, Expr
+from ..language.expressions import BOOL, Expr
 from ..language.spec import Transition
+from .bounds import NAME
 from .vocabulary import *
 
 key = spec.variable(
-    "key", Block, of=INT, init=0, doc="names the prefix that ends with the block; 0 unless it is published"
+    "key", Block, of=NAME, init=0, doc="names the prefix that ends with the block; 0 unless it is published"
 )
-before = spec.variable("before", Block, of=INT, init=0, doc="names the prefix in front of the block; 0: the empty one")
+before = spec.variable("before", Block, of=NAME, init=0, doc="names the prefix in front of the block; 0: the empty one")
 parent = spec.variable(
     "parent",
     Block,
@@ -33,8 +34,8 @@ parent = spec.variable(
     one=True,
     doc="the block that it continues in the tree; at the start of a text, itself",
 )
-host_key = spec.variable("host_key", Host, of=INT, init=0, doc="names the prefix that ends with the page")
-host_before = spec.variable("host_before", Host, of=INT, init=0, doc="names the prefix in front of the page")
+host_key = spec.variable("host_key", Host, of=NAME, init=0, doc="names the prefix that ends with the page")
+host_before = spec.variable("host_before", Host, of=NAME, init=0, doc="names the prefix in front of the page")
 
 children = spec.count(
     "children",
@@ -56,30 +57,32 @@ parents = spec.count(
 content = spec.variable(
     "content",
     Block,
-    of=INT,
+    of=NAME,
     init=0,
     ghost=True,
     doc="names the prefix whose KV the block had when it was published, matched or fetched; 0: nobody's yet",
 )
 host_content = spec.variable(
-    "host_content", Host, of=INT, init=0, ghost=True, doc="names the prefix whose KV the page really has; 0: none"
+    "host_content", Host, of=NAME, init=0, ghost=True, doc="names the prefix whose KV the page really has; 0: none"
 )
 text = spec.variable(
     "text",
     Request,
     Block,
-    of=INT,
+    of=NAME,
     init=0,
     ghost=True,
     doc="names the request's own prefix up to the end of a block of its table; 0: not looked up",
 )
 
 
+@spec.definition(b=Block)
 def published(b: Expr) -> Expr:
     """The block is in the tree."""
     return block_state(b).isin(B.SHARED, B.CACHED, B.FETCHING)
 
 
+@spec.definition(r=Request, b=Block, p=Block)
 def continues(r: Expr, b: Expr, p: Expr) -> Expr:
     """In the request's table, `p` is the shared block in front of `b`, or `b` itself at the start of the text."""
     in_front = holds(r, p) & (block_state(p) == B.SHARED) & (position(p) + PAGE == position(b))

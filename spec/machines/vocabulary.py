@@ -7,10 +7,11 @@ replace lists (`holds` is the block table), so that all proofs are for any numbe
 
 from ..language.expressions import BOOL, INT, TICK, Expr, lift
 from ..language.spec import Spec
+from .bounds import ARRIVAL
 
 spec = Spec("tokenspeed")
 
-Request = spec.sort("Request", "r")
+Request = spec.sort("Request", "r", grows=True)
 Block = spec.sort("Block", "b")
 Step = spec.sort("Step", "s")
 Host = spec.sort("Host", "h")
@@ -22,6 +23,10 @@ ROOM = spec.constant("ROOM", 0, "tokens that fit the pool: PAGE for each block")
 HOSTS = spec.constant("HOSTS", 0, "host pages, each for the content of one block")
 WIDTH = spec.constant("WIDTH", 1, "most output tokens that one row may yield: one, and the draft tokens accepted")
 WINDOW = spec.constant("WINDOW", 1, "how many tokens back attention looks, the token itself included")
+
+MAX_PROMPT = Expr("const", "MAX_PROMPT", type=INT)
+MAX_OUTPUT = Expr("const", "MAX_OUTPUT", type=INT)
+"""Bounds of a search: prompt tokens and output tokens of a request."""
 
 R = spec.enum(
     "RequestState",
@@ -66,7 +71,7 @@ C = spec.enum(
 
 # Requests.
 request_state = spec.variable("request_state", Request, of=R, init=R.ABSENT, doc="where the request is in its life")
-arrival = spec.variable("arrival", Request, of=INT, init=0, doc="arrival number; smaller is older")
+arrival = spec.variable("arrival", Request, of=ARRIVAL, init=0, doc="arrival number; smaller is older")
 prompt = spec.variable("prompt", Request, of=INT, init=0, doc="prompt tokens")
 limit = spec.variable("limit", Request, of=INT, init=0, doc="prompt tokens plus the most tokens it may generate")
 known = spec.variable("known", Request, of=INT, init=0, doc="tokens whose value is known: prompt plus landed output")
@@ -80,7 +85,9 @@ block_state = spec.variable("block_state", Block, of=B, init=B.FREE, doc="who ma
 position = spec.variable("position", Block, of=INT, init=0, doc="position in its sequence of the block's first token")
 fill = spec.variable("fill", Block, of=INT, init=0, doc="tokens that whoever matches the block gets; 0 if none may")
 stamp = spec.variable("stamp", Block, of=TICK, init=0, doc="last step that a former holder of the block was in")
-holds = spec.variable("holds", Request, Block, of=BOOL, init=False, doc="the block is in the request's block table")
+holds = spec.variable(
+    "holds", Request, Block, of=BOOL, init=False, table=position, doc="the block is in the request's block table"
+)
 
 # Steps. A row is a request's share of a step: a run of consecutive tokens.
 step_state = spec.variable("step_state", Step, of=S, init=S.IDLE, doc="where the step is in its life")
@@ -91,7 +98,8 @@ row_outputs = spec.variable("row_outputs", Step, Request, of=INT, init=0, doc="m
 opened = spec.variable("opened", of=TICK, init=0, doc="number of the newest step")
 launched = spec.variable("launched", of=TICK, init=0, doc="number of the newest step handed to the device")
 landed = spec.variable("landed", of=TICK, init=0, doc="number of the newest step whose results are all in")
-newest_arrival = spec.variable("newest_arrival", of=INT, init=0, doc="arrival number of the newest request")
+spec.tick_origin = landed  # step numbers are only compared: a state and its shift by this number are alike
+newest_arrival = spec.variable("newest_arrival", of=ARRIVAL, init=0, doc="arrival number of the newest request")
 
 # Host pages, and copies between a block and a host page or a peer.
 host_state = spec.variable("host_state", Host, of=H, init=H.EMPTY, doc="what the host page holds")
@@ -220,31 +228,37 @@ live_steps = spec.count(
 )
 
 
+@spec.definition(r=Request)
 def running(r: Expr) -> Expr:
     """The request takes part in planning."""
     return request_state(r).isin(R.PREFILL, R.DECODE)
 
 
+@spec.definition(r=Request)
 def leaving(r: Expr) -> Expr:
     """The request gives its blocks back."""
     return request_state(r).isin(R.RETRACTING, R.RELEASING)
 
 
+@spec.definition(r=Request)
 def absent(r: Expr) -> Expr:
     """The record is unused."""
     return request_state(r) == R.ABSENT
 
 
+@spec.definition(r=Request)
 def live(r: Expr) -> Expr:
     """The request keeps its blocks."""
     return request_state(r).isin(R.WAITING, R.PREFILL, R.DECODE)
 
 
+@spec.definition(b=Block)
 def idle(b: Expr) -> Expr:
     """Nobody holds the block."""
     return block_state(b).isin(B.FREE, B.CACHED, B.LIMBO, B.FETCHING)
 
 
+@spec.definition(r=Request)
 def end_of_table(r: Expr) -> Expr:
     """The position behind the last block of the request."""
     return pruned(r) + capacity(r)

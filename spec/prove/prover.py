@@ -132,6 +132,8 @@ class Prover:
             return self.evaluate(e.args[0], names, read_next, None, memos[1:])
         if e.op == "taken":
             return z3.BoolVal(e.args[0] == self.transition, self.context)
+        if e.op == "call":
+            return self.evaluate(e.meaning, names, read, read_next, memos)
         a = [self.evaluate(x, names, read, read_next, memos) for x in e.args]
         match e.op:
             case "eq":

@@ -11,10 +11,10 @@ import pytest
 from tokenspeed.spec.explain.drop import diagnose
 from tokenspeed.spec.explain.timeline import Replay
 from tokenspeed.spec.language.expressions import TICK
-from tokenspeed.spec.language.interpreter import Interpreter, State
-from tokenspeed.spec.language.labels import guard_labels
+from tokenspeed.spec.language.variants import guard_labels
 from tokenspeed.spec.search.explore import search, survey
 from tokenspeed.spec.search.instances import Instance
+from tokenspeed.spec.search.interpreter import Interpreter, State
 from tokenspeed.spec.search.reachable import counterexample
 from tokenspeed.spec.system import SPEC
 

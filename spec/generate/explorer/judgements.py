@@ -48,6 +48,8 @@ def reads(g: ExplorerGenerator, transitions: list[Transition]) -> set[Read]:
 
 def _reads(e: Expr, places: dict[str, int]) -> set[Read]:
     found: set[Read] = set()
+    if e.op == "call":
+        return _reads(e.meaning, places)
     if e.op == "read":
         index = [places.get(str(i.args[0])) if i.op == "param" else None for i in e.args[1:]]
         known = tuple(i for i in index if i is not None)
@@ -221,8 +223,7 @@ def _guards(g: ExplorerGenerator) -> str:
         looks = []
         for t in transitions:
             marks = [
-                f"seen[{first[t.name] + n}].mark({g.expression(guard.condition, t.parameters)});"
-                for n, guard in enumerate(t.guards)
+                f"seen[{first[t.name] + n}].mark({g.expression(guard.condition)});" for n, guard in enumerate(t.guards)
             ]
             looks.append(_for_tuple(g, t, "\n".join(marks), below="1", beyond="1"))
         cases.append(f"case {i}:\n{indent(chr(10).join(looks), '  ')}\n  break;")
@@ -248,13 +249,13 @@ def _judged(g: ExplorerGenerator, t: Transition, first: int) -> str:
     ghosts = {v.name for v in g.spec.variables.values() if v.ghost}
     answer, unseen = "0", []
     for i, guard in reversed(list(enumerate(t.guards))):
-        condition = g.expression(guard.condition, t.parameters)
+        condition = g.expression(guard.condition)
         if variables_read(guard.condition) & ghosts:
             unseen.append(f"({condition})")
         else:
             answer = f"!({condition}) ? {first + i}\n    : {answer}"
     integers = tuple(p for p in t.parameters if p.type not in g.size)
-    known = [f"{p.name} <= {g.expression(g.spec.ranges[t.name, p.name][1], t.parameters)}" for p in integers]
+    known = [f"{p.name} <= {g.expression(g.spec.ranges[t.name, p.name][1])}" for p in integers]
     explored = " && ".join([*known, *unseen]) or "true"
     arguments = ", ".join(f"static_cast<std::int8_t>({p.name})" for p in t.parameters)
     body = f"propose(Transition::{t.name}, {{{arguments}}},\n    {answer}, {explored});"

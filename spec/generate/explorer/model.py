@@ -5,12 +5,13 @@ from __future__ import annotations
 from textwrap import indent
 
 from ...language.expressions import BOOL, Expr, parameters_read
-from ...language.labels import effect_label, effect_labels, guard_labels
+from ...language.printing import ATOM, CPP_INLINED, Printer, camel
 from ...language.progress import Progress
 from ...language.spec import Parameter, Spec, Transition, Variable
+from ...language.variants import effect_label, effect_labels, guard_labels
 from ...search.instances import COMPILED, SEARCH_CONSTANTS
 from ...search.state_order import shared_order, state_order
-from ..cpp import camel, cpp_expression, header, plain
+from ..cpp import header
 from .lockstep import lockstep_methods, named_table
 from .symmetry import symmetry_methods
 
@@ -87,13 +88,14 @@ class ExplorerGenerator:
         value = f"{state}.{variable.name}{''.join(f'[{i}]' for i in index)}"
         return f"{variable.type}({value})" if variable.type in self.spec.enums else value
 
-    def _read_next(self, variable: Variable, index: list[str]) -> str:
-        return self._read(variable, index, "post")
+    def _name(self, e: Expr) -> str:
+        return str(e.args[0]) if e.op == "param" else f"k.{e.args[0].lower()}"
 
-    def expression(self, e: Expr, parameters: tuple[Parameter, ...]) -> str:
+    def expression(self, e: Expr) -> str:
         """The expression as C++ over `pre` (and `post`), the instance `k` and the parameters."""
-        constants = {c: f"k.{c.lower()}" for c in (*self.spec.constants, *SEARCH_CONSTANTS)}
-        return plain(cpp_expression(e, {p.name: p.name for p in parameters} | constants, self._read, self._read_next))
+        after = Printer(CPP_INLINED, self._name, lambda v, index: self._read(v, index, "post"))
+        taken = "(taken == Transition::{})".format
+        return Printer(CPP_INLINED, self._name, self._read, lambda e: after.text(e, ATOM), taken).text(e)
 
     def loops(
         self, parameters: tuple[Parameter, ...], body: str, transition: str = "", beyond: str = "", below: str = ""
@@ -102,8 +104,7 @@ class ExplorerGenerator:
         for p in reversed(parameters):
             low, high = "0", f"{self.size[p.type]} - 1" if p.type in self.size else ""
             if p.type not in self.size:
-                known = self.spec.transitions[transition].parameters
-                low, high = (self.expression(x, known) for x in self.spec.ranges[transition, p.name])
+                low, high = (self.expression(x) for x in self.spec.ranges[transition, p.name])
             more = f" + {beyond}" if beyond and p.type not in self.size else ""
             low += f" - {below}" if below and p.type not in self.size else ""
             body = f"for (int {p.name} = {low}; {p.name} <= {high}{more}; ++{p.name}) {{\n{indent(body, '  ')}\n}}"
@@ -213,7 +214,7 @@ class ExplorerGenerator:
 
     def _initial(self) -> str:
         sets = [
-            f"s.{v.name} = static_cast<std::int8_t>({self.expression(v.init, ())});"
+            f"s.{v.name} = static_cast<std::int8_t>({self.expression(v.init)});"
             for v in self.spec.variables.values()
             if v.init.op == "const"
         ]
@@ -238,7 +239,7 @@ class ExplorerGenerator:
         place = {p.name: depth for depth, p in enumerate(t.parameters, start=1)}
         tests: dict[int, list[str]] = {}
         for i, g in enumerate(t.guards):
-            test = f"if (!k.dropped[{first_guard + i}] && !({self.expression(g.condition, t.parameters)})) continue;"
+            test = f"if (!k.dropped[{first_guard + i}] && !({self.expression(g.condition)})) continue;"
             tests.setdefault(max((place[p] for p in parameters_read(g.condition)), default=1), []).append(test)
         arguments = ", ".join(f"static_cast<std::int8_t>({self._argument(t, p)})" for p in t.parameters)
         found = f"found(post, Transition::{t.name}, Arguments{{{arguments}}});"
@@ -252,9 +253,8 @@ class ExplorerGenerator:
         labels = effect_labels(self.spec)
         lines = []
         for e in t.effects:
-            names = (*t.parameters, *e.binders)
-            index = "".join(f"[{self.expression(i, names)}]" for i in e.index)
-            value = f"static_cast<std::int8_t>({self.expression(e.value, names)})"
+            index = "".join(f"[{self.expression(i)}]" for i in e.index)
+            value = f"static_cast<std::int8_t>({self.expression(e.value)})"
             write = self.loops(e.binders, f"post.{e.variable.name}{index} = {value};")
             switch = f"if (!k.omitted[{labels.index(effect_label(t, e))}]) " if switches else ""
             lines.append(f"{switch}{{\n{indent(write, '  ')}\n}}" if switches and e.binders else switch + write)
@@ -264,17 +264,17 @@ class ExplorerGenerator:
         """An individual's number, or an integer's distance from the start of its range (which normalising keeps)."""
         if p.type in self.size:
             return p.name
-        return f"{p.name} - ({self.expression(self.spec.ranges[t.name, p.name][0], t.parameters)})"
+        return f"{p.name} - ({self.expression(self.spec.ranges[t.name, p.name][0])})"
 
     def _properties(self, name: str, action: bool) -> str:
         """A function that returns the number of the first false property, or -1."""
         lines = []
         chosen = [p for p in self.spec.properties.values() if (p.kind == "action") == action]
         for i, p in enumerate(chosen):
-            test = f"if (!({self.expression(p.formula, p.parameters)})) return {i};"
+            test = f"if (!({self.expression(p.formula)})) return {i};"
             if p.given is not None:
                 every, fact = p.given
-                falsified = f"if (!({self.expression(fact, (*p.parameters, every))})) given = false;"
+                falsified = f"if (!({self.expression(fact)})) given = false;"
                 test = f"bool given = true;\n{self.loops((every,), falsified)}\nif (given) {{\n{indent(test, '  ')}\n}}"
             block = self.loops(p.parameters, test)
             condition = f"k.kept[{i}]" if action else f"all || k.checked[{i}]"
@@ -299,14 +299,10 @@ class ExplorerGenerator:
 
         Integers of the claim run from 0 to one more than the longest request.
         """
-        known = (*claim.parameters, *[w for w, _ in claim.witnesses])
-        possible = " || ".join(f"({self.expression(e, known)})" for e in claim.outcomes())
+        possible = " || ".join(f"({self.expression(e)})" for e in claim.outcomes())
         assumed = [*claim.conditions, *(f for _, f in claim.witnesses)]
-        when = " && ".join(f"({self.expression(e, known)})" for e in assumed) or "true"
-        given = [
-            self.loops((every,), f"if (!({self.expression(fact, (*known, every))})) given = false;")
-            for every, fact in claim.given
-        ]
+        when = " && ".join(f"({self.expression(e)})" for e in assumed) or "true"
+        given = [self.loops((every,), f"if (!({self.expression(fact)})) given = false;") for every, fact in claim.given]
         violated = f"if (given && !({possible})) return {number};"
         test = "\n".join([f"if ({when}) {{", indent("\n".join(["bool given = true;", *given, violated]), "  "), "}"])
         body = self.loops(tuple(w for w, _ in claim.witnesses), test)
@@ -317,9 +313,8 @@ class ExplorerGenerator:
 
     def _recount(self, number: int, counter: str) -> str:
         count = self.spec.counts[counter]
-        parameters = (*count.index, count.over)
-        weight = "1" if count.weight is None else self.expression(count.weight, parameters)
-        inner = self.loops((count.over,), f"if ({self.expression(count.condition, parameters)}) total += {weight};")
+        weight = "1" if count.weight is None else self.expression(count.weight)
+        inner = self.loops((count.over,), f"if ({self.expression(count.condition)}) total += {weight};")
         kept = self._read(count.variable, [i.name for i in count.index])
         body = f"int total = 0;\n{inner}\nif (total != {kept}) return {number};"
         return f"if (all || k.checked[{number}]) {{\n{indent(self.loops(count.index, body), '  ')}\n}}"

@@ -12,7 +12,7 @@
 
 namespace tokenspeed::replay {
 
-inline constexpr std::string_view kSpec = "23cfe21117a74ac632495bf18d52b83b661de72cdb3c57815bb3ba5ca0e37dab";
+inline constexpr std::string_view kSpec = "410f599d2be3efe28bd8e174ba73f59b521da19ac197f7d9a4657a4cda0cbb67";
 inline constexpr std::array<std::string_view, 5> kSorts = {"Request", "Block", "Step", "Host", "Copy"};
 inline constexpr std::array<std::string_view, 6> kConstants = {"PAGE", "BLOCKS", "ROOM", "HOSTS", "WIDTH", "WINDOW"};
 inline constexpr std::array<std::string_view, 43> kTransitions = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
@@ -200,23 +200,23 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 2))) return 1;
-        if (!((request_state.get(r) == 1))) return 2;
-        if (!((position.get(b) == planned.get(r)))) return 3;
-        if (!((planned.get(r) == capacity.get(r)))) return 4;
-        if (!(!(holds.get(r, b)))) return 5;
-        if (!(((planned.get(r) + constants[0]) < known.get(r)))) return 6;
-        if (!((key.get(b) == x))) return 7;
-        if (!((parent.get(b, p) && ((p == b) || holds.get(r, p))))) return 8;
-        if (!((1 <= x))) return 9;
+        if (block_state.get(b) != 2) return 1;
+        if (request_state.get(r) != 1) return 2;
+        if (position.get(b) != planned.get(r)) return 3;
+        if (planned.get(r) != capacity.get(r)) return 4;
+        if (holds.get(r, b)) return 5;
+        if (planned.get(r) + constants[0] >= known.get(r)) return 6;
+        if (key.get(b) != x) return 7;
+        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 8;
+        if (x < 1) return 9;
         const std::int64_t new0 = x;
         const std::int64_t new1 = 1;
-        const std::int64_t new2 = (planned.get(r) + constants[0]);
-        const std::int64_t new3 = (computed.get(r) + constants[0]);
-        const std::int64_t new4 = (refs.get(b) + 1);
-        const std::int64_t new5 = (blocks.get(r) + 1);
-        const std::int64_t new6 = (capacity.get(r) + constants[0]);
-        const std::int64_t new7 = (table_entries.get() + 1);
+        const std::int64_t new2 = planned.get(r) + constants[0];
+        const std::int64_t new3 = computed.get(r) + constants[0];
+        const std::int64_t new4 = refs.get(b) + 1;
+        const std::int64_t new5 = blocks.get(r) + 1;
+        const std::int64_t new6 = capacity.get(r) + constants[0];
+        const std::int64_t new7 = table_entries.get() + 1;
         log(67, Index{r, b}, text.get(r, b), new0);
         text.set(r, b, new0);
         log(13, Index{r, b}, holds.get(r, b), new1);
@@ -240,29 +240,29 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 3))) return 10;
-        if (!((fill.get(b) == constants[0]))) return 11;
-        if (!((request_state.get(r) == 1))) return 12;
-        if (!((position.get(b) == planned.get(r)))) return 13;
-        if (!((planned.get(r) == capacity.get(r)))) return 14;
-        if (!(!(holds.get(r, b)))) return 15;
-        if (!(((planned.get(r) + constants[0]) < known.get(r)))) return 16;
-        if (!((key.get(b) == x))) return 17;
-        if (!((parent.get(b, p) && ((p == b) || holds.get(r, p))))) return 18;
-        if (!((1 <= x))) return 19;
+        if (block_state.get(b) != 3) return 10;
+        if (fill.get(b) != constants[0]) return 11;
+        if (request_state.get(r) != 1) return 12;
+        if (position.get(b) != planned.get(r)) return 13;
+        if (planned.get(r) != capacity.get(r)) return 14;
+        if (holds.get(r, b)) return 15;
+        if (planned.get(r) + constants[0] >= known.get(r)) return 16;
+        if (key.get(b) != x) return 17;
+        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 18;
+        if (x < 1) return 19;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = x;
         const std::int64_t new2 = 1;
-        const std::int64_t new3 = (planned.get(r) + constants[0]);
-        const std::int64_t new4 = (computed.get(r) + constants[0]);
-        const std::int64_t new5 = (refs.get(b) + 1);
-        const std::int64_t new6 = (blocks.get(r) + 1);
-        const std::int64_t new7 = (capacity.get(r) + constants[0]);
-        const std::int64_t new8 = (held.get() + 1);
-        const std::int64_t new9 = (cached.get() - 1);
-        const std::int64_t new10 = (held_room.get() + constants[0]);
-        const std::int64_t new11 = (idle_room.get() - constants[0]);
-        const std::int64_t new12 = (table_entries.get() + 1);
+        const std::int64_t new3 = planned.get(r) + constants[0];
+        const std::int64_t new4 = computed.get(r) + constants[0];
+        const std::int64_t new5 = refs.get(b) + 1;
+        const std::int64_t new6 = blocks.get(r) + 1;
+        const std::int64_t new7 = capacity.get(r) + constants[0];
+        const std::int64_t new8 = held.get() + 1;
+        const std::int64_t new9 = cached.get() - 1;
+        const std::int64_t new10 = held_room.get() + constants[0];
+        const std::int64_t new11 = idle_room.get() - constants[0];
+        const std::int64_t new12 = table_entries.get() + 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(67, Index{r, b}, text.get(r, b), new1);
@@ -296,36 +296,36 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 3))) return 20;
-        if (!((request_state.get(r) == 1))) return 21;
-        if (!((position.get(b) == planned.get(r)))) return 22;
-        if (!((planned.get(r) == capacity.get(r)))) return 23;
-        if (!((fill.get(b) < constants[0]))) return 24;
-        if (!(((planned.get(r) + fill.get(b)) < known.get(r)))) return 25;
-        if (!((stamp.get(b) <= landed.get()))) return 26;
-        if (!((copies.get(b) == 0))) return 27;
-        if (!((key.get(b) == x))) return 28;
-        if (!((parent.get(b, p) && ((p == b) || holds.get(r, p))))) return 29;
-        if (!((1 <= x))) return 30;
+        if (block_state.get(b) != 3) return 20;
+        if (request_state.get(r) != 1) return 21;
+        if (position.get(b) != planned.get(r)) return 22;
+        if (planned.get(r) != capacity.get(r)) return 23;
+        if (fill.get(b) >= constants[0]) return 24;
+        if (planned.get(r) + fill.get(b) >= known.get(r)) return 25;
+        if (stamp.get(b) > landed.get()) return 26;
+        if (copies.get(b) != 0) return 27;
+        if (key.get(b) != x) return 28;
+        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 29;
+        if (x < 1) return 30;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = x;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
         const std::int64_t new5 = 1;
-        const std::int64_t new6 = (planned.get(r) + fill.get(b));
-        const std::int64_t new7 = (computed.get(r) + fill.get(b));
+        const std::int64_t new6 = planned.get(r) + fill.get(b);
+        const std::int64_t new7 = computed.get(r) + fill.get(b);
         const std::int64_t new8 = 0;
-        const std::int64_t new9 = (refs.get(b) + 1);
-        const std::int64_t new10 = (blocks.get(r) + 1);
-        const std::int64_t new11 = (capacity.get(r) + constants[0]);
-        const std::int64_t new12 = (held.get() + 1);
-        const std::int64_t new13 = (cached.get() - 1);
-        const std::int64_t new14 = (held_room.get() + constants[0]);
-        const std::int64_t new15 = (idle_room.get() - constants[0]);
-        const std::int64_t new16 = (table_entries.get() + 1);
-        const std::int64_t new17 = (children.get(p) - ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new18 = (parents.get(b) - 1);
+        const std::int64_t new9 = refs.get(b) + 1;
+        const std::int64_t new10 = blocks.get(r) + 1;
+        const std::int64_t new11 = capacity.get(r) + constants[0];
+        const std::int64_t new12 = held.get() + 1;
+        const std::int64_t new13 = cached.get() - 1;
+        const std::int64_t new14 = held_room.get() + constants[0];
+        const std::int64_t new15 = idle_room.get() - constants[0];
+        const std::int64_t new16 = table_entries.get() + 1;
+        const std::int64_t new17 = children.get(p) - (p != b ? 1 : 0);
+        const std::int64_t new18 = parents.get(b) - 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(67, Index{r, b}, text.get(r, b), new1);
@@ -369,20 +369,20 @@ struct Monitor {
       case 3: {  // allocate
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 0))) return 31;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 32;
-        if (!((((pruned.get(r) + capacity.get(r)) + 1) < limit.get(r)))) return 33;
+        if (block_state.get(b) != 0) return 31;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 32;
+        if (pruned.get(r) + capacity.get(r) + 1 >= limit.get(r)) return 33;
         const std::int64_t new0 = 1;
-        const std::int64_t new1 = (pruned.get(r) + capacity.get(r));
+        const std::int64_t new1 = pruned.get(r) + capacity.get(r);
         const std::int64_t new2 = 1;
-        const std::int64_t new3 = (refs.get(b) + 1);
-        const std::int64_t new4 = (blocks.get(r) + 1);
-        const std::int64_t new5 = (capacity.get(r) + constants[0]);
-        const std::int64_t new6 = (free.get() - 1);
-        const std::int64_t new7 = (held.get() + 1);
-        const std::int64_t new8 = (held_room.get() + constants[0]);
-        const std::int64_t new9 = (idle_room.get() - constants[0]);
-        const std::int64_t new10 = (table_entries.get() + 1);
+        const std::int64_t new3 = refs.get(b) + 1;
+        const std::int64_t new4 = blocks.get(r) + 1;
+        const std::int64_t new5 = capacity.get(r) + constants[0];
+        const std::int64_t new6 = free.get() - 1;
+        const std::int64_t new7 = held.get() + 1;
+        const std::int64_t new8 = held_room.get() + constants[0];
+        const std::int64_t new9 = idle_room.get() - constants[0];
+        const std::int64_t new10 = table_entries.get() + 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(10, Index{b}, position.get(b), new1);
@@ -412,13 +412,13 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 1))) return 34;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 35;
-        if (!(holds.get(r, b))) return 36;
-        if (!(((position.get(b) + constants[0]) <= computed.get(r)))) return 37;
-        if (!((inbound.get(r) == 0))) return 38;
-        if (!((((position.get(b) == 0) && (p == b)) || ((holds.get(r, p) && (block_state.get(p) == 2)) && ((position.get(p) + constants[0]) == position.get(b)))))) return 39;
-        if (!((1 <= x))) return 40;
+        if (block_state.get(b) != 1) return 34;
+        if (!(request_state.get(r) == 2 || request_state.get(r) == 3)) return 35;
+        if (!holds.get(r, b)) return 36;
+        if (position.get(b) + constants[0] > computed.get(r)) return 37;
+        if (inbound.get(r) != 0) return 38;
+        if (!((position.get(b) == 0 && p == b) || (holds.get(r, p) && block_state.get(p) == 2 && position.get(p) + constants[0] == position.get(b)))) return 39;
+        if (x < 1) return 40;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = constants[0];
         const std::int64_t new2 = 1;
@@ -426,8 +426,8 @@ struct Monitor {
         const std::int64_t new4 = key.get(p);
         const std::int64_t new5 = x;
         const std::int64_t new6 = x;
-        const std::int64_t new7 = (children.get(p) + ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new8 = (parents.get(b) + 1);
+        const std::int64_t new7 = children.get(p) + (p != b ? 1 : 0);
+        const std::int64_t new8 = parents.get(b) + 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(11, Index{b}, fill.get(b), new1);
@@ -451,24 +451,24 @@ struct Monitor {
       case 5: {  // release_owned
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 41;
-        if (!(holds.get(r, b))) return 42;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 43;
-        if (!((last_step.get(r) <= landed.get()))) return 44;
-        if (!((copies.get(b) == 0))) return 45;
+        if (block_state.get(b) != 1) return 41;
+        if (!holds.get(r, b)) return 42;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 43;
+        if (last_step.get(r) > landed.get()) return 44;
+        if (copies.get(b) != 0) return 45;
         const std::int64_t new0 = 0;
-        const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
+        const std::int64_t new1 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = (refs.get(b) - 1);
-        const std::int64_t new6 = (blocks.get(r) - 1);
-        const std::int64_t new7 = (capacity.get(r) - constants[0]);
-        const std::int64_t new8 = (free.get() + 1);
-        const std::int64_t new9 = (held.get() - 1);
-        const std::int64_t new10 = (held_room.get() - constants[0]);
-        const std::int64_t new11 = (idle_room.get() + constants[0]);
-        const std::int64_t new12 = (table_entries.get() - 1);
+        const std::int64_t new5 = refs.get(b) - 1;
+        const std::int64_t new6 = blocks.get(r) - 1;
+        const std::int64_t new7 = capacity.get(r) - constants[0];
+        const std::int64_t new8 = free.get() + 1;
+        const std::int64_t new9 = held.get() - 1;
+        const std::int64_t new10 = held_room.get() - constants[0];
+        const std::int64_t new11 = idle_room.get() + constants[0];
+        const std::int64_t new12 = table_entries.get() - 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(7, Index{r}, pruned.get(r), new1);
@@ -500,22 +500,22 @@ struct Monitor {
       case 6: {  // release_to_limbo
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 46;
-        if (!(holds.get(r, b))) return 47;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 48;
-        if (!(((landed.get() < last_step.get(r)) || (1 <= copies.get(b))))) return 49;
+        if (block_state.get(b) != 1) return 46;
+        if (!holds.get(r, b)) return 47;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 48;
+        if (landed.get() >= last_step.get(r) && copies.get(b) < 1) return 49;
         const std::int64_t new0 = 4;
-        const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
+        const std::int64_t new1 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = last_step.get(r);
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (refs.get(b) - 1);
-        const std::int64_t new7 = (blocks.get(r) - 1);
-        const std::int64_t new8 = (capacity.get(r) - constants[0]);
-        const std::int64_t new9 = (held_room.get() - constants[0]);
-        const std::int64_t new10 = (idle_room.get() + constants[0]);
-        const std::int64_t new11 = (table_entries.get() - 1);
+        const std::int64_t new6 = refs.get(b) - 1;
+        const std::int64_t new7 = blocks.get(r) - 1;
+        const std::int64_t new8 = capacity.get(r) - constants[0];
+        const std::int64_t new9 = held_room.get() - constants[0];
+        const std::int64_t new10 = idle_room.get() + constants[0];
+        const std::int64_t new11 = table_entries.get() - 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(7, Index{r}, pruned.get(r), new1);
@@ -545,18 +545,18 @@ struct Monitor {
       case 7: {  // release_shared
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 2))) return 50;
-        if (!(holds.get(r, b))) return 51;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 52;
-        if (!((1 < refs.get(b)))) return 53;
-        const std::int64_t new0 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
+        if (block_state.get(b) != 2) return 50;
+        if (!holds.get(r, b)) return 51;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 52;
+        if (refs.get(b) <= 1) return 53;
+        const std::int64_t new0 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = (((stamp.get(b) <= last_step.get(r))) ? (last_step.get(r)) : (stamp.get(b)));
-        const std::int64_t new4 = (refs.get(b) - 1);
-        const std::int64_t new5 = (blocks.get(r) - 1);
-        const std::int64_t new6 = (capacity.get(r) - constants[0]);
-        const std::int64_t new7 = (table_entries.get() - 1);
+        const std::int64_t new3 = stamp.get(b) <= last_step.get(r) ? last_step.get(r) : stamp.get(b);
+        const std::int64_t new4 = refs.get(b) - 1;
+        const std::int64_t new5 = blocks.get(r) - 1;
+        const std::int64_t new6 = capacity.get(r) - constants[0];
+        const std::int64_t new7 = table_entries.get() - 1;
         log(7, Index{r}, pruned.get(r), new0);
         pruned.set(r, new0);
         log(13, Index{r, b}, holds.get(r, b), new1);
@@ -578,23 +578,23 @@ struct Monitor {
       case 8: {  // release_to_cache
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 2))) return 54;
-        if (!(holds.get(r, b))) return 55;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 56;
-        if (!((refs.get(b) == 1))) return 57;
+        if (block_state.get(b) != 2) return 54;
+        if (!holds.get(r, b)) return 55;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 56;
+        if (refs.get(b) != 1) return 57;
         const std::int64_t new0 = 3;
-        const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
+        const std::int64_t new1 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
-        const std::int64_t new4 = (((stamp.get(b) <= last_step.get(r))) ? (last_step.get(r)) : (stamp.get(b)));
-        const std::int64_t new5 = (refs.get(b) - 1);
-        const std::int64_t new6 = (blocks.get(r) - 1);
-        const std::int64_t new7 = (capacity.get(r) - constants[0]);
-        const std::int64_t new8 = (held.get() - 1);
-        const std::int64_t new9 = (cached.get() + 1);
-        const std::int64_t new10 = (held_room.get() - constants[0]);
-        const std::int64_t new11 = (idle_room.get() + constants[0]);
-        const std::int64_t new12 = (table_entries.get() - 1);
+        const std::int64_t new4 = stamp.get(b) <= last_step.get(r) ? last_step.get(r) : stamp.get(b);
+        const std::int64_t new5 = refs.get(b) - 1;
+        const std::int64_t new6 = blocks.get(r) - 1;
+        const std::int64_t new7 = capacity.get(r) - constants[0];
+        const std::int64_t new8 = held.get() - 1;
+        const std::int64_t new9 = cached.get() + 1;
+        const std::int64_t new10 = held_room.get() - constants[0];
+        const std::int64_t new11 = idle_room.get() + constants[0];
+        const std::int64_t new12 = table_entries.get() - 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(7, Index{r}, pruned.get(r), new1);
@@ -628,15 +628,15 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 1))) return 58;
-        if (!(((request_state.get(r) == 4) || (request_state.get(r) == 5)))) return 59;
-        if (!(holds.get(r, b))) return 60;
-        if (!((position.get(b) < computed.get(r)))) return 61;
-        if (!((computed.get(r) <= (position.get(b) + constants[0])))) return 62;
-        if (!((last_step.get(r) <= landed.get()))) return 63;
-        if (!((inbound.get(r) == 0))) return 64;
-        if (!((((position.get(b) == 0) && (p == b)) || ((holds.get(r, p) && (block_state.get(p) == 2)) && ((position.get(p) + constants[0]) == position.get(b)))))) return 65;
-        if (!((1 <= x))) return 66;
+        if (block_state.get(b) != 1) return 58;
+        if (request_state.get(r) != 4 && request_state.get(r) != 5) return 59;
+        if (!holds.get(r, b)) return 60;
+        if (position.get(b) >= computed.get(r)) return 61;
+        if (computed.get(r) > position.get(b) + constants[0]) return 62;
+        if (last_step.get(r) > landed.get()) return 63;
+        if (inbound.get(r) != 0) return 64;
+        if (!((position.get(b) == 0 && p == b) || (holds.get(r, p) && block_state.get(p) == 2 && position.get(p) + constants[0] == position.get(b)))) return 65;
+        if (x < 1) return 66;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = x;
@@ -644,17 +644,17 @@ struct Monitor {
         const std::int64_t new4 = x;
         const std::int64_t new5 = 0;
         const std::int64_t new6 = 0;
-        const std::int64_t new7 = (computed.get(r) - position.get(b));
-        const std::int64_t new8 = (refs.get(b) - 1);
-        const std::int64_t new9 = (blocks.get(r) - 1);
-        const std::int64_t new10 = (capacity.get(r) - constants[0]);
-        const std::int64_t new11 = (held.get() - 1);
-        const std::int64_t new12 = (cached.get() + 1);
-        const std::int64_t new13 = (held_room.get() - constants[0]);
-        const std::int64_t new14 = (idle_room.get() + constants[0]);
-        const std::int64_t new15 = (table_entries.get() - 1);
-        const std::int64_t new16 = (children.get(p) + ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new17 = (parents.get(b) + 1);
+        const std::int64_t new7 = computed.get(r) - position.get(b);
+        const std::int64_t new8 = refs.get(b) - 1;
+        const std::int64_t new9 = blocks.get(r) - 1;
+        const std::int64_t new10 = capacity.get(r) - constants[0];
+        const std::int64_t new11 = held.get() - 1;
+        const std::int64_t new12 = cached.get() + 1;
+        const std::int64_t new13 = held_room.get() - constants[0];
+        const std::int64_t new14 = idle_room.get() + constants[0];
+        const std::int64_t new15 = table_entries.get() - 1;
+        const std::int64_t new16 = children.get(p) + (p != b ? 1 : 0);
+        const std::int64_t new17 = parents.get(b) + 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(60, Index{b, p}, parent.get(b, p), new1);
@@ -695,12 +695,12 @@ struct Monitor {
       }
       case 10: {  // reap
         const std::int64_t b = a[0];
-        if (!((block_state.get(b) == 4))) return 67;
-        if (!((stamp.get(b) <= landed.get()))) return 68;
-        if (!((copies.get(b) == 0))) return 69;
+        if (block_state.get(b) != 4) return 67;
+        if (stamp.get(b) > landed.get()) return 68;
+        if (copies.get(b) != 0) return 69;
         const std::int64_t new0 = 0;
-        const std::int64_t new1 = (free.get() + 1);
-        const std::int64_t new2 = (held.get() - 1);
+        const std::int64_t new1 = free.get() + 1;
+        const std::int64_t new2 = held.get() - 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(48, Index{}, free.get(), new1);
@@ -712,21 +712,21 @@ struct Monitor {
       case 11: {  // evict
         const std::int64_t b = a[0];
         const std::int64_t p = a[1];
-        if (!((block_state.get(b) == 3))) return 70;
-        if (!((stamp.get(b) <= landed.get()))) return 71;
-        if (!((copies.get(b) == 0))) return 72;
-        if (!(parent.get(b, p))) return 73;
-        if (!((children.get(b) == 0))) return 74;
+        if (block_state.get(b) != 3) return 70;
+        if (stamp.get(b) > landed.get()) return 71;
+        if (copies.get(b) != 0) return 72;
+        if (!parent.get(b, p)) return 73;
+        if (children.get(b) != 0) return 74;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (free.get() + 1);
-        const std::int64_t new7 = (cached.get() - 1);
-        const std::int64_t new8 = (children.get(p) - ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new9 = (parents.get(b) - 1);
+        const std::int64_t new6 = free.get() + 1;
+        const std::int64_t new7 = cached.get() - 1;
+        const std::int64_t new8 = children.get(p) - (p != b ? 1 : 0);
+        const std::int64_t new9 = parents.get(b) - 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(60, Index{b, p}, parent.get(b, p), new1);
@@ -753,9 +753,9 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!(((block_state.get(b) == 2) || (block_state.get(b) == 3)))) return 75;
-        if (!((host_state.get(h) == 0))) return 76;
-        if (!((copy_state.get(c) == 0))) return 77;
+        if (block_state.get(b) != 2 && block_state.get(b) != 3) return 75;
+        if (host_state.get(h) != 0) return 76;
+        if (copy_state.get(c) != 0) return 77;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
@@ -765,12 +765,12 @@ struct Monitor {
         const std::int64_t new6 = fill.get(b);
         const std::int64_t new7 = key.get(b);
         const std::int64_t new8 = before.get(b);
-        const std::int64_t new9 = (copies.get(b) + 1);
-        const std::int64_t new10 = (host_copies.get(h) + 1);
-        const std::int64_t new11 = (copy_blocks.get(c) + 1);
-        const std::int64_t new12 = (copy_hosts.get(c) + 1);
-        const std::int64_t new13 = (spare_pages.get() - 1);
-        const std::int64_t new14 = (used_pages.get() + 1);
+        const std::int64_t new9 = copies.get(b) + 1;
+        const std::int64_t new10 = host_copies.get(h) + 1;
+        const std::int64_t new11 = copy_blocks.get(c) + 1;
+        const std::int64_t new12 = copy_hosts.get(c) + 1;
+        const std::int64_t new13 = spare_pages.get() - 1;
+        const std::int64_t new14 = used_pages.get() + 1;
         log(23, Index{h}, host_state.get(h), new0);
         host_state.set(h, new0);
         log(26, Index{c}, copy_state.get(c), new1);
@@ -807,20 +807,20 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((copy_state.get(c) == 1))) return 78;
-        if (!(block_of.get(c, b))) return 79;
-        if (!(!(copying.get(c)))) return 80;
-        if (!(host_of.get(c, h))) return 81;
-        if (!((host_state.get(h) == 1))) return 82;
+        if (copy_state.get(c) != 1) return 78;
+        if (!block_of.get(c, b)) return 79;
+        if (copying.get(c)) return 80;
+        if (!host_of.get(c, h)) return 81;
+        if (host_state.get(h) != 1) return 82;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 2;
         const std::int64_t new4 = content.get(b);
-        const std::int64_t new5 = (copies.get(b) - 1);
-        const std::int64_t new6 = (host_copies.get(h) - 1);
-        const std::int64_t new7 = (copy_blocks.get(c) - 1);
-        const std::int64_t new8 = (copy_hosts.get(c) - 1);
+        const std::int64_t new5 = copies.get(b) - 1;
+        const std::int64_t new6 = host_copies.get(h) - 1;
+        const std::int64_t new7 = copy_blocks.get(c) - 1;
+        const std::int64_t new8 = copy_hosts.get(c) - 1;
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -846,10 +846,10 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
         const std::int64_t p = a[3];
-        if (!((block_state.get(b) == 0))) return 83;
-        if (!((host_state.get(h) == 2))) return 84;
-        if (!((copy_state.get(c) == 0))) return 85;
-        if (!((((host_position.get(h) == 0) && (p == b)) || ((((((block_state.get(p) == 2) || (block_state.get(p) == 3)) || (block_state.get(p) == 5)) && (fill.get(p) == constants[0])) && (key.get(p) == host_before.get(h))) && ((position.get(p) + constants[0]) == host_position.get(h)))))) return 86;
+        if (block_state.get(b) != 0) return 83;
+        if (host_state.get(h) != 2) return 84;
+        if (copy_state.get(c) != 0) return 85;
+        if ((host_position.get(h) != 0 || p != b) && (!(block_state.get(p) == 2 || block_state.get(p) == 3 || block_state.get(p) == 5) || fill.get(p) != constants[0] || key.get(p) != host_before.get(h) || position.get(p) + constants[0] != host_position.get(h))) return 86;
         const std::int64_t new0 = 5;
         const std::int64_t new1 = 2;
         const std::int64_t new2 = 1;
@@ -860,14 +860,14 @@ struct Monitor {
         const std::int64_t new7 = 1;
         const std::int64_t new8 = host_key.get(h);
         const std::int64_t new9 = host_before.get(h);
-        const std::int64_t new10 = (copies.get(b) + 1);
-        const std::int64_t new11 = (host_copies.get(h) + 1);
-        const std::int64_t new12 = (copy_blocks.get(c) + 1);
-        const std::int64_t new13 = (copy_hosts.get(c) + 1);
-        const std::int64_t new14 = (free.get() - 1);
-        const std::int64_t new15 = (fetching.get() + 1);
-        const std::int64_t new16 = (children.get(p) + ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new17 = (parents.get(b) + 1);
+        const std::int64_t new10 = copies.get(b) + 1;
+        const std::int64_t new11 = host_copies.get(h) + 1;
+        const std::int64_t new12 = copy_blocks.get(c) + 1;
+        const std::int64_t new13 = copy_hosts.get(c) + 1;
+        const std::int64_t new14 = free.get() - 1;
+        const std::int64_t new15 = fetching.get() + 1;
+        const std::int64_t new16 = children.get(p) + (p != b ? 1 : 0);
+        const std::int64_t new17 = parents.get(b) + 1;
         log(9, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(26, Index{c}, copy_state.get(c), new1);
@@ -910,22 +910,22 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((copy_state.get(c) == 2))) return 87;
-        if (!(block_of.get(c, b))) return 88;
-        if (!(!(copying.get(c)))) return 89;
-        if (!(host_of.get(c, h))) return 90;
-        if (!((block_state.get(b) == 5))) return 91;
+        if (copy_state.get(c) != 2) return 87;
+        if (!block_of.get(c, b)) return 88;
+        if (copying.get(c)) return 89;
+        if (!host_of.get(c, h)) return 90;
+        if (block_state.get(b) != 5) return 91;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 3;
         const std::int64_t new4 = host_content.get(h);
-        const std::int64_t new5 = (copies.get(b) - 1);
-        const std::int64_t new6 = (host_copies.get(h) - 1);
-        const std::int64_t new7 = (copy_blocks.get(c) - 1);
-        const std::int64_t new8 = (copy_hosts.get(c) - 1);
-        const std::int64_t new9 = (cached.get() + 1);
-        const std::int64_t new10 = (fetching.get() - 1);
+        const std::int64_t new5 = copies.get(b) - 1;
+        const std::int64_t new6 = host_copies.get(h) - 1;
+        const std::int64_t new7 = copy_blocks.get(c) - 1;
+        const std::int64_t new8 = copy_hosts.get(c) - 1;
+        const std::int64_t new9 = cached.get() + 1;
+        const std::int64_t new10 = fetching.get() - 1;
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -952,16 +952,16 @@ struct Monitor {
       }
       case 16: {  // drop_page
         const std::int64_t h = a[0];
-        if (!((host_state.get(h) == 2))) return 92;
-        if (!((host_copies.get(h) == 0))) return 93;
+        if (host_state.get(h) != 2) return 92;
+        if (host_copies.get(h) != 0) return 93;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (spare_pages.get() + 1);
-        const std::int64_t new7 = (used_pages.get() - 1);
+        const std::int64_t new6 = spare_pages.get() + 1;
+        const std::int64_t new7 = used_pages.get() - 1;
         log(23, Index{h}, host_state.get(h), new0);
         host_state.set(h, new0);
         log(24, Index{h}, host_position.get(h), new1);
@@ -985,20 +985,20 @@ struct Monitor {
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
         const std::int64_t n = a[3];
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 94;
-        if (!(holds.get(r, b))) return 95;
-        if (!(((position.get(b) + n) <= computed.get(r)))) return 96;
-        if (!((inbound.get(r) == 0))) return 97;
-        if (!((copy_state.get(c) == 0))) return 98;
-        if (!((1 <= n))) return 99;
-        if (!((n <= constants[0]))) return 100;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 94;
+        if (!holds.get(r, b)) return 95;
+        if (position.get(b) + n > computed.get(r)) return 96;
+        if (inbound.get(r) != 0) return 97;
+        if (copy_state.get(c) != 0) return 98;
+        if (n < 1) return 99;
+        if (n > constants[0]) return 100;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
         const std::int64_t new3 = position.get(b);
         const std::int64_t new4 = n;
-        const std::int64_t new5 = (copies.get(b) + 1);
-        const std::int64_t new6 = (copy_blocks.get(c) + 1);
+        const std::int64_t new5 = copies.get(b) + 1;
+        const std::int64_t new6 = copy_blocks.get(c) + 1;
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -1018,15 +1018,15 @@ struct Monitor {
       case 18: {  // send_done
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
-        if (!((copy_state.get(c) == 3))) return 101;
-        if (!(block_of.get(c, b))) return 102;
-        if (!(!(copying.get(c)))) return 103;
+        if (copy_state.get(c) != 3) return 101;
+        if (!block_of.get(c, b)) return 102;
+        if (copying.get(c)) return 103;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
-        const std::int64_t new4 = (copies.get(b) - 1);
-        const std::int64_t new5 = (copy_blocks.get(c) - 1);
+        const std::int64_t new4 = copies.get(b) - 1;
+        const std::int64_t new5 = copy_blocks.get(c) - 1;
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -1046,27 +1046,27 @@ struct Monitor {
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
         const std::int64_t n = a[3];
-        if (!((request_state.get(r) == 2))) return 104;
-        if (!((block_state.get(b) == 1))) return 105;
-        if (!(holds.get(r, b))) return 106;
-        if (!((pending.get(r) == 0))) return 107;
-        if (!((position.get(b) <= planned.get(r)))) return 108;
-        if (!(((planned.get(r) + n) <= (position.get(b) + constants[0])))) return 109;
-        if (!(((planned.get(r) + n) < known.get(r)))) return 110;
-        if (!((copy_state.get(c) == 0))) return 111;
-        if (!((1 <= n))) return 112;
+        if (request_state.get(r) != 2) return 104;
+        if (block_state.get(b) != 1) return 105;
+        if (!holds.get(r, b)) return 106;
+        if (pending.get(r) != 0) return 107;
+        if (position.get(b) > planned.get(r)) return 108;
+        if (planned.get(r) + n > position.get(b) + constants[0]) return 109;
+        if (planned.get(r) + n >= known.get(r)) return 110;
+        if (copy_state.get(c) != 0) return 111;
+        if (n < 1) return 112;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
         const std::int64_t new3 = 1;
         const std::int64_t new4 = planned.get(r);
         const std::int64_t new5 = n;
-        const std::int64_t new6 = (planned.get(r) + n);
-        const std::int64_t new7 = (copies.get(b) + 1);
-        const std::int64_t new8 = (copy_blocks.get(c) + 1);
-        const std::int64_t new9 = (copy_requests.get(c) + 1);
-        const std::int64_t new10 = (inbound.get(r) + 1);
-        const std::int64_t new11 = (arriving.get(r) + n);
+        const std::int64_t new6 = planned.get(r) + n;
+        const std::int64_t new7 = copies.get(b) + 1;
+        const std::int64_t new8 = copy_blocks.get(c) + 1;
+        const std::int64_t new9 = copy_requests.get(c) + 1;
+        const std::int64_t new10 = inbound.get(r) + 1;
+        const std::int64_t new11 = arriving.get(r) + n;
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -1097,22 +1097,22 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((request_state.get(r) == 2))) return 113;
-        if (!((copy_state.get(c) == 4))) return 114;
-        if (!(block_of.get(c, b))) return 115;
-        if (!(!(copying.get(c)))) return 116;
-        if (!(request_of.get(c, r))) return 117;
+        if (request_state.get(r) != 2) return 113;
+        if (copy_state.get(c) != 4) return 114;
+        if (!block_of.get(c, b)) return 115;
+        if (copying.get(c)) return 116;
+        if (!request_of.get(c, r)) return 117;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = (computed.get(r) + copy_tokens.get(c));
-        const std::int64_t new6 = (copies.get(b) - 1);
-        const std::int64_t new7 = (copy_blocks.get(c) - 1);
-        const std::int64_t new8 = (copy_requests.get(c) - 1);
-        const std::int64_t new9 = (inbound.get(r) - 1);
-        const std::int64_t new10 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new5 = computed.get(r) + copy_tokens.get(c);
+        const std::int64_t new6 = copies.get(b) - 1;
+        const std::int64_t new7 = copy_blocks.get(c) - 1;
+        const std::int64_t new8 = copy_requests.get(c) - 1;
+        const std::int64_t new9 = inbound.get(r) - 1;
+        const std::int64_t new10 = arriving.get(r) - copy_tokens.get(c);
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -1141,22 +1141,22 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((request_state.get(r) == 2))) return 118;
-        if (!((copy_state.get(c) == 4))) return 119;
-        if (!(block_of.get(c, b))) return 120;
-        if (!(!(copying.get(c)))) return 121;
-        if (!(request_of.get(c, r))) return 122;
+        if (request_state.get(r) != 2) return 118;
+        if (copy_state.get(c) != 4) return 119;
+        if (!block_of.get(c, b)) return 120;
+        if (copying.get(c)) return 121;
+        if (!request_of.get(c, r)) return 122;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (copies.get(b) - 1);
-        const std::int64_t new7 = (copy_blocks.get(c) - 1);
-        const std::int64_t new8 = (copy_requests.get(c) - 1);
-        const std::int64_t new9 = (inbound.get(r) - 1);
-        const std::int64_t new10 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new6 = copies.get(b) - 1;
+        const std::int64_t new7 = copy_blocks.get(c) - 1;
+        const std::int64_t new8 = copy_requests.get(c) - 1;
+        const std::int64_t new9 = inbound.get(r) - 1;
+        const std::int64_t new10 = arriving.get(r) - copy_tokens.get(c);
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
         log(26, Index{c}, copy_state.get(c), new1);
@@ -1185,21 +1185,21 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || (request_state.get(r) == 6)))) return 123;
-        if (!((copy_state.get(c) == 4))) return 124;
-        if (!(block_of.get(c, b))) return 125;
-        if (!(!(copying.get(c)))) return 126;
-        if (!(request_of.get(c, r))) return 127;
+        if (request_state.get(r) != 4 && request_state.get(r) != 5 && request_state.get(r) != 6) return 123;
+        if (copy_state.get(c) != 4) return 124;
+        if (!block_of.get(c, b)) return 125;
+        if (copying.get(c)) return 126;
+        if (!request_of.get(c, r)) return 127;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = (copies.get(b) - 1);
-        const std::int64_t new6 = (copy_blocks.get(c) - 1);
-        const std::int64_t new7 = (copy_requests.get(c) - 1);
-        const std::int64_t new8 = (inbound.get(r) - 1);
-        const std::int64_t new9 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new5 = copies.get(b) - 1;
+        const std::int64_t new6 = copy_blocks.get(c) - 1;
+        const std::int64_t new7 = copy_requests.get(c) - 1;
+        const std::int64_t new8 = inbound.get(r) - 1;
+        const std::int64_t new9 = arriving.get(r) - copy_tokens.get(c);
         log(26, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(28, Index{c, b}, block_of.get(c, b), new1);
@@ -1224,7 +1224,7 @@ struct Monitor {
       }
       case 23: {  // copy_done
         const std::int64_t c = a[0];
-        if (!(copying.get(c))) return 128;
+        if (!copying.get(c)) return 128;
         const std::int64_t new0 = 0;
         log(32, Index{c}, copying.get(c), new0);
         copying.set(c, new0);
@@ -1235,11 +1235,11 @@ struct Monitor {
         const std::int64_t tokens = a[1];
         const std::int64_t most = a[2];
         const std::int64_t turn = a[3];
-        if (!((request_state.get(r) == 0))) return 129;
-        if (!((tokens < most))) return 130;
-        if (!((most <= (constants[2] + 1)))) return 131;
-        if (!((newest_arrival.get() < turn))) return 132;
-        if (!((1 <= tokens))) return 133;
+        if (request_state.get(r) != 0) return 129;
+        if (tokens >= most) return 130;
+        if (most > constants[2] + 1) return 131;
+        if (newest_arrival.get() >= turn) return 132;
+        if (tokens < 1) return 133;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = tokens;
         const std::int64_t new2 = tokens;
@@ -1262,7 +1262,7 @@ struct Monitor {
       }
       case 25: {  // admit
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 1))) return 134;
+        if (request_state.get(r) != 1) return 134;
         const std::int64_t new0 = 2;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1270,8 +1270,8 @@ struct Monitor {
       }
       case 26: {  // finish
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 3))) return 135;
-        if (!((prompt.get(r) < known.get(r)))) return 136;
+        if (request_state.get(r) != 3) return 135;
+        if (prompt.get(r) >= known.get(r)) return 136;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1279,7 +1279,7 @@ struct Monitor {
       }
       case 27: {  // abort
         const std::int64_t r = a[0];
-        if (!(((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)) || (request_state.get(r) == 4)))) return 137;
+        if (request_state.get(r) != 1 && request_state.get(r) != 2 && request_state.get(r) != 3 && request_state.get(r) != 4) return 137;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1288,12 +1288,12 @@ struct Monitor {
       case 28: {  // retract
         const std::int64_t r = a[0];
         const std::int64_t o = a[1];
-        if (!((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)))) return 138;
-        if (!((1 <= blocks.get(r)))) return 139;
-        if (!((pending.get(r) == 0))) return 140;
-        if (!((known.get(r) < limit.get(r)))) return 141;
-        if (!(((request_state.get(o) == 2) || (request_state.get(o) == 3)))) return 142;
-        if (!((arrival.get(o) < arrival.get(r)))) return 143;
+        if (request_state.get(r) != 1 && request_state.get(r) != 2 && request_state.get(r) != 3) return 138;
+        if (blocks.get(r) < 1) return 139;
+        if (pending.get(r) != 0) return 140;
+        if (known.get(r) >= limit.get(r)) return 141;
+        if (!(request_state.get(o) == 2 || request_state.get(o) == 3)) return 142;
+        if (arrival.get(o) >= arrival.get(r)) return 143;
         const std::int64_t new0 = 4;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1301,9 +1301,9 @@ struct Monitor {
       }
       case 29: {  // requeue
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 4))) return 144;
-        if (!((blocks.get(r) == 0))) return 145;
-        if (!((inbound.get(r) == 0))) return 146;
+        if (request_state.get(r) != 4) return 144;
+        if (blocks.get(r) != 0) return 145;
+        if (inbound.get(r) != 0) return 146;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1320,8 +1320,8 @@ struct Monitor {
       }
       case 30: {  // close
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 5))) return 147;
-        if (!((blocks.get(r) == 0))) return 148;
+        if (request_state.get(r) != 5) return 147;
+        if (blocks.get(r) != 0) return 148;
         const std::int64_t new0 = 6;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1329,9 +1329,9 @@ struct Monitor {
       }
       case 31: {  // recycle
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 6))) return 149;
-        if (!((pending.get(r) == 0))) return 150;
-        if (!((inbound.get(r) == 0))) return 151;
+        if (request_state.get(r) != 6) return 149;
+        if (pending.get(r) != 0) return 150;
+        if (inbound.get(r) != 0) return 151;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1363,12 +1363,12 @@ struct Monitor {
       }
       case 32: {  // open_step
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 0))) return 152;
-        if (!((opened.get() == launched.get()))) return 153;
+        if (step_state.get(s) != 0) return 152;
+        if (opened.get() != launched.get()) return 153;
         const std::int64_t new0 = 1;
-        const std::int64_t new1 = (opened.get() + 1);
-        const std::int64_t new2 = (opened.get() + 1);
-        const std::int64_t new3 = (live_steps.get() + 1);
+        const std::int64_t new1 = opened.get() + 1;
+        const std::int64_t new2 = opened.get() + 1;
+        const std::int64_t new3 = live_steps.get() + 1;
         log(14, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
         log(15, Index{s}, number.get(s), new1);
@@ -1382,14 +1382,14 @@ struct Monitor {
       case 33: {  // add_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (!((step_state.get(s) == 1))) return 154;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 155;
-        if (!(!(in_step.get(s, r)))) return 156;
-        if (!((inbound.get(r) == 0))) return 157;
+        if (step_state.get(s) != 1) return 154;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 155;
+        if (in_step.get(s, r)) return 156;
+        if (inbound.get(r) != 0) return 157;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = number.get(s);
-        const std::int64_t new2 = (pending.get(r) + 1);
-        const std::int64_t new3 = (rows.get(s) + 1);
+        const std::int64_t new2 = pending.get(r) + 1;
+        const std::int64_t new3 = rows.get(s) + 1;
         log(16, Index{s, r}, in_step.get(s, r), new0);
         in_step.set(s, r, new0);
         log(8, Index{r}, last_step.get(r), new1);
@@ -1404,15 +1404,15 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (!((request_state.get(r) == 2))) return 158;
-        if (!((step_state.get(s) == 1))) return 159;
-        if (!(in_step.get(s, r))) return 160;
-        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 161;
-        if (!(((planned.get(r) + n) < known.get(r)))) return 162;
-        if (!((1 <= n))) return 163;
-        const std::int64_t new0 = (planned.get(r) + n);
-        const std::int64_t new1 = (row_tokens.get(s, r) + n);
-        const std::int64_t new2 = (flying.get(r) + n);
+        if (request_state.get(r) != 2) return 158;
+        if (step_state.get(s) != 1) return 159;
+        if (!in_step.get(s, r)) return 160;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 161;
+        if (planned.get(r) + n >= known.get(r)) return 162;
+        if (n < 1) return 163;
+        const std::int64_t new0 = planned.get(r) + n;
+        const std::int64_t new1 = row_tokens.get(s, r) + n;
+        const std::int64_t new2 = flying.get(r) + n;
         log(5, Index{r}, planned.get(r), new0);
         planned.set(r, new0);
         log(17, Index{s, r}, row_tokens.get(s, r), new1);
@@ -1425,18 +1425,18 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (!((request_state.get(r) == 2))) return 164;
-        if (!((step_state.get(s) == 1))) return 165;
-        if (!(in_step.get(s, r))) return 166;
-        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 167;
-        if (!(((planned.get(r) + n) == known.get(r)))) return 168;
-        if (!((1 <= n))) return 169;
+        if (request_state.get(r) != 2) return 164;
+        if (step_state.get(s) != 1) return 165;
+        if (!in_step.get(s, r)) return 166;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 167;
+        if (planned.get(r) + n != known.get(r)) return 168;
+        if (n < 1) return 169;
         const std::int64_t new0 = 3;
-        const std::int64_t new1 = (planned.get(r) + n);
-        const std::int64_t new2 = (row_tokens.get(s, r) + n);
+        const std::int64_t new1 = planned.get(r) + n;
+        const std::int64_t new2 = row_tokens.get(s, r) + n;
         const std::int64_t new3 = 1;
-        const std::int64_t new4 = (sampling.get(r) + 1);
-        const std::int64_t new5 = (flying.get(r) + n);
+        const std::int64_t new4 = sampling.get(r) + 1;
+        const std::int64_t new5 = flying.get(r) + n;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
         log(5, Index{r}, planned.get(r), new1);
@@ -1455,19 +1455,19 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (!((request_state.get(r) == 3))) return 170;
-        if (!((step_state.get(s) == 1))) return 171;
-        if (!(in_step.get(s, r))) return 172;
-        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 173;
-        if (!((row_tokens.get(s, r) == 0))) return 174;
-        if (!(((planned.get(r) + n) < limit.get(r)))) return 175;
-        if (!((1 <= n))) return 176;
-        if (!((n <= constants[4]))) return 177;
-        const std::int64_t new0 = (planned.get(r) + n);
-        const std::int64_t new1 = (row_tokens.get(s, r) + n);
+        if (request_state.get(r) != 3) return 170;
+        if (step_state.get(s) != 1) return 171;
+        if (!in_step.get(s, r)) return 172;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 173;
+        if (row_tokens.get(s, r) != 0) return 174;
+        if (planned.get(r) + n >= limit.get(r)) return 175;
+        if (n < 1) return 176;
+        if (n > constants[4]) return 177;
+        const std::int64_t new0 = planned.get(r) + n;
+        const std::int64_t new1 = row_tokens.get(s, r) + n;
         const std::int64_t new2 = n;
-        const std::int64_t new3 = (sampling.get(r) + n);
-        const std::int64_t new4 = (flying.get(r) + n);
+        const std::int64_t new3 = sampling.get(r) + n;
+        const std::int64_t new4 = flying.get(r) + n;
         log(5, Index{r}, planned.get(r), new0);
         planned.set(r, new0);
         log(17, Index{s, r}, row_tokens.get(s, r), new1);
@@ -1482,8 +1482,8 @@ struct Monitor {
       }
       case 37: {  // launch
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 1))) return 178;
-        if (!((1 <= rows.get(s)))) return 179;
+        if (step_state.get(s) != 1) return 178;
+        if (rows.get(s) < 1) return 179;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = number.get(s);
@@ -1497,7 +1497,7 @@ struct Monitor {
       }
       case 38: {  // device_done
         const std::int64_t s = a[0];
-        if (!(executing.get(s))) return 180;
+        if (!executing.get(s)) return 180;
         const std::int64_t new0 = 0;
         log(31, Index{s}, executing.get(s), new0);
         executing.set(s, new0);
@@ -1505,9 +1505,9 @@ struct Monitor {
       }
       case 39: {  // observe
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 2))) return 181;
-        if (!(!(executing.get(s)))) return 182;
-        if (!((number.get(s) == (landed.get() + 1)))) return 183;
+        if (step_state.get(s) != 2) return 181;
+        if (executing.get(s)) return 182;
+        if (number.get(s) != landed.get() + 1) return 183;
         const std::int64_t new0 = 3;
         log(14, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
@@ -1517,22 +1517,22 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t accepted = a[2];
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 184;
-        if (!((step_state.get(s) == 3))) return 185;
-        if (!(in_step.get(s, r))) return 186;
-        if (!((accepted <= row_outputs.get(s, r)))) return 187;
-        if (!(((((1 <= row_outputs.get(s, r))) ? (1) : (0)) <= accepted))) return 188;
-        if (!((0 <= accepted))) return 189;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 184;
+        if (step_state.get(s) != 3) return 185;
+        if (!in_step.get(s, r)) return 186;
+        if (accepted > row_outputs.get(s, r)) return 187;
+        if ((row_outputs.get(s, r) >= 1 ? 1 : 0) > accepted) return 188;
+        if (accepted < 0) return 189;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = ((computed.get(r) + row_tokens.get(s, r)) - (row_outputs.get(s, r) - accepted));
-        const std::int64_t new4 = (planned.get(r) - (row_outputs.get(s, r) - accepted));
-        const std::int64_t new5 = (known.get(r) + accepted);
-        const std::int64_t new6 = (pending.get(r) - 1);
-        const std::int64_t new7 = (sampling.get(r) - row_outputs.get(s, r));
-        const std::int64_t new8 = (flying.get(r) - row_tokens.get(s, r));
-        const std::int64_t new9 = (rows.get(s) - 1);
+        const std::int64_t new3 = computed.get(r) + row_tokens.get(s, r) - (row_outputs.get(s, r) - accepted);
+        const std::int64_t new4 = planned.get(r) - (row_outputs.get(s, r) - accepted);
+        const std::int64_t new5 = known.get(r) + accepted;
+        const std::int64_t new6 = pending.get(r) - 1;
+        const std::int64_t new7 = sampling.get(r) - row_outputs.get(s, r);
+        const std::int64_t new8 = flying.get(r) - row_tokens.get(s, r);
+        const std::int64_t new9 = rows.get(s) - 1;
         log(16, Index{s, r}, in_step.get(s, r), new0);
         in_step.set(s, r, new0);
         log(17, Index{s, r}, row_tokens.get(s, r), new1);
@@ -1558,16 +1558,16 @@ struct Monitor {
       case 41: {  // drop_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (!(((request_state.get(r) == 5) || (request_state.get(r) == 6)))) return 190;
-        if (!((step_state.get(s) == 3))) return 191;
-        if (!(in_step.get(s, r))) return 192;
+        if (request_state.get(r) != 5 && request_state.get(r) != 6) return 190;
+        if (step_state.get(s) != 3) return 191;
+        if (!in_step.get(s, r)) return 192;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = (pending.get(r) - 1);
-        const std::int64_t new4 = (sampling.get(r) - row_outputs.get(s, r));
-        const std::int64_t new5 = (flying.get(r) - row_tokens.get(s, r));
-        const std::int64_t new6 = (rows.get(s) - 1);
+        const std::int64_t new3 = pending.get(r) - 1;
+        const std::int64_t new4 = sampling.get(r) - row_outputs.get(s, r);
+        const std::int64_t new5 = flying.get(r) - row_tokens.get(s, r);
+        const std::int64_t new6 = rows.get(s) - 1;
         log(16, Index{s, r}, in_step.get(s, r), new0);
         in_step.set(s, r, new0);
         log(17, Index{s, r}, row_tokens.get(s, r), new1);
@@ -1586,12 +1586,12 @@ struct Monitor {
       }
       case 42: {  // retire
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 3))) return 193;
-        if (!((rows.get(s) == 0))) return 194;
+        if (step_state.get(s) != 3) return 193;
+        if (rows.get(s) != 0) return 194;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = number.get(s);
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = (live_steps.get() - 1);
+        const std::int64_t new3 = live_steps.get() - 1;
         log(14, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
         log(21, Index{}, landed.get(), new1);
@@ -1794,56 +1794,56 @@ struct Monitor {
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if ((block_state.get(each_b) == 0)) total += 1;
+        if (block_state.get(each_b) == 0) total += 1;
       }
       if (total != free.get()) return 14;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if ((((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2)) || (block_state.get(each_b) == 4))) total += 1;
+        if (block_state.get(each_b) == 1 || block_state.get(each_b) == 2 || block_state.get(each_b) == 4) total += 1;
       }
       if (total != held.get()) return 15;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if ((block_state.get(each_b) == 3)) total += 1;
+        if (block_state.get(each_b) == 3) total += 1;
       }
       if (total != cached.get()) return 16;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if ((block_state.get(each_b) == 5)) total += 1;
+        if (block_state.get(each_b) == 5) total += 1;
       }
       if (total != fetching.get()) return 17;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_h = 0; each_h < population[3]; ++each_h) {
-        if ((host_state.get(each_h) == 0)) total += 1;
+        if (host_state.get(each_h) == 0) total += 1;
       }
       if (total != spare_pages.get()) return 18;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_h = 0; each_h < population[3]; ++each_h) {
-        if (!((host_state.get(each_h) == 0))) total += 1;
+        if (host_state.get(each_h) != 0) total += 1;
       }
       if (total != used_pages.get()) return 19;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if (((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2))) total += constants[0];
+        if (block_state.get(each_b) == 1 || block_state.get(each_b) == 2) total += constants[0];
       }
       if (total != held_room.get()) return 20;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if (!(((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2)))) total += constants[0];
+        if (!(block_state.get(each_b) == 1 || block_state.get(each_b) == 2)) total += constants[0];
       }
       if (total != idle_room.get()) return 21;
     }
@@ -1857,7 +1857,7 @@ struct Monitor {
     {
       std::int64_t total = 0;
       for (std::int64_t each_s = 0; each_s < population[2]; ++each_s) {
-        if (!((step_state.get(each_s) == 0))) total += 1;
+        if (step_state.get(each_s) != 0) total += 1;
       }
       if (total != live_steps.get()) return 23;
     }
@@ -1865,7 +1865,7 @@ struct Monitor {
       Totals<1> totals;
       parent.visit([&](const Index& i, std::int64_t) {
         const std::int64_t each_b = i[0]; const std::int64_t b = i[1];
-        if ((parent.get(each_b, b) && !((b == each_b)))) totals.add(b, 1);
+        if (parent.get(each_b, b) && b != each_b) totals.add(b, 1);
       });
       if (!totals.same(children)) return 24;
     }

@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "23cfe21117a74ac632495bf18d52b83b661de72cdb3c57815bb3ba5ca0e37dab";
+inline constexpr std::string_view kSpecHash = "410f599d2be3efe28bd8e174ba73f59b521da19ac197f7d9a4657a4cda0cbb67";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -1044,16 +1044,16 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       if (!k.dropped[1] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       if (!k.dropped[3] && !(pre.planned[r] == pre.capacity[r])) continue;
-      if (!k.dropped[5] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
+      if (!k.dropped[5] && !(pre.planned[r] + k.page < pre.known[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[0] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
         if (!k.dropped[2] && !(pre.position[b] == pre.planned[r])) continue;
         if (!k.dropped[4] && !(!pre.holds[r][b])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[7] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
+          if (!k.dropped[7] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
             if (!k.dropped[6] && !(pre.key[b] == x)) continue;
-            if (!k.dropped[8] && !(1 <= x)) continue;
+            if (!k.dropped[8] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[0]) post.text[r][b] = static_cast<std::int8_t>(x);
             if (!k.omitted[1]) post.holds[r][b] = static_cast<std::int8_t>(true);
@@ -1071,17 +1071,17 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       if (!k.dropped[11] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       if (!k.dropped[13] && !(pre.planned[r] == pre.capacity[r])) continue;
-      if (!k.dropped[15] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
+      if (!k.dropped[15] && !(pre.planned[r] + k.page < pre.known[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[9] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
         if (!k.dropped[10] && !(pre.fill[b] == k.page)) continue;
         if (!k.dropped[12] && !(pre.position[b] == pre.planned[r])) continue;
         if (!k.dropped[14] && !(!pre.holds[r][b])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[17] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
+          if (!k.dropped[17] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
             if (!k.dropped[16] && !(pre.key[b] == x)) continue;
-            if (!k.dropped[18] && !(1 <= x)) continue;
+            if (!k.dropped[18] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[8]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
             if (!k.omitted[9]) post.text[r][b] = static_cast<std::int8_t>(x);
@@ -1108,14 +1108,14 @@ struct Model {
         if (!k.dropped[19] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
         if (!k.dropped[21] && !(pre.position[b] == pre.planned[r])) continue;
         if (!k.dropped[23] && !(pre.fill[b] < k.page)) continue;
-        if (!k.dropped[24] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
+        if (!k.dropped[24] && !(pre.planned[r] + pre.fill[b] < pre.known[r])) continue;
         if (!k.dropped[25] && !(pre.stamp[b] <= pre.landed)) continue;
         if (!k.dropped[26] && !(pre.copies[b] == 0)) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[28] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
+          if (!k.dropped[28] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
             if (!k.dropped[27] && !(pre.key[b] == x)) continue;
-            if (!k.dropped[29] && !(1 <= x)) continue;
+            if (!k.dropped[29] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[21]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
             if (!k.omitted[22]) post.text[r][b] = static_cast<std::int8_t>(x);
@@ -1134,7 +1134,7 @@ struct Model {
             if (!k.omitted[35]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
             if (!k.omitted[36]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
             if (!k.omitted[37]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-            if (!k.omitted[38]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+            if (!k.omitted[38]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
             if (!k.omitted[39]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
             found(post, Transition::match_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
@@ -1142,8 +1142,8 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[31] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[32] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
+      if (!k.dropped[31] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[32] && !(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[30] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         State post = pre;
@@ -1162,16 +1162,16 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[34] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+      if (!k.dropped[34] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
       if (!k.dropped[37] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[33] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
         if (!k.dropped[35] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[36] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
+        if (!k.dropped[36] && !(pre.position[b] + k.page <= pre.computed[r])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[38] && !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])))) continue;
+          if (!k.dropped[38] && !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
-            if (!k.dropped[39] && !(1 <= x)) continue;
+            if (!k.dropped[39] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[51]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
             if (!k.omitted[52]) post.fill[b] = static_cast<std::int8_t>(k.page);
@@ -1180,7 +1180,7 @@ struct Model {
             if (!k.omitted[55]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
             if (!k.omitted[56]) post.content[b] = static_cast<std::int8_t>(x);
             if (!k.omitted[57]) post.text[r][b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[58]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[58]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
             if (!k.omitted[59]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::publish, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
@@ -1192,11 +1192,11 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[40] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
         if (!k.dropped[41] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[42] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
+        if (!k.dropped[42] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
         if (!k.dropped[44] && !(pre.copies[b] == 0)) continue;
         State post = pre;
         if (!k.omitted[60]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        if (!k.omitted[61]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[61]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         if (!k.omitted[62]) post.holds[r][b] = static_cast<std::int8_t>(false);
         if (!k.omitted[63]) post.text[r][b] = static_cast<std::int8_t>(0);
         if (!k.omitted[64]) post.content[b] = static_cast<std::int8_t>(0);
@@ -1215,11 +1215,11 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[45] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
         if (!k.dropped[46] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[47] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
-        if (!k.dropped[48] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
+        if (!k.dropped[47] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[48] && !(pre.landed < pre.last_step[r] || pre.copies[b] >= 1)) continue;
         State post = pre;
         if (!k.omitted[73]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
-        if (!k.omitted[74]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[74]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         if (!k.omitted[75]) post.holds[r][b] = static_cast<std::int8_t>(false);
         if (!k.omitted[76]) post.text[r][b] = static_cast<std::int8_t>(0);
         if (!k.omitted[77]) post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
@@ -1237,13 +1237,13 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[49] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
         if (!k.dropped[50] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[51] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
-        if (!k.dropped[52] && !(1 < pre.refs[b])) continue;
+        if (!k.dropped[51] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[52] && !(pre.refs[b] > 1)) continue;
         State post = pre;
-        if (!k.omitted[85]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[85]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         if (!k.omitted[86]) post.holds[r][b] = static_cast<std::int8_t>(false);
         if (!k.omitted[87]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[88]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[88]) post.stamp[b] = static_cast<std::int8_t>(pre.stamp[b] <= pre.last_step[r] ? pre.last_step[r] : pre.stamp[b]);
         if (!k.omitted[89]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
         if (!k.omitted[90]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
         if (!k.omitted[91]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
@@ -1255,14 +1255,14 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
         if (!k.dropped[54] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[55] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
+        if (!k.dropped[55] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
         if (!k.dropped[56] && !(pre.refs[b] == 1)) continue;
         State post = pre;
         if (!k.omitted[93]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        if (!k.omitted[94]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[94]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         if (!k.omitted[95]) post.holds[r][b] = static_cast<std::int8_t>(false);
         if (!k.omitted[96]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[97]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[97]) post.stamp[b] = static_cast<std::int8_t>(pre.stamp[b] <= pre.last_step[r] ? pre.last_step[r] : pre.stamp[b]);
         if (!k.omitted[98]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
         if (!k.omitted[99]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
         if (!k.omitted[100]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
@@ -1275,18 +1275,18 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[58] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
+      if (!k.dropped[58] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
       if (!k.dropped[62] && !(pre.last_step[r] <= pre.landed)) continue;
       if (!k.dropped[63] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[57] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
         if (!k.dropped[59] && !(pre.holds[r][b])) continue;
         if (!k.dropped[60] && !(pre.position[b] < pre.computed[r])) continue;
-        if (!k.dropped[61] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
+        if (!k.dropped[61] && !(pre.computed[r] <= pre.position[b] + k.page)) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[64] && !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])))) continue;
+          if (!k.dropped[64] && !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
-            if (!k.dropped[65] && !(1 <= x)) continue;
+            if (!k.dropped[65] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[106]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
             if (!k.omitted[107]) post.parent[b][p] = static_cast<std::int8_t>(true);
@@ -1304,7 +1304,7 @@ struct Model {
             if (!k.omitted[119]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
             if (!k.omitted[120]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
             if (!k.omitted[121]) post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
-            if (!k.omitted[122]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[122]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
             if (!k.omitted[123]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::keep_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
@@ -1337,7 +1337,7 @@ struct Model {
         if (!k.omitted[132]) post.content[b] = static_cast<std::int8_t>(0);
         if (!k.omitted[133]) post.free = static_cast<std::int8_t>(pre.free + 1);
         if (!k.omitted[134]) post.cached = static_cast<std::int8_t>(pre.cached - 1);
-        if (!k.omitted[135]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        if (!k.omitted[135]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
         if (!k.omitted[136]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         found(post, Transition::evict, Arguments{static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)});
       }
@@ -1345,7 +1345,7 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[74] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
+        if (!k.dropped[74] && !(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
           if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
           State post = pre;
@@ -1397,7 +1397,7 @@ struct Model {
         for (int h = 0; h <= NH - 1; ++h) {
           if (!k.dropped[83] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
           for (int p = 0; p <= NB - 1; ++p) {
-            if (!k.dropped[85] && !(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h])))) continue;
+            if (!k.dropped[85] && !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]))) continue;
             State post = pre;
             if (!k.omitted[161]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
             if (!k.omitted[162]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
@@ -1415,7 +1415,7 @@ struct Model {
             if (!k.omitted[174]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
             if (!k.omitted[175]) post.free = static_cast<std::int8_t>(pre.free - 1);
             if (!k.omitted[176]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
-            if (!k.omitted[177]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[177]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
             if (!k.omitted[178]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::fetch, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)});
           }
@@ -1463,13 +1463,13 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       if (!k.dropped[97] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[93] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[93] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
         if (!k.dropped[96] && !(pre.inbound[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
           if (!k.dropped[94] && !(pre.holds[r][b])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[95] && !((pre.position[b] + n) <= pre.computed[r])) continue;
-            if (!k.dropped[98] && !(1 <= n)) continue;
+            if (!k.dropped[95] && !(pre.position[b] + n <= pre.computed[r])) continue;
+            if (!k.dropped[98] && !(n >= 1)) continue;
             if (!k.dropped[99] && !(n <= k.page)) continue;
             State post = pre;
             if (!k.omitted[198]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
@@ -1509,9 +1509,9 @@ struct Model {
           if (!k.dropped[105] && !(pre.holds[r][b])) continue;
           if (!k.dropped[107] && !(pre.position[b] <= pre.planned[r])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[108] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[109] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[111] && !(1 <= n)) continue;
+            if (!k.dropped[108] && !(pre.planned[r] + n <= pre.position[b] + k.page)) continue;
+            if (!k.dropped[109] && !(pre.planned[r] + n < pre.known[r])) continue;
+            if (!k.dropped[111] && !(n >= 1)) continue;
             State post = pre;
             if (!k.omitted[211]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
             if (!k.omitted[212]) post.block_of[c][b] = static_cast<std::int8_t>(true);
@@ -1582,7 +1582,7 @@ struct Model {
       if (!k.dropped[123] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
       if (!k.dropped[125] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[122] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[122] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
         if (!k.dropped[126] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
           if (!k.dropped[124] && !(pre.block_of[c][b])) continue;
@@ -1610,10 +1610,10 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       if (!k.dropped[128] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
-        if (!k.dropped[132] && !(1 <= tokens)) continue;
+        if (!k.dropped[132] && !(tokens >= 1)) continue;
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
           if (!k.dropped[129] && !(tokens < most)) continue;
-          if (!k.dropped[130] && !(most <= (k.room + 1))) continue;
+          if (!k.dropped[130] && !(most <= k.room + 1)) continue;
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
             if (!k.dropped[131] && !(pre.newest_arrival < turn)) continue;
             State post = pre;
@@ -1642,18 +1642,18 @@ struct Model {
       found(post, Transition::finish, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[136] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
+      if (!k.dropped[136] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
       State post = pre;
       if (!k.omitted[264]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[137] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[138] && !(1 <= pre.blocks[r])) continue;
+      if (!k.dropped[137] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[138] && !(pre.blocks[r] >= 1)) continue;
       if (!k.dropped[139] && !(pre.pending[r] == 0)) continue;
       if (!k.dropped[140] && !(pre.known[r] < pre.limit[r])) continue;
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[141] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
+        if (!k.dropped[141] && !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode)) continue;
         if (!k.dropped[142] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
         if (!k.omitted[265]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
@@ -1707,7 +1707,7 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       if (!k.dropped[153] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[154] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[154] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
         if (!k.dropped[155] && !(!pre.in_step[s][r])) continue;
         if (!k.dropped[156] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
@@ -1730,9 +1730,9 @@ struct Model {
         if (!k.dropped[157] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
         if (!k.dropped[159] && !(pre.in_step[s][r])) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[160] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[161] && !((pre.planned[r] + n) < pre.known[r])) continue;
-          if (!k.dropped[162] && !(1 <= n)) continue;
+          if (!k.dropped[160] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[161] && !(pre.planned[r] + n < pre.known[r])) continue;
+          if (!k.dropped[162] && !(n >= 1)) continue;
           State post = pre;
           if (!k.omitted[290]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
           if (!k.omitted[291]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
@@ -1743,7 +1743,7 @@ struct Model {
           }
           if (!k.omitted[293]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
           if (!k.omitted[294]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
@@ -1757,9 +1757,9 @@ struct Model {
         if (!k.dropped[163] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
         if (!k.dropped[165] && !(pre.in_step[s][r])) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[166] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[167] && !((pre.planned[r] + n) == pre.known[r])) continue;
-          if (!k.dropped[168] && !(1 <= n)) continue;
+          if (!k.dropped[166] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[167] && !(pre.planned[r] + n == pre.known[r])) continue;
+          if (!k.dropped[168] && !(n >= 1)) continue;
           State post = pre;
           if (!k.omitted[295]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
           if (!k.omitted[296]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
@@ -1771,7 +1771,7 @@ struct Model {
           }
           if (!k.omitted[299]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
           if (!k.omitted[300]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
@@ -1788,9 +1788,9 @@ struct Model {
         if (!k.dropped[171] && !(pre.in_step[s][r])) continue;
         if (!k.dropped[173] && !(pre.row_tokens[s][r] == 0)) continue;
         for (int n = 0; n <= k.width + 1; ++n) {
-          if (!k.dropped[172] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[174] && !((pre.planned[r] + n) < pre.limit[r])) continue;
-          if (!k.dropped[175] && !(1 <= n)) continue;
+          if (!k.dropped[172] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[174] && !(pre.planned[r] + n < pre.limit[r])) continue;
+          if (!k.dropped[175] && !(n >= 1)) continue;
           if (!k.dropped[176] && !(n <= k.width)) continue;
           State post = pre;
           if (!k.omitted[303]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
@@ -1802,7 +1802,7 @@ struct Model {
           }
           if (!k.omitted[306]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
           if (!k.omitted[307]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
@@ -1814,7 +1814,7 @@ struct Model {
     }
     for (int s = 0; s <= NS - 1; ++s) {
       if (!k.dropped[177] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[178] && !(1 <= pre.rows[s])) continue;
+      if (!k.dropped[178] && !(pre.rows[s] >= 1)) continue;
       State post = pre;
       if (!k.omitted[310]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
       if (!k.omitted[311]) post.executing[s] = static_cast<std::int8_t>(true);
@@ -1830,7 +1830,7 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       if (!k.dropped[180] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
       if (!k.dropped[181] && !(!pre.executing[s])) continue;
-      if (!k.dropped[182] && !(pre.number[s] == (pre.landed + 1))) continue;
+      if (!k.dropped[182] && !(pre.number[s] == pre.landed + 1)) continue;
       State post = pre;
       if (!k.omitted[314]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, Arguments{static_cast<std::int8_t>(s)});
@@ -1838,12 +1838,12 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       if (!k.dropped[184] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[183] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
+        if (!k.dropped[183] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
         if (!k.dropped[185] && !(pre.in_step[s][r])) continue;
         for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
           if (!k.dropped[186] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[187] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[188] && !(0 <= accepted)) continue;
+          if (!k.dropped[187] && !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[188] && !(accepted >= 0)) continue;
           State post = pre;
           if (!k.omitted[315]) post.in_step[s][r] = static_cast<std::int8_t>(false);
           if (!k.omitted[316]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -1853,18 +1853,18 @@ struct Model {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
             }
           }
-          if (!k.omitted[319]) post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[319]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted));
           if (!k.omitted[320]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
           if (!k.omitted[321]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
           if (!k.omitted[322]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-              post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+              post.row_start[any_s0][r] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] ? pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted) : 0);
             }
           }
           if (!k.omitted[323]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
-                post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+                post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] && pre.writes[any_s0][r][any_b1] && pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted) < pre.position[any_b1] + k.page);
               }
             }
           }
@@ -1879,7 +1879,7 @@ struct Model {
     for (int s = 0; s <= NS - 1; ++s) {
       if (!k.dropped[190] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[189] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
+        if (!k.dropped[189] && !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
         if (!k.dropped[191] && !(pre.in_step[s][r])) continue;
         State post = pre;
         if (!k.omitted[328]) post.in_step[s][r] = static_cast<std::int8_t>(false);
@@ -1920,44 +1920,44 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.executing[s] && pre.reads[s][r][b]) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 0;
+            if (!(!(pre.executing[s] && pre.reads[s][r][b]) || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo)) return 0;
           }
         }
       }
     }
     if (all || k.checked[1]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!pre.executing[s] || (StepState(pre.step_state[s]) == StepState::Inflight))) return 1;
+        if (!(!pre.executing[s] || StepState(pre.step_state[s]) == StepState::Inflight)) return 1;
       }
     }
     if (all || k.checked[2]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 2;
+          if (!(!pre.in_step[s][r] || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) return 2;
         }
       }
     }
     if (all || k.checked[3]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
-          if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle) && (StepState(pre.step_state[z]) == StepState::Done)) || (pre.number[z] <= pre.number[s]))) return 3;
+          if (!(!(StepState(pre.step_state[s]) != StepState::Idle && StepState(pre.step_state[z]) == StepState::Done) || pre.number[z] <= pre.number[s])) return 3;
         }
       }
     }
     if (all || k.checked[4]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.rows[s] == 0))) return 4;
+        if (!(StepState(pre.step_state[s]) != StepState::Idle || pre.rows[s] == 0)) return 4;
       }
     }
     if (all || k.checked[5]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (((((pre.arrival[r] == 0) && (pre.prompt[r] == 0)) && (pre.limit[r] == 0)) && (pre.known[r] == 0)) && ((((pre.planned[r] == 0) && (pre.computed[r] == 0)) && (pre.pruned[r] == 0)) && (pre.last_step[r] == 0))))) return 5;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (pre.arrival[r] == 0 && pre.prompt[r] == 0 && pre.limit[r] == 0 && pre.known[r] == 0 && pre.planned[r] == 0 && pre.computed[r] == 0 && pre.pruned[r] == 0 && pre.last_step[r] == 0))) return 5;
       }
     }
     if (all || k.checked[6]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(pre.in_step[s][r] || (((pre.row_start[s][r] == 0) && (pre.row_tokens[s][r] == 0)) && (pre.row_outputs[s][r] == 0)))) return 6;
+          if (!(pre.in_step[s][r] || (pre.row_start[s][r] == 0 && pre.row_tokens[s][r] == 0 && pre.row_outputs[s][r] == 0))) return 6;
         }
       }
     }
@@ -1982,55 +1982,55 @@ struct Model {
     if (all || k.checked[9]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
-          if (!(!((!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent)) && (pre.arrival[r] == pre.arrival[q])) || (r == q))) return 9;
+          if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent) && pre.arrival[r] == pre.arrival[q]) || r == q)) return 9;
         }
       }
     }
     if (all || k.checked[10]) {
-      if (!(((pre.landed <= pre.launched) && (pre.launched <= pre.opened)) && (pre.opened <= (pre.launched + 1)))) return 10;
+      if (!(pre.landed <= pre.launched && pre.launched <= pre.opened && pre.opened <= pre.launched + 1)) return 10;
     }
     if (all || k.checked[11]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Planned) || (pre.number[s] == (pre.launched + 1)))) return 11;
+        if (!(StepState(pre.step_state[s]) != StepState::Planned || pre.number[s] == pre.launched + 1)) return 11;
       }
     }
     if (all || k.checked[12]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle)) || ((pre.landed < pre.number[s]) && (pre.number[s] <= pre.opened)))) return 12;
+        if (!(!(StepState(pre.step_state[s]) != StepState::Idle) || (pre.landed < pre.number[s] && pre.number[s] <= pre.opened))) return 12;
       }
     }
     if (all || k.checked[13]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
-          if (!(!((!(StepState(pre.step_state[s]) == StepState::Idle) && !(StepState(pre.step_state[z]) == StepState::Idle)) && (pre.number[s] == pre.number[z])) || (s == z))) return 13;
+          if (!(!(StepState(pre.step_state[s]) != StepState::Idle && StepState(pre.step_state[z]) != StepState::Idle && pre.number[s] == pre.number[z]) || s == z)) return 13;
         }
       }
     }
     if (all || k.checked[14]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!((StepState(pre.step_state[s]) == StepState::Inflight) || (StepState(pre.step_state[s]) == StepState::Done)) || (pre.number[s] <= pre.launched))) return 14;
+        if (!(!(StepState(pre.step_state[s]) == StepState::Inflight || StepState(pre.step_state[s]) == StepState::Done) || pre.number[s] <= pre.launched)) return 14;
       }
     }
     if (all || k.checked[15]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.arrival[r]) && (pre.arrival[r] <= pre.newest_arrival))) return 15;
+        if (!(pre.arrival[r] >= 0 && pre.arrival[r] <= pre.newest_arrival)) return 15;
       }
     }
     if (all || k.checked[16]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.last_step[r]) && (pre.last_step[r] <= pre.opened))) return 16;
+        if (!(pre.last_step[r] >= 0 && pre.last_step[r] <= pre.opened)) return 16;
       }
     }
     if (all || k.checked[17]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.number[s] == 0))) return 17;
+        if (!(StepState(pre.step_state[s]) != StepState::Idle || pre.number[s] == 0)) return 17;
       }
     }
     if (all || k.checked[18]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int h = 0; h <= NH - 1; ++h) {
-            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || ((pre.host_position[h] == pre.position[b]) && (pre.host_fill[h] == pre.fill[b])))) return 18;
+            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || (pre.host_position[h] == pre.position[b] && pre.host_fill[h] == pre.fill[b]))) return 18;
           }
         }
       }
@@ -2038,40 +2038,40 @@ struct Model {
     if (all || k.checked[19]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!pre.host_of[c][h] || ((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || (HostState(pre.host_state[h]) == HostState::Filling)) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (HostState(pre.host_state[h]) == HostState::Valid))))) return 19;
+          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) != CopyState::Spilling || HostState(pre.host_state[h]) == HostState::Filling) && (CopyState(pre.copy_state[c]) != CopyState::Fetching || HostState(pre.host_state[h]) == HostState::Valid)))) return 19;
         }
       }
     }
     if (all || k.checked[20]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!((!(HostState(pre.host_state[h]) == HostState::Empty) || (((pre.host_fill[h] == 0) && (pre.host_position[h] == 0)) && (pre.host_copies[h] == 0))) && (!(!(HostState(pre.host_state[h]) == HostState::Empty)) || ((1 <= pre.host_fill[h]) && (pre.host_fill[h] <= k.page))))) return 20;
+        if (!((HostState(pre.host_state[h]) != HostState::Empty || (pre.host_fill[h] == 0 && pre.host_position[h] == 0 && pre.host_copies[h] == 0)) && (!(HostState(pre.host_state[h]) != HostState::Empty) || (pre.host_fill[h] >= 1 && pre.host_fill[h] <= k.page)))) return 20;
       }
     }
     if (all || k.checked[21]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!(!(HostState(pre.host_state[h]) == HostState::Filling) || (pre.host_copies[h] == 1))) return 21;
+        if (!(HostState(pre.host_state[h]) != HostState::Filling || pre.host_copies[h] == 1)) return 21;
       }
     }
     if (all || k.checked[22]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.copies[b] == 1))) return 22;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Fetching || pre.copies[b] == 1)) return 22;
       }
     }
     if (all || k.checked[23]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free) || (pre.copies[b] == 0))) return 23;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Free || pre.copies[b] == 0)) return 23;
       }
     }
     if (all || k.checked[24]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.block_of[c][b] || ((((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || ((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) && (!(CopyState(pre.copy_state[c]) == CopyState::Receiving) || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) && (!(CopyState(pre.copy_state[c]) == CopyState::Sending) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))))) return 24;
+          if (!(!pre.block_of[c][b] || ((CopyState(pre.copy_state[c]) != CopyState::Spilling || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) && (CopyState(pre.copy_state[c]) != CopyState::Fetching || BlockState(pre.block_state[b]) == BlockState::Fetching) && (CopyState(pre.copy_state[c]) != CopyState::Receiving || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) && (CopyState(pre.copy_state[c]) != CopyState::Sending || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 24;
         }
       }
     }
     if (all || k.checked[25]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!pre.copying[c] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 25;
+        if (!(!pre.copying[c] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 25;
       }
     }
     if (all || k.checked[26]) {
@@ -2084,7 +2084,7 @@ struct Model {
     if (all || k.checked[27]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= (pre.pruned[r] + pre.capacity[r])))) return 27;
+          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.pruned[r] + pre.capacity[r])) return 27;
         }
       }
     }
@@ -2092,25 +2092,25 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[c][b]) && pre.holds[r][b]) || pre.request_of[c][r])) return 28;
+            if (!(!(CopyState(pre.copy_state[c]) == CopyState::Receiving && pre.block_of[c][b] && pre.holds[r][b]) || pre.request_of[c][r])) return 28;
           }
         }
       }
     }
     if (all || k.checked[29]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!((!(CopyState(pre.copy_state[c]) == CopyState::Idle) || (pre.copy_blocks[c] == 0)) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Idle)) || (pre.copy_blocks[c] == 1)))) return 29;
+        if (!((CopyState(pre.copy_state[c]) != CopyState::Idle || pre.copy_blocks[c] == 0) && (!(CopyState(pre.copy_state[c]) != CopyState::Idle) || pre.copy_blocks[c] == 1))) return 29;
       }
     }
     if (all || k.checked[30]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!((!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (1 <= pre.copy_tokens[c])) && (!(!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) || ((pre.copy_tokens[c] == 0) && (pre.copy_start[c] == 0))))) return 30;
+        if (!((!(CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving) || pre.copy_tokens[c] >= 1) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (pre.copy_tokens[c] == 0 && pre.copy_start[c] == 0)))) return 30;
       }
     }
     if (all || k.checked[31]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) && pre.block_of[c][b]) || ((pre.position[b] <= pre.copy_start[c]) && ((pre.copy_start[c] + pre.copy_tokens[c]) <= (pre.position[b] + k.page))))) return 31;
+          if (!(!((CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[c][b]) || (pre.position[b] <= pre.copy_start[c] && pre.copy_start[c] + pre.copy_tokens[c] <= pre.position[b] + k.page))) return 31;
         }
       }
     }
@@ -2118,7 +2118,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.request_of[c][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.copy_start[c] + pre.copy_tokens[c]) <= pre.planned[r]))) return 32;
+            if (!(!(pre.request_of[c][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.copy_start[c] + pre.copy_tokens[c] <= pre.planned[r])) return 32;
           }
         }
       }
@@ -2126,7 +2126,7 @@ struct Model {
     if (all || k.checked[33]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.request_of[c][r] || (((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) && (CopyState(pre.copy_state[c]) == CopyState::Receiving)))) return 33;
+          if (!(!pre.request_of[c][r] || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) && CopyState(pre.copy_state[c]) == CopyState::Receiving))) return 33;
         }
       }
     }
@@ -2134,7 +2134,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int d = 0; d <= NC - 1; ++d) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((pre.block_of[c][b] && ((CopyState(pre.copy_state[c]) == CopyState::Fetching) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) && pre.block_of[d][b]) || (((c == d) || (CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]))) || (CopyState(pre.copy_state[d]) == CopyState::Sending)))) return 34;
+            if (!(!(pre.block_of[c][b] && (CopyState(pre.copy_state[c]) == CopyState::Fetching || CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[d][b]) || c == d || CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]) || CopyState(pre.copy_state[d]) == CopyState::Sending)) return 34;
           }
         }
       }
@@ -2143,7 +2143,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int d = 0; d <= NB - 1; ++d) {
-            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || (b == d))) return 35;
+            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || b == d)) return 35;
           }
         }
       }
@@ -2152,7 +2152,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           for (int i = 0; i <= NH - 1; ++i) {
-            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || (h == i))) return 36;
+            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || h == i)) return 36;
           }
         }
       }
@@ -2161,26 +2161,26 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
-            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || (r == q))) return 37;
+            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || r == q)) return 37;
           }
         }
       }
     }
     if (all || k.checked[38]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 38;
+        if (!(StepState(pre.step_state[s]) != StepState::Done || pre.number[s] == pre.landed + 1)) return 38;
       }
     }
     if (all || k.checked[39]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (pre.stamp[b] <= pre.landed))) return 39;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Free) || pre.stamp[b] <= pre.landed)) return 39;
       }
     }
     if (all || k.checked[40]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.computed[r] < (pre.position[b] + k.page)))) return 40;
+            if (!(!(pre.writes[s][r][b] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.computed[r] < pre.position[b] + k.page)) return 40;
           }
         }
       }
@@ -2189,94 +2189,94 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.computed[r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 41;
+            if (!(!(pre.in_step[s][r] && pre.row_tokens[s][r] >= 1 && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.computed[r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 41;
           }
         }
       }
     }
     if (all || k.checked[42]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Waiting)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.inbound[r] == 0))) return 42;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.inbound[r] == 0)) return 42;
       }
     }
     if (all || k.checked[43]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!((0 <= pre.row_outputs[s][r]) && (pre.row_outputs[s][r] <= pre.row_tokens[s][r]))) return 43;
+          if (!(pre.row_outputs[s][r] >= 0 && pre.row_outputs[s][r] <= pre.row_tokens[s][r])) return 43;
         }
       }
     }
     if (all || k.checked[44]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(0 <= pre.row_tokens[s][r])) return 44;
+          if (!(pre.row_tokens[s][r] >= 0)) return 44;
         }
       }
     }
     if (all || k.checked[45]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 45;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Absent) || pre.pending[r] == 0)) return 45;
       }
     }
     if (all || k.checked[46]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.block_of[c][b] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 46;
+          if (!(!pre.block_of[c][b] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 46;
         }
       }
     }
     if (all || k.checked[47]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)))) return 47;
+          if (!(!pre.host_of[c][h] || CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching)) return 47;
         }
       }
     }
     if (all || k.checked[48]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.computed[r]) && (0 <= pre.pruned[r]))) return 48;
+        if (!(pre.computed[r] >= 0 && pre.pruned[r] >= 0)) return 48;
       }
     }
     if (all || k.checked[49]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(0 <= pre.position[b])) return 49;
+        if (!(pre.position[b] >= 0)) return 49;
       }
     }
     if (all || k.checked[50]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!(0 <= pre.host_position[h])) return 50;
+        if (!(pre.host_position[h] >= 0)) return 50;
       }
     }
     if (all || k.checked[51]) {
-      if (!((pre.live_steps == (pre.opened - pre.landed)) && (0 <= pre.landed))) return 51;
+      if (!(pre.live_steps == pre.opened - pre.landed && pre.landed >= 0)) return 51;
     }
     if (all || k.checked[52]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(((StepState(pre.step_state[s]) == StepState::Planned) || (StepState(pre.step_state[s]) == StepState::Inflight)) && (pre.last_step[r] == pre.number[s])) || pre.in_step[s][r])) return 52;
+          if (!(!((StepState(pre.step_state[s]) == StepState::Planned || StepState(pre.step_state[s]) == StepState::Inflight) && pre.last_step[r] == pre.number[s]) || pre.in_step[s][r])) return 52;
         }
       }
     }
     if (all || k.checked[53]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((StepState(pre.step_state[s]) == StepState::Planned) && (pre.stamp[b] == pre.number[s])) || (1 <= pre.rows[s]))) return 53;
+          if (!(!(StepState(pre.step_state[s]) == StepState::Planned && pre.stamp[b] == pre.number[s]) || pre.rows[s] >= 1)) return 53;
         }
       }
     }
     if (all || k.checked[54]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!((pre.copy_hosts[c] == (((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)) ? 1 : 0)) && (pre.copy_requests[c] == ((CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 1 : 0)))) return 54;
+        if (!(pre.copy_hosts[c] == (CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching ? 1 : 0) && pre.copy_requests[c] == (CopyState(pre.copy_state[c]) == CopyState::Receiving ? 1 : 0))) return 54;
       }
     }
     if (all || k.checked[55]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 55;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Owned || pre.refs[b] == 1)) return 55;
       }
     }
     if (all || k.checked[56]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 56;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.refs[b] >= 1)) return 56;
       }
     }
     if (all || k.checked[57]) {
@@ -2286,14 +2286,14 @@ struct Model {
     }
     if (all || k.checked[58]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 58;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Finished) || pre.blocks[r] == 0)) return 58;
       }
     }
     if (all || k.checked[59]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 59;
+            if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b] && pre.holds[q][b]) || r == q)) return 59;
           }
         }
       }
@@ -2302,7 +2302,7 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 60;
+            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.holds[r][c] && b != c) || pre.position[b] + k.page <= pre.position[c] || pre.position[c] + k.page <= pre.position[b])) return 60;
           }
         }
       }
@@ -2311,7 +2311,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 61;
+            if (!(!pre.reads[s][r][b] || !(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Fetching))) return 61;
           }
         }
       }
@@ -2321,7 +2321,7 @@ struct Model {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
             for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 62;
+              if (!(!(pre.reads[s][r][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[q][b]) || r == q)) return 62;
             }
           }
         }
@@ -2331,7 +2331,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 63;
+            if (!(!pre.reads[s][r][b] || pre.holds[r][b] || pre.number[s] <= pre.stamp[b])) return 63;
           }
         }
       }
@@ -2339,7 +2339,7 @@ struct Model {
     if (all || k.checked[64]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 64;
+          if (!(!pre.in_step[s][r] || pre.number[s] <= pre.last_step[r])) return 64;
         }
       }
     }
@@ -2347,103 +2347,103 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 65;
+            if (!(!pre.writes[s][r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo)) return 65;
           }
         }
       }
     }
     if (all || k.checked[66]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 66;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.fill[b] == k.page)) return 66;
       }
     }
     if (all || k.checked[67]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 67;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.fill[b] >= 1 && pre.fill[b] <= k.page))) return 67;
       }
     }
     if (all || k.checked[68]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 68;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && BlockState(pre.block_state[b]) == BlockState::Shared) || pre.position[b] + k.page <= pre.computed[r])) return 68;
         }
       }
     }
     if (all || k.checked[69]) {
-      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 69;
+      if (!(pre.free + pre.held + pre.cached + pre.fetching == k.blocks)) return 69;
     }
     if (all || k.checked[70]) {
-      if (!((pre.held_room + pre.idle_room) == k.room)) return 70;
+      if (!(pre.held_room + pre.idle_room == k.room)) return 70;
     }
     if (all || k.checked[71]) {
-      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 71;
+      if (!(pre.spare_pages + pre.used_pages == k.hosts)) return 71;
     }
     if (all || k.checked[72]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 72;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) || pre.fill[b] == 0)) return 72;
       }
     }
     if (all || k.checked[73]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 73;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] <= pre.pruned[r] + pre.capacity[r])) return 73;
       }
     }
     if (all || k.checked[74]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 74;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b]) || (pre.pruned[r] <= pre.position[b] && pre.position[b] + k.page <= pre.pruned[r] + pre.capacity[r]))) return 74;
         }
       }
     }
     if (all || k.checked[75]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 75;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] == 0 || pre.pruned[r] + k.window <= pre.computed[r] + 1)) return 75;
       }
     }
     if (all || k.checked[76]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 76;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] == pre.computed[r] + pre.flying[r] + pre.arriving[r])) return 76;
       }
     }
     if (all || k.checked[77]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 77;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Decode || pre.planned[r] + 1 == pre.known[r] + pre.sampling[r])) return 77;
       }
     }
     if (all || k.checked[78]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 78;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.planned[r] < pre.limit[r]))) return 78;
       }
     }
     if (all || k.checked[79]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 79;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.prompt[r] >= 1 && pre.prompt[r] < pre.limit[r] && pre.prompt[r] <= pre.known[r]))) return 79;
       }
     }
     if (all || k.checked[80]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 80;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting) || pre.known[r] < pre.limit[r])) return 80;
       }
     }
     if (all || k.checked[81]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 81;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Waiting || (pre.planned[r] == pre.computed[r] && pre.planned[r] < pre.known[r] && pre.pending[r] == 0 && pre.inbound[r] == 0 && pre.pruned[r] == 0))) return 81;
       }
     }
     if (all || k.checked[82]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 82;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Prefill || (pre.planned[r] < pre.known[r] && pre.sampling[r] == 0))) return 82;
       }
     }
     if (all || k.checked[83]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 83;
+        if (!(!(pre.inbound[r] >= 1) || pre.pending[r] == 0)) return 83;
       }
     }
     if (all || k.checked[84]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 84;
+          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.computed[r] <= pre.row_start[s][r] && pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.planned[r]))) return 84;
         }
       }
     }
@@ -2451,7 +2451,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 85;
+            if (!(!(pre.in_step[s][r] && pre.in_step[z][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.number[s] < pre.number[z]) || pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.row_start[z][r])) return 85;
           }
         }
       }
@@ -2459,20 +2459,20 @@ struct Model {
     if (all || k.checked[86]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 86;
+          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && StepState(pre.step_state[s]) == StepState::Planned) || pre.row_start[s][r] + pre.row_tokens[s][r] == pre.planned[r])) return 86;
         }
       }
     }
     if (all || k.checked[87]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 87;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r] + k.page)) return 87;
       }
     }
     if (all || k.checked[88]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 88;
+            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r]) || pre.reads[s][r][b])) return 88;
           }
         }
       }
@@ -2481,7 +2481,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((((pre.in_step[s][r] && (1 <= pre.row_tokens[s][r])) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 89;
+            if (!(!(pre.in_step[s][r] && pre.row_tokens[s][r] >= 1 && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.row_start[s][r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 89;
           }
         }
       }
@@ -2489,87 +2489,87 @@ struct Model {
     if (all || k.checked[90]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 90;
+          if (!(!pre.holds[r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared)) return 90;
         }
       }
     }
     if (all || k.checked[91]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 91;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.refs[b] == 0)) return 91;
       }
     }
     if (all || k.checked[92]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 92;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.limit[r] <= k.room + 1))) return 92;
       }
     }
     if (all || k.checked[93]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.parents[b] == 1)) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || (pre.parents[b] == 0)))) return 93;
+        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.parents[b] == 1) && (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) || pre.parents[b] == 0))) return 93;
       }
     }
     if (all || k.checked[94]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!pre.parent[b][p] || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching))))) return 94;
+          if (!(!pre.parent[b][p] || ((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && (BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching)))) return 94;
         }
       }
     }
     if (all || k.checked[95]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!pre.parent[b][p] || (((p == b) && (pre.position[b] == 0)) || ((!(p == b) && ((pre.position[p] + k.page) == pre.position[b])) && (pre.fill[p] == k.page))))) return 95;
+          if (!(!pre.parent[b][p] || (p == b && pre.position[b] == 0) || (p != b && pre.position[p] + k.page == pre.position[b] && pre.fill[p] == k.page))) return 95;
         }
       }
     }
     if (all || k.checked[96]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(1 <= pre.children[b]) || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (pre.fill[b] == k.page)))) return 96;
+        if (!(!(pre.children[b] >= 1) || ((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && pre.fill[b] == k.page))) return 96;
       }
     }
     if (all || k.checked[97]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int p = 0; p <= NB - 1; ++p) {
-            if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.parent[b][p]) || pre.holds[r][p])) return 97;
+            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.parent[b][p]) || pre.holds[r][p])) return 97;
           }
         }
       }
     }
     if (all || k.checked[98]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (((1 <= pre.key[b]) && (!(pre.position[b] == 0) || (pre.before[b] == 0))) && (0 <= pre.before[b]))) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || ((pre.key[b] == 0) && (pre.before[b] == 0))))) return 98;
+        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.key[b] >= 1 && (pre.position[b] != 0 || pre.before[b] == 0) && pre.before[b] >= 0)) && (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.key[b] == 0 && pre.before[b] == 0)))) return 98;
       }
     }
     if (all || k.checked[99]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!(pre.parent[b][p] && !(p == b)) || (pre.before[b] == pre.key[p]))) return 99;
+          if (!(!(pre.parent[b][p] && p != b) || pre.before[b] == pre.key[p])) return 99;
         }
       }
     }
     if (all || k.checked[100]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (pre.content[b] == pre.key[b])) && (!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.content[b] == 0)))) return 100;
+        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) || pre.content[b] == pre.key[b]) && (!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Limbo || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.content[b] == 0))) return 100;
       }
     }
     if (all || k.checked[101]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!((!pre.holds[r][b] || (pre.content[b] == pre.text[r][b])) && (!(!pre.holds[r][b]) || (pre.text[r][b] == 0)))) return 101;
+          if (!((!pre.holds[r][b] || pre.content[b] == pre.text[r][b]) && (!(!pre.holds[r][b]) || pre.text[r][b] == 0))) return 101;
         }
       }
     }
     if (all || k.checked[102]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!((((!(!(HostState(pre.host_state[h]) == HostState::Empty)) || (((1 <= pre.host_key[h]) && (!(pre.host_position[h] == 0) || (pre.host_before[h] == 0))) && (0 <= pre.host_before[h]))) && (!(!(!(HostState(pre.host_state[h]) == HostState::Empty))) || ((pre.host_key[h] == 0) && (pre.host_before[h] == 0)))) && (!(HostState(pre.host_state[h]) == HostState::Valid) || (pre.host_content[h] == pre.host_key[h]))) && (!(!(HostState(pre.host_state[h]) == HostState::Valid)) || (pre.host_content[h] == 0)))) return 102;
+        if (!((!(HostState(pre.host_state[h]) != HostState::Empty) || (pre.host_key[h] >= 1 && (pre.host_position[h] != 0 || pre.host_before[h] == 0) && pre.host_before[h] >= 0)) && (!(!(HostState(pre.host_state[h]) != HostState::Empty)) || (pre.host_key[h] == 0 && pre.host_before[h] == 0)) && (HostState(pre.host_state[h]) != HostState::Valid || pre.host_content[h] == pre.host_key[h]) && (!(HostState(pre.host_state[h]) != HostState::Valid) || pre.host_content[h] == 0))) return 102;
       }
     }
     if (all || k.checked[103]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int h = 0; h <= NH - 1; ++h) {
-            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || ((pre.host_key[h] == pre.key[b]) && (pre.host_before[h] == pre.before[b])))) return 103;
+            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || (pre.host_key[h] == pre.key[b] && pre.host_before[h] == pre.before[b]))) return 103;
           }
         }
       }
@@ -2710,7 +2710,7 @@ struct Model {
     if (all || k.checked[119]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
+        if (BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared || BlockState(pre.block_state[each_b]) == BlockState::Limbo) total += 1;
       }
       if (total != pre.held) return 119;
     }
@@ -2738,21 +2738,21 @@ struct Model {
     if (all || k.checked[123]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
-        if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
+        if (HostState(pre.host_state[each_h]) != HostState::Empty) total += 1;
       }
       if (total != pre.used_pages) return 123;
     }
     if (all || k.checked[124]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
+        if (BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared) total += k.page;
       }
       if (total != pre.held_room) return 124;
     }
     if (all || k.checked[125]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
+        if (!(BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
       }
       if (total != pre.idle_room) return 125;
     }
@@ -2766,7 +2766,7 @@ struct Model {
     if (all || k.checked[127]) {
       int total = 0;
       for (int each_s = 0; each_s <= NS - 1; ++each_s) {
-        if (!(StepState(pre.step_state[each_s]) == StepState::Idle)) total += 1;
+        if (StepState(pre.step_state[each_s]) != StepState::Idle) total += 1;
       }
       if (total != pre.live_steps) return 127;
     }
@@ -2774,7 +2774,7 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-          if (pre.parent[each_b][b] && !(b == each_b)) total += 1;
+          if (pre.parent[each_b][b] && b != each_b) total += 1;
         }
         if (total != pre.children[b]) return 128;
       }
@@ -2795,95 +2795,95 @@ struct Model {
     (void)k;
     if (k.kept[0]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(pre.executing[s] && !(post.executing[s])) || (taken == Transition::device_done))) return 0;
+        if (!(!(pre.executing[s] && !post.executing[s]) || (taken == Transition::device_done))) return 0;
       }
     }
     if (k.kept[1]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(!(StepState(pre.step_state[s]) == StepState::Inflight) && (StepState(post.step_state[s]) == StepState::Inflight)) || (post.executing[s] && (1 <= pre.rows[s])))) return 1;
+        if (!(!(StepState(pre.step_state[s]) != StepState::Inflight && StepState(post.step_state[s]) == StepState::Inflight) || (post.executing[s] && pre.rows[s] >= 1))) return 1;
       }
     }
     if (k.kept[2]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!((!(!pre.in_step[s][r] && post.in_step[s][r]) || (StepState(pre.step_state[s]) == StepState::Planned)) && (!(pre.in_step[s][r] && !(post.in_step[s][r])) || (StepState(pre.step_state[s]) == StepState::Done)))) return 2;
+          if (!((!(!pre.in_step[s][r] && post.in_step[s][r]) || StepState(pre.step_state[s]) == StepState::Planned) && (!(pre.in_step[s][r] && !post.in_step[s][r]) || StepState(pre.step_state[s]) == StepState::Done))) return 2;
         }
       }
     }
     if (k.kept[3]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) && !(taken == Transition::recycle)) || (post.blocks[r] <= pre.blocks[r]))) return 3;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) && !(taken == Transition::recycle)) || post.blocks[r] <= pre.blocks[r])) return 3;
       }
     }
     if (k.kept[4]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Finished)))) return 4;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Releasing || RequestState(post.request_state[r]) == RequestState::Releasing || RequestState(post.request_state[r]) == RequestState::Finished)) return 4;
       }
     }
     if (k.kept[5]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || ((taken == Transition::land_row) && (pre.known[r] < post.known[r])))) return 5;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && post.known[r] != pre.known[r]) || ((taken == Transition::land_row) && pre.known[r] < post.known[r]))) return 5;
       }
     }
     if (k.kept[6]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || ((taken == Transition::land_row) || (taken == Transition::receive_done)))) return 6;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.computed[r] < post.computed[r]) || (taken == Transition::land_row) || (taken == Transition::receive_done))) return 6;
       }
     }
     if (k.kept[7]) {
-      if (!(((!(taken == Transition::open_step) || (post.opened == (pre.opened + 1))) && (!(taken == Transition::launch) || (post.launched == (pre.launched + 1)))) && (!(taken == Transition::retire) || (post.landed == (pre.landed + 1))))) return 7;
+      if (!((!(taken == Transition::open_step) || post.opened == pre.opened + 1) && (!(taken == Transition::launch) || post.launched == pre.launched + 1) && (!(taken == Transition::retire) || post.landed == pre.landed + 1))) return 7;
     }
     if (k.kept[8]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!((taken == Transition::open_step) && !(post.number[s] == pre.number[s])) || (StepState(post.step_state[s]) == StepState::Planned))) return 8;
+        if (!(!((taken == Transition::open_step) && post.number[s] != pre.number[s]) || StepState(post.step_state[s]) == StepState::Planned)) return 8;
       }
     }
     if (k.kept[9]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((!((RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(post.request_state[r]) == RequestState::Absent)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == post.newest_arrival))) && (!(((RequestState(pre.request_state[r]) == RequestState::Retracting) && !(RequestState(post.request_state[r]) == RequestState::Retracting)) && !(taken == Transition::abort)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == pre.arrival[r]))))) return 9;
+        if (!((!(RequestState(pre.request_state[r]) == RequestState::Absent && RequestState(post.request_state[r]) != RequestState::Absent) || (RequestState(post.request_state[r]) == RequestState::Waiting && post.arrival[r] == post.newest_arrival)) && (!(RequestState(pre.request_state[r]) == RequestState::Retracting && RequestState(post.request_state[r]) != RequestState::Retracting && !(taken == Transition::abort)) || (RequestState(post.request_state[r]) == RequestState::Waiting && post.arrival[r] == pre.arrival[r])))) return 9;
       }
     }
     if (k.kept[10]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || ((((taken == Transition::finish) || (taken == Transition::abort)) && (RequestState(post.request_state[r]) == RequestState::Releasing)) || ((RequestState(post.request_state[r]) == RequestState::Retracting) && ((taken == Transition::retract) || (taken == Transition::receive_failed)))))) return 10;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && !(RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode)) || (((taken == Transition::finish) || (taken == Transition::abort)) && RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Retracting && ((taken == Transition::retract) || (taken == Transition::receive_failed))))) return 10;
       }
     }
     if (k.kept[11]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!(!(HostState(pre.host_state[h]) == HostState::Valid) || (((post.host_fill[h] == pre.host_fill[h]) && (post.host_position[h] == pre.host_position[h])) || (taken == Transition::drop_page)))) return 11;
+        if (!(HostState(pre.host_state[h]) != HostState::Valid || (post.host_fill[h] == pre.host_fill[h] && post.host_position[h] == pre.host_position[h]) || (taken == Transition::drop_page))) return 11;
       }
     }
     if (k.kept[12]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((((post.fill[b] == pre.fill[b]) && (post.position[b] == pre.position[b])) || (taken == Transition::evict)) || (taken == Transition::match_tail)))) return 12;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (post.fill[b] == pre.fill[b] && post.position[b] == pre.position[b]) || (taken == Transition::evict) || (taken == Transition::match_tail))) return 12;
       }
     }
     if (k.kept[13]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!((!((pre.holds[r][b] && (taken == Transition::keep_tail)) && !(post.holds[r][b])) || ((pre.position[b] + post.fill[b]) == pre.computed[r])) && (!(((taken == Transition::match_tail) && post.holds[r][b]) && !pre.holds[r][b]) || (post.computed[r] == (pre.position[b] + pre.fill[b]))))) return 13;
+          if (!((!(pre.holds[r][b] && (taken == Transition::keep_tail) && !post.holds[r][b]) || pre.position[b] + post.fill[b] == pre.computed[r]) && (!((taken == Transition::match_tail) && post.holds[r][b] && !pre.holds[r][b]) || post.computed[r] == pre.position[b] + pre.fill[b]))) return 13;
         }
       }
     }
     if (k.kept[14]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!(pre.copying[c] && !(post.copying[c])) || (taken == Transition::copy_done))) return 14;
+        if (!(!(pre.copying[c] && !post.copying[c]) || (taken == Transition::copy_done))) return 14;
       }
     }
     if (k.kept[15]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!((CopyState(pre.copy_state[c]) == CopyState::Idle) && !(CopyState(post.copy_state[c]) == CopyState::Idle)) || post.copying[c])) return 15;
+        if (!(!(CopyState(pre.copy_state[c]) == CopyState::Idle && CopyState(post.copy_state[c]) != CopyState::Idle) || post.copying[c])) return 15;
       }
     }
     if (k.kept[16]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || (((pre.known[r] <= post.known[r]) && (pre.computed[r] <= post.computed[r])) && (post.computed[r] <= post.planned[r])))) return 16;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && (RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode)) || (pre.known[r] <= post.known[r] && pre.computed[r] <= post.computed[r] && post.computed[r] <= post.planned[r]))) return 16;
       }
     }
     if (k.kept[17]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(((taken == Transition::land_row) && pre.in_step[s][r]) && !(post.in_step[s][r])) || ((!(1 <= pre.row_outputs[s][r]) || (1 <= (post.known[r] - pre.known[r]))) && ((post.known[r] - pre.known[r]) <= pre.row_outputs[s][r])))) return 17;
+          if (!(!((taken == Transition::land_row) && pre.in_step[s][r] && !post.in_step[s][r]) || ((!(pre.row_outputs[s][r] >= 1) || post.known[r] - pre.known[r] >= 1) && post.known[r] - pre.known[r] <= pre.row_outputs[s][r]))) return 17;
         }
       }
     }
@@ -2891,7 +2891,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((!(CopyState(pre.copy_state[c]) == CopyState::Sending) && (CopyState(post.copy_state[c]) == CopyState::Sending)) && post.block_of[c][b]) && ((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b])) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((post.copy_start[c] + post.copy_tokens[c]) <= pre.computed[r])) && (pre.inbound[r] == 0)))) return 18;
+            if (!(!(CopyState(pre.copy_state[c]) != CopyState::Sending && CopyState(post.copy_state[c]) == CopyState::Sending && post.block_of[c][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b]) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && post.copy_start[c] + post.copy_tokens[c] <= pre.computed[r] && pre.inbound[r] == 0))) return 18;
           }
         }
       }
@@ -2899,19 +2899,19 @@ struct Model {
     if (k.kept[19]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
-          if (!(!(((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) && ((((RequestState(post.request_state[r]) == RequestState::Waiting) || (RequestState(post.request_state[r]) == RequestState::Prefill)) || (RequestState(post.request_state[r]) == RequestState::Decode)) || (RequestState(post.request_state[r]) == RequestState::Retracting))) && ((((RequestState(post.request_state[q]) == RequestState::Waiting) || (RequestState(post.request_state[q]) == RequestState::Prefill)) || (RequestState(post.request_state[q]) == RequestState::Decode)) || (RequestState(post.request_state[q]) == RequestState::Retracting))) && (post.arrival[q] < post.arrival[r])) || (((((RequestState(pre.request_state[q]) == RequestState::Waiting) || (RequestState(pre.request_state[q]) == RequestState::Prefill)) || (RequestState(pre.request_state[q]) == RequestState::Decode)) || (RequestState(pre.request_state[q]) == RequestState::Retracting)) && (pre.arrival[q] < pre.arrival[r])))) return 19;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) && (RequestState(post.request_state[r]) == RequestState::Waiting || RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode || RequestState(post.request_state[r]) == RequestState::Retracting) && (RequestState(post.request_state[q]) == RequestState::Waiting || RequestState(post.request_state[q]) == RequestState::Prefill || RequestState(post.request_state[q]) == RequestState::Decode || RequestState(post.request_state[q]) == RequestState::Retracting) && post.arrival[q] < post.arrival[r]) || ((RequestState(pre.request_state[q]) == RequestState::Waiting || RequestState(pre.request_state[q]) == RequestState::Prefill || RequestState(pre.request_state[q]) == RequestState::Decode || RequestState(pre.request_state[q]) == RequestState::Retracting) && pre.arrival[q] < pre.arrival[r]))) return 19;
         }
       }
     }
     if (k.kept[20]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 20;
+        if (!(!((taken == Transition::finish) && RequestState(post.request_state[r]) != RequestState(pre.request_state[r])) || (RequestState(pre.request_state[r]) == RequestState::Decode && pre.prompt[r] < pre.known[r]))) return 20;
       }
     }
     if (k.kept[21]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 21;
+          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && StepState(pre.step_state[s]) == StepState::Planned))) return 21;
         }
       }
     }
@@ -2919,32 +2919,32 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         bool given = true;
         for (int every_r = 0; every_r <= NR - 1; ++every_r) {
-          if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
+          if (!(!(RequestState(pre.request_state[every_r]) == RequestState::Prefill || RequestState(pre.request_state[every_r]) == RequestState::Decode) || pre.arrival[r] <= pre.arrival[every_r])) given = false;
         }
         if (given) {
-          if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 22;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && RequestState(post.request_state[r]) == RequestState::Retracting) || (taken == Transition::receive_failed))) return 22;
         }
       }
     }
     if (k.kept[23]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 23;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (post.arrival[r] == pre.arrival[r] && post.limit[r] == pre.limit[r] && post.prompt[r] == pre.prompt[r]))) return 23;
       }
     }
     if (k.kept[24]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 24;
+        if (!(!((taken == Transition::retract) && RequestState(post.request_state[r]) != RequestState(pre.request_state[r])) || (pre.blocks[r] >= 1 && pre.pending[r] == 0))) return 24;
       }
     }
     if (k.kept[25]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && !(((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (pre.children[b] == 0))) return 25;
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && !(BlockState(post.block_state[b]) == BlockState::Shared || BlockState(post.block_state[b]) == BlockState::Cached || BlockState(post.block_state[b]) == BlockState::Fetching)) || pre.children[b] == 0)) return 25;
       }
     }
     if (k.kept[26]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (((post.key[b] == pre.key[b]) && (post.before[b] == pre.before[b])) && (post.parent[b][p] || !pre.parent[b][p])))) return 26;
+          if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && (BlockState(post.block_state[b]) == BlockState::Shared || BlockState(post.block_state[b]) == BlockState::Cached || BlockState(post.block_state[b]) == BlockState::Fetching)) || (post.key[b] == pre.key[b] && post.before[b] == pre.before[b] && (post.parent[b][p] || !pre.parent[b][p])))) return 26;
         }
       }
     }
@@ -4745,10 +4745,10 @@ struct Model {
                 : !(pre.position[b] == pre.planned[r]) ? 3
                 : !(pre.planned[r] == pre.capacity[r]) ? 4
                 : !(!pre.holds[r][b]) ? 5
-                : !((pre.planned[r] + k.page) < pre.known[r]) ? 6
+                : !(pre.planned[r] + k.page < pre.known[r]) ? 6
                 : !(pre.key[b] == x) ? 7
-                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 8
-                : !(1 <= x) ? 9
+                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 8
+                : !(x >= 1) ? 9
                 : 0, x <= pre.position[b] + 2);
           }
         }
@@ -4764,10 +4764,10 @@ struct Model {
                 : !(pre.position[b] == pre.planned[r]) ? 13
                 : !(pre.planned[r] == pre.capacity[r]) ? 14
                 : !(!pre.holds[r][b]) ? 15
-                : !((pre.planned[r] + k.page) < pre.known[r]) ? 16
+                : !(pre.planned[r] + k.page < pre.known[r]) ? 16
                 : !(pre.key[b] == x) ? 17
-                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 18
-                : !(1 <= x) ? 19
+                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 18
+                : !(x >= 1) ? 19
                 : 0, x <= pre.position[b] + 2);
           }
         }
@@ -4782,12 +4782,12 @@ struct Model {
                 : !(pre.position[b] == pre.planned[r]) ? 22
                 : !(pre.planned[r] == pre.capacity[r]) ? 23
                 : !(pre.fill[b] < k.page) ? 24
-                : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 25
+                : !(pre.planned[r] + pre.fill[b] < pre.known[r]) ? 25
                 : !(pre.stamp[b] <= pre.landed) ? 26
                 : !(pre.copies[b] == 0) ? 27
                 : !(pre.key[b] == x) ? 28
-                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 29
-                : !(1 <= x) ? 30
+                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 29
+                : !(x >= 1) ? 30
                 : 0, x <= pre.position[b] + 2);
           }
         }
@@ -4798,12 +4798,12 @@ struct Model {
           for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 34
-                : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 35
+                : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 35
                 : !(pre.holds[r][b]) ? 36
-                : !((pre.position[b] + k.page) <= pre.computed[r]) ? 37
+                : !(pre.position[b] + k.page <= pre.computed[r]) ? 37
                 : !(pre.inbound[r] == 0) ? 38
-                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 39
-                : !(1 <= x) ? 40
+                : !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b])) ? 39
+                : !(x >= 1) ? 40
                 : 0, x <= pre.position[b] + 1);
           }
         }
@@ -4814,14 +4814,14 @@ struct Model {
           for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 58
-                : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 59
+                : !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) ? 59
                 : !(pre.holds[r][b]) ? 60
                 : !(pre.position[b] < pre.computed[r]) ? 61
-                : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 62
+                : !(pre.computed[r] <= pre.position[b] + k.page) ? 62
                 : !(pre.last_step[r] <= pre.landed) ? 63
                 : !(pre.inbound[r] == 0) ? 64
-                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 65
-                : !(1 <= x) ? 66
+                : !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b])) ? 65
+                : !(x >= 1) ? 66
                 : 0, x <= pre.position[b] + 1);
           }
         }
@@ -4832,8 +4832,8 @@ struct Model {
           const int b = who[1];
           propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
               !(BlockState(pre.block_state[b]) == BlockState::Free) ? 31
-              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 32
-              : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 33
+              : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 32
+              : !(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r]) ? 33
               : 0, true);
         }
         {
@@ -4842,7 +4842,7 @@ struct Model {
           propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
               !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 41
               : !(pre.holds[r][b]) ? 42
-              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 43
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 43
               : !(pre.last_step[r] <= pre.landed) ? 44
               : !(pre.copies[b] == 0) ? 45
               : 0, true);
@@ -4853,8 +4853,8 @@ struct Model {
           propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
               !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 46
               : !(pre.holds[r][b]) ? 47
-              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 48
-              : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 49
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 48
+              : !(pre.landed < pre.last_step[r] || pre.copies[b] >= 1) ? 49
               : 0, true);
         }
         {
@@ -4863,8 +4863,8 @@ struct Model {
           propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
               !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 50
               : !(pre.holds[r][b]) ? 51
-              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 52
-              : !(1 < pre.refs[b]) ? 53
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 52
+              : !(pre.refs[b] > 1) ? 53
               : 0, true);
         }
         {
@@ -4873,7 +4873,7 @@ struct Model {
           propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
               !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 54
               : !(pre.holds[r][b]) ? 55
-              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 56
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 56
               : !(pre.refs[b] == 1) ? 57
               : 0, true);
         }
@@ -4907,7 +4907,7 @@ struct Model {
           const int b = who[1];
           const int h = who[2];
           propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 75
+              !(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) ? 75
               : !(HostState(pre.host_state[h]) == HostState::Empty) ? 76
               : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 77
               : 0, true);
@@ -4945,7 +4945,7 @@ struct Model {
               !(BlockState(pre.block_state[b]) == BlockState::Free) ? 83
               : !(HostState(pre.host_state[h]) == HostState::Valid) ? 84
               : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 85
-              : !(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h]))) ? 86
+              : !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h])) ? 86
               : 0, true);
         }
         break;
@@ -4965,12 +4965,12 @@ struct Model {
           const int b = who[2];
           for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
             propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 94
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 94
                 : !(pre.holds[r][b]) ? 95
-                : !((pre.position[b] + n) <= pre.computed[r]) ? 96
+                : !(pre.position[b] + n <= pre.computed[r]) ? 96
                 : !(pre.inbound[r] == 0) ? 97
                 : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 98
-                : !(1 <= n) ? 99
+                : !(n >= 1) ? 99
                 : !(n <= k.page) ? 100
                 : 0, n <= k.page + 1);
           }
@@ -4986,10 +4986,10 @@ struct Model {
                 : !(pre.holds[r][b]) ? 106
                 : !(pre.pending[r] == 0) ? 107
                 : !(pre.position[b] <= pre.planned[r]) ? 108
-                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 109
-                : !((pre.planned[r] + n) < pre.known[r]) ? 110
+                : !(pre.planned[r] + n <= pre.position[b] + k.page) ? 109
+                : !(pre.planned[r] + n < pre.known[r]) ? 110
                 : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 111
-                : !(1 <= n) ? 112
+                : !(n >= 1) ? 112
                 : 0, n <= k.page + 1);
           }
         }
@@ -5020,7 +5020,7 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 123
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 123
               : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 124
               : !(pre.block_of[c][b]) ? 125
               : !(pre.request_of[c][r]) ? 127
@@ -5053,9 +5053,9 @@ struct Model {
                 propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
                     !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 129
                     : !(tokens < most) ? 130
-                    : !(most <= (k.room + 1)) ? 131
+                    : !(most <= k.room + 1) ? 131
                     : !(pre.newest_arrival < turn) ? 132
-                    : !(1 <= tokens) ? 133
+                    : !(tokens >= 1) ? 133
                     : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
               }
             }
@@ -5077,7 +5077,7 @@ struct Model {
         {
           const int r = who[0];
           propose(Transition::abort, {static_cast<std::int8_t>(r)},
-              !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 137
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) ? 137
               : 0, true);
         }
         {
@@ -5109,11 +5109,11 @@ struct Model {
           const int r = who[0];
           const int o = who[1];
           propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
-              !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 138
-              : !(1 <= pre.blocks[r]) ? 139
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 138
+              : !(pre.blocks[r] >= 1) ? 139
               : !(pre.pending[r] == 0) ? 140
               : !(pre.known[r] < pre.limit[r]) ? 141
-              : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 142
+              : !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode) ? 142
               : !(pre.arrival[o] < pre.arrival[r]) ? 143
               : 0, true);
         }
@@ -5130,7 +5130,7 @@ struct Model {
           const int s = who[0];
           propose(Transition::launch, {static_cast<std::int8_t>(s)},
               !(StepState(pre.step_state[s]) == StepState::Planned) ? 178
-              : !(1 <= pre.rows[s]) ? 179
+              : !(pre.rows[s] >= 1) ? 179
               : 0, true);
         }
         {
@@ -5142,7 +5142,7 @@ struct Model {
           const int s = who[0];
           propose(Transition::observe, {static_cast<std::int8_t>(s)},
               !(StepState(pre.step_state[s]) == StepState::Inflight) ? 181
-              : !(pre.number[s] == (pre.landed + 1)) ? 183
+              : !(pre.number[s] == pre.landed + 1) ? 183
               : 0, (!pre.executing[s]));
         }
         {
@@ -5159,7 +5159,7 @@ struct Model {
           const int r = who[1];
           propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
               !(StepState(pre.step_state[s]) == StepState::Planned) ? 154
-              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 155
+              : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 155
               : !(!pre.in_step[s][r]) ? 156
               : !(pre.inbound[r] == 0) ? 157
               : 0, true);
@@ -5172,9 +5172,9 @@ struct Model {
                 !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 158
                 : !(StepState(pre.step_state[s]) == StepState::Planned) ? 159
                 : !(pre.in_step[s][r]) ? 160
-                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 161
-                : !((pre.planned[r] + n) < pre.known[r]) ? 162
-                : !(1 <= n) ? 163
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 161
+                : !(pre.planned[r] + n < pre.known[r]) ? 162
+                : !(n >= 1) ? 163
                 : 0, n <= k.page);
           }
         }
@@ -5186,9 +5186,9 @@ struct Model {
                 !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 164
                 : !(StepState(pre.step_state[s]) == StepState::Planned) ? 165
                 : !(pre.in_step[s][r]) ? 166
-                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 167
-                : !((pre.planned[r] + n) == pre.known[r]) ? 168
-                : !(1 <= n) ? 169
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 167
+                : !(pre.planned[r] + n == pre.known[r]) ? 168
+                : !(n >= 1) ? 169
                 : 0, n <= k.page);
           }
         }
@@ -5200,10 +5200,10 @@ struct Model {
                 !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 170
                 : !(StepState(pre.step_state[s]) == StepState::Planned) ? 171
                 : !(pre.in_step[s][r]) ? 172
-                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 173
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 173
                 : !(pre.row_tokens[s][r] == 0) ? 174
-                : !((pre.planned[r] + n) < pre.limit[r]) ? 175
-                : !(1 <= n) ? 176
+                : !(pre.planned[r] + n < pre.limit[r]) ? 175
+                : !(n >= 1) ? 176
                 : !(n <= k.width) ? 177
                 : 0, n <= k.width + 1);
           }
@@ -5213,12 +5213,12 @@ struct Model {
           const int r = who[1];
           for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
             propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
-                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 184
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 184
                 : !(StepState(pre.step_state[s]) == StepState::Done) ? 185
                 : !(pre.in_step[s][r]) ? 186
                 : !(accepted <= pre.row_outputs[s][r]) ? 187
-                : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 188
-                : !(0 <= accepted) ? 189
+                : !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted) ? 188
+                : !(accepted >= 0) ? 189
                 : 0, accepted <= k.width + 1);
           }
         }
@@ -5226,7 +5226,7 @@ struct Model {
           const int s = who[0];
           const int r = who[1];
           propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-              !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 190
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 190
               : !(StepState(pre.step_state[s]) == StepState::Done) ? 191
               : !(pre.in_step[s][r]) ? 192
               : 0, true);
@@ -5254,10 +5254,10 @@ struct Model {
             seen[2].mark(pre.position[b] == pre.planned[r]);
             seen[3].mark(pre.planned[r] == pre.capacity[r]);
             seen[4].mark(!pre.holds[r][b]);
-            seen[5].mark((pre.planned[r] + k.page) < pre.known[r]);
+            seen[5].mark(pre.planned[r] + k.page < pre.known[r]);
             seen[6].mark(pre.key[b] == x);
-            seen[7].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
-            seen[8].mark(1 <= x);
+            seen[7].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
+            seen[8].mark(x >= 1);
           }
         }
         {
@@ -5274,10 +5274,10 @@ struct Model {
             seen[12].mark(pre.position[b] == pre.planned[r]);
             seen[13].mark(pre.planned[r] == pre.capacity[r]);
             seen[14].mark(!pre.holds[r][b]);
-            seen[15].mark((pre.planned[r] + k.page) < pre.known[r]);
+            seen[15].mark(pre.planned[r] + k.page < pre.known[r]);
             seen[16].mark(pre.key[b] == x);
-            seen[17].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
-            seen[18].mark(1 <= x);
+            seen[17].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
+            seen[18].mark(x >= 1);
           }
         }
         {
@@ -5293,12 +5293,12 @@ struct Model {
             seen[21].mark(pre.position[b] == pre.planned[r]);
             seen[22].mark(pre.planned[r] == pre.capacity[r]);
             seen[23].mark(pre.fill[b] < k.page);
-            seen[24].mark((pre.planned[r] + pre.fill[b]) < pre.known[r]);
+            seen[24].mark(pre.planned[r] + pre.fill[b] < pre.known[r]);
             seen[25].mark(pre.stamp[b] <= pre.landed);
             seen[26].mark(pre.copies[b] == 0);
             seen[27].mark(pre.key[b] == x);
-            seen[28].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
-            seen[29].mark(1 <= x);
+            seen[28].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
+            seen[29].mark(x >= 1);
           }
         }
         {
@@ -5310,12 +5310,12 @@ struct Model {
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
             seen[33].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-            seen[34].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+            seen[34].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
             seen[35].mark(pre.holds[r][b]);
-            seen[36].mark((pre.position[b] + k.page) <= pre.computed[r]);
+            seen[36].mark(pre.position[b] + k.page <= pre.computed[r]);
             seen[37].mark(pre.inbound[r] == 0);
-            seen[38].mark(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])));
-            seen[39].mark(1 <= x);
+            seen[38].mark((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]));
+            seen[39].mark(x >= 1);
           }
         }
         {
@@ -5327,14 +5327,14 @@ struct Model {
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
             seen[57].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-            seen[58].mark((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing));
+            seen[58].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing);
             seen[59].mark(pre.holds[r][b]);
             seen[60].mark(pre.position[b] < pre.computed[r]);
-            seen[61].mark(pre.computed[r] <= (pre.position[b] + k.page));
+            seen[61].mark(pre.computed[r] <= pre.position[b] + k.page);
             seen[62].mark(pre.last_step[r] <= pre.landed);
             seen[63].mark(pre.inbound[r] == 0);
-            seen[64].mark(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])));
-            seen[65].mark(1 <= x);
+            seen[64].mark((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]));
+            seen[65].mark(x >= 1);
           }
         }
         break;
@@ -5345,8 +5345,8 @@ struct Model {
           (void)r;
           (void)b;
           seen[30].mark(BlockState(pre.block_state[b]) == BlockState::Free);
-          seen[31].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
-          seen[32].mark(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]);
+          seen[31].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[32].mark(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r]);
         }
         {
           const int r = who[0];
@@ -5355,7 +5355,7 @@ struct Model {
           (void)b;
           seen[40].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
           seen[41].mark(pre.holds[r][b]);
-          seen[42].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[42].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
           seen[43].mark(pre.last_step[r] <= pre.landed);
           seen[44].mark(pre.copies[b] == 0);
         }
@@ -5366,8 +5366,8 @@ struct Model {
           (void)b;
           seen[45].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
           seen[46].mark(pre.holds[r][b]);
-          seen[47].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
-          seen[48].mark((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]));
+          seen[47].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[48].mark(pre.landed < pre.last_step[r] || pre.copies[b] >= 1);
         }
         {
           const int r = who[0];
@@ -5376,8 +5376,8 @@ struct Model {
           (void)b;
           seen[49].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
           seen[50].mark(pre.holds[r][b]);
-          seen[51].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
-          seen[52].mark(1 < pre.refs[b]);
+          seen[51].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[52].mark(pre.refs[b] > 1);
         }
         {
           const int r = who[0];
@@ -5386,7 +5386,7 @@ struct Model {
           (void)b;
           seen[53].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
           seen[54].mark(pre.holds[r][b]);
-          seen[55].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
+          seen[55].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
           seen[56].mark(pre.refs[b] == 1);
         }
         break;
@@ -5420,7 +5420,7 @@ struct Model {
           (void)c;
           (void)b;
           (void)h;
-          seen[74].mark((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached));
+          seen[74].mark(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached);
           seen[75].mark(HostState(pre.host_state[h]) == HostState::Empty);
           seen[76].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
         }
@@ -5464,7 +5464,7 @@ struct Model {
           seen[82].mark(BlockState(pre.block_state[b]) == BlockState::Free);
           seen[83].mark(HostState(pre.host_state[h]) == HostState::Valid);
           seen[84].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-          seen[85].mark(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h])));
+          seen[85].mark((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]));
         }
         break;
       case 6:
@@ -5484,12 +5484,12 @@ struct Model {
           (void)r;
           (void)b;
           for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
-            seen[93].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+            seen[93].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
             seen[94].mark(pre.holds[r][b]);
-            seen[95].mark((pre.position[b] + n) <= pre.computed[r]);
+            seen[95].mark(pre.position[b] + n <= pre.computed[r]);
             seen[96].mark(pre.inbound[r] == 0);
             seen[97].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-            seen[98].mark(1 <= n);
+            seen[98].mark(n >= 1);
             seen[99].mark(n <= k.page);
           }
         }
@@ -5506,10 +5506,10 @@ struct Model {
             seen[105].mark(pre.holds[r][b]);
             seen[106].mark(pre.pending[r] == 0);
             seen[107].mark(pre.position[b] <= pre.planned[r]);
-            seen[108].mark((pre.planned[r] + n) <= (pre.position[b] + k.page));
-            seen[109].mark((pre.planned[r] + n) < pre.known[r]);
+            seen[108].mark(pre.planned[r] + n <= pre.position[b] + k.page);
+            seen[109].mark(pre.planned[r] + n < pre.known[r]);
             seen[110].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-            seen[111].mark(1 <= n);
+            seen[111].mark(n >= 1);
           }
         }
         {
@@ -5545,7 +5545,7 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[122].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished));
+          seen[122].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
           seen[123].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
           seen[124].mark(pre.block_of[c][b]);
           seen[125].mark(!pre.copying[c]);
@@ -5579,9 +5579,9 @@ struct Model {
               for (int turn = pre.newest_arrival - 1; turn <= pre.newest_arrival + 1 + 1; ++turn) {
                 seen[128].mark(RequestState(pre.request_state[r]) == RequestState::Absent);
                 seen[129].mark(tokens < most);
-                seen[130].mark(most <= (k.room + 1));
+                seen[130].mark(most <= k.room + 1);
                 seen[131].mark(pre.newest_arrival < turn);
-                seen[132].mark(1 <= tokens);
+                seen[132].mark(tokens >= 1);
               }
             }
           }
@@ -5600,7 +5600,7 @@ struct Model {
         {
           const int r = who[0];
           (void)r;
-          seen[136].mark((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting));
+          seen[136].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting);
         }
         {
           const int r = who[0];
@@ -5629,11 +5629,11 @@ struct Model {
           const int o = who[1];
           (void)r;
           (void)o;
-          seen[137].mark(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode));
-          seen[138].mark(1 <= pre.blocks[r]);
+          seen[137].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[138].mark(pre.blocks[r] >= 1);
           seen[139].mark(pre.pending[r] == 0);
           seen[140].mark(pre.known[r] < pre.limit[r]);
-          seen[141].mark((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode));
+          seen[141].mark(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode);
           seen[142].mark(pre.arrival[o] < pre.arrival[r]);
         }
         break;
@@ -5648,7 +5648,7 @@ struct Model {
           const int s = who[0];
           (void)s;
           seen[177].mark(StepState(pre.step_state[s]) == StepState::Planned);
-          seen[178].mark(1 <= pre.rows[s]);
+          seen[178].mark(pre.rows[s] >= 1);
         }
         {
           const int s = who[0];
@@ -5660,7 +5660,7 @@ struct Model {
           (void)s;
           seen[180].mark(StepState(pre.step_state[s]) == StepState::Inflight);
           seen[181].mark(!pre.executing[s]);
-          seen[182].mark(pre.number[s] == (pre.landed + 1));
+          seen[182].mark(pre.number[s] == pre.landed + 1);
         }
         {
           const int s = who[0];
@@ -5676,7 +5676,7 @@ struct Model {
           (void)s;
           (void)r;
           seen[153].mark(StepState(pre.step_state[s]) == StepState::Planned);
-          seen[154].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+          seen[154].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
           seen[155].mark(!pre.in_step[s][r]);
           seen[156].mark(pre.inbound[r] == 0);
         }
@@ -5689,9 +5689,9 @@ struct Model {
             seen[157].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
             seen[158].mark(StepState(pre.step_state[s]) == StepState::Planned);
             seen[159].mark(pre.in_step[s][r]);
-            seen[160].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
-            seen[161].mark((pre.planned[r] + n) < pre.known[r]);
-            seen[162].mark(1 <= n);
+            seen[160].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[161].mark(pre.planned[r] + n < pre.known[r]);
+            seen[162].mark(n >= 1);
           }
         }
         {
@@ -5703,9 +5703,9 @@ struct Model {
             seen[163].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
             seen[164].mark(StepState(pre.step_state[s]) == StepState::Planned);
             seen[165].mark(pre.in_step[s][r]);
-            seen[166].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
-            seen[167].mark((pre.planned[r] + n) == pre.known[r]);
-            seen[168].mark(1 <= n);
+            seen[166].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[167].mark(pre.planned[r] + n == pre.known[r]);
+            seen[168].mark(n >= 1);
           }
         }
         {
@@ -5717,10 +5717,10 @@ struct Model {
             seen[169].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
             seen[170].mark(StepState(pre.step_state[s]) == StepState::Planned);
             seen[171].mark(pre.in_step[s][r]);
-            seen[172].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
+            seen[172].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
             seen[173].mark(pre.row_tokens[s][r] == 0);
-            seen[174].mark((pre.planned[r] + n) < pre.limit[r]);
-            seen[175].mark(1 <= n);
+            seen[174].mark(pre.planned[r] + n < pre.limit[r]);
+            seen[175].mark(n >= 1);
             seen[176].mark(n <= k.width);
           }
         }
@@ -5730,12 +5730,12 @@ struct Model {
           (void)s;
           (void)r;
           for (int accepted = 0 - 1; accepted <= k.width + 1 + 1; ++accepted) {
-            seen[183].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
+            seen[183].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
             seen[184].mark(StepState(pre.step_state[s]) == StepState::Done);
             seen[185].mark(pre.in_step[s][r]);
             seen[186].mark(accepted <= pre.row_outputs[s][r]);
-            seen[187].mark(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted);
-            seen[188].mark(0 <= accepted);
+            seen[187].mark((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted);
+            seen[188].mark(accepted >= 0);
           }
         }
         {
@@ -5743,7 +5743,7 @@ struct Model {
           const int r = who[1];
           (void)s;
           (void)r;
-          seen[189].mark((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished));
+          seen[189].mark(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
           seen[190].mark(StepState(pre.step_state[s]) == StepState::Done);
           seen[191].mark(pre.in_step[s][r]);
         }
@@ -5825,7 +5825,7 @@ struct Model {
         post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
         post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         break;
       }
@@ -5863,7 +5863,7 @@ struct Model {
         post.before[b] = static_cast<std::int8_t>(pre.key[p]);
         post.content[b] = static_cast<std::int8_t>(x);
         post.text[r][b] = static_cast<std::int8_t>(x);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
         break;
       }
@@ -5873,7 +5873,7 @@ struct Model {
         (void)r;
         (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.content[b] = static_cast<std::int8_t>(0);
@@ -5893,7 +5893,7 @@ struct Model {
         (void)r;
         (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
@@ -5911,10 +5911,10 @@ struct Model {
         const int b = arguments[1];
         (void)r;
         (void)b;
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.text[r][b] = static_cast<std::int8_t>(0);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.stamp[b] = static_cast<std::int8_t>(pre.stamp[b] <= pre.last_step[r] ? pre.last_step[r] : pre.stamp[b]);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
@@ -5927,10 +5927,10 @@ struct Model {
         (void)r;
         (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.text[r][b] = static_cast<std::int8_t>(0);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.stamp[b] = static_cast<std::int8_t>(pre.stamp[b] <= pre.last_step[r] ? pre.last_step[r] : pre.stamp[b]);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
@@ -5966,7 +5966,7 @@ struct Model {
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
         break;
       }
@@ -5991,7 +5991,7 @@ struct Model {
         post.content[b] = static_cast<std::int8_t>(0);
         post.free = static_cast<std::int8_t>(pre.free + 1);
         post.cached = static_cast<std::int8_t>(pre.cached - 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         break;
       }
@@ -6062,7 +6062,7 @@ struct Model {
         post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
         post.free = static_cast<std::int8_t>(pre.free - 1);
         post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
         break;
       }
@@ -6327,7 +6327,7 @@ struct Model {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
         }
         post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
         break;
@@ -6346,7 +6346,7 @@ struct Model {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
         }
         post.row_outputs[s][r] = static_cast<std::int8_t>(1);
         post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
@@ -6366,7 +6366,7 @@ struct Model {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
         }
         post.row_outputs[s][r] = static_cast<std::int8_t>(n);
         post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
@@ -6406,15 +6406,15 @@ struct Model {
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
         }
-        post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted));
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
         post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
         for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-          post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+          post.row_start[any_s0][r] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] ? pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted) : 0);
         }
         for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
           for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
-            post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+            post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] && pre.writes[any_s0][r][any_b1] && pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted) < pre.position[any_b1] + k.page);
           }
         }
         post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
