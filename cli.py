@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import click
 
 from . import __version__
+from .engine.options import ServeOptions
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
@@ -42,6 +44,11 @@ def host_gib(text: str) -> float:
     if not 0 <= size <= MAX_HOST_GIB:
         raise click.BadParameter(f"{text!r} is no number of GiB from 0 to {MAX_HOST_GIB}")
     return size
+
+
+def max_context(text: str) -> int | str:
+    """Read a number of tokens, or the words model and none."""
+    return int(text) if text.isascii() and text.isdigit() else text
 
 
 @contextmanager
@@ -180,7 +187,7 @@ def verify(
 
 @main.command()
 @click.option("--workload", default="swe-agent", help="A trace file, or a preset: swe-agent or claude-code.")
-@click.option("--model", default="kimi-k2", help="Shape: smollm2-135m, llama-3-8b, deepseek-v3 or kimi-k2.")
+@click.option("--model", default="kimi-k2", help="smollm2-135m, llama-3-8b, llama-3.1-8b, deepseek-v3 or kimi-k2.")
 @click.option("--gpu", default="b200", help="Datasheet: h100, h200 or b200.")
 @click.option("--tp", default=4, type=click.IntRange(min=1), help="GPUs per replica (tensor parallelism).")
 @click.option("--replicas", default=1, type=click.IntRange(min=1), help="Replicas that share the load.")
@@ -194,19 +201,34 @@ def verify(
 @click.option(
     "--concurrency",
     type=click.IntRange(min=1),
-    help="Closed loop: sessions alive at once.  [default: 8 for swe-agent, else 4]",
+    help="Sessions alive at once.  [default: 8 for swe-agent, 4 for recorded sessions, no limit for arrival times]",
 )
+@click.option("--sample", type=click.IntRange(min=1), help="Draw so many sessions of a trace at random, with --seed.")
 @click.option("--think-cap", default=60.0, type=click.FloatRange(min=0), help="Longest think or tool time, seconds.")
+@click.option("--skip-bad", is_flag=True, help="Leave out records of a trace that cannot be read, and say how many.")
+@click.option("--time-unit", default="auto", help="What a trace's times count: auto, ms or s.")
+@click.option("--block-ids", default="prefixes", help="What a trace's block ids name: prefixes or contents.")
+@click.option("--trace-block-size", type=click.IntRange(min=1), help="Tokens for each id of Mooncake lines.  [512]")
 @click.option("--block-size", default=64, type=click.IntRange(min=1), help="Tokens per KV block.")
 @click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Token budget of one step.")
 @click.option("--max-running", default=256, type=click.IntRange(min=1), help="Requests that may run at once.")
 @click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
 @click.option("--num-blocks", type=click.IntRange(1, MAX_BLOCKS), help="KV blocks per replica.  [default: what fits]")
+@click.option("--usable-memory", default=0.9, type=float, help="Share of GPU memory for weights and KV cache.")
+@click.option("--max-context", default="model", type=max_context, help="Longest call, tokens: a number, model or none.")
 @click.option("--host-gib", default=0.0, type=host_gib, help="Host memory for KV per replica, GiB.")
 @click.option(
     "--host-blocks", type=click.IntRange(0, MAX_BLOCKS), help="The same in KV blocks.  [default: from --host-gib]"
 )
 @click.option("--policy", default="default", help="Who is admitted, retracted, evicted and copied: default, lru, ...")
+@click.option("--router", default="session", help="Which replica serves: session, round-robin, least-load, prefix.")
+@click.option(
+    "--outage",
+    "outages",
+    multiple=True,
+    metavar="REPLICA:FROM-TO[:drain]",
+    help="A replica fails, or is drained, between two times in seconds. May be given several times.",
+)
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
 @click.option(
@@ -225,73 +247,49 @@ def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> No
     """Run a workload on simulated GPUs that are driven by the compiled scheduler."""
     with explained_missing_dependency():
         from .simulator.command import run_simulate
-        from .simulator.study.setup import StudySettings
 
-        status = run_simulate(StudySettings(**settings), out, record_trace)
+        status = run_simulate(settings, out, record_trace)
     sys.exit(status)
 
 
-@main.command()
-@click.option(
-    "--model", default="smollm2", help="A GGUF file, a Hugging Face directory, or smollm2 (the small demo model)."
-)
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
-@click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
-@click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks in the pool.  [default: from --kv-memory]")
-@click.option("--kv-memory", default="1GiB", type=byte_size, metavar="SIZE", help="Memory of the KV cache.")
-@click.option("--host-kv-gib", default=0.0, type=host_gib, help="Host memory for KV blocks off the device, GiB.")
-@click.option("--block-size", default=16, type=click.IntRange(min=1), help="Tokens per KV block.")
-@click.option("--max-step-tokens", default=512, type=click.IntRange(min=1), help="Token budget of one step.")
-@click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
-@click.option("--no-prefix-cache", is_flag=True, help="Do not share blocks between requests.")
-@click.option("--max-waiting", default=1024, type=click.IntRange(min=1), help="Requests that may wait; more get 429.")
-@click.option("--shutdown-timeout", default=10.0, type=click.FloatRange(min=0), help="Seconds to finish on SIGTERM.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.  [default: all]")
-@click.option(
-    "--record-trace",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Record every transition of the scheduler for verify --trace.",
-)
-def serve(
-    model: str,
-    host: str,
-    port: int,
-    max_running: int,
-    num_blocks: int | None,
-    kv_memory: int,
-    host_kv_gib: float,
-    block_size: int,
-    max_step_tokens: int,
-    overlap_depth: int,
-    no_prefix_cache: bool,
-    max_waiting: int,
-    shutdown_timeout: float,
-    threads: int | None,
-    record_trace: Path | None,
-) -> None:
-    """Serve a model behind an OpenAI-compatible HTTP API."""
+def serve_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each field of ServeOptions."""
+    hints = get_type_hints(ServeOptions, include_extras=True)
+    for item in reversed(fields(ServeOptions)):
+        [kind, about] = get_args(hints[item.name])
+        [kind, *_] = [part for part in get_args(kind) or [kind] if part is not type(None)]
+        settings: dict[str, Any] = {"help": about.help, "default": item.default}
+        if about.shown:
+            settings["help"] += f"  [default: {about.shown}]"
+        if kind is bool:
+            settings |= {"flag_value": not item.default, "type": bool, "show_default": False, "is_flag": True}
+        elif about.choices:
+            settings["type"] = click.Choice(about.choices)
+        elif about.size:
+            settings |= {"type": byte_size, "metavar": "SIZE", "default": size_text(item.default)}
+        elif kind is Path:
+            settings |= {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
+        elif kind in (int, float):
+            number = click.IntRange if kind is int else click.FloatRange
+            settings |= {"type": number(about.low, about.high), "metavar": "N"}
+        command = click.option(about.flag or f"--{item.name.replace('_', '-')}", item.name, **settings)(command)
+    return command
+
+
+def size_text(size: int) -> str:
+    """Bytes as `byte_size` reads them."""
+    unit = next(unit for unit in ("GiB", "MiB", "KiB", "") if size % SIZE_UNITS[unit.upper()] == 0)
+    return f"{size // SIZE_UNITS[unit.upper()]}{unit}" if size else "0"
+
+
+@main.command(epilog="Example: tokenspeed serve --model smollm2 --kv-memory 2GiB")
+@serve_options
+def serve(**options: Any) -> None:
+    """Serve a model over HTTP."""
     with explained_missing_dependency("serve"):
         from .engine.command import run_serve
 
-        status = run_serve(
-            model=model,
-            host=host,
-            port=port,
-            max_running=max_running,
-            num_blocks=num_blocks,
-            kv_memory=kv_memory,
-            host_kv_memory=int(host_kv_gib * 2**30),
-            block_size=block_size,
-            max_step_tokens=max_step_tokens,
-            overlap_depth=overlap_depth,
-            prefix_cache=not no_prefix_cache,
-            max_waiting=max_waiting,
-            shutdown_timeout=shutdown_timeout,
-            threads=threads,
-            record_trace=record_trace,
-        )
+        status = run_serve(ServeOptions(**options))
     sys.exit(status)
 
 
@@ -311,7 +309,7 @@ def kernels(check: bool, bench: bool, json_output: bool, operations: tuple[str, 
     if operations and not (check or bench):
         raise click.UsageError("OPERATIONS restricts --check and --bench; give one of them")
     with explained_missing_dependency("serve"):
-        from .kernels.command import run_kernels
+        from .kernels.workbench.command import run_kernels
 
         status = run_kernels(check, json_output, bench, operations)
     sys.exit(status)

@@ -1,17 +1,19 @@
 """`tokenspeed simulate`: run one study, print its table and write its files."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .errors import SimulatorError
 from .report import metrics_table, prepare_folder, write_files
-from .study.setup import StudySettings, load_workload, run_study
+from .study.run import run_study
+from .study.settings import StudySettings, load_workload
+from .world.dispatcher import parse_outage
 
 PROGRESS_UPDATES = 200
 
@@ -20,19 +22,23 @@ class _OnProgress(Protocol):
     def __call__(self, ended: int, /) -> None: ...
 
 
-def run_simulate(settings: StudySettings, out: Path | None, record_trace: Path | None = None) -> int:
-    """Run one study; returns the exit status: 0, or 2 after printing an error about the input.
+def run_simulate(options: Mapping[str, Any], out: Path | None, record_trace: Path | None = None) -> int:
+    """Run one study with the settings in `options`, by field of `StudySettings`; outages as `parse_outage` reads them.
 
-    Prints the metrics to stdout and progress to stderr. With `out`, writes requests.csv, steps.csv, summary.json,
-    report.html and trace.json.gz into that folder, which is created first: a long study must not end without a place.
-    With `record_trace`, the transitions of each replica's scheduler are written into that file, or into one for each
-    replica.
+    Returns the exit status: 0, 1 if no call finished, or 2 after printing an error about the input.
+
+    Prints the metrics to stdout, warnings and progress to stderr. With `out`, writes the files of a study into that
+    folder, which is created first: a long study must not end without a place. With `record_trace`, the transitions of
+    each replica's scheduler are written into that file, or into one for each replica.
     """
     try:
+        settings = StudySettings(**{**options, "outages": tuple(map(parse_outage, options.get("outages", ())))})
         if out is not None:
             prepare_folder(out)
         with Console(stderr=True).status(f"reading {settings.workload}"):
             workload = load_workload(settings)
+        for warning in workload.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
         with _progress_bar(len(workload.calls)) as progress:
             study = run_study(settings, workload, progress, record_trace)
         console = Console(highlight=False)
@@ -46,6 +52,9 @@ def run_simulate(settings: StudySettings, out: Path | None, record_trace: Path |
     except SimulatorError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if study.metrics.finished == 0:
+        print("error: no call finished: all were rejected", file=sys.stderr)
+        return 1
     return 0
 
 

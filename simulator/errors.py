@@ -15,3 +15,7 @@ class ConfigurationError(SimulatorError):
 
 class SimulationStalled(RuntimeError):
     """Calls are left but nothing can happen any more: a defect of the scheduler or its driver, never of the input."""
+
+
+class PolicyFailed(SimulatorError):
+    """A policy raised, or answered with something that is no answer. The run stops: it would study another policy."""

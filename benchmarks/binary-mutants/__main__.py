@@ -8,24 +8,16 @@ fails if a damaged text is neither noticed nor proved to do the same.
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
 
+from record import write
+
 from tokenspeed.spec.conform.binary import generated_sources
 from tokenspeed.spec.conform.cpp.mutants import MISSED, NOTICED, SAME, judge_all, table
-from tokenspeed.spec.system import SPEC
 
 RESULT = Path(__file__).parent / "results" / "latest.json"
-
-
-def machine() -> dict[str, str | int]:
-    """What it was measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    return {"cpu": cpu, "cores": os.cpu_count() or 0, "python": platform.python_version(), "system": platform.system()}
 
 
 def main() -> int:
@@ -33,15 +25,13 @@ def main() -> int:
     began = time.perf_counter()
     results = judge_all(generated_sources())
     result = {
-        "command": "make bench-binary-mutants", "machine": machine(), "load": os.getloadavg()[0],
-        "spec": SPEC.digest(), "seconds": round(time.perf_counter() - began), "texts": len(results),
+        "seconds": round(time.perf_counter() - began), "texts": len(results),
         "lines_left_out": sum(d.operator == "delete" for d, _ in results),
         "noticed": sum(v in NOTICED for _, v in results), "proved_to_do_the_same": sum(v == SAME for _, v in results),
         "missed": sum(v == MISSED for _, v in results), "by_operator": table(results),
         "not_noticed": [f"{v}: {d}" for d, v in results if v not in NOTICED],
     }  # fmt: skip
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write(RESULT, result)
     print(json.dumps(result, indent=1))
     return int(bool(result["missed"]))
 

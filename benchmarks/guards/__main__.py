@@ -12,15 +12,15 @@ round's medians, ratios, machine.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import re
 import shutil
 import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+from record import write
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -101,17 +101,6 @@ def measure(modules: dict[str, Path], context: int, rounds: int) -> list[dict[st
     return result
 
 
-def machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
-    compiler = subprocess.run(["c++", "--version"], capture_output=True, text=True).stdout.splitlines()[0]
-    return {
-        "cpu": cpu, "cores": os.cpu_count() or 0, "compiler": compiler, "python": platform.python_version(),
-        "system": platform.system(),
-    }  # fmt: skip
-
-
 def main() -> None:
     """Build, measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -126,7 +115,7 @@ def main() -> None:
     modules["guarded again"] = guarded
     document: dict[str, object] = {
         "batch": BATCH, "page": 64, "rounds": options.rounds, "steps_per_round": TURNS * STEPS,
-        "guard_lines_removed": guards, "machine": machine(), "load": os.getloadavg()[0],
+        "guard_lines_removed": guards,
     }  # fmt: skip
     print(f"{'context':>8} {'build':14} {'step, us':>9} {'guarded / this':>15}   over the rounds")
     for context in CONTEXTS:
@@ -144,10 +133,7 @@ def main() -> None:
                 f"{context:8} {name:14} {median:9.2f} {statistics.median(spread):15.4f}   "
                 f"{spread[0]:.4f} to {spread[-1]:.4f}"
             )
-    path = HERE / "results" / f"{options.name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")
-    print(f"wrote {path.relative_to(ROOT)}")
+    write(HERE / "results" / f"{options.name}.json", document)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What the measurements of kernels share: the source tree's kernels, machine, paged caches, ceilings, anchor modules.
 
 Imported before `tokenspeed.kernels`, it makes that importable from the source tree: nothing need be installed but torch
-and triton. Timing is that of `tokenspeed.kernels.timing`.
+and triton. Timing is that of `tokenspeed.kernels.workbench.timing`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if "tokenspeed" not in sys.modules:
     package.__path__ = [str(Path(__file__).resolve().parents[2])]
     sys.modules["tokenspeed"] = package
 
-from tokenspeed.kernels.machine import machine as _machine
-from tokenspeed.kernels.timing import captured, elapsed_us, measure
+from tokenspeed.kernels.workbench.hardware import machine as _machine
+from tokenspeed.kernels.workbench.timing import captured, elapsed_us, measure
 
 BLOCK_SIZE = 64
 TOKEN_BYTES = 576 * 2

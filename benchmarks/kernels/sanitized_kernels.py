@@ -19,7 +19,7 @@ import measuring
 import torch
 
 from tokenspeed.kernels import REGISTRY, Band, mla_decode, plan_mla_decode
-from tokenspeed.kernels.cases import case_makers
+from tokenspeed.kernels.workbench.cases import case_makers
 
 
 def run_cases(device: torch.device, prefix: str, operations: list[str]) -> Counter[str]:

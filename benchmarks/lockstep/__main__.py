@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from record import write
 
 HERE = Path(__file__).resolve().parent
 RUNS: dict[str, list[str]] = {"latest": [], "through_python": ["--through-python"], "thorough": ["--thorough"]}
@@ -25,29 +25,18 @@ THOROUGH_SHARE = 10
 """The thorough way compares this many times fewer states of an instance."""
 
 
-def machine() -> str:
-    """Processor and cores, without any name of the host."""
-    model = platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return f"{model}, {len(os.sched_getaffinity(0))} cores, {platform.system()}"
+def arguments_of(way: list[str], states: int) -> list[str]:
+    """What `tokenspeed` is called with."""
+    return ["verify", "--lockstep", "--json", "--states", str(states), *way]
 
 
 def compare(way: list[str], states: int) -> tuple[dict[str, Any], bool]:
-    """One run: what is kept of it, and whether everything agreed."""
-    arguments = ["verify", "--lockstep", "--json", "--states", str(states), *way]
-    before = os.getloadavg()[0]
+    """One run: what it printed, and whether everything agreed."""
+    arguments = arguments_of(way, states)
     done = subprocess.run([sys.executable, "-m", "tokenspeed", *arguments], capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise SystemExit(f"tokenspeed {' '.join(arguments)} failed:\n{done.stderr}")
-    found = {
-        "command": f"tokenspeed {' '.join(arguments)}",
-        "machine": machine(),
-        "load": {"before": round(before, 1), "after": round(os.getloadavg()[0], 1)},
-    }
-    return found | json.loads(done.stdout), done.returncode == 0
+    return json.loads(done.stdout), done.returncode == 0
 
 
 def main() -> None:
@@ -61,7 +50,8 @@ def main() -> None:
         states = chosen.states // (THOROUGH_SHARE if name == "thorough" else 1)
         found, agrees = compare(RUNS[name], states)
         agreed = agreed and agrees
-        (HERE / "results" / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+        command = f"tokenspeed {' '.join(arguments_of(RUNS[name], states))}"
+        write(HERE / "results" / f"{name}.json", found, command)
         print(f"{name}: {found['states']:,} states, {'no divergence' if agrees else 'NOT THE SAME'}")
         for i in found["instances"]:
             print(f"  {i['states_per_second'] / 1e6:.2f} million states/s  {i['instance']}", flush=True)

@@ -9,29 +9,21 @@ without such a trace is known from its proof only. One process for each core; wr
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
-import platform
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from mutant_search import SEARCHED, build, row, start, unmutated
+from record import write
 
 from tokenspeed.spec.prove.mutants import mutants
 from tokenspeed.spec.system import SPEC
 
 RESULT = Path(__file__).parent / "results" / "latest.json"
 CORES = len(os.sched_getaffinity(0))
-
-
-def machine() -> dict[str, str | int]:
-    """What it was measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-    return {"cpu": cpu, "cores": CORES, "python": platform.python_version(), "system": platform.system()}
 
 
 def main() -> None:
@@ -53,14 +45,13 @@ def main() -> None:
     killed = [r for r in rows if r["verdict"] == "killed"]
     traced = [r for r in killed if "violated" in r]
     result = {
-        "command": "make bench-mutants", "machine": machine(), "load": os.getloadavg()[0], "spec": SPEC.digest(),
         "mutants": len(rows), "killed": len(killed), "equivalent": sum(r["verdict"] == "equivalent" for r in rows),
         "with_a_reachable_trace": len(traced), "longest_trace": max(int(r["events"]) for r in traced),
         "seconds": round(time.perf_counter() - began), "seconds_to_build": round(built),
         "cpu_seconds": round(sum(os.times()[:4])), "rows": rows,
     }  # fmt: skip
     if options.every == 1:
-        RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        write(RESULT, result)
     print({k: v for k, v in result.items() if k != "rows"})
     for r in killed:
         if "violated" not in r:

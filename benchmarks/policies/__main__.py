@@ -8,16 +8,19 @@ Pools are made small enough that pages are evicted all the time. Writes results/
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
+from record import write
+
 from tokenspeed.scheduler import PageView, Policy
 from tokenspeed.simulator.cost.roofline import prefill_figures, roofline
+from tokenspeed.simulator.policies import PolicyChoice
 from tokenspeed.simulator.study.metrics import call_times, measure
-from tokenspeed.simulator.study.setup import StudySettings, load_workload, place_model
-from tokenspeed.simulator.world.simulation import Cluster, simulate
+from tokenspeed.simulator.study.settings import StudySettings, load_workload, place_model
+from tokenspeed.simulator.world.cluster import Cluster
+from tokenspeed.simulator.world.simulation import simulate
 
 HERE = Path(__file__).resolve().parent
 
@@ -50,8 +53,8 @@ class Heads(Policy):
         return 2 if page.position < 16_384 else 0
 
 
-POLICIES: dict[str, str | Policy] = {
-    "lru": "lru", "matched": Matched(), "graded": Graded(), "twice": Twice(), "heads": Heads(), "default": "default",
+POLICIES: dict[str, PolicyChoice] = {
+    "lru": "lru", "matched": Matched, "graded": Graded, "twice": Twice, "heads": Heads, "default": "default",
 }  # fmt: skip
 WORKLOADS = {
     "swe-agent, 4,000 blocks": ("swe-agent", 4_000, None, None),
@@ -112,8 +115,7 @@ def main() -> None:
                 f"{row['ttft_p99_ms']:9,.0f} {row['tpot_mean_ms']:7.1f} {row['duration_s']:8,.0f}",
                 flush=True,
             )
-    target = HERE / "results" / "latest.json"
-    target.write_text(json.dumps(results, indent=1) + "\n")
+    write(HERE / "results" / "latest.json", {"workloads": results})
 
 
 if __name__ == "__main__":

@@ -12,16 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
-from peers import LIGHTSEEK, PEERS, ROOT  # noqa: E402
+from peers import LIGHTSEEK, PEERS  # noqa: E402
+from record import write  # noqa: E402
 from targets import Figures, leads, targets  # noqa: E402
 
 
@@ -40,22 +39,6 @@ def medians(rounds: list[Figures]) -> Figures:
         case: {name: statistics.median(r[case][name] for r in rounds) for name in figures}
         for case, figures in rounds[0].items()
     }
-
-
-def said_by(*command: str) -> str:
-    """The first line that a command prints."""
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout.partition("\n")[0]
-
-
-def machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
-    return {
-        "cpu": cpu, "cores": os.cpu_count() or 0, "system": platform.system(), "python": platform.python_version(),
-        "numpy": version("numpy"), "compiler": said_by("c++", "--version"),
-        "commit": said_by("git", "describe", "--always", "--dirty"),
-    }  # fmt: skip
 
 
 def print_figures(median: dict[str, Figures]) -> None:
@@ -104,12 +87,12 @@ def main() -> None:
     path = HERE / "results" / f"{options.name}.json"
     path.parent.mkdir(exist_ok=True)
     document = {
-        "peers": {p.name: p.requirement for p in peers}, "page": 64, "rounds": options.rounds, "machine": machine(),
+        "peers": {p.name: p.requirement for p in peers}, "page": 64, "rounds": options.rounds,
         "load before each round": load, "targets": {t: {"measured": v, "at most": m} for t, (v, m) in judged.items()}
         | {t: {"measured": v, "at least": m} for t, (v, m) in ahead.items()},
         "median": median, "raw": raw,
     }  # fmt: skip
-    path.write_text(json.dumps(document, indent=1) + "\n")
+    write(path, document)
     subprocess.run([LIGHTSEEK.python(), HERE / "plot.py", path, path.with_suffix(".svg")], check=True)
 
 

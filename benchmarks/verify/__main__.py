@@ -14,7 +14,6 @@ import argparse
 import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,15 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from record import write
+
 HERE = Path(__file__).resolve().parent
 SLOWEST = 10
-
-
-def machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return {"cpu": model, "cores": os.cpu_count() or 0, "python": platform.python_version()}
 
 
 def run(solver: str) -> tuple[dict[str, Any], float]:
@@ -91,20 +85,13 @@ def main() -> None:
     if spec != other:
         raise SystemExit("the specification was edited between the runs; run again")
     result = {
-        "machine": machine(),
-        "load_before": load,
-        "load_after": os.getloadavg(),
-        "spec": spec,
         "z3": z3,
         "cvc5": cvc5,
     }
     for solver, figures in (("z3", z3), ("cvc5", cvc5)):
         print(f"{solver} {figures['version']}: {figures['obligations']} obligations, {figures['raw_seconds']} s")
     print(f"load before: {load[0]:.2f} (1 minute); a busy machine makes the figures larger")
-    target = HERE / "results" / f"{arguments.name}.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n")
-    print(target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target)
+    write(HERE / "results" / f"{arguments.name}.json", result)
 
 
 if __name__ == "__main__":

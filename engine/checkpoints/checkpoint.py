@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from ..models.config import LlamaConfig
+from ..models.model import Model
+from ..models.registry import Architecture
+from ..models.weights import Weights
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer
 
@@ -16,13 +19,21 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An opened model. Weights are read when `tensors` is indexed, so opening is fast."""
+    """An opened model. Weights are read when the model is built, so opening is fast."""
 
     name: str
     """What clients call the model."""
-    config: LlamaConfig
+    architecture: Architecture
+    config: Any
+    """What `architecture.read_config` gave."""
     tensors: Mapping[str, torch.Tensor]
     """Weights by Hugging Face name, on the CPU, in the checkpoint's precision (float32 if dequantised)."""
+    weights: Weights
+    """What the model reads: those tensors, or random ones."""
     tokenizer: Tokenizer
     chat_template: ChatTemplate | None
     """None if the checkpoint has none: it can complete text but not chat."""
+
+    def build(self, dtype: torch.dtype, device: torch.device | str) -> Model:
+        """Read all weights onto `device`. Raises UnsupportedModel or CheckpointError naming the tensor."""
+        return self.architecture.build(self.config, self.weights, dtype, torch.device(device))

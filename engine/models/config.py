@@ -76,10 +76,7 @@ _HF_REFUSED: Final[dict[str, tuple[Any, ...]]] = {
 
 
 def config_from_hf(raw: Mapping[str, Any]) -> LlamaConfig:
-    """Read a config.json. Raises UnsupportedModel naming the architecture or the field that is not supported."""
-    architectures = raw.get("architectures") or [raw.get("model_type")]
-    if architectures[0] not in ("LlamaForCausalLM", "llama"):
-        raise UnsupportedModel(f"architecture {architectures[0]!r} is not supported: use a LlamaForCausalLM checkpoint")
+    """Read a config.json. Raises UnsupportedModel naming the field that is not supported."""
     if raw.get("quantization_config"):
         method = raw["quantization_config"].get("quant_method")
         raise UnsupportedModel(f"quantization_config.quant_method={method!r} is not supported: use unquantised weights")

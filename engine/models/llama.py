@@ -1,31 +1,22 @@
 """The Llama architecture (arXiv:2302.13971, with grouped-query attention) over a paged KV cache."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
 from ...kernels import paged_attention, rms_norm, rotary, silu_mul, write_kv
-from ..run.kv_cache import KVCache
-from .config import LlamaConfig, UnsupportedModel
+from .cache_layout import CacheLayout, keys_and_values
+from .config import LlamaConfig
 from .linear import Linear
+from .model import DecodePlan, StepInputs
+from .weights import Weights
 
-
-@dataclass(frozen=True, slots=True)
-class PackedRows:
-    """Where the packed tokens of a step belong: rows of requests one after the other, decode and prefill alike."""
-
-    positions: torch.Tensor
-    """[tokens] integer, position of each token in its sequence."""
-    slot_mapping: torch.Tensor
-    """[tokens] int64, block * block_size + offset: where each token's key and value go."""
-    block_table: torch.Tensor
-    """[rows, columns] int32, the blocks of each row in order."""
-    context_lens: torch.Tensor
-    """[rows] int32, tokens of each row's sequence including the ones of this step."""
-    query_start: torch.Tensor
-    """[rows + 1] int32, where each row begins among the packed tokens."""
+if TYPE_CHECKING:
+    from ..run.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +34,14 @@ class _Layer:
 class LlamaModel:
     """Weights on one device, and the forward pass."""
 
-    def __init__(
-        self,
-        config: LlamaConfig,
-        tensors: Mapping[str, torch.Tensor],
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        """Read and convert all weights (`tensors`: by Hugging Face name).
-
-        Raises UnsupportedModel naming a tensor that is missing or whose shape is not what the config says.
-        """
+    def __init__(self, config: LlamaConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> None:
+        """Read and convert all weights. Raises what `Weights.read` does."""
         self.config = config
+        self.vocab_size = config.vocab_size
+        self.max_positions = config.max_position_embeddings
         self.dtype = dtype
-        self.device = torch.device(device)
-        self._tensors = tensors
+        self.device = device
+        self._weights = weights
         c = config
         self._q_size = c.num_heads * c.head_dim
         self._kv_size = c.num_kv_heads * c.head_dim
@@ -67,16 +50,22 @@ class LlamaModel:
         self._norm = self._read("model.norm.weight", c.hidden_size)
         tied = c.tie_word_embeddings
         self._output = Linear(self._embedding if tied else self._read("lm_head.weight", c.vocab_size, c.hidden_size))
-        del self._tensors
+        del self._weights
         self._cos, self._sin = self._rope_tables()
 
+    @property
+    def cache_layout(self) -> CacheLayout:
+        """Keys and values in every layer."""
+        return llama_cache(self.config, self.dtype)
+
+    def plan_decode(
+        self, context_lens: torch.Tensor, *, row_tokens: int, block_size: int, max_context: int
+    ) -> DecodePlan | None:
+        """Grouped-query attention needs no plan."""
+        return None
+
     def _read(self, name: str, *shape: int) -> torch.Tensor:
-        if name not in self._tensors:
-            raise UnsupportedModel(f"the checkpoint lacks the tensor {name}")
-        tensor = self._tensors[name]
-        if tuple(tensor.shape) != shape:
-            raise UnsupportedModel(f"{name} has shape {tuple(tensor.shape)}, but the config says {shape}")
-        return tensor.to(device=self.device, dtype=self.dtype)
+        return self._weights.read(name, shape, dtype=self.dtype, device=self.device)
 
     def _read_layer(self, index: int) -> _Layer:
         c = self.config
@@ -106,7 +95,7 @@ class LlamaModel:
         return angles.cos().to(self.device), angles.sin().to(self.device)
 
     @torch.inference_mode()
-    def forward(self, input_ids: torch.Tensor, rows: PackedRows, cache: KVCache) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor, step: StepInputs, cache: KVCache) -> torch.Tensor:
         """Run all layers over the packed tokens and write their keys and values into `cache`.
 
         `input_ids`: [tokens] integer. Returns the last layer's output before the final norm, [tokens, hidden_size].
@@ -114,19 +103,20 @@ class LlamaModel:
         c = self.config
         tokens = input_ids.shape[0]
         rotated_heads = c.num_heads + c.num_kv_heads
-        cos, sin = self._cos[rows.positions], self._sin[rows.positions]
+        cos, sin = self._cos[step.positions], self._sin[step.positions]
         scale, eps = c.head_dim**-0.5, c.rms_norm_eps
         # What a layer adds to the residual stream is added by the norm of the next one.
         added, stream = F.embedding(input_ids, self._embedding), None
-        for layer, (k_cache, v_cache) in zip(self._layers, cache.layers, strict=True):
+        for layer, cached in zip(self._layers, cache.layers, strict=True):
+            k_cache, v_cache = cached["keys"], cached["values"]
             normed, stream = rms_norm(added, layer.input_norm, eps=eps, residual=stream)
             qkv = layer.qkv(normed).view(tokens, -1, c.head_dim)
             # Queries and keys turn together: they are neighbours in the stacked projection.
             turned = rotary(qkv[:, :rotated_heads], cos, sin)
             q, k = turned[:, : c.num_heads], turned[:, c.num_heads :]
-            write_kv(k, qkv[:, rotated_heads:], k_cache, v_cache, rows.slot_mapping)
+            write_kv(k, qkv[:, rotated_heads:], k_cache, v_cache, step.slot_mapping)
             attended = paged_attention(
-                q, k_cache, v_cache, rows.block_table, rows.context_lens, rows.query_start, scale=scale
+                q, k_cache, v_cache, step.block_table, step.context_lens, step.query_start, scale=scale
             )
             added = layer.o(attended.reshape(tokens, self._q_size))
             normed, stream = rms_norm(added, layer.post_attention_norm, eps=eps, residual=stream)
@@ -138,3 +128,8 @@ class LlamaModel:
         """Scores of the next token, [n, vocab_size], from outputs of `forward` [n, hidden_size]."""
         normed, _ = rms_norm(hidden, self._norm, eps=self.config.rms_norm_eps)
         return self._output(normed)
+
+
+def llama_cache(config: LlamaConfig, dtype: torch.dtype) -> CacheLayout:
+    """What a token adds to the cache of a model of this shape."""
+    return keys_and_values(config.num_layers, config.num_kv_heads, config.head_dim, dtype)

@@ -50,28 +50,37 @@ class DecodeGraphs:
         else:
             graph.replay()
 
-    def capture(self, stream: torch.cuda.Stream, progress: Callable[[int, int, float], None]) -> None:
-        """Record all sizes on `stream`, the largest first: the others fit into the memory that it took.
+    def capture(
+        self,
+        stream: torch.cuda.Stream | None,
+        prepare: Callable[[int], None],
+        progress: Callable[[int, int, float], None],
+    ) -> None:
+        """Run a step of every size, and record it on `stream`, the largest first: the others fit into its memory.
 
-        The inputs on the device must be those of rows that only pad. `progress` is told how many sizes are done, how
-        many there are, and the seconds since the start.
+        `prepare`: put inputs of a size on the device whose rows all pad. `progress` is told how many sizes are done,
+        how many there are, and the seconds since the start. Without a stream nothing is recorded.
         """
         start = time.monotonic()
-        pool = torch.cuda.graph_pool_handle()
+        pool = None if stream is None else torch.cuda.graph_pool_handle()
         gc.collect()  # a collection during a recording could free memory of the device, which ends it
         gc.disable()
         try:
-            with torch.cuda.stream(stream):
-                for done, bucket in enumerate(reversed(self.buckets), start=1):
-                    self._run(bucket)  # compiles kernels and makes the libraries take their workspaces
+            for done, bucket in enumerate(reversed(self.buckets), start=1):
+                prepare(bucket)
+                self._run(bucket)  # compiles kernels and makes the libraries take their workspaces
+                if stream is not None:
                     stream.synchronize()
-                    graph = torch.cuda.CUDAGraph()
-                    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
-                    try:
-                        self._run(bucket)
-                    finally:
-                        graph.capture_end()
-                    self._graphs[bucket] = graph
-                    progress(done, len(self.buckets), time.monotonic() - start)
+                    self._graphs[bucket] = self._record(bucket, pool)
+                progress(done, len(self.buckets), time.monotonic() - start)
         finally:
             gc.enable()
+
+    def _record(self, bucket: int, pool: tuple[int, int] | None) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            self._run(bucket)
+        finally:
+            graph.capture_end()
+        return graph

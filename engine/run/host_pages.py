@@ -17,12 +17,15 @@ class HostPages:
         """Raises ValueError if `num_pages` is below 1."""
         if num_pages < 1:
             raise ValueError(f"num_pages={num_pages} is invalid: give at least 1")
-        self._pool = cache.pool
-        layers, two, _, *block = cache.pool.shape
-        self._on_gpu = cache.pool.is_cuda
-        self.pages = torch.empty((num_pages, layers, two, *block), dtype=cache.pool.dtype, pin_memory=self._on_gpu)
-        """[num_pages, layers, 2 (keys, values), block_size, kv heads, head_dim]"""
-        self._stream = torch.cuda.Stream(cache.pool.device) if self._on_gpu else None
+        self._cache = cache
+        self._on_gpu = cache.device.type == "cuda"
+        self._num_pages = num_pages
+        self.pages = [
+            torch.empty((num_pages, len(pool), *pool.shape[2:]), dtype=pool.dtype, pin_memory=self._on_gpu)
+            for pool in cache.pools
+        ]
+        """For each pool of the cache [num_pages, tensors, block_size, *shape]."""
+        self._stream = torch.cuda.Stream(cache.device) if self._on_gpu else None
 
     @torch.inference_mode()
     def copy(self, batch: CopyBatch) -> None:
@@ -42,22 +45,26 @@ class HostPages:
             self._fetch(batch.blocks[fetches], batch.host_pages[fetches])
 
     def _spill(self, blocks: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
-        gathered = self._pool.index_select(2, self._index(blocks)).movedim(2, 0).contiguous()
-        for page, block in zip(pages.tolist(), gathered, strict=True):
-            self.pages[page].copy_(block, non_blocking=True)
+        index = self._index(blocks)
+        for pool, host in zip(self._cache.pools, self.pages, strict=True):
+            gathered = pool.index_select(1, index).movedim(1, 0).contiguous()
+            for page, block in zip(pages.tolist(), gathered, strict=True):
+                host[page].copy_(block, non_blocking=True)
 
     def _fetch(self, blocks: NDArray[np.int32], pages: NDArray[np.int32]) -> None:
-        arrived = torch.empty((len(pages), *self.pages.shape[1:]), dtype=self._pool.dtype, device=self._pool.device)
-        for page, block in zip(pages.tolist(), arrived, strict=True):
-            block.copy_(self.pages[page], non_blocking=True)
-        self._pool.index_copy_(2, self._index(blocks), arrived.movedim(0, 2))
+        index = self._index(blocks)
+        for pool, host in zip(self._cache.pools, self.pages, strict=True):
+            arrived = torch.empty((len(pages), *host.shape[1:]), dtype=pool.dtype, device=pool.device)
+            for page, block in zip(pages.tolist(), arrived, strict=True):
+                block.copy_(host[page], non_blocking=True)
+            pool.index_copy_(1, index, arrived.movedim(0, 1))
 
     def _index(self, blocks: NDArray[np.int32]) -> torch.Tensor:
-        return torch.from_numpy(blocks.astype(np.int64)).to(self._pool.device)
+        return torch.from_numpy(blocks.astype(np.int64)).to(self._cache.device)
 
     def tokens_per_s(self) -> float:
         """KV tokens copied each second in the slower direction, measured on blocks that nobody uses yet."""
-        count = min(len(self.pages), self._pool.shape[2], 64)
+        count = min(self._num_pages, self._cache.num_blocks, 64)
         each = np.arange(count, dtype=np.int32)
         seconds = []
         for _ in range(2):  # the first time includes first touches of memory
@@ -65,6 +72,6 @@ class HostPages:
                 start = time.perf_counter()
                 direction(each, each)
                 if self._on_gpu:
-                    torch.cuda.synchronize(self._pool.device)
+                    torch.cuda.synchronize(self._cache.device)
                 seconds.append(time.perf_counter() - start)
-        return float(count * self._pool.shape[3] / max(seconds[2:]))
+        return float(count * self._cache.block_size / max(seconds[2:]))

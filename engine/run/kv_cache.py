@@ -1,21 +1,18 @@
-"""The paged KV cache: one pool of blocks per layer, whose rows the scheduler hands out."""
-
-import math
+"""The paged KV cache: pools of blocks, laid out as the model says, whose rows the scheduler hands out."""
 
 import torch
 
-from ..models.config import LlamaConfig
+from ..models.cache_layout import CacheLayout
 
 
 class KVCache:
-    """Key and value blocks of all layers, allocated once."""
+    """Blocks of all layers, allocated once."""
 
     def __init__(
         self,
-        config: LlamaConfig,
+        layout: CacheLayout,
         num_blocks: int,
         block_size: int,
-        dtype: torch.dtype,
         device: torch.device,
         *,
         padding_blocks: int = 0,
@@ -27,17 +24,24 @@ class KVCache:
         for name, value in (("num_blocks", num_blocks), ("block_size", block_size)):
             if value < 1:
                 raise ValueError(f"{name}={value} is invalid: give at least 1")
+        self.layout = layout
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self.device = device
+        kinds = [(tensor.shape, tensor.dtype) for layer in layout.layers for tensor in layer]
         blocks = num_blocks + padding_blocks
-        shape = (config.num_layers, 2, blocks, block_size, config.num_kv_heads, config.head_dim)
         # Zeroed: attention may read the unused end of a block before masking it, and garbage could be NaN.
-        self.pool = pool = torch.zeros(shape, dtype=dtype, device=device)
-        """[layers, 2 (keys, values), num_blocks + padding_blocks, block_size, kv heads, head_dim]"""
-        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = [(layer[0], layer[1]) for layer in pool]
-        """For each layer its keys and values, both [num_blocks + padding_blocks, block_size, kv heads, head_dim]."""
-
-    @staticmethod
-    def bytes_per_block(config: LlamaConfig, block_size: int, dtype: torch.dtype) -> int:
-        """Memory of one block over all layers, in bytes: divide a memory budget by it to get `num_blocks`."""
-        return math.prod((config.num_layers, 2, block_size, config.num_kv_heads, config.head_dim, dtype.itemsize))
+        pools = {
+            (shape, dtype): torch.zeros(
+                (kinds.count((shape, dtype)), blocks, block_size, *shape), dtype=dtype, device=device
+            )
+            for shape, dtype in dict.fromkeys(kinds)
+        }
+        self.pools: tuple[torch.Tensor, ...] = tuple(pools.values())
+        """Cached tensors of one shape and dtype together: [tensors, num_blocks + padding_blocks, block_size, *shape].
+        """
+        unused = {kind: iter(pool) for kind, pool in pools.items()}
+        self.layers: list[dict[str, torch.Tensor]] = [
+            {tensor.name: next(unused[tensor.shape, tensor.dtype]) for tensor in layer} for layer in layout.layers
+        ]
+        """For each layer its tensors by name, each [num_blocks + padding_blocks, block_size, *shape]."""

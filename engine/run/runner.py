@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from ...scheduler import StepPlan
-from ..models.llama import LlamaModel, PackedRows
+from ..models.model import DecodePlan, Model, RowLengths, StepInputs
+from ..text.sampling_params import SamplingParams
 from .block_table import BlockTable
 from .decode_graphs import DecodeGraphs
 from .exchange import Exchange, LaunchedStep
 from .kv_cache import KVCache
 from .sampler import SamplingTable, sample
-from .sampling import SamplingParams
 from .step_arrays import StepArrays, StepShape
 
 
@@ -29,7 +29,7 @@ class ModelRunner:
 
     def __init__(
         self,
-        model: LlamaModel,
+        model: Model,
         *,
         num_blocks: int,
         block_size: int,
@@ -52,15 +52,16 @@ class ModelRunner:
             torch.set_num_threads(num_threads)
         self.model = model
         # One block more than the scheduler knows of: what padding rows write goes there.
-        self.cache = KVCache(model.config, num_blocks, block_size, model.dtype, model.device, padding_blocks=1)
+        self.cache = KVCache(model.cache_layout, num_blocks, block_size, model.device, padding_blocks=1)
         self._block_size = block_size
         self._max_step_tokens = max_step_tokens
         self._null_slot, self._null_block = max_running, num_blocks
-        self._max_positions = model.config.max_position_embeddings
+        self._max_positions = model.max_positions
         columns = min(num_blocks, -(-self._max_positions // block_size))
         self._table = BlockTable(max_running, columns, self._null_block, model.device)
         self._sampling = SamplingTable(max_running, seed)
         self._last_tokens = torch.zeros(max_running + 1, dtype=torch.int32, device=model.device)
+        self._decode_plans: dict[int, DecodePlan | None] = {}
         self._graphs = DecodeGraphs(decode_buckets, self._run_padded)
         most_rows = max((max_running, *decode_buckets))
         most_tokens = max(max_step_tokens, most_rows)
@@ -96,22 +97,23 @@ class ModelRunner:
             shape = StepShape(plan.tokens, plan.rows, len(sampling_rows))
             lane, step = self._exchange.send(shape, lambda into: self._write(plan, sampling_rows, into))
             columns = -(-int((plan.start + plan.num_tokens).max()) // self._block_size)
-            self._run(step, columns)
+            self._run(step, columns, lengths=RowLengths(plan.num_tokens, plan.start + plan.num_tokens))
             return self._exchange.receive(lane, len(sampling_rows), np.arange(len(sampling_rows)))
 
     @torch.inference_mode()
     def capture(self, progress: Callable[[int, int, float], None] = lambda done, count, seconds: None) -> None:
-        """Record the padded decode steps as CUDA graphs; without a GPU nothing happens. Called before any step.
+        """Run a padded decode step of every size, and on a GPU record it as a CUDA graph. Called before any step.
 
         `progress` is told how many are done, how many there are, and the seconds since the start.
         """
-        if self._stream is None:
-            return
-        for bucket in self._graphs.buckets:
-            with self._on_stream():
-                self._exchange.send(StepShape(bucket, bucket, bucket), lambda into: self._pad(0, into))
+        with self._on_stream():
+            self._graphs.capture(self._stream, self._send_padding, progress)
+
+    def _send_padding(self, bucket: int) -> None:
+        lane, _ = self._exchange.send(StepShape(bucket, bucket, bucket), lambda into: self._pad(0, into))
+        if self._stream is not None:
             self._stream.synchronize()
-        self._graphs.capture(self._stream, progress)
+        self._exchange.give_back(lane)
 
     def _on_stream(self) -> contextlib.AbstractContextManager[object]:
         return contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
@@ -174,20 +176,39 @@ class ModelRunner:
 
     def _run_padded(self, bucket: int) -> None:
         step = self._exchange.device_arrays(StepShape(bucket, bucket, bucket))
-        self._run(step, self._table.on_device.shape[1])
+        if bucket not in self._decode_plans:
+            self._decode_plans[bucket] = self.model.plan_decode(
+                step.context_lens, row_tokens=1, block_size=self._block_size, max_context=self._max_positions
+            )
+        decode_plan = self._decode_plans[bucket]
+        if decode_plan is not None:
+            decode_plan.fill(step.context_lens)
+        self._run(step, self._table.on_device.shape[1], row_tokens=1, decode_plan=decode_plan)
 
-    def _run(self, step: StepArrays[torch.Tensor], columns: int) -> None:
-        """The whole step, from token ids to sampled tokens. `columns`: of the block table that any row needs."""
+    def _run(
+        self,
+        step: StepArrays[torch.Tensor],
+        columns: int,
+        *,
+        lengths: RowLengths | None = None,
+        row_tokens: int | None = None,
+        decode_plan: DecodePlan | None = None,
+    ) -> None:
+        """The whole step, from token ids to sampled tokens. `columns`: of the block table that any row needs; for the
+        rest see `StepInputs`."""
         # What the previous step sampled may be on the device only.
         ids = torch.where(step.input_ids < 0, self._last_tokens[step.token_slots], step.input_ids)
-        rows = PackedRows(
+        inputs = StepInputs(
             positions=step.positions,
             slot_mapping=step.slot_mapping,
             block_table=self._table.on_device[step.row_slots, :columns],
             context_lens=step.context_lens,
             query_start=step.query_start,
+            lengths=lengths,
+            row_tokens=row_tokens,
+            decode_plan=decode_plan,
         )
-        hidden = self.model.forward(ids, rows, self.cache)
+        hidden = self.model.forward(ids, inputs, self.cache)
         results = len(step.last)
         if not results:
             return

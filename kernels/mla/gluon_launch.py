@@ -19,7 +19,8 @@ from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
 from .merge import merge
-from .plan import TILE, MlaPlan, plan_mla_decode
+from .plan import MlaPlan, plan_mla_decode
+from .tuning import TILE
 
 BLOCK_SIZE = TILE
 """Tokens of a key tile, and of a block of the cache: one block table entry for each tile."""

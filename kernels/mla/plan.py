@@ -18,14 +18,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import check_dtype
-from .tuning import Tuning, tuning_for
-
-TILE = 64
-"""Tokens of a key tile."""
-ROW_GAP = 2
-"""Tiles whose time a program needs to begin a row: to load its queries and to store its result."""
-ALIGNED_EXTRA = 16
-"""Rows are laid at equal distances if that makes parts longer by less than a part in this many."""
+from .tuning import ALIGNED_EXTRA, ROW_GAP, TILE, Tuning, tuning_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .plan import ALIGNED_EXTRA, ROW_GAP
-from .tuning import Tuning
+from .tuning import ALIGNED_EXTRA, ROW_GAP, Tuning
 
 
 @triton.jit(do_not_specialize=["rows", "parts", "queries", "min_tiles", "most_results"])  # type: ignore[untyped-decorator]

@@ -13,6 +13,13 @@ from ..tuning import Entry, entries_for
 TABLE = Path(__file__).with_name("tuning.json")
 """Entries {"queries_up_to": n, "min_tiles": m, "most_results": r}, by rising n."""
 
+TILE = 64
+"""Tokens of a key tile."""
+ROW_GAP = 2
+"""Tiles whose time a program needs to begin a row: to load its queries and to store its result."""
+ALIGNED_EXTRA = 16
+"""Rows are laid at equal distances if that makes parts longer by less than a part in this many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tuning:

@@ -5,13 +5,14 @@ compute time and its memory time; the stages follow one another. The factors bel
 were chosen so that the estimate is right on average over published measurements of whole engines (docs/simulator.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import exp, log1p
-from typing import Final
+from typing import Any, Final
 
 from ..hardware.deployment import Deployment
 from ..hardware.model_shapes import GroupedQueryAttention, LatentAttention
 from ..hardware.precision import WEIGHT_BYTES
+from .protocol import Rows, StepCost, StepRows
 
 MATMUL_EFFICIENCY: Final = 0.70
 """Share of the dense tensor peak that large matrix products reach. Typical: 0.5 (fp4, small experts) to 0.8 (bf16)."""
@@ -37,8 +38,8 @@ HOST_STEP_S: Final = 500e-6
 
 
 @dataclass(frozen=True, slots=True)
-class CostModel:
-    """Roofline of one deployment. Make it with `roofline`; call `step_ns` for each step (scalars only, about 2 us)."""
+class Roofline:
+    """Roofline of one deployment. Make it with `roofline`; call `step_ns` for each step (about 2 us)."""
 
     dense_flops_per_token: float
     dense_bytes: float
@@ -61,13 +62,9 @@ class CostModel:
     all_reduce_s_per_token: float
     overhead_s: float
 
-    def step_ns(self, rows: int, tokens: int, decode_rows: int, context_tokens: int, attention_pairs: int) -> int:
-        """Device time of one step, nanoseconds.
-
-        rows: requests in the step; tokens: tokens over all rows; decode_rows: rows with one new token;
-        context_tokens: sum over rows of the KV tokens visible to the row's last token;
-        attention_pairs: sum over rows of visible (query, key) pairs.
-        """
+    def step_ns(self, step: StepRows, /) -> int:
+        """Device time of one step, nanoseconds."""
+        tokens = step.tokens
         bandwidth = self.bandwidth
         matmul_flops = self.matmul_flops
         seconds = self.overhead_s + self.all_reduce_latency_s + tokens * self.all_reduce_s_per_token
@@ -80,29 +77,69 @@ class CostModel:
                 self.experts * (1.0 - exp(tokens * self.expert_miss_log)) * self.expert_bytes / self.expert_bandwidth
             )
             seconds += compute if compute > memory else memory
-        compute = rows * self.head_flops_per_row / self.head_flops
+        compute = step.rows * self.head_flops_per_row / self.head_flops
         memory = self.head_bytes / bandwidth
         seconds += compute if compute > memory else memory
-        decode_context = context_tokens
-        prefill_rows = rows - decode_rows
-        if prefill_rows:
-            # The plan gives sums. Rows of equal chunks have exactly this mean context; unequal rows come close.
-            chunk = (tokens - decode_rows) / prefill_rows
-            context = chunk
-            if chunk > 1.0:
-                context = (attention_pairs - context_tokens) / (prefill_rows * (chunk - 1.0)) + chunk / 2
-            prefill_context = min(prefill_rows * context, float(context_tokens))
-            prefill_pairs = prefill_rows * chunk * (context - (chunk - 1.0) / 2)
-            decode_context = max(context_tokens - int(prefill_context), 0)
-            flops = prefill_pairs * self.prefill_flops_per_pair + prefill_context * self.expand_flops_per_context
-            absorbed = prefill_pairs * self.decode_flops_per_pair
-            compute = (flops if flops < absorbed else absorbed) / self.attention_flops
-            memory = prefill_context * self.kv_bytes_per_token / bandwidth
+        decode_context = step.context_tokens
+        if tokens != step.rows:
+            flops, context = self._chunks(step)
+            decode_context -= context
+            compute = flops / self.attention_flops
+            memory = context * self.kv_bytes_per_token / bandwidth
             seconds += compute if compute > memory else memory
         compute = decode_context * self.decode_flops_per_pair / self.attention_flops
         memory = decode_context * self.kv_bytes_per_token / bandwidth
         seconds += compute if compute > memory else memory
         return int(seconds * 1e9)
+
+    def _chunks(self, step: StepRows) -> tuple[float, int]:
+        """(FLOP of attention, context tokens) of the rows with several tokens, each in the cheaper of its two ways."""
+        flops, contexts = 0.0, 0
+        for start, tokens in zip(step.start.tolist(), step.num_tokens.tolist(), strict=True):
+            if tokens > 1:
+                context = start + tokens
+                pairs = tokens * start + tokens * (tokens + 1) // 2
+                expanded = pairs * self.prefill_flops_per_pair + context * self.expand_flops_per_context
+                absorbed = pairs * self.decode_flops_per_pair
+                flops += expanded if expanded < absorbed else absorbed
+                contexts += context
+        return flops, contexts
+
+    def step_parts(self, step: StepRows, /) -> dict[str, float]:
+        """Where a step's time goes: nanoseconds by part, each with what bounds it."""
+        parts: dict[str, float] = {}
+
+        def add(name: str, compute: float, memory: float) -> None:
+            bound = "compute" if compute > memory else "memory"
+            if compute > 0 or memory > 0:
+                parts[f"{name} ({bound})"] = 1e9 * max(compute, memory)
+
+        tokens = step.tokens
+        add(
+            "dense matrices", tokens * self.dense_flops_per_token / self.matmul_flops, self.dense_bytes / self.bandwidth
+        )
+        if self.experts:
+            hit = self.experts * (1.0 - exp(tokens * self.expert_miss_log))
+            compute = tokens * self.expert_flops_per_token / self.matmul_flops
+            add("routed experts", compute, hit * self.expert_bytes / self.expert_bandwidth)
+        add("output head", step.rows * self.head_flops_per_row / self.head_flops, self.head_bytes / self.bandwidth)
+        flops, context = self._chunks(step)
+        add("attention of prompts", flops / self.attention_flops, context * self.kv_bytes_per_token / self.bandwidth)
+        context = step.context_tokens - context
+        compute = context * self.decode_flops_per_pair / self.attention_flops
+        add("attention of decoding", compute, context * self.kv_bytes_per_token / self.bandwidth)
+        if self.all_reduce_latency_s:
+            parts["all-reduce"] = 1e9 * (self.all_reduce_latency_s + tokens * self.all_reduce_s_per_token)
+        parts["fixed overheads"] = 1e9 * self.overhead_s
+        return parts
+
+    def describe(self) -> dict[str, Any]:
+        """What a report tells about the model."""
+        return {
+            "kind": "roofline",
+            "source": "datasheets and model shapes; factors fitted (docs/simulator.md)",
+            **asdict(self),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +152,16 @@ class PrefillFigures:
     """Context at which a token costs twice as much; 0 if context costs nothing."""
 
 
-def prefill_figures(cost: CostModel, chunk: int) -> PrefillFigures:
+def prefill_figures(cost: StepCost, chunk: int) -> PrefillFigures:
     """The figures of prompts that are computed in chunks of `chunk` tokens, one in each step."""
     far = 65_536
-    pairs = chunk * (chunk + 1) // 2
-    first = cost.step_ns(1, chunk, 0, chunk, pairs)
-    later = cost.step_ns(1, chunk, 0, far + chunk, pairs + chunk * far)
+    first = cost.step_ns(Rows.of(prefill=[(0, chunk)]))
+    later = cost.step_ns(Rows.of(prefill=[(far, chunk)]))
     tokens_per_s = chunk * 1e9 / max(first, 1)
     return PrefillFigures(tokens_per_s, far * first / (later - first) if later > first else 0.0)
 
 
-def roofline(deployment: Deployment) -> CostModel:
+def roofline(deployment: Deployment) -> Roofline:
     """The cost model of `deployment`."""
     model, gpu, tp = deployment.model, deployment.gpu, deployment.tp
     weight_bytes = WEIGHT_BYTES[deployment.weights]
@@ -139,7 +175,7 @@ def roofline(deployment: Deployment) -> CostModel:
     moe = model.moe
     ring = 2.0 * (tp - 1) / tp
     all_reduces = 2 * layers if tp > 1 else 0
-    return CostModel(
+    return Roofline(
         dense_flops_per_token=2.0 * model.always_parameters / tp,
         dense_bytes=model.always_parameters * weight_bytes / tp,
         experts=0 if moe is None else moe.experts,

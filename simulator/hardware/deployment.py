@@ -12,9 +12,8 @@ from .precision import KV_BYTES, WEIGHT_BYTES, Precision
 PCIE_EFFICIENCY: Final = 0.85
 """Share of one-way PCIe bandwidth that copies of pinned pages reach. Typical: 0.8 to 0.9."""
 USABLE_MEMORY: Final = 0.90
-"""Share of HBM given to weights and KV cache; the rest is for the CUDA context, graphs and activations. Engines default
-to 0.85 to 0.95."""
-
+"""Share of HBM given to weights and KV cache unless a study says otherwise; the rest is for the CUDA context, graphs
+and activations. Engines default to 0.85 to 0.95."""
 
 NVLINK_DOMAIN: Final = 8
 """GPUs in one NVLink domain of an HGX board; the all-reduce estimate holds inside one."""
@@ -33,6 +32,8 @@ class Deployment:
     tp: int
     weights: Precision
     kv: Precision
+    usable_memory: float = USABLE_MEMORY
+    """Share of HBM given to weights and KV cache."""
 
     def __post_init__(self) -> None:
         heads = self.model.attention.heads
@@ -42,6 +43,8 @@ class Deployment:
                 f"tp is {self.tp}; {self.model.name} has {heads} attention heads and one NVLink domain {NVLINK_DOMAIN} "
                 f"GPUs, so use one of {', '.join(map(str, sizes))}"
             )
+        if not 0 < self.usable_memory <= 1:
+            raise ConfigurationError(f"usable_memory is {self.usable_memory}; it must be above 0 and at most 1")
         if self.kv not in KV_BYTES:
             raise ConfigurationError(
                 f"kv_dtype is {self.kv.value!r}; use one of {', '.join(p.value for p in KV_BYTES)}"
@@ -76,7 +79,7 @@ class Deployment:
 
         Raises ConfigurationError naming the GPU count needed if the weights leave no room.
         """
-        budget = self.gpu.memory_bytes * USABLE_MEMORY
+        budget = self.gpu.memory_bytes * self.usable_memory
         left = budget - self.weight_bytes_per_gpu
         blocks = int(left // (self.kv_bytes_per_token * block_size)) if left > 0 else 0
         if blocks < 2:

@@ -1,7 +1,8 @@
 """Shapes of the models that the cost model knows, and what follows from them: parameters, FLOP and KV bytes.
 
 Sources: the models' `config.json` on Hugging Face (HuggingFaceTB/SmolLM2-135M, meta-llama/Meta-Llama-3-8B,
-deepseek-ai/DeepSeek-V3, moonshotai/Kimi-K2-Instruct). Multi-token-prediction layers are left out.
+meta-llama/Llama-3.1-8B, deepseek-ai/DeepSeek-V3, moonshotai/Kimi-K2-Instruct-0905).
+Multi-token-prediction layers are left out.
 """
 
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class ModelShape:
     """Width of a dense feed-forward layer."""
     vocabulary: int
     tied_embeddings: bool
+    max_context: int
+    """Longest prompt and output together that the model was made for, tokens (`max_position_embeddings`)."""
     attention: GroupedQueryAttention | LatentAttention
     moe: MixtureOfExperts | None = None
 
@@ -124,8 +127,9 @@ class ModelShape:
 MODELS: Final = {
     shape.name: shape
     for shape in (
-        ModelShape("smollm2-135m", 30, 576, 1536, 49_152, True, GroupedQueryAttention(9, 3, 64)),
-        ModelShape("llama-3-8b", 32, 4096, 14_336, 128_256, False, GroupedQueryAttention(32, 8, 128)),
+        ModelShape("smollm2-135m", 30, 576, 1536, 49_152, True, 8_192, GroupedQueryAttention(9, 3, 64)),
+        ModelShape("llama-3-8b", 32, 4096, 14_336, 128_256, False, 8_192, GroupedQueryAttention(32, 8, 128)),
+        ModelShape("llama-3.1-8b", 32, 4096, 14_336, 128_256, False, 131_072, GroupedQueryAttention(32, 8, 128)),
         ModelShape(
             "deepseek-v3",
             61,
@@ -133,6 +137,7 @@ MODELS: Final = {
             18_432,
             129_280,
             False,
+            163_840,
             LatentAttention(heads=128, q_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128),
             MixtureOfExperts(experts=256, top_k=8, shared=1, intermediate=2048, dense_layers=3),
         ),
@@ -143,6 +148,7 @@ MODELS: Final = {
             18_432,
             163_840,
             False,
+            262_144,
             LatentAttention(heads=64, q_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, v_dim=128),
             MixtureOfExperts(experts=384, top_k=8, shared=1, intermediate=2048, dense_layers=1),
         ),

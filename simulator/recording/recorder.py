@@ -1,32 +1,16 @@
-"""What happened in a simulation, as flat arrays: one row per call and one row per step."""
+"""What happened in a simulation, as flat arrays: one row per call, and steps as runs of equal ones."""
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..workload.workload import Call
+from .steps import StepRuns, as_columns
 
 NEVER: Final = -1
 """Time of something that did not happen."""
-
-STEP_FIELDS: Final = (
-    "replica",
-    "start_ns",
-    "end_ns",
-    "rows",
-    "tokens",
-    "decode_rows",
-    "sampled",
-    "context_tokens",
-    "held_blocks",
-    "cached_blocks",
-    "running",
-    "waiting",
-)
-"""Columns of the step table; the last four are levels right after the step was planned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,43 +22,50 @@ class Recording:
     first_token_ns: NDArray[np.int64]
     finish_ns: NDArray[np.int64]
     replica: NDArray[np.int64]
+    """Where the call ended; NEVER if it was refused before it was sent to one."""
     hit_tokens: NDArray[np.int64]
     """Prompt tokens found in the prefix cache at the first admission."""
     host_hit_tokens: NDArray[np.int64]
     """Of these, tokens that were copied back from the host."""
     output_tokens: NDArray[np.int64]
     retractions: NDArray[np.int64]
+    restarts: NDArray[np.int64]
+    """How often the call was sent again because its replica failed."""
     rejected: dict[int, str]
-    """Why the scheduler rejected a call, by call index."""
-    steps: dict[str, NDArray[np.int64]]
-    """[steps] each, views of one table, in order of planning on each replica; see STEP_FIELDS."""
+    """Why a call was rejected, by call index."""
+    step_runs: StepRuns
+    """What the devices did, by replica and in time."""
     num_blocks: int
     """KV blocks of each replica."""
 
+    @property
+    def steps(self) -> dict[str, NDArray[np.int64]]:
+        """[steps] columns, see STEP_FIELDS, made anew at 104 bytes a step; `step_runs` has the same in less."""
+        return self.step_runs.table()
 
-class Recorder:
-    """Takes notes while a simulation runs. Columns are plain arrays: a note costs a fraction of a microsecond."""
 
-    def __init__(self, calls: int) -> None:
-        def column(value: int) -> "array[int]":
-            return array("q", [value]) * calls
+@dataclass(slots=True)
+class CallColumns:
+    """Notes on calls while a simulation runs; each column is [calls]."""
 
-        self.arrival_ns = column(NEVER)
-        self.admitted_ns = column(NEVER)
-        self.first_token_ns = column(NEVER)
-        self.finish_ns = column(NEVER)
-        self.replica = column(NEVER)
-        self.hit_tokens = column(0)
-        self.host_hit_tokens = column(0)
-        self.output_tokens = column(0)
-        self.retractions = column(0)
-        self.rejected: dict[int, str] = {}
-        self.steps: array[int] = array("q")
+    arrival_ns: "array[int]"
+    admitted_ns: "array[int]"
+    first_token_ns: "array[int]"
+    finish_ns: "array[int]"
+    replica: "array[int]"
+    hit_tokens: "array[int]"
+    host_hit_tokens: "array[int]"
+    output_tokens: "array[int]"
+    retractions: "array[int]"
+    restarts: "array[int]"
+    rejected: dict[int, str] = field(default_factory=dict)
 
-    def arrived(self, call: Call, now: int, replica: int) -> None:
-        """The client has sent the call to a replica."""
-        self.arrival_ns[call.index] = now
-        self.replica[call.index] = replica
+    @classmethod
+    def of(cls, calls: int) -> "CallColumns":
+        """Notes in which nothing has happened."""
+        times = ("arrival_ns", "admitted_ns", "first_token_ns", "finish_ns", "replica")
+        columns = [column.name for column in fields(cls) if column.name != "rejected"]
+        return cls(**{name: array("q", [NEVER if name in times else 0]) * calls for name in columns})
 
     def admitted(self, call: int, now: int, hit_tokens: int) -> None:
         """The call got a slot. Only the first time counts: after a retraction it comes again."""
@@ -87,29 +78,30 @@ class Recorder:
         if self.admitted_ns[call] == NEVER:
             self.host_hit_tokens[call] = tokens
 
+    def first_token(self, call: int, now: int) -> None:
+        """The call's first token has landed. After a retraction or a restart it was seen before."""
+        if self.first_token_ns[call] == NEVER:
+            self.first_token_ns[call] = now
+
+    def restarted(self, call: int) -> None:
+        """The call's replica has failed. If its client has seen nothing yet, what counts is what comes now."""
+        self.restarts[call] += 1
+        if self.first_token_ns[call] == NEVER:
+            self.admitted_ns[call] = NEVER
+            self.hit_tokens[call] = self.host_hit_tokens[call] = 0
+
     def finished(self, call: int, now: int, output_tokens: int) -> None:
         """The call's last token has landed."""
         self.finish_ns[call] = now
         self.output_tokens[call] = output_tokens
 
-    def freeze(self, num_blocks: int) -> Recording:
-        """The notes as numpy arrays."""
-
-        def frozen(column: "array[int]") -> NDArray[np.int64]:
-            return np.frombuffer(column, dtype=np.int64) if column else np.empty(0, dtype=np.int64)
-
-        table = frozen(self.steps).reshape(-1, len(STEP_FIELDS))
+    def freeze(self, steps: StepRuns, num_blocks: int) -> Recording:
+        """The notes as numpy arrays, with the steps of all replicas."""
+        columns = {column.name: getattr(self, column.name) for column in fields(self)}
+        rejected = columns.pop("rejected")
         return Recording(
-            arrival_ns=frozen(self.arrival_ns),
-            admitted_ns=frozen(self.admitted_ns),
-            first_token_ns=frozen(self.first_token_ns),
-            finish_ns=frozen(self.finish_ns),
-            replica=frozen(self.replica),
-            hit_tokens=frozen(self.hit_tokens),
-            host_hit_tokens=frozen(self.host_hit_tokens),
-            output_tokens=frozen(self.output_tokens),
-            retractions=frozen(self.retractions),
-            rejected=self.rejected,
-            steps={name: table[:, number] for number, name in enumerate(STEP_FIELDS)},
+            **{name: as_columns(column) for name, column in columns.items()},
+            rejected=dict(sorted(rejected.items())),
+            step_runs=steps,
             num_blocks=num_blocks,
         )

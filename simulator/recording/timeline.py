@@ -39,7 +39,7 @@ class Timeline:
 def span_ns(recording: Recording) -> tuple[int, int]:
     """From the first arrival to the last landing, nanoseconds; of no length if nothing ran."""
     first = int(recording.arrival_ns.min())
-    ends = recording.steps["end_ns"]
+    ends = recording.step_runs.runs["end_ns"]
     return first, max(int(ends.max()), first + 1) if len(ends) else first + 1
 
 
@@ -48,24 +48,24 @@ def timeline(recording: Recording, replicas: int, intervals: int) -> Timeline:
     first, last = span_ns(recording)
     edges = np.linspace(first, last, intervals + 1)
     width_s = (last - first) / intervals / NS_PER_S
-    steps = recording.steps
+    runs = recording.step_runs.runs
     rows: dict[str, list[NDArray[np.float64]]] = {}
     for replica in range(replicas):
-        mine = steps["replica"] == replica
-        start, end = steps["start_ns"][mine], steps["end_ns"][mine]
-        seconds = (end - start) / NS_PER_S
+        mine = runs["replica"] == replica
+        start, end, steps = runs["start_ns"][mine], runs["end_ns"][mine], runs["steps"][mine]
+        seconds = runs["busy_ns"][mine] / NS_PER_S
         amounts = {
-            "steps": np.ones(len(start)) * width_s,
+            "steps": steps * width_s,
             "busy": seconds,
-            "running": steps["running"][mine] * seconds,
-            "waiting": steps["waiting"][mine] * seconds,
-            "held": steps["held_blocks"][mine] * seconds / recording.num_blocks,
-            "output_per_s": steps["sampled"][mine].astype(np.float64),
-            "prefill_per_s": (steps["tokens"] - steps["decode_rows"])[mine].astype(np.float64),
+            "running": runs["running"][mine] * seconds,
+            "waiting": runs["waiting"][mine] * seconds,
+            "held": runs["held_blocks"][mine] * seconds / recording.num_blocks,
+            "output_per_s": (runs["sampled"][mine] * steps).astype(np.float64),
+            "prefill_per_s": ((runs["tokens"] - runs["decode_rows"])[mine] * steps).astype(np.float64),
         }
         for name, amount in amounts.items():
             rows.setdefault(name, []).append(spread(start, end, amount, edges) / width_s)
-        cached, held = steps["cached_blocks"][mine], steps["held_blocks"][mine]
+        cached, held = runs["cached_blocks"][mine], runs["held_blocks"][mine]
         rows.setdefault("cached", []).append(
             _cached(start, end, cached, held, edges) / (width_s * recording.num_blocks * NS_PER_S)
         )
@@ -91,7 +91,7 @@ def spread(
 ) -> NDArray[np.float64]:
     """[intervals] amounts between the edges, when each amount is spread evenly from its start to its end.
 
-    start, end, amount: [steps], one after the other in time.
+    start, end, amount: [steps or runs of steps], one after the other in time.
     """
     if len(start) == 0:
         return np.zeros(len(edges) - 1)

@@ -177,7 +177,7 @@ def _cdf(
         lines.append(_marker_line(mark, f"{GOOD_TOKENS_PER_S:g} tokens/s", log, ROSE, 0.46))
     return _figure(
         [_line(_rounded(known[at]), _rounded(100 * shares), "calls", color, fill="tozeroy", fillcolor=_faint(color))],
-        _log_axis(title, known) if log else _axis(title, rangemode="tozero"),
+        _log_axis(title, known) if log else _axis(title, range=[0, float(f"{max(1.2 * marks.p99, mark or 0):.4g}")]),
         _axis("share of calls (%)", range=[0, 101]),
         showlegend=False,
         shapes=[shape for shape, _ in lines],
@@ -254,7 +254,7 @@ def _prefix_hits(study: Study) -> tuple[str, str, Figure]:
     done = recording.finish_ns != NEVER
     turns = np.array([call.turn for call in calls])
     prompt = np.array([call.prompt_tokens for call in calls], dtype=np.float64)
-    if not study.workload.closed_loop:
+    if not study.workload.has_turns:
         counts, edges = np.histogram(100 * study.times.hit_rate[done], bins=20, range=(0, 100))
         bars = {
             "type": "bar",

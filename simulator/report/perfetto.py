@@ -1,6 +1,6 @@
 """A timeline in the Chrome trace-event format, which ui.perfetto.dev and chrome://tracing open.
 
-Counters cover the whole run. Steps are shown in a window around the busiest moment; requests as far as there are few.
+Counters cover the whole run. Steps are shown in a window around the busiest moment; calls as far as there are few.
 """
 
 import gzip
@@ -9,6 +9,7 @@ import json
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..recording.recorder import NEVER
 from ..recording.timeline import timeline
@@ -24,21 +25,30 @@ CALLS_PROCESS: Final = 1000
 
 def perfetto_trace(study: Study) -> bytes:
     """The trace, gzip-compressed JSON of bounded size."""
-    start, end = _step_window(study)
-    events = [*_names(study), *_counters(study), *_steps(study, start, end), *_calls(study, start, end)]
+    steps = _windowed_steps(study)
+    events = [*_names(study), *_counters(study), *_steps(steps), *_calls(study, steps)]
     text = json.dumps({"displayTimeUnit": "ms", "traceEvents": events}, separators=(",", ":"))
     return gzip.compress(text.encode(), mtime=0)
 
 
-def _step_window(study: Study) -> tuple[int, int]:
-    """Start and end, as positions in the step table, of the steps around the one with the most requests."""
-    steps = study.recording.steps
-    count = len(steps["rows"])
-    if count == 0:
-        return 0, 0
-    busiest = int(np.argmax(steps["running"] + steps["waiting"]))
-    start = max(min(busiest - MOST_STEPS // 2, count - MOST_STEPS), 0)
-    return start, min(start + MOST_STEPS, count)
+def _step_windows(study: Study) -> list[tuple[int, int]]:
+    """For each replica the runs, as positions in the table of runs, around the time with the most calls."""
+    runs = study.recording.step_runs.runs
+    if len(runs["rows"]) == 0:
+        return []
+    busiest = runs["start_ns"][int(np.argmax(runs["running"] + runs["waiting"]))]
+    most = max(MOST_STEPS // study.replicas, 1)
+    windows = []
+    for replica in range(study.replicas):
+        first, last = np.searchsorted(runs["replica"], [replica, replica + 1]).tolist()
+        if first == last:
+            continue
+        reached = np.cumsum(runs["steps"][first:last])
+        middle = int(np.searchsorted(runs["start_ns"][first:last], busiest))
+        count = int(reached[-1])
+        begin = max(min(int(reached[min(middle, last - first - 1)]) - most // 2, count - most), 0)
+        windows.append((first + int(np.searchsorted(reached, begin, side="right")), last))
+    return windows
 
 
 def _microseconds(ns: int) -> float:
@@ -76,8 +86,21 @@ def _counters(study: Study) -> list[dict[str, Any]]:
     ]
 
 
-def _steps(study: Study, start: int, end: int) -> list[dict[str, Any]]:
-    columns = {name: values[start:end].tolist() for name, values in study.recording.steps.items()}
+def _windowed_steps(study: Study) -> dict[str, NDArray[np.int64]]:
+    """The steps that are shown, by replica and in time: at most MOST_STEPS over all replicas."""
+    most = max(MOST_STEPS // study.replicas, 1)
+    shown = []
+    for first, last in _step_windows(study):
+        enough = first + int(np.searchsorted(np.cumsum(study.recording.step_runs.runs["steps"][first:last]), most)) + 1
+        table = study.recording.step_runs.table(first, min(enough, last))
+        shown.append({name: column[:most] for name, column in table.items()})
+    if not shown:
+        return study.recording.step_runs.table(0, 0)
+    return {name: np.concatenate([table[name] for table in shown]) for name in shown[0]}
+
+
+def _steps(steps: dict[str, NDArray[np.int64]]) -> list[dict[str, Any]]:
+    columns = {name: values.tolist() for name, values in steps.items()}
     events = []
     for row in zip(*columns.values(), strict=True):
         step = dict(zip(columns, row, strict=True))
@@ -99,12 +122,12 @@ def _steps(study: Study, start: int, end: int) -> list[dict[str, Any]]:
     return events
 
 
-def _calls(study: Study, start: int, end: int) -> list[dict[str, Any]]:
+def _calls(study: Study, steps: dict[str, NDArray[np.int64]]) -> list[dict[str, Any]]:
     """The phases of calls: of all if there are few, else of those that overlap the window of steps."""
     recording = study.recording
     finished = np.flatnonzero(recording.finish_ns != NEVER)
-    if len(finished) > MOST_CALLS and end > start:
-        from_ns, to_ns = recording.steps["start_ns"][start], recording.steps["end_ns"][end - 1]
+    if len(finished) > MOST_CALLS and len(steps["start_ns"]):
+        from_ns, to_ns = steps["start_ns"].min(), steps["end_ns"].max()
         inside = (recording.arrival_ns[finished] < to_ns) & (recording.finish_ns[finished] > from_ns)
         finished = finished[inside]
     order = finished[np.argsort(recording.arrival_ns[finished], kind="stable")][:MOST_CALLS]
@@ -116,7 +139,7 @@ def _calls(study: Study, start: int, end: int) -> list[dict[str, Any]]:
             int(column[index])
             for column in (recording.arrival_ns, recording.admitted_ns, recording.first_token_ns, recording.finish_ns)
         ]
-        group = study.workload.sessions[call.session].name if study.workload.closed_loop else "requests"
+        group = study.workload.sessions[call.session].name if study.workload.has_turns else "requests"
         lane, new = lanes.take(group, moments[0], moments[3])
         if new:
             events.append(_name("thread_name", CALLS_PROCESS, lane, group))

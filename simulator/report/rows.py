@@ -23,7 +23,9 @@ def metric_rows(metrics: Metrics) -> list[Row]:
     """The metrics that have percentiles."""
     return [
         _row("TTFT", "ms", metrics.ttft_ms, milliseconds),
+        _row("of it queueing", "ms", metrics.queue_ms, milliseconds),
         _row("TPOT", "ms", metrics.tpot_ms, milliseconds),
+        _row("End to end", "ms", metrics.e2e_ms, milliseconds),
         _row("Tokens/s per user", "tokens/s", metrics.tokens_per_s_per_user, number),
         _row("Output per GPU", "tokens/min", metrics.output_tokens_per_min_per_gpu, number),
         _row("Prompt + output per GPU", "tokens/min", metrics.total_tokens_per_min_per_gpu, number),

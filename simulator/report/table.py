@@ -2,14 +2,33 @@
 
 from rich.table import Table
 
-from ..study.metrics import GOOD_TOKENS_PER_S
+from ..study.metrics import GOOD_TOKENS_PER_S, Metrics
 from ..study.study import Study
+from .parameters import parameters
 from .rows import metric_rows, number, percent
+
+
+def steady_line(metrics: Metrics) -> str:
+    """The rates without warm-up and drain."""
+    if metrics.steady_s == 0:
+        return "No steady window: the places were never all taken"
+    return (
+        f"Steady window of {number(metrics.steady_s)} s: {number(metrics.steady_output_tokens_per_min_per_gpu)} output "
+        f"tokens/min per GPU, with prompts {number(metrics.steady_total_tokens_per_min_per_gpu)}; "
+        f"{percent(metrics.steady_good_share)} good calls"
+    )
+
+
+def steady_output(metrics: Metrics) -> str:
+    """The rate of output without warm-up and drain, short."""
+    if metrics.steady_s == 0:
+        return "no steady window"
+    return f"steady {number(metrics.steady_output_tokens_per_min_per_gpu)}"
 
 
 def metrics_table(study: Study) -> Table:
     """The metrics of a study."""
-    metrics, parameters = study.metrics, study.parameters
+    metrics, said = study.metrics, parameters(study)
     hits = metrics.hit_tokens / max(metrics.prompt_tokens, 1)
     from_host = ""
     if metrics.host_hit_tokens:
@@ -18,6 +37,8 @@ def metrics_table(study: Study) -> Table:
         (
             f"{metrics.finished:,} of {metrics.calls:,} calls finished, {metrics.rejected:,} rejected, "
             f"{metrics.retractions:,} retractions",
+            f"{percent(metrics.queue_share)} of the time to first token is queueing",
+            steady_line(metrics),
             f"{number(metrics.duration_s)} s simulated, {metrics.steps:,} steps, "
             f"devices busy {percent(metrics.device_busy)}",
             f"{percent(hits)} of all prompt tokens were found in the prefix cache{from_host}",
@@ -28,7 +49,7 @@ def metrics_table(study: Study) -> Table:
         )
     )
     table = Table(
-        title=f"{study.workload.name} · {parameters['Model']} on {parameters['GPUs']}",
+        title=f"{study.workload.name} · {said['Model']} on {said['GPUs']}",
         caption=caption,
         title_justify="left",
         caption_justify="left",

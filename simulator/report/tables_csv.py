@@ -8,6 +8,7 @@ from math import isnan
 from ..recording.recorder import NEVER
 from ..recording.timeline import timeline
 from ..study.study import Study
+from ..study.views import by_session
 from ..timebase import NS_PER_MS, NS_PER_S
 
 STEP_ROWS = 2000
@@ -20,6 +21,7 @@ def requests_csv(study: Study) -> str:
     header = [
         "call",
         "session",
+        "session_name",
         "turn",
         "replica",
         "status",
@@ -34,7 +36,10 @@ def requests_csv(study: Study) -> str:
         "ttft_ms",
         "tpot_ms",
         "tokens_per_s",
+        "queue_ms",
+        "e2e_ms",
         "retractions",
+        "restarts",
         "reject_reason",
     ]
 
@@ -44,9 +49,10 @@ def requests_csv(study: Study) -> str:
             moments = (recording.arrival_ns, recording.admitted_ns, recording.first_token_ns, recording.finish_ns)
             yield (
                 index,
+                call.session,
                 study.workload.sessions[call.session].name,
                 call.turn,
-                recording.replica[index],
+                "" if recording.replica[index] == NEVER else recording.replica[index],
                 "rejected" if index in recording.rejected else "finished",
                 *(_milliseconds(int(moment[index])) for moment in moments),
                 call.prompt_tokens,
@@ -56,7 +62,10 @@ def requests_csv(study: Study) -> str:
                 _decimal(times.ttft_ms[index]),
                 _decimal(times.tpot_ms[index]),
                 _decimal(times.tokens_per_s[index]),
+                _decimal(times.queue_ms[index]),
+                _decimal(times.e2e_ms[index]),
                 recording.retractions[index],
+                recording.restarts[index],
                 recording.rejected.get(index, ""),
             )
 
@@ -84,6 +93,16 @@ def steps_csv(study: Study) -> str:
         for n in range(intervals)
     )
     return _csv(["replica", "from_s", "to_s", *columns], rows)
+
+
+def sessions_csv(study: Study) -> str:
+    """One row per session, see `by_session`."""
+    rows = by_session(study)
+    return _csv(list(rows[0]), ([_shown(value) for value in row.values()] for row in rows))
+
+
+def _shown(value: object) -> object:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

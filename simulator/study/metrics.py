@@ -17,6 +17,10 @@ GOOD_TOKENS_PER_S: Final = 70.0
 DEFINITIONS: Final = {
     "TTFT": "time to first token: from the client sending the call until its first output token has left the device, "
     "queueing included; no network, no tokenisation",
+    "queueing": "the part of TTFT from the client sending the call until the scheduler admits it",
+    "end to end": "from the client sending the call until its last token has left the device",
+    "steady window": "the time in which the load is whole: with a limit on the sessions alive, while all places are "
+    "taken; without, from the first to the last arrival of a session. Rates in it leave out warm-up and drain",
     "TPOT": "time per output token without the first: (last token - first token) / (output tokens - 1); calls with one "
     "output token have none",
     "tokens/s per user": "1 / TPOT: the speed at which an answer appears once it has begun",
@@ -40,6 +44,8 @@ class CallTimes:
     ttft_ms: NDArray[np.float64]
     tpot_ms: NDArray[np.float64]
     tokens_per_s: NDArray[np.float64]
+    queue_ms: NDArray[np.float64]
+    e2e_ms: NDArray[np.float64]
     hit_rate: NDArray[np.float64]
 
 
@@ -86,6 +92,8 @@ class Metrics:
     host_hit_tokens: int
     """Of `hit_tokens`, those that were copied back from the host."""
     ttft_ms: Percentiles
+    queue_ms: Percentiles
+    e2e_ms: Percentiles
     tpot_ms: Percentiles
     tokens_per_s_per_user: Percentiles
     output_tokens_per_min_per_gpu: Percentiles
@@ -97,6 +105,16 @@ class Metrics:
     good_share: float
     device_busy: float
     """Share of the duration in which devices run steps."""
+    queue_share: float
+    """Of the time to first token of all calls together, the part spent queueing."""
+    restarts: int
+    """Calls sent again because a replica failed."""
+    steady_s: float
+    """Length of the steady window, seconds; 0 if there is none."""
+    steady_output_tokens_per_min_per_gpu: float
+    steady_total_tokens_per_min_per_gpu: float
+    steady_good_share: float
+    """Of the calls whose first token falls into it."""
 
 
 def call_times(workload: Workload, recording: Recording) -> CallTimes:
@@ -109,7 +127,9 @@ def call_times(workload: Workload, recording: Recording) -> CallTimes:
     tpot = np.where(done & (intervals > 0), decoding_ms / np.maximum(intervals, 1), np.nan)
     with np.errstate(divide="ignore"):
         speed = 1000 / tpot
-    return CallTimes(ttft, tpot, speed, np.where(done, recording.hit_tokens / prompt, np.nan))
+    queue = np.where(done, (recording.admitted_ns - recording.arrival_ns) / NS_PER_MS, np.nan)
+    e2e = np.where(done, (recording.finish_ns - recording.arrival_ns) / NS_PER_MS, np.nan)
+    return CallTimes(ttft, tpot, speed, queue, e2e, np.where(done, recording.hit_tokens / prompt, np.nan))
 
 
 def measure(workload: Workload, recording: Recording, times: CallTimes, replicas: int, gpus: int) -> Metrics:
@@ -117,9 +137,16 @@ def measure(workload: Workload, recording: Recording, times: CallTimes, replicas
     done = recording.finish_ns != NEVER
     first, last = span_ns(recording)
     prompt = np.array([call.prompt_tokens for call in workload.calls], dtype=np.int64)
-    steps = recording.steps
-    busy_ns = (steps["end_ns"] - steps["start_ns"]).astype(np.float64)
-    output, total = _tokens_per_minute(recording, prompt, first, last, replicas)
+    runs = recording.step_runs.runs
+    busy_ns = runs["busy_ns"].astype(np.float64)
+    width = min(NS_PER_MINUTE, last - first)
+    edges = first + np.arange(max((last - first) // NS_PER_MINUTE, 1) + 1, dtype=np.float64) * width
+    output, total = _tokens_per_minute(recording, prompt, edges, replicas)
+    begin, end = steady_window(workload, recording)
+    steady = np.array([np.nan]), np.array([np.nan])
+    if end > begin:
+        steady = _tokens_per_minute(recording, prompt, np.array([begin, end], dtype=np.float64), replicas)
+    inside = (recording.first_token_ns >= begin) & (recording.first_token_ns < end) & ~np.isnan(times.tokens_per_s)
     gpu_minutes = gpus * (last - first) / NS_PER_MINUTE
     prompt_tokens, output_tokens = int(prompt[done].sum()), int(recording.output_tokens[done].sum())
     speeds = times.tokens_per_s[~np.isnan(times.tokens_per_s)]
@@ -128,24 +155,48 @@ def measure(workload: Workload, recording: Recording, times: CallTimes, replicas
         finished=int(done.sum()),
         rejected=len(recording.rejected),
         duration_s=(last - first) / NS_PER_S,
-        steps=len(busy_ns),
+        steps=len(recording.step_runs),
         gpus=gpus,
         prompt_tokens=prompt_tokens,
         output_tokens=output_tokens,
         hit_tokens=int(recording.hit_tokens[done].sum()),
         host_hit_tokens=int(recording.host_hit_tokens[done].sum()),
         ttft_ms=Percentiles.of(times.ttft_ms),
+        queue_ms=Percentiles.of(times.queue_ms),
+        e2e_ms=Percentiles.of(times.e2e_ms),
         tpot_ms=Percentiles.of(times.tpot_ms),
         tokens_per_s_per_user=Percentiles.of(times.tokens_per_s, more_is_better=True),
         output_tokens_per_min_per_gpu=_rates(output / gpus, output_tokens / gpu_minutes),
         total_tokens_per_min_per_gpu=_rates(total / gpus, (prompt_tokens + output_tokens) / gpu_minutes),
         prefix_hit_rate=Percentiles.of(times.hit_rate, more_is_better=True),
-        kv_occupancy=Percentiles.of(steps["held_blocks"] / recording.num_blocks, busy_ns),
+        kv_occupancy=Percentiles.of(runs["held_blocks"] / recording.num_blocks, busy_ns),
         retractions_per_call=Percentiles.of(recording.retractions[done].astype(np.float64)),
         retractions=int(recording.retractions.sum()),
-        good_share=float((speeds >= GOOD_TOKENS_PER_S).mean()) if len(speeds) else float("nan"),
+        good_share=_good(speeds),
         device_busy=float(busy_ns.sum() / (last - first) / replicas),
+        queue_share=float(np.nansum(times.queue_ms) / np.nansum(times.ttft_ms)) if done.any() else float("nan"),
+        restarts=int(recording.restarts.sum()),
+        steady_s=(end - begin) / NS_PER_S,
+        steady_output_tokens_per_min_per_gpu=float(steady[0][0]) / gpus,
+        steady_total_tokens_per_min_per_gpu=float(steady[1][0]) / gpus,
+        steady_good_share=_good(times.tokens_per_s[inside]),
     )
+
+
+def _good(speeds: NDArray[np.float64]) -> float:
+    return float((speeds >= GOOD_TOKENS_PER_S).mean()) if len(speeds) else float("nan")
+
+
+def steady_window(workload: Workload, recording: Recording) -> tuple[int, int]:
+    """Start and end of the time in which the load is whole, nanoseconds; equal if there is no such time."""
+    starts = np.array([int(recording.arrival_ns[s.calls.start : s.calls.stop].min()) for s in workload.sessions])
+    if workload.concurrency is None:
+        return int(starts.min()), int(starts.max())
+    last = np.maximum(recording.finish_ns, recording.arrival_ns)  # a rejected call ends when it arrives
+    ends = np.sort([int(last[s.calls.start : s.calls.stop].max()) for s in workload.sessions])
+    places = min(workload.concurrency, len(starts))
+    begin, end = int(np.sort(starts)[places - 1]), int(ends[len(ends) - places])
+    return begin, max(begin, end)
 
 
 def _rates(windows: NDArray[np.float64], overall: float) -> Percentiles:
@@ -154,35 +205,32 @@ def _rates(windows: NDArray[np.float64], overall: float) -> Percentiles:
 
 
 def _tokens_per_minute(
-    recording: Recording, prompt: NDArray[np.int64], first: int, last: int, replicas: int
+    recording: Recording, prompt: NDArray[np.int64], edges: NDArray[np.float64], replicas: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """[windows] output and total tokens per minute in whole minutes (one window if the run is shorter).
+    """[windows] output and total tokens per minute between the edges, which are equally far apart.
 
     Output counts when it is sampled; a prompt counts as a whole when its first token appears.
     """
-    windows = max((last - first) // NS_PER_MINUTE, 1)
-    width = min(NS_PER_MINUTE, last - first)
-    edges = first + np.arange(windows + 1, dtype=np.float64) * width
     done = recording.finish_ns != NEVER
     served, _ = np.histogram(recording.first_token_ns[done], bins=edges, weights=prompt[done].astype(np.float64))
-    output = np.zeros(windows)
-    steps = recording.steps
+    output = np.zeros(len(edges) - 1)
+    runs = recording.step_runs.runs
     for replica in range(replicas):
-        mine = steps["replica"] == replica
-        sampled = steps["sampled"][mine].astype(np.float64)
-        output += spread(steps["start_ns"][mine], steps["end_ns"][mine], sampled, edges)
-    per_minute = NS_PER_MINUTE / width
+        mine = runs["replica"] == replica
+        sampled = (runs["sampled"] * runs["steps"])[mine].astype(np.float64)
+        output += spread(runs["start_ns"][mine], runs["end_ns"][mine], sampled, edges)
+    per_minute = NS_PER_MINUTE / (edges[1] - edges[0])
     return output * per_minute, (output + served) * per_minute
 
 
 def as_json(metrics: Metrics) -> dict[str, Any]:
-    """The metrics as JSON values with five significant digits; None for NaN."""
+    """The metrics as JSON values; None for NaN."""
 
     def value(item: Any) -> Any:
         if isinstance(item, Percentiles):
             return {name: value(getattr(item, name)) for name in ("p50", "p90", "p99", "mean")}
         if isinstance(item, float):
-            return None if np.isnan(item) else float(f"{item:.5g}")
+            return None if np.isnan(item) else item
         return item
 
     return {name: value(getattr(metrics, name)) for name in Metrics.__slots__}

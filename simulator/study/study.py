@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+from ..hardware.deployment import Deployment
 from ..recording.recorder import Recording
 from ..workload.workload import Workload
+from ..world.cluster import Cluster
 from .metrics import CallTimes, Metrics
+from .settings import StudySettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +18,13 @@ class Study:
     recording: Recording
     times: CallTimes
     metrics: Metrics
-    replicas: int
-    parameters: dict[str, str]
-    """Every setting, by title, as text."""
-    scheduler: dict[str, str]
-    """Which scheduler ran: the hash of its specification."""
+    settings: StudySettings
+    deployment: Deployment
+    cluster: Cluster
+    provenance: dict[str, str]
+    """What ran: versions and hashes, and the command that runs it again."""
+
+    @property
+    def replicas(self) -> int:
+        """Replicas of the cluster."""
+        return self.cluster.replicas

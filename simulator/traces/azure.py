@@ -7,7 +7,6 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Final
 
 from ..errors import WorkloadError
@@ -16,6 +15,7 @@ from ..workload.options import WorkloadOptions
 from ..workload.page_hashes import NO_HASHES
 from ..workload.workload import Call, Session, Workload
 from .fields import integer
+from .notices import Notices
 
 COLUMNS: Final = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 """Columns that the header must name; others are ignored."""
@@ -31,12 +31,17 @@ def read_azure(lines: Iterable[bytes], name: str, options: WorkloadOptions) -> W
     if missing:
         raise WorkloadError(f"{name}, line 1: column {missing[0]!r} is missing; the header is {header}")
     requests: list[tuple[int, int, int]] = []
-    for row in _rows(rows, name, options.limit):
+    notices = Notices(options.skip_bad)
+    for row in _rows(rows, name):
+        if len(requests) == options.limit:
+            break
         where = f"{name}, line {rows.line_num}"
-        lengths = {column: _number(row[column]) for column in COLUMNS[1:]}
-        prompt = integer(lengths, "ContextTokens", where, least=1)
-        output = integer(lengths, "GeneratedTokens", where)
-        requests.append((_nanoseconds(row["TIMESTAMP"], where), prompt, max(output, 1)))
+        with notices.record():
+            lengths = {column: _number(row[column]) for column in COLUMNS[1:]}
+            prompt = integer(lengths, "ContextTokens", where, least=1)
+            output = integer(lengths, "GeneratedTokens", where)
+            requests.append((_nanoseconds(row["TIMESTAMP"], where), prompt, max(output, 1)))
+    notices.unused(dict.fromkeys(header), frozenset(COLUMNS))
     requests.sort(key=lambda request: request[0])
     origin = requests[0][0] if requests else 0
     calls = [Call(index, index, 0, prompt, output, NO_HASHES) for index, (_, prompt, output) in enumerate(requests)]
@@ -49,11 +54,13 @@ def read_azure(lines: Iterable[bytes], name: str, options: WorkloadOptions) -> W
         options.block_size,
         sessions,
         calls,
-        None,
+        options.concurrency,
         {
             "Workload": f"Azure trace, {len(calls):,} requests, open loop at the recorded times",
             "Prefix identities": "none in the trace: no two requests share blocks",
         },
+        warnings=notices.warnings("lines"),
+        chains_checked=True,
     )
 
 
@@ -64,9 +71,9 @@ def _header(rows: "csv.DictReader[str]", name: str) -> list[str]:
         raise WorkloadError(f"{name}, line 1: not valid CSV ({error})") from error
 
 
-def _rows(rows: "csv.DictReader[str]", name: str, limit: int | None) -> Iterator[dict[str, str]]:
+def _rows(rows: "csv.DictReader[str]", name: str) -> Iterator[dict[str, str]]:
     try:
-        yield from islice(rows, limit)
+        yield from rows
     except csv.Error as error:
         raise WorkloadError(f"{name}, line {rows.line_num}: not valid CSV ({error})") from error
 

@@ -6,9 +6,9 @@ block of the prompt), think_time and api_time (s, may be missing). A request of 
 own and, unless it never ended, duration_ms: a later request of its parent that starts after its end waits for it.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from math import inf
 from typing import IO, Any, Final
 
@@ -17,16 +17,23 @@ from numpy.typing import NDArray
 
 from ..errors import WorkloadError
 from ..timebase import NS_PER_S, seconds_to_ns
+from ..workload.chain_ids import ChainIds
 from ..workload.options import WorkloadOptions
-from ..workload.page_hashes import expand, split_ratio
+from ..workload.page_hashes import extended, split_ratio
 from ..workload.workload import Call, Dependency, Trigger, Workload, closed_loop_in_words, closed_loop_sessions
-from .fields import block_ids, integer, items, optional_seconds, parse_json_object, seconds, text
+from .fields import block_ids, integer, items, optional_seconds, optional_text, parse_json_object, seconds, text
+from .notices import Notices
 
 DEFAULT_CONCURRENCY: Final = 4
 """Sessions alive at once unless the study says otherwise."""
 
 STAGGER_NS: Final = NS_PER_S
 """Time between the starts of the first sessions."""
+
+REQUEST_FIELDS: Final = frozenset({"t", "type", "model", "in", "out", "hash_ids", "think_time", "api_time"})
+SUB_AGENT_FIELDS: Final = frozenset({"t", "type", "requests", "duration_ms"})
+SESSION_FIELDS: Final = frozenset({"id", "block_size", "hash_id_scope", "requests", "models"})
+"""Fields that are read. `models` lists what the requests name one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +60,29 @@ def read_claude_code(files: Iterable[tuple[str, IO[bytes]]], name: str, options:
     """The workload in `files`, one session each: (name, JSON bytes)."""
     calls: list[Call] = []
     sessions: list[tuple[str, range]] = []
-    for file_name, content in islice(files, options.limit):
-        record = parse_json_object(content.read(), file_name)
-        where = f"{file_name}, session {text(record, 'id', file_name)!r}"
+    notices, models = Notices(options.skip_bad), Counter[str]()
+    shared_ids = ChainIds(options.block_ids)
+    for file_name, content in files:
+        if len(sessions) == options.limit:
+            break
         first = len(calls)
-        _SessionReader(record, where, len(sessions), options, calls).read()
-        sessions.append((record["id"], range(first, len(calls))))
+        with notices.record():
+            record = parse_json_object(content.read(), file_name)
+            where = f"{file_name}, session {text(record, 'id', file_name)!r}"
+            reader = _SessionReader(record, where, len(sessions), options, calls, shared_ids, notices)
+            try:
+                reader.read()
+            except WorkloadError:
+                del calls[first:]
+                raise
+            models.update(reader.models)
+            sessions.append((record["id"], range(first, len(calls))))
     concurrency = min(options.concurrency or DEFAULT_CONCURRENCY, max(len(sessions), 1))
     cap = options.think_cap_ns / NS_PER_S
+    recorded = ", ".join(f"{model} ({count:,} calls)" for model, count in sorted(models.items()))
+    warnings = list(notices.warnings("sessions"))
+    if len(models) > 1:
+        warnings.insert(0, f"the trace has calls of several models, which are all simulated as one: {recorded}")
     return Workload(
         name,
         options.block_size,
@@ -73,7 +95,10 @@ def read_claude_code(files: Iterable[tuple[str, IO[bytes]]], name: str, options:
             "Think and tool times": f"as recorded, capped at {cap:g} s",
             "Prefix identities": "as recorded, local to a session; where the next call extends a call, it names the "
             "blocks that the call's output fills",
+            "Recorded models": recorded or "not recorded",
         },
+        warnings=tuple(warnings),
+        chains_checked=True,
     )
 
 
@@ -81,7 +106,14 @@ class _SessionReader:
     """Appends the calls of one session to `calls`."""
 
     def __init__(
-        self, record: Mapping[str, Any], where: str, session: int, options: WorkloadOptions, calls: list[Call]
+        self,
+        record: Mapping[str, Any],
+        where: str,
+        session: int,
+        options: WorkloadOptions,
+        calls: list[Call],
+        shared_ids: ChainIds,
+        notices: Notices,
     ) -> None:
         scope = text(record, "hash_id_scope", where)
         if scope not in ("local", "global"):
@@ -91,10 +123,14 @@ class _SessionReader:
         self.session = session
         self.scope = session + 1 if scope == "local" else 0
         self.trace_block_size = integer(record, "block_size", where, least=1)
-        self.ratio = split_ratio(self.trace_block_size, options.block_size)
+        split_ratio(self.trace_block_size, options.block_size)
         self.block_size = options.block_size
         self.think_cap_ns = options.think_cap_ns
         self.calls = calls
+        self.ids = shared_ids if scope == "global" else ChainIds(options.block_ids)
+        self.notices = notices
+        self.models: Counter[str] = Counter()
+        notices.unused(record, SESSION_FIELDS)
 
     def read(self) -> None:
         """Append all calls, those of sub-agents right after the call that they follow."""
@@ -111,7 +147,9 @@ class _SessionReader:
                 raise WorkloadError(f"{place}: must be a JSON object, but is {record!r}")
         own = [number for number, record in enumerate(records) if record.get("type") != "subagent"]
         requests = {number: self._request(records[number], places[number]) for number in own}
-        hashes = dict(zip(own, self._page_hashes([requests[number] for number in own]), strict=True))
+        texts = [(request.ids, request.prompt, request.output) for request in requests.values()]
+        pages = extended(texts, self.trace_block_size, self.block_size, self.scope)
+        hashes = dict(zip(own, pages, strict=True))
         previous: tuple[int, _Request] | None = None
         running: list[_SubAgent] = []
         turn = 0
@@ -150,6 +188,7 @@ class _SessionReader:
                 after = (Dependency(index, self._capped(start - request.start_s), Trigger.DISPATCH),)
             else:
                 after = (Dependency(index, self._capped(start - request.end_s)),)
+        self.notices.unused(record, SUB_AGENT_FIELDS)
         requests = items(record, "requests", where)
         if not requests:
             raise WorkloadError(f"{where}: field 'requests' of the sub-agent is empty; leave it out")
@@ -168,13 +207,17 @@ class _SessionReader:
                 f"{self.trace_block_size}"
             )
         start = seconds(record, "t", where)
+        model = optional_text(record, "model", where)
+        if model is not None:
+            self.models[model] += 1
+        self.notices.unused(record, REQUEST_FIELDS)
         return _Request(
             start,
             start + (optional_seconds(record, "api_time", where) or 0.0),
             optional_seconds(record, "think_time", where),
             prompt,
             integer(record, "out", where),
-            ids[: prompt // self.trace_block_size],
+            self.ids.accept(ids[: prompt // self.trace_block_size], where),
         )
 
     def _think(self, previous: tuple[int, _Request], request: _Request) -> Dependency:
@@ -185,28 +228,3 @@ class _SessionReader:
 
     def _capped(self, delay_s: float) -> int:
         return min(max(seconds_to_ns(delay_s), 0), self.think_cap_ns)
-
-    def _page_hashes(self, requests: Sequence[_Request]) -> list[NDArray[np.uint64]]:
-        """Chain hashes of one agent's calls. A call that its successor extends is a view of the successor's."""
-        result: list[NDArray[np.uint64]] = []
-        successor: _Request | None = None
-        for request in reversed(requests):
-            known = len(request.ids)
-            blocks = request.prompt // self.block_size
-            extended = (
-                successor is not None
-                and known > 0
-                and len(successor.ids) >= known
-                and bool(successor.ids[known - 1] == request.ids[-1])
-            )
-            if extended and successor is not None:
-                if successor.prompt >= request.prompt + request.output:
-                    blocks = (request.prompt + request.output) // self.block_size
-                else:
-                    blocks = min(blocks, known * self.ratio)
-                result.append(result[-1][:blocks])
-            else:
-                result.append(expand(request.ids, self.ratio, self.scope, blocks))
-            successor = request
-        result.reverse()
-        return result

@@ -17,7 +17,7 @@ def parse_json_object(text: str | bytes, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, bad UTF-8, or a number of absurd length
         raise WorkloadError(f"{where}: not valid JSON ({error}); is the file complete?") from error
     if not isinstance(value, dict):
-        raise WorkloadError(f"{where}: must be a JSON object, but is {_shown(value)}")
+        raise WorkloadError(f"{where}: must be a JSON object, but is {shown(value)}")
     return value
 
 
@@ -28,7 +28,7 @@ def integer(record: Mapping[str, Any], field: str, where: str, least: int = 0, m
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise WorkloadError(
-            f"{where}: field {field!r} is {_shown(value)}; it must be a whole number from {least} to {most}"
+            f"{where}: field {field!r} is {shown(value)}; it must be a whole number from {least} to {most}"
         )
     return value
 
@@ -37,7 +37,7 @@ def seconds(record: Mapping[str, Any], field: str, where: str) -> float:
     """The time in `field`, at least 0."""
     value = _present(record, field, where)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
-        raise WorkloadError(f"{where}: field {field!r} is {_shown(value)}; it must be a number of seconds, at least 0")
+        raise WorkloadError(f"{where}: field {field!r} is {shown(value)}; it must be a number of seconds, at least 0")
     return float(value)
 
 
@@ -50,7 +50,7 @@ def text(record: Mapping[str, Any], field: str, where: str) -> str:
     """The string in `field`."""
     value = _present(record, field, where)
     if not isinstance(value, str) or not value.isprintable():
-        raise WorkloadError(f"{where}: field {field!r} is {_shown(value)}; it must be a string of printable characters")
+        raise WorkloadError(f"{where}: field {field!r} is {shown(value)}; it must be a string of printable characters")
     return value
 
 
@@ -58,20 +58,46 @@ def items(record: Mapping[str, Any], field: str, where: str) -> list[Any]:
     """The list in `field`."""
     value = _present(record, field, where)
     if not isinstance(value, list):
-        raise WorkloadError(f"{where}: field {field!r} is {_shown(value)}; it must be a list")
+        raise WorkloadError(f"{where}: field {field!r} is {shown(value)}; it must be a list")
     return value
 
 
 def block_ids(record: Mapping[str, Any], field: str, where: str) -> NDArray[np.int64]:
-    """[n] the non-negative block ids in `field`."""
+    """[n] the non-negative block ids in `field`. Ids like 3.0 are read, 0.5 and true are not ids."""
     value = items(record, field, where)
     try:
-        ids = np.array(value, dtype=np.int64) if value else np.empty(0, dtype=np.int64)
-    except (ValueError, TypeError, OverflowError):
-        raise WorkloadError(f"{where}: field {field!r} holds something that is not a whole number") from None
-    if ids.ndim != 1 or (ids < 0).any():
-        raise WorkloadError(f"{where}: field {field!r} must be a flat list of whole numbers, at least 0")
-    return ids
+        ids = np.array(value) if value else np.empty(0, dtype=np.int64)
+    except ValueError:
+        ids = np.empty((0, 0))  # lists of different lengths
+    kinds = set(map(type, value))
+    whole = kinds <= {int} or (kinds <= {int, float} and bool(np.all(np.mod(ids, 1) == 0)))
+    if not whole or ids.ndim != 1 or ids.dtype.kind not in "if":
+        wrong = next((item for item in value if not _is_id(item)), value)
+        raise WorkloadError(f"{where}: field {field!r} holds {shown(wrong)}, which is not a whole number below 2^53")
+    if len(ids) and (ids.min() < 0 or ids.max() >= 2**53):
+        wrong = ids.min() if ids.min() < 0 else ids.max()
+        raise WorkloadError(f"{where}: field {field!r} holds {wrong}; ids are whole numbers from 0 to 2^53 - 1")
+    return ids.astype(np.int64)
+
+
+def _is_id(item: Any) -> bool:
+    return not isinstance(item, bool) and isinstance(item, int | float) and item == item // 1 and 0 <= item < 2**53
+
+
+def number(record: Mapping[str, Any], field: str, where: str, most: float = 1e14) -> int | float:
+    """The number in `field`, from 0 to `most`."""
+    value = _present(record, field, where)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise WorkloadError(f"{where}: field {field!r} is {shown(value)}; it must be a number from 0 to {most:g}")
+    return value
+
+
+def optional_text(record: Mapping[str, Any], field: str, where: str) -> str | None:
+    """The string or whole number in `field` as text, or None where it is missing or null."""
+    value = record.get(field)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None if value is None else text(record, field, where)
 
 
 def _present(record: Mapping[str, Any], field: str, where: str) -> Any:
@@ -82,6 +108,7 @@ def _present(record: Mapping[str, Any], field: str, where: str) -> Any:
     return record[field]
 
 
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
+def shown(value: Any) -> str:
+    """The value as text, cut to a readable length."""
+    written = repr(value)
+    return written if len(written) <= 40 else written[:37] + "..."

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import hashlib
 import io
 import lzma
 import tarfile
@@ -35,6 +36,23 @@ def open_unpacked(path: Path) -> Iterator[io.BufferedReader]:
             yield io.BufferedReader(unpack(raw), HEAD) if unpack else raw
         except (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError) as error:
             raise WorkloadError(f"{path.name} cannot be unpacked: {error}; is the file complete?") from error
+
+
+def trace_source(path: Path) -> dict[str, str | int]:
+    """Name, size and SHA-256 of a trace; of a folder, of its JSON files' names and hashes in order."""
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*.json") if file.is_file())
+        digest, size = hashlib.sha256(), 0
+        for file in files:
+            digest.update(f"{file.relative_to(path).as_posix()} {_sha256(file)}\n".encode())
+            size += file.stat().st_size
+        return {"file": path.name, "files": len(files), "bytes": size, "sha256": digest.hexdigest()}
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def is_tar(head: bytes) -> bool:

@@ -38,6 +38,8 @@ def generate(profile: AgentProfile, seed: int, options: WorkloadOptions) -> Work
             "Prefix identities": "the calls of a session share their common text, answers included; all sessions share "
             + (f"the first {profile.system_tokens:,} tokens" if profile.system_tokens else "nothing"),
         },
+        source={"preset": profile.name, "seed": seed},
+        chains_checked=True,
     )
 
 

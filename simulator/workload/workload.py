@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import WorkloadError
 from ..timebase import NS_PER_S
+from .chain_ids import check_chains
 
 LATEST_START_NS: Final = 10**18
 """Latest start of a session (31 years), so that times stay far from the limits of 64 bits."""
@@ -73,8 +74,16 @@ class Workload:
     """Sessions alive at once; None if each starts at its own time, whatever the others do (open loop)."""
     assumptions: dict[str, str] = field(default_factory=dict)
     """What the reader or generator decided that a report must tell, by title."""
+    warnings: tuple[str, ...] = ()
+    """What may surprise: records left out, fields without use, choices that were made for lack of data."""
+    source: dict[str, str | int] = field(default_factory=dict)
+    """What to hold this workload against to find it again: a preset and seed, or a file's name, size and SHA-256."""
+    chains_checked: bool = False
+    """Whether whoever made the calls has checked that their page hashes are chain hashes."""
 
     def __post_init__(self) -> None:
+        if not self.chains_checked:
+            check_chains([call.page_hashes for call in self.calls], self.name)
         if not self.calls:
             raise WorkloadError(f"workload {self.name!r} has no calls; give a trace with at least one request")
         if self.concurrency is not None and self.concurrency < 1:
@@ -113,8 +122,13 @@ class Workload:
 
     @property
     def closed_loop(self) -> bool:
-        """Whether later calls wait for earlier ones."""
+        """Whether sessions wait for one another: a limited number is alive at once."""
         return self.concurrency is not None
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether some session has several calls."""
+        return len(self.calls) > len(self.sessions)
 
 
 def closed_loop_sessions(calls: Sequence[tuple[str, range]], concurrency: int, stagger_ns: int) -> list[Session]:

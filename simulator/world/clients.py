@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-import simpy
-
 from ..workload.workload import Call, Dependency, Trigger, Workload
+from .clock import Clock
 
 
 class Clients:
@@ -12,16 +11,19 @@ class Clients:
 
     def __init__(
         self,
-        environment: simpy.Environment,
+        clock: Clock,
         workload: Workload,
         send: Callable[[Call, int], bool],
         on_end: Callable[[int], None],
+        on_session_end: Callable[[int], None],
     ) -> None:
-        """send: gives (call, now) to a replica, says whether it was accepted. on_end: called when a call has ended."""
-        self._environment = environment
+        """send: gives (call, now) to a replica, says whether it was accepted. on_end: called when a call has ended,
+        on_session_end: when all calls of a session have."""
+        self._clock = clock
         self._workload = workload
         self._send = send
         self._on_end = on_end
+        self._on_session_end = on_session_end
         self._waits_for = [len(call.after) for call in workload.calls]
         self._ready_ns = [0] * len(workload.calls)
         self._followers: dict[tuple[int, Trigger], list[tuple[Call, int]]] = {}
@@ -38,8 +40,10 @@ class Clients:
         self._trigger(index, Trigger.COMPLETION, now)
         session = self._workload.calls[index].session
         self._calls_left[session] -= 1
-        if self._calls_left[session] == 0 and self._workload.closed_loop:
-            self._start_next_session(now)
+        if self._calls_left[session] == 0:
+            self._on_session_end(session)
+            if self._workload.closed_loop:
+                self._start_next_session(now)
         self._on_end(index)
 
     def _start_next_session(self, now: int) -> None:
@@ -52,12 +56,11 @@ class Clients:
         for index in session.calls:
             call = self._workload.calls[index]
             if not call.after:
-                self._at(start, call, now)
+                self._at(start, call)
 
-    def _at(self, start: int, call: Call, now: int) -> None:
+    def _at(self, start: int, call: Call) -> None:
         """Dispatch the call at `start`. Equal times keep the order in which they were asked for."""
-        timeout = self._environment.timeout(start - now)
-        timeout.callbacks.append(lambda _: self._dispatch(call, start))
+        self._clock.at(start, self._clock.client, lambda: self._dispatch(call, start))
 
     def _dispatch(self, call: Call, now: int) -> None:
         if not self._workload.closed_loop:
@@ -72,7 +75,7 @@ class Clients:
             self._waits_for[call.index] = waiting
             self._ready_ns[call.index] = ready = max(self._ready_ns[call.index], now + delay)
             if waiting == 0:
-                self._at(ready, call, now)
+                self._at(ready, call)
 
 
 def _key(dependency: Dependency) -> tuple[int, Trigger]:

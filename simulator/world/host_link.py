@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
 from ...scheduler import CopyBatch, CopyKind
@@ -17,13 +16,13 @@ class HostLink:
 
     def __init__(
         self,
-        environment: simpy.Environment,
         tokens_per_s: float,
+        at: Callable[[int, Callable[[], None]], None],
         on_done: Callable[[NDArray[np.int64], int], None],
     ) -> None:
-        """on_done: called with (copy ids, now) when copies of one batch and direction have ended."""
-        self._environment = environment
+        """at: calls something at a time. on_done: called with (copy ids, now) when a batch has ended in a direction."""
         self._ns_per_token = 1e9 / tokens_per_s
+        self._at = at
         self._on_done = on_done
         self._free_ns = {CopyKind.SPILL: 0, CopyKind.FETCH: 0}
         self.busy_ns = {CopyKind.SPILL: 0, CopyKind.FETCH: 0}
@@ -35,12 +34,11 @@ class HostLink:
             chosen = batch.kinds == kind
             if not chosen.any():
                 continue
-            duration = int(int(batch.num_tokens[chosen].sum()) * self._ns_per_token)
+            duration = max(int(int(batch.num_tokens[chosen].sum()) * self._ns_per_token), 1)
             end = max(now, self._free_ns[kind]) + duration
             self._free_ns[kind] = end
             self.busy_ns[kind] += duration
-            ids = batch.ids[chosen]
-            self._environment.timeout(end - now).callbacks.append(self._reporting(ids, end))
+            self._report(batch.ids[chosen], end)
 
-    def _reporting(self, ids: NDArray[np.int64], end: int) -> Callable[[simpy.Event], None]:
-        return lambda _: self._on_done(ids, end)
+    def _report(self, ids: NDArray[np.int64], end: int) -> None:
+        self._at(end, lambda: self._on_done(ids, end))

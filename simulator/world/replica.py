@@ -1,18 +1,20 @@
 """One simulated replica: the compiled scheduler, driven as the engine drives it, and a device that takes time."""
 
 from collections import deque
-from collections.abc import Callable, Generator
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-import simpy
 from numpy.typing import NDArray
 
-from ...scheduler import CONTRACT_HASH, EventKind, Policy, Scheduler, SchedulerConfig
+from ...scheduler import CONTRACT_HASH, EventKind, Scheduler, SchedulerConfig
 from ...scheduler.trace_file import TraceFile
-from ..cost.roofline import CostModel
-from ..recording.recorder import Recorder
+from ..cost.protocol import StepCost
+from ..errors import ConfigurationError
+from ..policies import PolicyChoice, WatchedPolicy
+from ..recording.recorder import CallColumns
+from ..recording.steps import StepRecorder
 from ..workload.workload import Call
+from .clock import Clock
 from .host_link import HostLink
 
 
@@ -25,137 +27,155 @@ class Replica:
 
     def __init__(
         self,
-        environment: simpy.Environment,
+        clock: Clock,
         index: int,
         config: SchedulerConfig,
-        cost: CostModel,
+        cost: StepCost,
         host_step_ns: int,
-        recorder: Recorder,
+        calls: CallColumns,
         on_finish: Callable[[int, int], None],
-        policy: str | Policy = "default",
+        policy: PolicyChoice = "default",
     ) -> None:
-        """on_finish: called with (call index, now) when a call's last token has landed.
-
-        policy: a built-in one by name, or one of your own.
-        """
+        """on_finish: called with (call index, now) when a call's last token has landed."""
         self.index = index
-        self.live_calls = 0
-        self.scheduler = Scheduler(config, CONTRACT_HASH, policy)
+        self.steps = StepRecorder(index)
         self.trace: TraceFile | None = None
         """Where the scheduler's transitions are written, if anywhere."""
-        self._link: HostLink | None = None
-        if config.num_host_blocks:
-            self._link = HostLink(environment, config.host_copy_tokens_per_s, self._copied)
-        self._environment = environment
+        self.stored: set[int] = set()
+        """Chain hashes of the pages on the device, as signed 64-bit numbers, if the configuration has KV events."""
+        self._clock = clock
+        self._config = config
         self._cost = cost
         self._host_step_ns = host_step_ns
-        self._recorder = recorder
+        self._calls = calls
         self._on_finish = on_finish
-        self._record_step = recorder.steps.extend
+        self._policy = policy
         self._most_in_flight = config.overlap_depth + 1
-        self._in_flight: deque[tuple[int, int, int]] = deque()  # step, end, sampled tokens
-        self._host_free_ns = 0
-        self._device_free_ns = 0
-        self._idle: simpy.Event | None = None
         self._sampled = np.zeros(config.max_running, dtype=np.int32)
-        environment.process(self._run())
+        self._life = 0  # events of an earlier life of the replica mean nothing
+        self._start(0)
 
-    def submit(self, call: Call, now: int) -> bool:
-        """Queue a call; False if the scheduler rejects it, which is recorded."""
-        self._recorder.arrived(call, now, self.index)
+    def _start(self, now: int) -> None:
+        """With an empty scheduler."""
+        self.watched = WatchedPolicy(self._policy)
+        self.scheduler = Scheduler(self._config, CONTRACT_HASH, self.watched.policy)
+        self.live: dict[int, None] = {}
+        self.stored.clear()
+        self._in_flight: deque[tuple[int, int, int, int, int, int, tuple[int, ...]]] = deque()
+        self._host_free_ns = self._device_free_ns = now
+        self._landing = self._planning = False  # whether there is an event for it
+        self._link: HostLink | None = None
+        if self._config.num_host_blocks:
+            life, rank = self._life, self._clock.copying(self.index)
+
+            def at(end: int, act: Callable[[], None]) -> None:
+                self._clock.at(end, rank, lambda: act() if self._life == life else None)
+
+            self._link = HostLink(self._config.host_copy_tokens_per_s, at, self._copied)
+
+    def submit(self, call: Call, now: int) -> str | None:
+        """Queue a call; why not, if the scheduler rejects it."""
         answer = self.scheduler.submit_hashed(call.index, call.prompt_tokens, call.page_hashes, call.output_tokens)
         if not answer:
-            self._recorder.rejected[call.index] = answer.reason
-            return False
-        self.live_calls += 1
-        self._wake(now)
-        return True
+            return answer.reason
+        self.live[call.index] = None
+        self._plan_soon(now)
+        return None
 
-    def _wake(self, now: int) -> None:
-        """Something has happened: plan, or have the process do it if it sleeps."""
-        if self._idle is None:
-            self._plan(now)
-        elif not self._idle.triggered:
-            self._idle.succeed()  # the process resumes after all arrivals of this instant
+    def fail(self, now: int) -> list[int]:
+        """Lose everything: the scheduler's state, the KV cache and the steps in flight. Returns the calls lost."""
+        if self.trace is not None:
+            raise ConfigurationError("a replica that fails cannot be recorded in a trace; leave out one of the two")
+        lost = list(self.live)
+        self._life += 1
+        self._start(now)
+        return lost
+
+    def _plan_soon(self, now: int) -> None:
+        """Plan when everything else of this instant has happened."""
+        if self._planning or len(self._in_flight) == self._most_in_flight:
+            return
+        self._planning = True
+        life = self._life
+        self._clock.at(now, self._clock.planning(self.index), lambda: self._plan(now, life))
 
     def _copied(self, copy_ids: NDArray[np.int64], now: int) -> None:
         self.scheduler.transfer_done(copy_ids)
-        self._wake(now)
+        self._plan_soon(now)
 
-    def _run(self) -> Generator[simpy.Event, Any, None]:
-        """One simpy event for each step; none while there is nothing to do."""
-        environment, in_flight, land, sampled_ids = (
-            self._environment,
-            self._in_flight,
-            self.scheduler.land,
-            self._sampled,
-        )
-        now = 0
-        while True:
-            if in_flight:
-                step, end, sampled = in_flight[0]
-                yield environment.timeout(end - now)
-                now = end
-                in_flight.popleft()
-                land(step, sampled_ids[:sampled])
-            else:
-                self._idle = environment.event()
-                yield self._idle
-                self._idle = None
-                now = int(environment.now)
-            self._plan(now)
+    def _land_next(self) -> None:
+        """Have the oldest step in flight land when it has run."""
+        if not self._landing and self._in_flight:
+            self._landing = True
+            end, life = self._in_flight[0][2], self._life
+            self._clock.at(end, self._clock.landing(self.index), lambda: self._land(end, life))
 
-    def _plan(self, now: int) -> None:
-        """Plan as many steps as may be in flight, then note what has happened."""
-        in_flight, scheduler = self._in_flight, self.scheduler
-        while len(in_flight) < self._most_in_flight:
+    def _land(self, now: int, life: int) -> None:
+        if life != self._life:
+            return
+        self._landing = False
+        step, start, end, sampled, context, pairs, levels = self._in_flight.popleft()
+        self.scheduler.land(step, self._sampled[:sampled])
+        self.steps.add(start, end, context, pairs, levels)
+        self._note_events(now)
+        self._land_next()
+        if self._clock.next_time() > now:
+            self._plan(now, life)  # nothing else happens now
+        else:
+            self._plan_soon(now)
+
+    def _plan(self, now: int, life: int) -> None:
+        """Plan as many steps as may be in flight."""
+        if life != self._life:
+            return
+        self._planning = False
+        scheduler, watched = self.scheduler, self.watched
+        while len(self._in_flight) < self._most_in_flight:
             plan = scheduler.plan()
+            watched.raise_errors()
             if plan is None:
                 break
-            rows, tokens, decode_rows, context = plan.rows, plan.tokens, plan.decode_rows, plan.context_tokens
-            sampled = plan.sampling_rows
+            rows, sampled = plan.rows, plan.sampling_rows
             planned = max(now, self._host_free_ns) + self._host_step_ns
             start = max(planned, self._device_free_ns)
-            end = start + self._cost.step_ns(rows, tokens, decode_rows, context, plan.attention_pairs)
+            end = start + max(self._cost.step_ns(plan), 1)
             self._host_free_ns = planned
             self._device_free_ns = end
-            in_flight.append((plan.step, end, sampled))
             level = scheduler.stats()
-            self._record_step(
-                (
-                    self.index,
-                    start,
-                    end,
-                    rows,
-                    tokens,
-                    decode_rows,
-                    sampled,
-                    context,
-                    level.held_blocks,
-                    level.cached_blocks,
-                    level.running,
-                    level.waiting,
-                )
+            levels = (
+                rows,
+                plan.tokens,
+                plan.decode_rows,
+                sampled,
+                level.held_blocks,
+                level.cached_blocks,
+                level.running,
+                level.waiting,
             )
+            self._in_flight.append((plan.step, start, end, sampled, plan.context_tokens, plan.attention_pairs, levels))
+        self._land_next()
         if self._link is not None and (copies := scheduler.copies()) is not None:
             self._link.start(copies, now)
-        for kind, call, value in scheduler.events():
-            self._note(kind, call, value, now)
+        self._note_events(now)
         if self.trace is not None:
             self.trace.append()
 
-    def _note(self, kind: int, call: int, value: int, now: int) -> None:
-        recorder = self._recorder
-        if kind == EventKind.ADMITTED:
-            recorder.admitted(call, now, value)
-        elif kind == EventKind.FETCHED:
-            recorder.fetched(call, value)
-        elif kind == EventKind.FIRST_TOKEN:
-            if recorder.first_token_ns[call] < 0:
-                recorder.first_token_ns[call] = now
-        elif kind == EventKind.FINISHED:
-            recorder.finished(call, now, value)
-            self.live_calls -= 1
-            self._on_finish(call, now)
-        elif kind == EventKind.RETRACTED:
-            recorder.retractions[call] += 1
+    def _note_events(self, now: int) -> None:
+        calls, stored = self._calls, self.stored
+        for kind, call, value in self.scheduler.events():
+            if kind == EventKind.ADMITTED:
+                calls.admitted(call, now, value)
+            elif kind == EventKind.FETCHED:
+                calls.fetched(call, value)
+            elif kind == EventKind.FIRST_TOKEN:
+                calls.first_token(call, now)
+            elif kind == EventKind.FINISHED:
+                calls.finished(call, now, value)
+                del self.live[call]
+                self._on_finish(call, now)
+            elif kind == EventKind.RETRACTED:
+                calls.retractions[call] += 1
+            elif kind == EventKind.KV_STORED:
+                stored.add(value)
+            elif kind == EventKind.KV_REMOVED:
+                stored.discard(value)

@@ -13,10 +13,10 @@ import transformers
 from numpy.typing import NDArray
 
 from tokenspeed.engine.checkpoints.checkpoint import Checkpoint
-from tokenspeed.engine.models.llama import LlamaModel
+from tokenspeed.engine.models.model import Model
 from tokenspeed.engine.run.host_pages import HostPages
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.sampling import GREEDY
+from tokenspeed.engine.text.sampling_params import GREEDY
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, Stats, StepPlan
 
 FULL = os.environ.get("TOKENSPEED_PARITY") == "full"
@@ -127,7 +127,7 @@ def reference(model: Any, prompts: list[NDArray[np.int32]]) -> list[list[int]]:
 class Engine:
     """A scheduler and a runner of the same sizes."""
 
-    def __init__(self, model: LlamaModel, config: SchedulerConfig) -> None:
+    def __init__(self, model: Model, config: SchedulerConfig) -> None:
         self.scheduler = Scheduler(config)
         self.runner = ModelRunner(
             model, num_blocks=config.num_blocks, block_size=config.block_size, max_running=config.max_running
@@ -185,9 +185,7 @@ def check_drained(stats: Stats) -> None:
     assert stats.free_blocks + stats.cached_blocks == stats.num_blocks
 
 
-def test_each_prompt_alone(
-    smollm2_model: LlamaModel, prompts: list[NDArray[np.int32]], expected: list[list[int]]
-) -> None:
+def test_each_prompt_alone(smollm2_model: Model, prompts: list[NDArray[np.int32]], expected: list[list[int]]) -> None:
     engine = Engine(smollm2_model, config(16, 1, prefix_cache=True))
     for prompt, tokens in zip(prompts, expected, strict=True):
         assert engine.generate([prompt]) == [tokens]
@@ -201,7 +199,7 @@ def test_each_prompt_alone(
     [(512, 0, False), (512, 1, True), (16, 0, False)] if FULL else [(512, 0, False)],
 )
 def test_prompts_alone_in_other_settings(
-    smollm2_model: LlamaModel,
+    smollm2_model: Model,
     prompts: list[NDArray[np.int32]],
     expected: list[list[int]],
     budget: int,
@@ -221,7 +219,7 @@ def test_prompts_alone_in_other_settings(
     ("budget", "overlap", "prefix_cache"), [(16, 0, True), (16, 1, False), (512, 0, False), (512, 1, True)]
 )
 def test_all_prompts_together(
-    smollm2_model: LlamaModel,
+    smollm2_model: Model,
     prompts: list[NDArray[np.int32]],
     expected: list[list[int]],
     budget: int,
@@ -238,7 +236,7 @@ def test_all_prompts_together(
     ("budget", "overlap", "prefix_cache"), [(16, 0, False), (16, 1, True), (512, 0, True), (512, 1, False)]
 )
 def test_retraction_does_not_change_the_output(
-    smollm2_model: LlamaModel,
+    smollm2_model: Model,
     prompts: list[NDArray[np.int32]],
     expected: list[list[int]],
     budget: int,
@@ -254,7 +252,7 @@ def test_retraction_does_not_change_the_output(
 
 @pytest.mark.parametrize(("overlap", "num_host_blocks"), [(0, 24), (1, 256)])
 def test_copies_to_the_host_and_back_do_not_change_the_output(
-    smollm2_model: LlamaModel,
+    smollm2_model: Model,
     prompts: list[NDArray[np.int32]],
     expected: list[list[int]],
     overlap: int,
@@ -272,7 +270,7 @@ def test_copies_to_the_host_and_back_do_not_change_the_output(
 
 
 def test_a_prompt_repeated_hits_the_prefix_cache(
-    smollm2_model: LlamaModel, prompts: list[NDArray[np.int32]], expected: list[list[int]]
+    smollm2_model: Model, prompts: list[NDArray[np.int32]], expected: list[list[int]]
 ) -> None:
     engine = Engine(smollm2_model, config(512, 1, True))
     chosen = prompts[::7]

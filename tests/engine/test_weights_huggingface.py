@@ -12,7 +12,7 @@ import transformers
 from tokenspeed.engine.checkpoints.checkpoint import Checkpoint, CheckpointError
 from tokenspeed.engine.checkpoints.loader import load_checkpoint
 from tokenspeed.engine.models.config import UnsupportedModel
-from tokenspeed.engine.models.llama import LlamaModel, PackedRows
+from tokenspeed.engine.models.model import StepInputs
 from tokenspeed.engine.run.kv_cache import KVCache
 from tokenspeed.engine.text.tokenizer import UnsupportedTokenizer
 
@@ -56,17 +56,17 @@ def save(directory: Path, *, shard_size: str = "1GB", **overrides: Any) -> Any:
 
 def logits(checkpoint: Checkpoint, ids: torch.Tensor) -> torch.Tensor:
     """[n, vocab] for one sequence, run in one piece."""
-    model = LlamaModel(checkpoint.config, checkpoint.tensors)
+    model = checkpoint.build(torch.float32, "cpu")
     n = len(ids)
     blocks = -(-n // 16)
-    rows = PackedRows(
+    rows = StepInputs(
         positions=torch.arange(n),
         slot_mapping=torch.arange(n),
         block_table=torch.arange(blocks, dtype=torch.int32)[None],
         context_lens=torch.tensor([n], dtype=torch.int32),
         query_start=torch.tensor([0, n], dtype=torch.int32),
     )
-    cache = KVCache(checkpoint.config, blocks, 16, torch.float32, torch.device("cpu"))
+    cache = KVCache(model.cache_layout, blocks, 16, model.device)
     return model.logits(model.forward(ids, rows, cache))
 
 
@@ -193,22 +193,22 @@ def test_weights_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         checkpoint = load_checkpoint(str(tmp_path))
         with pytest.raises(UnsupportedModel, match=message):
-            LlamaModel(checkpoint.config, checkpoint.tensors)
+            checkpoint.build(torch.float32, "cpu")
 
 
 def test_half_precision_stays_close_to_full_precision(tmp_path: Path) -> None:
     save(tmp_path, hidden_size=128)
     checkpoint = load_checkpoint(str(tmp_path))
-    model = LlamaModel(checkpoint.config, checkpoint.tensors, dtype=torch.bfloat16)
+    model = checkpoint.build(torch.bfloat16, "cpu")
     ids = torch.arange(40) % 90
-    rows = PackedRows(
+    rows = StepInputs(
         positions=torch.arange(40),
         slot_mapping=torch.arange(40),
         block_table=torch.arange(3, dtype=torch.int32)[None],
         context_lens=torch.tensor([40], dtype=torch.int32),
         query_start=torch.tensor([0, 40], dtype=torch.int32),
     )
-    cache = KVCache(checkpoint.config, 3, 16, torch.bfloat16, torch.device("cpu"))
+    cache = KVCache(model.cache_layout, 3, 16, model.device)
     half = model.logits(model.forward(ids, rows, cache))
     assert half.dtype == torch.bfloat16
     full = logits(checkpoint, ids)

@@ -17,8 +17,8 @@ from torch import Tensor
 from tokenspeed.kernels import REGISTRY, grouped_gemm, paged_attention, sample_tokens, write_kv
 from tokenspeed.kernels.attention import triton_ragged
 from tokenspeed.kernels.attention.triton_ragged import Tile
-from tokenspeed.kernels.cases import case_makers
-from tokenspeed.kernels.check import check_kernels
+from tokenspeed.kernels.workbench.cases import case_makers
+from tokenspeed.kernels.workbench.check import check_kernels
 
 CPU = torch.device("cpu")
 OPERATIONS = tuple(dict.fromkeys(name for name, _ in case_makers() if name != "mla_decode"))

@@ -13,8 +13,9 @@ import torch
 from click.testing import CliRunner
 
 from tokenspeed.cli import main
-from tokenspeed.kernels import REGISTRY, Band, Kernel, Selection, command
-from tokenspeed.kernels.check import (
+from tokenspeed.kernels import REGISTRY, Band, Kernel, Selection
+from tokenspeed.kernels.workbench import command
+from tokenspeed.kernels.workbench.check import (
     Case,
     CheckResult,
     RelativeError,

@@ -13,10 +13,12 @@ import torch
 from click.testing import CliRunner
 
 from tokenspeed.cli import main
-from tokenspeed.kernels import Band, Kernel, bench, command, worker
-from tokenspeed.kernels.bench import BenchCase, BenchResult, Inputs, bench_case
-from tokenspeed.kernels.check import CheckResult, RelativeError, check_kernels
+from tokenspeed.kernels import Band, Kernel
 from tokenspeed.kernels.registry import Registry
+from tokenspeed.kernels.workbench import bench, command, worker
+from tokenspeed.kernels.workbench.bench import BenchResult, bench_case
+from tokenspeed.kernels.workbench.bench_case import BenchCase, Inputs
+from tokenspeed.kernels.workbench.check import CheckResult, RelativeError, check_kernels
 
 pytestmark = pytest.mark.serve
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import simpy
 
 from tokenspeed.scheduler import CopyKind
 from tokenspeed.simulator.command import run_simulate
 from tokenspeed.simulator.study.metrics import Metrics
-from tokenspeed.simulator.study.setup import StudySettings, load_workload, place_model, run_study
+from tokenspeed.simulator.study.run import run_study
+from tokenspeed.simulator.study.settings import StudySettings, load_workload, place_model
+from tokenspeed.simulator.world.clock import Clock
 from tokenspeed.simulator.world.host_link import HostLink
 
 
@@ -21,14 +22,15 @@ class Copies:
 
 
 def test_copies_of_one_direction_follow_one_another() -> None:
-    environment = simpy.Environment()
+    clock = Clock(1)
     done: list[tuple[list[int], int]] = []
-    link = HostLink(environment, 1e6, lambda ids, now: done.append((ids.tolist(), now)))
+    at = lambda time, act: clock.at(time, clock.copying(0), act)  # noqa: E731
+    link = HostLink(1e6, at, lambda ids, now: done.append((ids.tolist(), now)))
     link.start(Copies((1, CopyKind.SPILL, 64), (2, CopyKind.FETCH, 16), (3, CopyKind.SPILL, 36)), 0)  # type: ignore[arg-type]
     link.start(Copies((4, CopyKind.FETCH, 4)), 0)  # type: ignore[arg-type]
-    environment.run()
+    clock.environment.run()
     assert done == [([2], 16_000), ([4], 20_000), ([1, 3], 100_000)]
-    assert environment.now == 100_000
+    assert link.busy_ns == {CopyKind.SPILL: 100_000, CopyKind.FETCH: 20_000}
 
 
 def study(**settings: float | int | str) -> Metrics:
@@ -52,5 +54,5 @@ def test_host_memory_is_shared_out_in_blocks() -> None:
 
 
 def test_an_unknown_policy_is_an_error_that_names_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_simulate(StudySettings("swe-agent", limit=1, policy="best"), None) == 2
+    assert run_simulate({"workload": "swe-agent", "limit": 1, "policy": "best"}, None) == 2
     assert "policy is 'best'; known policies: default, lru" in capsys.readouterr().err

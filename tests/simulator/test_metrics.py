@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from math import isnan
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenspeed.simulator.recording.recorder import STEP_FIELDS, Recorder, Recording
+from tokenspeed.simulator.recording.recorder import CallColumns, Recording
+from tokenspeed.simulator.recording.steps import STEP_FIELDS, StepRecorder, recorded
 from tokenspeed.simulator.recording.timeline import spread, timeline
-from tokenspeed.simulator.study.metrics import Percentiles, as_json, call_times, measure
+from tokenspeed.simulator.study.metrics import Percentiles, as_json, call_times, measure, steady_window
 from tokenspeed.simulator.workload.page_hashes import NO_HASHES
 from tokenspeed.simulator.workload.workload import Call, Session, Workload
 
@@ -24,9 +26,9 @@ def two_calls() -> tuple[Workload, Recording]:
     """Call 0: 1,000 tokens in, 11 out, 640 hit. Call 1: 200 in, 1 out. Call 2 is rejected."""
     calls = [Call(0, 0, 0, 1000, 11, NO_HASHES), Call(1, 1, 0, 200, 1, NO_HASHES), Call(2, 2, 0, 9999, 1, NO_HASHES)]
     work = Workload("w", 64, [Session(f"s{n}", 0, range(n, n + 1)) for n in range(3)], calls, None)
-    notes = Recorder(3)
+    notes = CallColumns.of(3)
     for call, arrival in zip(calls, (0, 10 * MS, 20 * MS), strict=True):
-        notes.arrived(call, arrival, 0)
+        notes.arrival_ns[call.index], notes.replica[call.index] = arrival, 0
     notes.rejected[2] = "too long"
     notes.admitted(0, 5 * MS, 640)
     notes.admitted(0, 50 * MS, 0)  # again, after a retraction
@@ -35,10 +37,11 @@ def two_calls() -> tuple[Workload, Recording]:
     notes.first_token_ns[0], notes.first_token_ns[1] = 100 * MS, 130 * MS
     notes.finished(0, 200 * MS, 11)
     notes.finished(1, 130 * MS, 1)
-    #                 replica start  end       rows tokens decode sampled context held cached running waiting
-    notes.steps.extend((0, 5 * MS, 100 * MS, 1, 360, 0, 1, 1000, 50, 0, 1, 1))
-    notes.steps.extend((0, 100 * MS, 200 * MS, 2, 210, 10, 11, 9000, 20, 30, 2, 0))
-    return work, notes.freeze(num_blocks=100)
+    steps = StepRecorder(0)
+    #         start    end     context pairs  rows tokens decode sampled held cached running waiting
+    steps.add(5 * MS, 100 * MS, 1000, 9000, (1, 360, 0, 1, 50, 0, 1, 1))
+    steps.add(100 * MS, 200 * MS, 9000, 9000, (2, 210, 10, 11, 20, 30, 2, 0))
+    return work, notes.freeze(recorded([steps]), num_blocks=100)
 
 
 def test_metrics_by_hand() -> None:
@@ -63,21 +66,21 @@ def test_metrics_by_hand() -> None:
     assert metrics.device_busy == pytest.approx(195 / 200)
 
 
-def test_json_has_no_nan_and_five_digits() -> None:
+def test_json_has_no_nan() -> None:
     work, recording = two_calls()
     metrics = measure(work, recording, call_times(work, recording), replicas=1, gpus=3)
     values = json.loads(json.dumps(as_json(metrics), allow_nan=False))
     assert values["output_tokens_per_min_per_gpu"]["mean"] == 1200.0
-    assert values["kv_occupancy"]["mean"] == 0.34615
+    assert values["kv_occupancy"]["mean"] == pytest.approx((100 * 0.2 + 95 * 0.5) / 195)
 
 
 def test_metrics_when_nothing_ran() -> None:
     calls = [Call(0, 0, 0, 10**9, 1, NO_HASHES)]
     work = Workload("w", 64, [Session("s", 0, range(1))], calls, None)
-    notes = Recorder(1)
-    notes.arrived(calls[0], 5, 0)
+    notes = CallColumns.of(1)
+    notes.arrival_ns[0] = 5
     notes.rejected[0] = "too long"
-    recording = notes.freeze(10)
+    recording = notes.freeze(recorded([StepRecorder(0), StepRecorder(1)]), 10)
     values = as_json(measure(work, recording, call_times(work, recording), replicas=2, gpus=2))
     assert values["ttft_ms"] == {"p50": None, "p90": None, "p99": None, "mean": None}
     assert values["good_share"] is None
@@ -136,12 +139,89 @@ def test_timeline_by_hand() -> None:
 
 
 def test_blocks_stay_cached_while_a_replica_idles() -> None:
-    call = Call(0, 0, 0, 10, 1, NO_HASHES)
-    notes = Recorder(1)
-    notes.arrived(call, 0, 0)
-    level = dict.fromkeys(STEP_FIELDS, 0) | {"held_blocks": 3, "cached_blocks": 4}
-    notes.steps.extend((level | {"start_ns": 0, "end_ns": S}).values())
-    notes.steps.extend((level | {"start_ns": 3 * S, "end_ns": 4 * S}).values())
-    line = timeline(notes.freeze(10), 1, 4)
+    notes = CallColumns.of(1)
+    notes.arrival_ns[0] = 0
+    steps = StepRecorder(0)
+    steps.add(0, S, 100, 100, (1, 1, 1, 1, 3, 4, 0, 0))
+    steps.add(3 * S, 4 * S, 7, 7, (1, 1, 1, 1, 3, 4, 0, 0))
+    line = timeline(notes.freeze(recorded([steps]), 10), 1, 4)
     assert line.held[0].tolist() == pytest.approx([0.3, 0, 0, 0.3])
     assert line.cached[0].tolist() == pytest.approx([0.4, 0.7, 0.7, 0.4])
+
+
+def closed(ends: list[list[int]], concurrency: int | None) -> tuple[Workload, Recording]:
+    """Sessions of one call each: [start, end] in seconds."""
+    calls = [Call(n, n, 0, 600, 60, NO_HASHES) for n in range(len(ends))]
+    sessions = [Session(f"s{n}", start * S, range(n, n + 1)) for n, (start, _) in enumerate(ends)]
+    notes = CallColumns.of(len(ends))
+    steps = StepRecorder(0)
+    for n, (start, end) in enumerate(ends):
+        notes.arrival_ns[n] = notes.admitted_ns[n] = start * S
+        notes.first_token_ns[n] = start * S + S
+        notes.finished(n, end * S, 60)
+        notes.replica[n] = 0
+    last = max(end for _, end in ends)
+    for second in range(last):
+        sampled = sum(start <= second < end for start, end in ends)
+        steps.add(second * S, (second + 1) * S, second, second, (sampled, sampled, sampled, sampled, 0, 0, 0, 0))
+    return Workload("w", 64, sessions, calls, concurrency), notes.freeze(recorded([steps]), 10)
+
+
+def test_the_steady_window_leaves_out_warm_up_and_drain() -> None:
+    """Two places: the second is taken at 10 s; when s1 ends at 50 s nobody is left to take its place."""
+    work, recording = closed([[0, 30], [10, 50], [30, 1000]], concurrency=2)
+    assert steady_window(work, recording) == (10 * S, 50 * S)
+    metrics = measure(work, recording, call_times(work, recording), replicas=1, gpus=2)
+    assert metrics.steady_s == 40
+    assert metrics.steady_output_tokens_per_min_per_gpu == pytest.approx(2 * 60 / 2)
+    assert metrics.steady_total_tokens_per_min_per_gpu == pytest.approx((80 + 2 * 600) / 40 * 60 / 2)
+    assert metrics.output_tokens_per_min_per_gpu.mean < metrics.steady_output_tokens_per_min_per_gpu / 10
+
+
+def test_the_steady_window_of_arrivals_ends_with_the_last() -> None:
+    work, recording = closed([[0, 30], [10, 50], [40, 1000]], concurrency=None)
+    assert steady_window(work, recording) == (0, 40 * S)
+
+
+def test_no_steady_window_if_the_places_are_never_all_taken() -> None:
+    work, recording = closed([[0, 5], [10, 50]], concurrency=2)
+    assert steady_window(work, recording) == (10 * S, 10 * S)
+    metrics = measure(work, recording, call_times(work, recording), replicas=1, gpus=1)
+    assert metrics.steady_s == 0 and isnan(metrics.steady_output_tokens_per_min_per_gpu)
+
+
+def test_queueing_is_part_of_the_time_to_first_token() -> None:
+    work, recording = two_calls()
+    metrics = measure(work, recording, call_times(work, recording), replicas=1, gpus=1)
+    assert (metrics.queue_ms.p50, metrics.queue_ms.p90, metrics.e2e_ms.p90) == (2, 5, 200)
+    assert metrics.queue_share == pytest.approx(7 / 220)
+
+
+def recorded_steps(random: Random) -> list[tuple[int, int, int, int, tuple[int, ...]]]:
+    now, context, steps = 0, 10, []
+    for _ in range(random.randrange(30)):
+        now += random.choice([0, 0, 0, 5, 7])
+        end = now + random.randint(1, 9)
+        rows = random.choice([1, 1, 1, 2])
+        context = random.choice([context + rows, context + rows, 3])
+        pairs = random.choice([context, context, 99])
+        steps.append((now, end, context, pairs, (rows, rows, rows, rows, random.choice([1, 1, 1, 2]), 0, 1, 0)))
+        now = end
+    return steps
+
+
+@given(st.integers(0, 10**6), st.integers(1, 3))
+def test_runs_of_steps_lose_nothing(seed: int, count: int) -> None:
+    replicas = [recorded_steps(Random(f"{seed}/{n}")) for n in range(count)]
+    recorders = [StepRecorder(n) for n in range(len(replicas))]
+    for recorder, steps in zip(recorders, replicas, strict=True):
+        for step in steps:
+            recorder.add(*step)
+    table = CallColumns.of(0).freeze(recorded(recorders), 1).steps
+    rows = list(zip(*(table[name].tolist() for name in STEP_FIELDS), strict=True))
+    expected = [
+        (n, start, end, *levels[:4], context, pairs, *levels[4:])
+        for n, steps in enumerate(replicas)
+        for start, end, context, pairs, levels in steps
+    ]
+    assert rows == expected

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tokenspeed.simulator import StudySettings, load_workload, run_study
+from tokenspeed.simulator.cost.protocol import Rows
 from tokenspeed.simulator.cost.roofline import roofline
 from tokenspeed.simulator.hardware.deployment import Deployment
 from tokenspeed.simulator.hardware.gpus import find_gpu
@@ -75,7 +76,7 @@ def test_whole_mooncake_trace_twice_with_the_same_bytes(tmp_path: Path) -> None:
         assert study.metrics.output_tokens == 4_122_048
         write_files(study, tmp_path / folder)
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(names) == 5
+    assert len(names) == 6
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
     assert sum((tmp_path / "one" / name).stat().st_size for name in names) < 12_000_000
 
@@ -109,13 +110,12 @@ def test_the_roofline_is_near_published_measurements() -> None:
             model = find_model(MODELS[row["model_path"]])
             cost = roofline(Deployment(model, find_gpu(gpu), int(row["tp_size"]), Precision(weights), kv))
             batch, prompt, output = int(row["batch_size"]), int(row["isl"]), int(row["osl"])
-            context = batch * (prompt + output // 2)
-            decode = cost.step_ns(batch, batch, batch, context, context)
+            decode = cost.step_ns(Rows.of(decode=[prompt + output // 2] * batch))
             prefill, start = 0, 0
             while start < prompt:
                 chunk = min(8192, prompt - start)
+                prefill += cost.step_ns(Rows.of(prefill=[(start, chunk)]))
                 start += chunk
-                prefill += cost.step_ns(1, chunk, 0, start, chunk * start - chunk * (chunk - 1) // 2)
             # In a full batch, one prompt is computed for each `output` tokens of every row.
             estimate_ms = (decode + batch * prefill / output) / 1e6
             errors[model.moe is not None].append(abs(estimate_ms / float(row["silicon_tpot_ms"]) - 1))

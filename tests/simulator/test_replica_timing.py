@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
 from typing import Any
 
 import pytest
 
-from tokenspeed.simulator.cost.roofline import CostModel
+from tokenspeed.simulator.cost.protocol import StepRows
 from tokenspeed.simulator.recording.recorder import Recording
 from tokenspeed.simulator.workload.page_hashes import NO_HASHES, numbered_blocks
 from tokenspeed.simulator.workload.workload import Call, Dependency, Session, Workload
-from tokenspeed.simulator.world.simulation import Cluster, simulate
+from tokenspeed.simulator.world.cluster import Cluster
+from tokenspeed.simulator.world.simulation import simulate
 
 BLOCK = 16
 DEVICE, HOST = 100, 30
 
 
-@dataclass(frozen=True)
-class FixedCost(CostModel):
+class FixedCost:
     """Every step takes DEVICE nanoseconds, and 1 more for each prefill token."""
 
-    seen: list[tuple[int, ...]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, ...]] = []
 
-    def step_ns(self, rows: int, tokens: int, decode_rows: int, context_tokens: int, attention_pairs: int) -> int:
-        self.seen.append((rows, tokens, decode_rows, context_tokens, attention_pairs))
-        return DEVICE + tokens - decode_rows
+    def step_ns(self, step: StepRows, /) -> int:
+        self.seen.append((step.rows, step.tokens, step.decode_rows, step.context_tokens, step.attention_pairs))
+        return DEVICE + step.tokens - step.decode_rows
 
+    def step_parts(self, step: StepRows, /) -> dict[str, float]:
+        return {"all": float(self.step_ns(step))}
 
-def fixed_cost() -> FixedCost:
-    return FixedCost(**dict.fromkeys((f.name for f in fields(CostModel)), 0))  # type: ignore[arg-type]
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "fixed"}
 
 
 def run(calls: list[Call], starts: list[int] | None = None, **settings: Any) -> tuple[Recording, FixedCost]:
-    cost = fixed_cost()
+    cost = FixedCost()
     defaults = {"replicas": 1, "num_blocks": 1000, "max_running": 8, "max_step_tokens": 64, "overlap_depth": 1}
     cluster = Cluster(cost=cost, host_step_ns=HOST, **{**defaults, **settings})
     if starts is None:
@@ -57,7 +59,7 @@ def test_overlap_hides_the_host(depth: int, period: int) -> None:
 
 
 def test_a_slow_host_is_not_hidden() -> None:
-    cost = fixed_cost()
+    cost = FixedCost()
     cluster = Cluster(1, cost, 1000, 8, 64, 1, host_step_ns=500)
     work = Workload("w", BLOCK, [Session("s", 0, range(1))], [call(0, 10, 5)], 1)
     starts = simulate(work, cluster).steps["start_ns"].tolist()

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import json
 import re
 from pathlib import Path
 
 import pytest
 
+from tokenspeed import __version__
 from tokenspeed.simulator import StudySettings, load_workload, run_study
 from tokenspeed.simulator.report import write_files
 from tokenspeed.simulator.report.figures import figures
+from tokenspeed.simulator.report.parameters import parameters
 from tokenspeed.simulator.report.perfetto import MOST_STEPS, perfetto_trace
 from tokenspeed.simulator.report.rows import duration, milliseconds, number, percent
 from tokenspeed.simulator.study.metrics import DEFINITIONS
 from tokenspeed.simulator.study.study import Study
 
 DATA = Path(__file__).parent / "data"
-NAMES = ["report.html", "requests.csv", "steps.csv", "summary.json", "trace.json.gz"]
+NAMES = ["report.html", "requests.csv", "sessions.csv", "steps.csv", "summary.json", "trace.json.gz"]
 
 
 def study(workload: str = "swe-agent", **settings: int) -> Study:
@@ -104,7 +107,7 @@ def test_summary_tells_everything(agents: Study, folder: Path) -> None:
     assert summary["definitions"] == DEFINITIONS
     assert summary["parameters"]["KV cache"].startswith("fp8")
     assert summary["assumptions"]["Think and tool times"] == "generated, capped at 60 s"
-    assert re.fullmatch(r"[0-9a-f]{64}", summary["scheduler"]["Scheduler specification"])
+    assert re.fullmatch(r"[0-9a-f]{64}", summary["provenance"]["Scheduler specification"])
 
 
 def test_report_is_self_contained(agents: Study, folder: Path) -> None:
@@ -113,7 +116,7 @@ def test_report_is_self_contained(agents: Study, folder: Path) -> None:
     outside = re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)\s*=\s*[\"']?([^\"' >]+)", page)
     assert outside == []
     assert page.count("</script>") == 2 and "</extra>" not in page  # nothing ends a script early
-    for text in ("roofline", *agents.parameters, *DEFINITIONS):
+    for text in ("roofline", *parameters(agents), *DEFINITIONS):
         assert text.replace("&", "&amp;") in page
     for title, _, _ in figures(agents):
         assert f"<h3>{title}</h3>" in page
@@ -176,3 +179,39 @@ def test_numbers_are_readable() -> None:
     assert [number(v) for v in (0.00001, 3.14159, 42.42, 12345.6, nan)] == ["0", "3.14", "42.4", "12,346", "-"]
     assert [percent(v) for v in (0.9316, nan)] == ["93.2 %", "-"]
     assert [duration(v) for v in (76.3, 52_888.0, nan)] == [("76.3", "ms"), ("52.9", "s"), ("-", "ms")]
+
+
+def test_sessions_csv_and_replicas_add_up(agents: Study, folder: Path) -> None:
+    rows = list(csv.DictReader((folder / "sessions.csv").open(newline="")))
+    assert [row["name"] for row in rows] == [session.name for session in agents.workload.sessions]
+    replicas = json.loads((folder / "summary.json").read_text())["replicas"]
+    for column in ("calls", "finished", "output_tokens"):
+        total = sum(int(row[column]) for row in rows)
+        assert total == sum(replica[column] for replica in replicas)
+    assert sum(replica["steps"] for replica in replicas) == agents.metrics.steps
+    assert sum(replica["sessions"] for replica in replicas) == 6
+
+
+def test_sessions_of_one_name_can_be_told_apart(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_bytes((DATA / "claude_code_tiny_a.json").read_bytes())
+    write_files(study(str(tmp_path)), tmp_path / "out")
+    rows = list(csv.DictReader((tmp_path / "out" / "requests.csv").open(newline="")))
+    assert {row["session_name"] for row in rows} == {"tiny_a"} and {row["session"] for row in rows} == {"0", "1"}
+
+
+def test_the_summary_has_values_and_what_ran(folder: Path) -> None:
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["settings"]["replicas"] == 2 and summary["settings"]["limit"] == 6
+    assert summary["deployment"]["num_blocks"] == 7478 and summary["deployment"]["weights"] == "fp4"
+    assert summary["cost"]["kind"] == "roofline" and summary["cost"]["experts"] == 384
+    assert summary["workload"]["preset"] == "swe-agent" and summary["workload"]["seed"] == 0
+    assert summary["provenance"]["TokenSpeed"] == __version__
+
+
+def test_the_summary_names_the_traces_content(tmp_path: Path) -> None:
+    write_files(study(str(DATA / "azure_tiny.csv")), tmp_path)
+    source = json.loads((tmp_path / "summary.json").read_text())["workload"]
+    content = (DATA / "azure_tiny.csv").read_bytes()
+    assert source["sha256"] == hashlib.sha256(content).hexdigest() and source["bytes"] == len(content)
+    assert source["file"] == "azure_tiny.csv"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenspeed.simulator.cost.roofline import CostModel, roofline
+from tokenspeed.simulator.cost.roofline import Roofline, roofline
 from tokenspeed.simulator.errors import ConfigurationError
 from tokenspeed.simulator.hardware.deployment import Deployment
 from tokenspeed.simulator.hardware.gpus import find_gpu
@@ -16,10 +16,11 @@ from tokenspeed.simulator.hardware.precision import Precision
 from tokenspeed.simulator.recording.recorder import NEVER, Recording
 from tokenspeed.simulator.workload.page_hashes import NO_HASHES, numbered_blocks
 from tokenspeed.simulator.workload.workload import Call, Dependency, Session, Trigger, Workload
-from tokenspeed.simulator.world.simulation import Cluster, simulate
+from tokenspeed.simulator.world.cluster import Cluster
+from tokenspeed.simulator.world.simulation import simulate
 
 BLOCK = 16
-COST: CostModel = roofline(Deployment(find_model("llama-3-8b"), find_gpu("h100"), 1, Precision.BF16, Precision.BF16))
+COST: Roofline = roofline(Deployment(find_model("llama-3-8b"), find_gpu("h100"), 1, Precision.BF16, Precision.BF16))
 
 
 @st.composite

@@ -9,6 +9,7 @@ import json
 import lzma
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from hypothesis import strategies as st
 
 from tokenspeed.simulator.errors import WorkloadError
 from tokenspeed.simulator.traces import read_trace
-from tokenspeed.simulator.workload.options import WorkloadOptions
+from tokenspeed.simulator.workload.options import BlockIds, TimeUnit, WorkloadOptions
 from tokenspeed.simulator.workload.page_hashes import expand
-from tokenspeed.simulator.workload.workload import Call, Dependency, Trigger, Workload
+from tokenspeed.simulator.workload.sampling import sampled
+from tokenspeed.simulator.workload.workload import Call, Dependency, Session, Trigger, Workload
 
 DATA = Path(__file__).parent / "data"
 S = 1_000_000_000
@@ -29,8 +31,7 @@ OPTIONS = WorkloadOptions(block_size=64, limit=None, think_cap_ns=60 * S, concur
 
 
 def options(**changes: Any) -> WorkloadOptions:
-    values = {"block_size": 64, "limit": None, "think_cap_ns": 60 * S, "concurrency": None, **changes}
-    return WorkloadOptions(**values)
+    return replace(OPTIONS, **changes)
 
 
 def shape(call: Call) -> tuple[int, int, int, int, int]:
@@ -186,7 +187,10 @@ def mooncake_line(**changes: Any) -> bytes:
         ({"output_length": 10**12}, "line 2: field 'output_length' is 1000000000000"),
         ({"timestamp": 10**15}, "line 2: field 'timestamp' is 1000000000000000"),
         ({"hash_ids": 7}, "line 2: field 'hash_ids' is 7; it must be a list"),
-        ({"hash_ids": ["x"]}, "line 2: field 'hash_ids' holds something that is not a whole number"),
+        ({"hash_ids": ["x"]}, "line 2: field 'hash_ids' holds 'x', which is not a whole number"),
+        ({"hash_ids": [0.5]}, "line 2: field 'hash_ids' holds 0.5, which is not a whole number"),
+        ({"hash_ids": [True]}, "line 2: field 'hash_ids' holds True, which is not a whole number"),
+        ({"hash_ids": [-1]}, "line 2: field 'hash_ids' holds -1; ids are whole numbers from 0"),
         ({"hash_ids": [1, 2]}, "line 2: field 'hash_ids' has 2 ids, too many for input_length 10"),
     ],
 )
@@ -292,11 +296,6 @@ def test_empty_trace_says_so(tmp_path: Path) -> None:
         read_trace(path, OPTIONS)
 
 
-def test_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WorkloadError, match="is a folder"):
-        read_trace(tmp_path, OPTIONS)
-
-
 TINY = [path.read_bytes() for path in sorted(DATA.iterdir())]
 
 
@@ -329,3 +328,166 @@ def test_absurd_files_are_refused(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(WorkloadError):
         read_trace(path, OPTIONS)
+
+
+# ---------------------------------------------------------------- what would give wrong results in silence
+
+
+def lines(path: Path, *records: dict[str, Any]) -> Path:
+    path.write_bytes(b"".join(json.dumps(record).encode() + b"\n" for record in records))
+    return path
+
+
+def request(timestamp: float | None, ids: list[Any], **more: Any) -> dict[str, Any]:
+    record = {"timestamp": timestamp, "input_length": 512 * len(ids), "output_length": 2, "hash_ids": ids, **more}
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def test_ids_of_contents_are_refused_and_can_be_declared(tmp_path: Path) -> None:
+    """Id 8 stands behind 4 and behind 21: it cannot name a prefix."""
+    path = lines(tmp_path / "t.jsonl", request(0, [1, 4, 8]), request(1, [1, 21, 8]), request(2, [1, 4, 8]))
+    with pytest.raises(
+        WorkloadError, match=r"line 2: field 'hash_ids' has id 8 behind id 21, but elsewhere behind id 4"
+    ):
+        read_trace(path, OPTIONS)
+    first, second, third = (
+        c.page_hashes.tolist() for c in read_trace(path, options(block_ids=BlockIds.CONTENTS)).calls
+    )
+    assert first == third and first[:8] == second[:8]
+    assert set(first[8:]).isdisjoint(second[8:])
+
+
+def test_an_id_at_the_start_and_in_the_middle_is_refused(tmp_path: Path) -> None:
+    for second in ([2, 1], [1, 1]):
+        with pytest.raises(WorkloadError, match=r"id 1 behind id ., but elsewhere at the start of a prompt"):
+            read_trace(lines(tmp_path / "t.jsonl", request(0, [1]), request(1, second)), OPTIONS)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(prompts=st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=6), min_size=1, max_size=8))
+def test_declared_contents_hit_exactly_where_prefixes_are_equal(tmp_path: Path, prompts: list[list[int]]) -> None:
+    path = lines(tmp_path / "t.jsonl", *(request(n, ids) for n, ids in enumerate(prompts)))
+    calls = read_trace(path, options(block_ids=BlockIds.CONTENTS)).calls
+    for a, left in zip(prompts, calls, strict=True):
+        for b, right in zip(prompts, calls, strict=True):
+            for n in range(min(len(a), len(b))):
+                same = bool(left.page_hashes[8 * n] == right.page_hashes[8 * n])
+                assert same == (a[: n + 1] == b[: n + 1])
+
+
+def test_page_hashes_of_a_workload_of_your_own_are_checked() -> None:
+    def made(*hashes: list[int]) -> Workload:
+        calls = [Call(n, n, 0, 64 * len(h), 1, np.array(h, dtype=np.uint64)) for n, h in enumerate(hashes)]
+        return Workload("mine", 64, [Session(f"s{n}", n, range(n, n + 1)) for n in range(len(calls))], calls, None)
+
+    made([1, 2, 3], [1, 2, 4])
+    with pytest.raises(WorkloadError, match="workload 'mine': page hash 3 stands behind two different hashes"):
+        made([1, 2, 3], [1, 4, 3])
+
+
+def test_turns_of_a_mooncake_session_wait_for_the_answer(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "t.jsonl",
+        request(100, [1, 2], session_id="a"),
+        request(50, [7], session_id="b"),
+        request(110, [1, 2, 3], session_id="a", delay=500),
+        request(None, [1, 2, 3, 4], session_id="a", delay=90_000),
+    )
+    work = read_trace(path, OPTIONS)
+    assert [(s.name, s.start_ns, s.calls) for s in work.sessions] == [
+        ("b", S // 20, range(0, 1)),
+        ("a", S // 10, range(1, 4)),
+    ]
+    assert [c.turn for c in work.calls] == [0, 0, 1, 2]
+    assert work.calls[2].after == (Dependency(1, S // 2), Dependency(1, S // 100, Trigger.DISPATCH))
+    assert work.calls[3].after == (Dependency(2, 60 * S),)  # capped
+    assert work.concurrency is None and work.has_turns
+
+
+def test_sessions_without_any_time_start_as_places_come_free(tmp_path: Path) -> None:
+    rows = [request(None, [n], session_id=f"s{n % 6}") for n in range(12)]
+    work = read_trace(lines(tmp_path / "t.jsonl", *rows), OPTIONS)
+    assert work.concurrency == 4 and len(work.sessions) == 6
+    with pytest.raises(WorkloadError, match="line 2: field 'timestamp' is missing; the first row of a session"):
+        read_trace(lines(tmp_path / "t.jsonl", request(1, [1]), request(None, [2], session_id="x")), OPTIONS)
+
+
+def test_a_turn_before_its_session_is_refused(tmp_path: Path) -> None:
+    rows = (request(9, [1], session_id="a"), request(8, [1, 2], session_id="a"))
+    with pytest.raises(WorkloadError, match="line 2: field 'timestamp' is 8, before that of the session's first row"):
+        read_trace(lines(tmp_path / "t.jsonl", *rows), OPTIONS)
+
+
+def test_fields_that_nothing_uses_are_told(tmp_path: Path) -> None:
+    rows = (request(0, [1], priority=1, delay=4), request(1, [1], priority=2, session_id="a", delay=4))
+    work = read_trace(lines(tmp_path / "t.jsonl", *rows), OPTIONS)
+    assert work.warnings == ("fields that are not used: 'delay' (1), 'priority' (2)",)
+
+
+@pytest.mark.parametrize(("times", "unit"), [((1_732_000_000, 1_732_000_060), "s"), ((0.5, 60.5), "s")])
+def test_times_that_may_be_seconds_are_refused_until_said(
+    times: tuple[float, float], unit: str, tmp_path: Path
+) -> None:
+    path = lines(tmp_path / "t.jsonl", *(request(time, [1]) for time in times))
+    with pytest.raises(WorkloadError, match=r"'timestamp' holds .*say which with --time-unit ms or --time-unit s"):
+        read_trace(path, OPTIONS)
+    starts = [s.start_ns for s in read_trace(path, options(time_unit=TimeUnit(unit))).sessions]
+    assert starts[1] - starts[0] == 60 * S and starts[0] < S
+
+
+def test_milliseconds_since_1970_count_from_the_first_arrival(tmp_path: Path) -> None:
+    path = lines(tmp_path / "t.jsonl", request(1_732_000_000_000, [1]), request(1_732_000_000_250, [1]))
+    work = read_trace(path, OPTIONS)
+    assert [s.start_ns for s in work.sessions] == [0, S // 4]
+    assert work.assumptions["Recorded times"] == "milliseconds since 1970, counted from the first arrival"
+
+
+def test_bad_records_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
+    path = lines(tmp_path / "t.jsonl", request(0, [1]), {"timestamp": 1}, request(2, [0.5]), request(3, [1]))
+    with pytest.raises(WorkloadError, match="line 2"):
+        read_trace(path, OPTIONS)
+    work = read_trace(path, options(skip_bad=True))
+    assert len(work.calls) == 2
+    assert work.warnings[0].startswith("2 lines cannot be read and are left out; the first: t.jsonl, line 2: field")
+
+
+def test_one_bad_session_does_not_refuse_a_folder_if_asked(tmp_path: Path) -> None:
+    good = json.loads((DATA / "claude_code_tiny_a.json").read_text())
+    bad = json.loads((DATA / "claude_code_tiny_a.json").read_text())
+    bad["requests"][2]["requests"] = []
+    for name, record in (("a", good), ("b", bad), ("c", good)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    with pytest.raises(WorkloadError, match=r"b\.json"):
+        read_trace(tmp_path, OPTIONS)
+    work = read_trace(tmp_path, options(skip_bad=True))
+    assert [s.calls for s in work.sessions] == [range(0, 5), range(5, 10)]
+    assert [c.page_hashes.tolist() for c in work.calls[5:]] != [c.page_hashes.tolist() for c in work.calls[:5]]
+    assert any(warning.startswith("1 sessions cannot be read") for warning in work.warnings)
+
+
+def test_sessions_one_a_line(tmp_path: Path) -> None:
+    rows = [json.loads((DATA / f"claude_code_tiny_{name}.json").read_text()) for name in "ab"]
+    work = read_trace(lines(tmp_path / "t.jsonl", *rows), OPTIONS)
+    assert same(work, read_trace(packed_sessions(tmp_path / "t.tar"), OPTIONS))
+
+
+def test_several_recorded_models_are_told() -> None:
+    work = read_trace(DATA / "claude_code_tiny_a.json", OPTIONS)
+    assert len(work.assumptions["Recorded models"]) > 0
+
+
+def test_a_limit_on_live_sessions_holds_for_recorded_arrivals_too() -> None:
+    assert read_trace(DATA / "azure_tiny.csv", options(concurrency=2)).concurrency == 2
+    assert read_trace(DATA / "mooncake_tiny.jsonl", options(concurrency=2)).concurrency == 2
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_sample_is_the_seeds(seed: int, tmp_path: Path) -> None:
+    rows = [request(n, [n], session_id=f"s{n % 10}") for n in range(20)]
+    work = read_trace(lines(tmp_path / "t.jsonl", *rows), OPTIONS)
+    one, two = sampled(work, 4, seed), sampled(work, 4, seed)
+    assert same(one, two) and len(one.sessions) == 4 and len(one.calls) == 8
+    assert [s.start_ns for s in one.sessions] == sorted(s.start_ns for s in one.sessions)
+    assert not same(one, sampled(work, 4, seed + 2))
+    with pytest.raises(WorkloadError, match=r"sample is 11; workload .* has 10 sessions"):
+        sampled(work, 11, seed)

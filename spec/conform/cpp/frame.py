@@ -15,6 +15,8 @@ from .parser import Node
 ACCESS = "MachineAccess"
 """The one friend, generated too: it restores states, so that lock-step verification can start from any of them."""
 
+STATE = ("block_tables", "ghost", "ids", "trace_buffer")
+"""Hand-written headers that the state is made of."""
 RECORD = (
     "(block (declare const auto at (cast std::size_t (name transition))) "
     "(do (unary ++ (index (name taken_) (name at)))) "
@@ -51,9 +53,9 @@ class _Frame:
         self.findings.append(Finding(file or self.code.file, line, what, "structure"))
 
     def includes(self) -> None:
-        needed = {self.code.file: ['"machine.h"']}
+        needed = {self.code.file: ['"scheduler/generated/machine.h"']}
         needed[self.layout.unit.file] = ["<array>", "<cstdint>", "<string_view>", "<vector>"]
-        needed[self.layout.unit.file] += [f'"../{name}.h"' for name in ("block_tables", "ghost", "ids", "trace_buffer")]
+        needed[self.layout.unit.file] += [f'"scheduler/core/state/{name}.h"' for name in STATE]
         for unit in (self.code, self.layout.unit):
             for name in needed[unit.file]:
                 if name not in unit.source.includes:

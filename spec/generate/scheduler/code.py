@@ -14,7 +14,7 @@ from ..writer import Writer
 from .header import ARGUMENTS, machine_h, nested
 from .machine import Storage
 
-INCLUDE = '#include "machine.h"'
+INCLUDE = '#include "scheduler/generated/machine.h"'
 
 
 def machine_files(spec: Spec) -> dict[str, str]:

@@ -16,7 +16,7 @@ def machine_h(storage: Storage) -> str:
     out, spec = Writer(), storage.spec
     out.line(header(spec, "The state and the transitions of requests, KV blocks and steps."), "#pragma once", "")
     out.line("#include <array>", "#include <cstdint>", "#include <string_view>", "#include <vector>", "")
-    out.line(*[f'#include "../{name}.h"' for name in INCLUDES], "", "namespace tokenspeed {", "")
+    out.line(*[f'#include "scheduler/core/state/{name}.h"' for name in INCLUDES], "", "namespace tokenspeed {", "")
     out.line(f'inline constexpr std::string_view kSpecHash = "{spec.digest()}";', "")
     for enum in spec.enums.values():
         with out.block(f"enum class {enum.name} : std::uint8_t {{", "};"):

@@ -1,0 +1,1 @@
+"""Checks and measures the kernels on the device at hand: `tokenspeed kernels`."""
