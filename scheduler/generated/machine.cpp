@@ -28,10 +28,10 @@ RequestId Machine::add_request() {
 Guard Machine::apply_match_shared(RequestId r, BlockId b, BlockId p, std::int64_t x) {
     if (!has_request(r) || !has_block(b) || !has_block(p)) return Guard::bad_index;
     if (block_[b].block_state != BlockState::Shared) return Guard::match_shared__block_SHARED;
+    if (holds(r, b)) return Guard::match_shared__not_held_yet;
     if (request_[r].request_state != RequestState::Waiting) return Guard::match_shared__request_WAITING;
     if (block_[b].position != request_[r].planned) return Guard::match_shared__next_in_sequence;
     if (request_[r].planned != request_[r].capacity) return Guard::match_shared__behind_whole_blocks;
-    if (holds(r, b)) return Guard::match_shared__not_held_yet;
     if (request_[r].planned + limits_.page >= request_[r].known) return Guard::match_shared__last_token_recomputed;
     if (block_[b].key != x) return Guard::match_shared__own_prefix;
     if (block_[b].parent != p || (p != b && !holds(r, p))) return Guard::match_shared__holds_what_is_in_front;
@@ -54,7 +54,6 @@ Guard Machine::apply_match_cached(RequestId r, BlockId b, BlockId p, std::int64_
     if (request_[r].request_state != RequestState::Waiting) return Guard::match_cached__request_WAITING;
     if (block_[b].position != request_[r].planned) return Guard::match_cached__next_in_sequence;
     if (request_[r].planned != request_[r].capacity) return Guard::match_cached__behind_whole_blocks;
-    if (holds(r, b)) return Guard::match_cached__not_held_yet;
     if (request_[r].planned + limits_.page >= request_[r].known) return Guard::match_cached__last_token_recomputed;
     if (block_[b].key != x) return Guard::match_cached__own_prefix;
     if (block_[b].parent != p || (p != b && !holds(r, p))) return Guard::match_cached__holds_what_is_in_front;
@@ -76,23 +75,23 @@ Guard Machine::apply_match_cached(RequestId r, BlockId b, BlockId p, std::int64_
 Guard Machine::apply_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t x) {
     if (!has_request(r) || !has_block(b) || !has_block(p)) return Guard::bad_index;
     if (block_[b].block_state != BlockState::Cached) return Guard::match_tail__block_CACHED;
+    if (block_[b].fill >= limits_.page) return Guard::match_tail__partial;
+    if (block_[b].stamp > globals_.landed) return Guard::match_tail__not_in_flight;
+    if (block_[b].copies != 0) return Guard::match_tail__not_being_copied;
     if (request_[r].request_state != RequestState::Waiting) return Guard::match_tail__request_WAITING;
     if (block_[b].position != request_[r].planned) return Guard::match_tail__next_in_sequence;
     if (request_[r].planned != request_[r].capacity) return Guard::match_tail__behind_whole_blocks;
-    if (block_[b].fill >= limits_.page) return Guard::match_tail__partial;
     if (request_[r].planned + block_[b].fill >= request_[r].known) return Guard::match_tail__last_token_recomputed;
-    if (block_[b].stamp > globals_.landed) return Guard::match_tail__not_in_flight;
-    if (block_[b].copies != 0) return Guard::match_tail__not_being_copied;
     if (block_[b].key != x) return Guard::match_tail__own_prefix;
     if (block_[b].parent != p || (p != b && !holds(r, p))) return Guard::match_tail__holds_what_is_in_front;
     if (x < 1) return Guard::match_tail__x_large_enough;
     CHECKED_ONLY(ghost_match_tail(r, b, p, x);)
     block_[b].block_state = BlockState::Owned;
+    request_[r].planned += block_[b].fill;
+    request_[r].computed += block_[b].fill;
     block_[b].parent = kNone;
     block_[b].key = 0;
     block_[b].before = 0;
-    request_[r].planned += block_[b].fill;
-    request_[r].computed += block_[b].fill;
     block_[b].fill = 0;
     block_[b].refs += 1;
     request_[r].blocks += 1;

@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "410f599d2be3efe28bd8e174ba73f59b521da19ac197f7d9a4657a4cda0cbb67";
+inline constexpr std::string_view kSpecHash = "0bff9e53befb28cd40429314dc818d5738b3dfcc04785faaa65743c81584e361";
 
 enum class RequestState : std::uint8_t {
     Absent,  // this record is unused
@@ -155,10 +155,10 @@ inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {
 enum class Guard : std::uint16_t {
     none,
     match_shared__block_SHARED,
+    match_shared__not_held_yet,
     match_shared__request_WAITING,
     match_shared__next_in_sequence,
     match_shared__behind_whole_blocks,
-    match_shared__not_held_yet,
     match_shared__last_token_recomputed,
     match_shared__own_prefix,
     match_shared__holds_what_is_in_front,
@@ -168,19 +168,18 @@ enum class Guard : std::uint16_t {
     match_cached__request_WAITING,
     match_cached__next_in_sequence,
     match_cached__behind_whole_blocks,
-    match_cached__not_held_yet,
     match_cached__last_token_recomputed,
     match_cached__own_prefix,
     match_cached__holds_what_is_in_front,
     match_cached__x_large_enough,
     match_tail__block_CACHED,
+    match_tail__partial,
+    match_tail__not_in_flight,
+    match_tail__not_being_copied,
     match_tail__request_WAITING,
     match_tail__next_in_sequence,
     match_tail__behind_whole_blocks,
-    match_tail__partial,
     match_tail__last_token_recomputed,
-    match_tail__not_in_flight,
-    match_tail__not_being_copied,
     match_tail__own_prefix,
     match_tail__holds_what_is_in_front,
     match_tail__x_large_enough,
@@ -351,13 +350,13 @@ enum class Guard : std::uint16_t {
     bad_index,
 };
 
-inline constexpr std::array<std::string_view, 196> kGuardNames = {
+inline constexpr std::array<std::string_view, 195> kGuardNames = {
     "none",
     "match_shared:block SHARED",
+    "match_shared:not held yet",
     "match_shared:request WAITING",
     "match_shared:next in sequence",
     "match_shared:behind whole blocks",
-    "match_shared:not held yet",
     "match_shared:last token recomputed",
     "match_shared:own prefix",
     "match_shared:holds what is in front",
@@ -367,19 +366,18 @@ inline constexpr std::array<std::string_view, 196> kGuardNames = {
     "match_cached:request WAITING",
     "match_cached:next in sequence",
     "match_cached:behind whole blocks",
-    "match_cached:not held yet",
     "match_cached:last token recomputed",
     "match_cached:own prefix",
     "match_cached:holds what is in front",
     "match_cached:x large enough",
     "match_tail:block CACHED",
+    "match_tail:partial",
+    "match_tail:not in flight",
+    "match_tail:not being copied",
     "match_tail:request WAITING",
     "match_tail:next in sequence",
     "match_tail:behind whole blocks",
-    "match_tail:partial",
     "match_tail:last token recomputed",
-    "match_tail:not in flight",
-    "match_tail:not being copied",
     "match_tail:own prefix",
     "match_tail:holds what is in front",
     "match_tail:x large enough",
@@ -561,7 +559,7 @@ struct RequestFields {
     std::int64_t pruned = 0;  // tokens behind the attention window, given back
     std::int64_t last_step = 0;  // number of the last step that the request was in
     std::int64_t blocks = 0;  // blocks that the request holds
-    std::int64_t capacity = 0;  // tokens that fit the blocks that the request holds
+    std::int64_t capacity = 0;  // tokens that fit these blocks
     std::int64_t pending = 0;  // steps not landed yet that have a row of the request
     std::int64_t sampling = 0;  // most output tokens of the request that are being sampled
     std::int64_t inbound = 0;  // copies it still receives
@@ -601,7 +599,7 @@ struct GlobalsFields {
     std::int64_t held = 0;  // blocks held or in limbo
     std::int64_t cached = 0;  // cached blocks
     std::int64_t fetching = 0;  // blocks being fetched
-    std::int64_t spare_pages = 0;  // empty host pages
+    std::int64_t spare_pages = 0;  // empty pages
     std::int64_t used_pages = 0;  // host pages in use
 };
 

@@ -1139,7 +1139,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-  "410f599d2be3efe28bd8e174ba73f59b521da19ac197f7d9a4657a4cda0cbb67",
+  "0bff9e53befb28cd40429314dc818d5738b3dfcc04785faaa65743c81584e361",
   static_cast<std::uint16_t>(Guard::bad_index),
   6,
   5,

@@ -32,8 +32,8 @@ void Machine::ghost_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t x
     ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
     ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
     ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) - 1);
-    ghost_writes.add(ghost_.parent, {b, p}, false);
     ghost_writes.add(ghost_.holds, {r, b}, true);
+    ghost_writes.add(ghost_.parent, {b, p}, false);
     ghost_writes.commit();
 }
 

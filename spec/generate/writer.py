@@ -62,4 +62,9 @@ class Writer:
         return "\n".join(self._lines) + "\n"
 
 
-__all__ = ["Writer"]
+def widened(text: str) -> str:
+    """Text that is indented by two spaces, indented by four as hand-written C++ is."""
+    return re.sub("^ +", lambda spaces: 2 * spaces[0], text, flags=re.M)
+
+
+__all__ = ["Writer", "widened"]

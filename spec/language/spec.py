@@ -40,7 +40,7 @@ from .declarations import (
     Variable,
 )
 from .derivation import counter_effects
-from .expressions import INT, Expr, SpecError, lift, to_text
+from .expressions import BOOL, INT, Expr, SpecError, lift, to_text
 
 if TYPE_CHECKING:
     from .counting import Claim
@@ -92,14 +92,18 @@ class Spec:
         name: str,
         *sorts: Sort,
         of: Any,
-        init: Any,
         doc: str,
+        init: Any = None,
         ghost: bool = False,
         one: bool = False,
         table: Variable | None = None,
     ) -> Variable:
-        """Declare state: a function from `sorts` to `of` (a type, enum or kind of integers), `init` at the start."""
+        """Declare state: a function from `sorts` to `of` (a type, enum or kind of integers).
+
+        At the start it is `init`; without that, false or 0.
+        """
         kind = of if isinstance(of, Integers) else None
+        init = (False if of == BOOL else 0) if init is None else init
         type_ = of.name if isinstance(of, Enum) else INT if kind else of
         self.variables[name] = Variable(name, sorts, type_, lift(init), ghost, doc, one, table, kind)
         return self.variables[name]
@@ -108,24 +112,29 @@ class Spec:
         self,
         name: str,
         *sorts: Sort,
-        over: Sort,
         of: Callable[..., Expr],
         doc: str,
-        weight: Callable[..., Expr] | None = None,
+        over: Sort | None = None,
+        weight: Callable[..., Expr] | Expr | None = None,
         init: Any = 0,
         ghost: bool = False,
         part_of: Variable | None = None,
     ) -> Variable:
-        """Declare a counter by its meaning: how many of `over` satisfy `of` (or their total `weight`).
+        """Declare a counter by its meaning: how many of `over` satisfy `of`, or the total of their `weight`.
 
-        Transitions change it as its meaning changes (derivation.py); the prover checks that they do. `part_of` names a
-        counter over a superset.
+        `of` may be a relation, of which all partners of an individual are counted, and `weight` a variable or the same
+        for all. Transitions change a counter as its meaning changes (derivation.py); the prover checks that they do.
+        `part_of` names a counter over a superset.
         """
+        if isinstance(of, Variable):
+            (over,) = (s for s in of.sorts if s not in sorts)
+        assert over is not None
         variable = self.variable(name, *sorts, of=INT, init=init, doc=doc, ghost=ghost)
         counted = Parameter(f"each_{over.letter}", over.name)
         index = tuple(Parameter(f"{s.letter}", s.name) for s in sorts)
         args = [counted.expr, *[i.expr for i in index]]
-        count = Count(variable, counted, index, of(*args), weight(*args) if weight else None)
+        meaning = [None if f is None else f if isinstance(f, Expr) else _about(f, args) for f in (of, weight)]
+        count = Count(variable, counted, index, lift(meaning[0]), meaning[1])
         if variable.init.op == "const":
             total = (over.name, to_text(lift(1) if count.weight is None else count.weight))
             constant = str(variable.init.args[0])
@@ -315,6 +324,14 @@ class Spec:
     def digest(self) -> str:
         """SHA-256 (hex) of `canonical`; the compiled scheduler carries it."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+
+def _about(f: Callable[..., Expr], individuals: list[Expr]) -> Expr:
+    """A variable about those of the individuals whose sorts it has, or a function of all of them."""
+    if not isinstance(f, Variable):
+        return f(*individuals)
+    by_sort = {i.type: i for i in individuals}
+    return f(*[by_sort[s.name] for s in f.sorts])
 
 
 def _arguments(function: Callable[..., Any], parameters: list[Parameter]) -> list[Expr]:

@@ -3,7 +3,7 @@
 from ..language.expressions import Expr, if_else, maximum
 from ..language.spec import Number, Transition
 from .bounds import NAME
-from .prefix_tree import children, content, forget, offer, prune_leaf, recognise, text, unhang
+from .prefix_tree import children, content, offer, prune_leaf, recognise, text, unhang
 from .vocabulary import *
 
 GIVEN = Number(1, kind=NAME, tried=lambda b: (position(b), position(b) + 1))
@@ -16,7 +16,7 @@ two ways to go on. Whoever looks for a prefix may also look for one that nobody 
 def drop(t: Transition, r: Expr, b: Expr) -> None:
     """Effects: the block leaves the request's block table."""
     t.leave(holds[r, b])
-    forget(t, r, b)
+    t.set(text[r, b], 0)  # the block says nothing of the request any more
 
 
 @spec.definition(r=Request, b=Block)
@@ -43,24 +43,24 @@ def quiet(t: Transition, b: Expr) -> None:
     t.guard("not being copied", copies(b) == 0)
 
 
-def match(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
-    """Guards and effects: a waiting request takes the next whole block of its prefix by reference."""
+def match(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr, tokens: Expr) -> None:
+    """Guards and effects: a waiting request takes the next block of its prefix, which has so many tokens."""
     t.stay(request_state[r], R.WAITING)
     t.guard("next in sequence", position(b) == planned(r))
     t.guard("behind whole blocks", planned(r) == capacity(r))
-    t.guard("not held yet", ~holds(r, b))
-    t.guard("last token recomputed", planned(r) + PAGE < known(r))
+    t.guard("last token recomputed", planned(r) + tokens < known(r))
     recognise(t, r, b, p, x)
     t.join(holds[r, b])
-    t.add(planned[r], PAGE)
-    t.add(computed[r], PAGE)
+    t.add(planned[r], tokens)
+    t.add(computed[r], tokens)
 
 
 @spec.transition(r=Request, b=Block, p=Block, x=SOUGHT)
 def match_shared(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A prefix block that others hold is shared."""
     t.stay(block_state[b], B.SHARED)
-    match(t, r, b, p, x)
+    t.guard("not held yet", ~holds(r, b))
+    match(t, r, b, p, x, PAGE)
 
 
 @spec.transition(r=Request, b=Block, p=Block, x=SOUGHT)
@@ -68,24 +68,17 @@ def match_cached(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A whole prefix block that nobody holds is taken out of the cache."""
     t.move(block_state[b], B.CACHED, B.SHARED)
     t.guard("whole", fill(b) == PAGE)
-    match(t, r, b, p, x)
+    match(t, r, b, p, x, PAGE)
 
 
 @spec.transition(r=Request, b=Block, p=Block, x=SOUGHT)
 def match_tail(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A partial block at the end of the prefix becomes the request's own, to be written on."""
     t.move(block_state[b], B.CACHED, B.OWNED)
-    t.stay(request_state[r], R.WAITING)
-    t.guard("next in sequence", position(b) == planned(r))
-    t.guard("behind whole blocks", planned(r) == capacity(r))
     t.guard("partial", fill(b) < PAGE)
-    t.guard("last token recomputed", planned(r) + fill(b) < known(r))
     quiet(t, b)
-    recognise(t, r, b, p, x)
+    match(t, r, b, p, x, fill(b))
     unhang(t, b, p)
-    t.join(holds[r, b])
-    t.add(planned[r], fill(b))
-    t.add(computed[r], fill(b))
     t.set(fill[b], 0)
 
 

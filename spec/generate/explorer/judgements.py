@@ -101,7 +101,7 @@ def _batches(g: ExplorerGenerator) -> str:
         number_of.append("1" if named is None else g.size[first])
         blocks.append(f"{{  // {', '.join(sorts)}\n{indent(chr(10).join(lines), '  ')}\n}}")
     body = indent("\n".join(blocks), "  ")
-    return f"""{HASHES}
+    return f"""\
 // How many batches there are of each group of transitions over the same sorts: all that names the same
 // {first.lower()}, where a group names any; otherwise one.
 static constexpr std::array<int, {len(number_of)}> kBatches = {{{", ".join(number_of)}}};
@@ -118,26 +118,6 @@ static void batches(const State& pre, const Twins& twins, Visit&& visit) {{
 
 def _of(name: str, places: tuple[int, ...], named: int) -> str:
     return f"pre.{name}[i]" if places[0] == named else f"pre.{name}, i"
-
-
-HASHES = """\
-// A hash of all values of a variable, or of one column of them; a variable has an odd number of its own.
-template <class Values>
-static std::uint64_t hash(const Values& values, std::uint64_t odd) {
-  std::uint64_t result = 0x9e3779b97f4a7c15ULL;
-  for (std::size_t at = 0; at < sizeof values; at += 8) {
-    const auto product = static_cast<unsigned __int128>(result ^ word_of(values, at)) * odd;
-    result = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-  }
-  return result;
-}
-template <class Values>
-static std::uint64_t hash_column(const Values& values, int column, std::uint64_t odd) {
-  std::uint64_t result = 0;
-  for (const auto& row : values) result = (result + static_cast<std::uint8_t>(row[column])) * odd;
-  return result;
-}
-"""
 
 
 def _tuples(g: ExplorerGenerator) -> str:

@@ -15,63 +15,6 @@ from ..cpp import header
 from .lockstep import lockstep_methods, named_table
 from .symmetry import symmetry_methods
 
-PROPOSALS = """// A list that keeps its memory.
-class Proposals {
- public:
-  void add(Transition transition, const std::array<std::int8_t, 4>& arguments, int guard, bool explored) {
-    if (count_ == all_.size()) [[unlikely]] all_.resize(2 * count_ + 64);
-    all_[count_++] = {static_cast<std::uint8_t>(transition), arguments, explored, static_cast<std::uint16_t>(guard)};
-  }
-  void clear() { count_ = 0; }
-  std::size_t size() const { return count_; }
-  const Proposal* data() const { return all_.data(); }
-  const Proposal* begin() const { return all_.data(); }
-  const Proposal* end() const { return all_.data() + count_; }
-  const Proposal& operator[](std::size_t i) const { return all_[i]; }
-
- private:
-  std::vector<Proposal> all_;
-  std::size_t count_ = 0;
-};
-"""
-
-
-SEEN = """// Whether something was seen to be true, and to be false.
-struct Seen {
-  bool held = false;
-  bool failed = false;
-
-  void mark(bool holds) {
-    held = held || holds;
-    failed = failed || !holds;
-  }
-};
-"""
-
-WORD_OF = """// Eight bytes from there on; the last eight may overlap others, so that one load or two are enough.
-template <class Values>
-std::uint64_t word_of(const Values& values, std::size_t at) {
-  constexpr std::size_t kBytes = sizeof(Values);
-  const auto* bytes = reinterpret_cast<const unsigned char*>(&values);
-  if constexpr (kBytes >= 8) {
-    std::uint64_t word;
-    std::memcpy(&word, bytes + std::min(at, kBytes - 8), 8);
-    return word;
-  } else if constexpr (kBytes >= 4) {
-    std::uint32_t first;
-    std::uint32_t last;
-    std::memcpy(&first, bytes, 4);
-    std::memcpy(&last, bytes + kBytes - 4, 4);
-    return std::uint64_t{last} << 32 | first;
-  } else {
-    std::uint64_t word = 0;
-    for (std::size_t i = 0; i < kBytes; ++i) word = word << 8 | bytes[i];
-    return word;
-  }
-}
-"""
-
-
 class ExplorerGenerator:
     """Writes `model.h` for one specification.
 
@@ -116,8 +59,7 @@ class ExplorerGenerator:
         out = [header(spec, "Small instances of the specification, for exhaustive search."), "#pragma once\n"]
         out.append(
             "#include <algorithm>\n#include <array>\n#include <cstdint>\n#include <cstring>\n#include <stdexcept>\n"
-            "#include <string>\n#include <string_view>\n#include <vector>\n\n"
-            '#include "scheduler/verification/state_access.h"\n'
+            '#include <string>\n#include <string_view>\n#include <vector>\n\n#include "../model_parts.h"\n'
         )
         out.append("namespace tokenspeed::explorer {\n")
         for enum in spec.enums.values():
@@ -148,7 +90,6 @@ class ExplorerGenerator:
             "// The answer to an argument that names nobody.\ninline constexpr int kBadIndex = kGuards.size() + 1;\n"
         )
         out.append(named_table(self))
-        out += [PROPOSALS, SEEN, WORD_OF]
         sizes = ", ".join(f"int {n}" for n in self.size.values())
         out.append(f"template <{sizes}>\nstruct Model {{")
         out.append(indent(self._state(), "  "))

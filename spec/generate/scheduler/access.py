@@ -8,6 +8,7 @@ from ...language.expressions import BOOL
 from ...language.spec import Sort, Spec, Variable
 from ...search.state_order import shared_order
 from ..cpp import header
+from ..writer import widened
 from .machine import Storage
 
 
@@ -31,7 +32,7 @@ def machine_access(spec: Spec) -> str:
     methods = ("create", "destroy", "values", "restore", "save", "difference", "propose", "reaches", "take")
     out.append("\n".join(f"  MachineAccess::{method}," for method in methods) + "\n};\n")
     out.append("}  // namespace tokenspeed\n\n#endif")
-    return "\n".join(out) + "\n"
+    return widened("\n".join(out) + "\n")
 
 
 OWNED = """static void destroy(void* machine) { delete static_cast<Restored*>(machine); }

@@ -12,12 +12,12 @@
 
 namespace tokenspeed::replay {
 
-inline constexpr std::string_view kSpec = "410f599d2be3efe28bd8e174ba73f59b521da19ac197f7d9a4657a4cda0cbb67";
+inline constexpr std::string_view kSpec = "0bff9e53befb28cd40429314dc818d5738b3dfcc04785faaa65743c81584e361";
 inline constexpr std::array<std::string_view, 5> kSorts = {"Request", "Block", "Step", "Host", "Copy"};
 inline constexpr std::array<std::string_view, 6> kConstants = {"PAGE", "BLOCKS", "ROOM", "HOSTS", "WIDTH", "WINDOW"};
 inline constexpr std::array<std::string_view, 43> kTransitions = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
 inline constexpr std::array<std::string_view, 68> kVariables = {"request_state", "arrival", "prompt", "limit", "known", "planned", "computed", "pruned", "last_step", "block_state", "position", "fill", "stamp", "holds", "step_state", "number", "in_step", "row_tokens", "row_outputs", "opened", "launched", "landed", "newest_arrival", "host_state", "host_position", "host_fill", "copy_state", "copy_tokens", "block_of", "host_of", "request_of", "executing", "copying", "copy_start", "refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "copy_hosts", "copy_requests", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room", "table_entries", "live_steps", "key", "before", "parent", "host_key", "host_before", "children", "parents", "content", "host_content", "text"};
-inline constexpr std::array<std::string_view, 195> kGuards = {"", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
+inline constexpr std::array<std::string_view, 194> kGuards = {"", "match_shared:block SHARED", "match_shared:not held yet", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:partial", "match_tail:not in flight", "match_tail:not being copied", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:last token recomputed", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
 inline constexpr std::array<std::string_view, 0> kUnchecked = {};
 inline constexpr std::array<std::string_view, 26> kCounts = {"refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "copy_hosts", "copy_requests", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room", "table_entries", "live_steps", "children", "parents"};
 inline constexpr std::array<bool, kVariables.size()> kConcrete = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0};
@@ -201,10 +201,10 @@ struct Monitor {
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
         if (block_state.get(b) != 2) return 1;
-        if (request_state.get(r) != 1) return 2;
-        if (position.get(b) != planned.get(r)) return 3;
-        if (planned.get(r) != capacity.get(r)) return 4;
-        if (holds.get(r, b)) return 5;
+        if (holds.get(r, b)) return 2;
+        if (request_state.get(r) != 1) return 3;
+        if (position.get(b) != planned.get(r)) return 4;
+        if (planned.get(r) != capacity.get(r)) return 5;
         if (planned.get(r) + constants[0] >= known.get(r)) return 6;
         if (key.get(b) != x) return 7;
         if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 8;
@@ -245,11 +245,10 @@ struct Monitor {
         if (request_state.get(r) != 1) return 12;
         if (position.get(b) != planned.get(r)) return 13;
         if (planned.get(r) != capacity.get(r)) return 14;
-        if (holds.get(r, b)) return 15;
-        if (planned.get(r) + constants[0] >= known.get(r)) return 16;
-        if (key.get(b) != x) return 17;
-        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 18;
-        if (x < 1) return 19;
+        if (planned.get(r) + constants[0] >= known.get(r)) return 15;
+        if (key.get(b) != x) return 16;
+        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 17;
+        if (x < 1) return 18;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = x;
         const std::int64_t new2 = 1;
@@ -296,25 +295,25 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (block_state.get(b) != 3) return 20;
-        if (request_state.get(r) != 1) return 21;
-        if (position.get(b) != planned.get(r)) return 22;
-        if (planned.get(r) != capacity.get(r)) return 23;
-        if (fill.get(b) >= constants[0]) return 24;
-        if (planned.get(r) + fill.get(b) >= known.get(r)) return 25;
-        if (stamp.get(b) > landed.get()) return 26;
-        if (copies.get(b) != 0) return 27;
-        if (key.get(b) != x) return 28;
-        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 29;
-        if (x < 1) return 30;
+        if (block_state.get(b) != 3) return 19;
+        if (fill.get(b) >= constants[0]) return 20;
+        if (stamp.get(b) > landed.get()) return 21;
+        if (copies.get(b) != 0) return 22;
+        if (request_state.get(r) != 1) return 23;
+        if (position.get(b) != planned.get(r)) return 24;
+        if (planned.get(r) != capacity.get(r)) return 25;
+        if (planned.get(r) + fill.get(b) >= known.get(r)) return 26;
+        if (key.get(b) != x) return 27;
+        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 28;
+        if (x < 1) return 29;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = x;
-        const std::int64_t new2 = 0;
-        const std::int64_t new3 = 0;
-        const std::int64_t new4 = 0;
-        const std::int64_t new5 = 1;
-        const std::int64_t new6 = planned.get(r) + fill.get(b);
-        const std::int64_t new7 = computed.get(r) + fill.get(b);
+        const std::int64_t new2 = 1;
+        const std::int64_t new3 = planned.get(r) + fill.get(b);
+        const std::int64_t new4 = computed.get(r) + fill.get(b);
+        const std::int64_t new5 = 0;
+        const std::int64_t new6 = 0;
+        const std::int64_t new7 = 0;
         const std::int64_t new8 = 0;
         const std::int64_t new9 = refs.get(b) + 1;
         const std::int64_t new10 = blocks.get(r) + 1;
@@ -330,18 +329,18 @@ struct Monitor {
         block_state.set(b, new0);
         log(67, Index{r, b}, text.get(r, b), new1);
         text.set(r, b, new1);
-        log(60, Index{b, p}, parent.get(b, p), new2);
-        parent.set(b, p, new2);
-        log(58, Index{b}, key.get(b), new3);
-        key.set(b, new3);
-        log(59, Index{b}, before.get(b), new4);
-        before.set(b, new4);
-        log(13, Index{r, b}, holds.get(r, b), new5);
-        holds.set(r, b, new5);
-        log(5, Index{r}, planned.get(r), new6);
-        planned.set(r, new6);
-        log(6, Index{r}, computed.get(r), new7);
-        computed.set(r, new7);
+        log(13, Index{r, b}, holds.get(r, b), new2);
+        holds.set(r, b, new2);
+        log(5, Index{r}, planned.get(r), new3);
+        planned.set(r, new3);
+        log(6, Index{r}, computed.get(r), new4);
+        computed.set(r, new4);
+        log(60, Index{b, p}, parent.get(b, p), new5);
+        parent.set(b, p, new5);
+        log(58, Index{b}, key.get(b), new6);
+        key.set(b, new6);
+        log(59, Index{b}, before.get(b), new7);
+        before.set(b, new7);
         log(11, Index{b}, fill.get(b), new8);
         fill.set(b, new8);
         log(34, Index{b}, refs.get(b), new9);
@@ -369,9 +368,9 @@ struct Monitor {
       case 3: {  // allocate
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (block_state.get(b) != 0) return 31;
-        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 32;
-        if (pruned.get(r) + capacity.get(r) + 1 >= limit.get(r)) return 33;
+        if (block_state.get(b) != 0) return 30;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 31;
+        if (pruned.get(r) + capacity.get(r) + 1 >= limit.get(r)) return 32;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = pruned.get(r) + capacity.get(r);
         const std::int64_t new2 = 1;
@@ -412,13 +411,13 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (block_state.get(b) != 1) return 34;
-        if (!(request_state.get(r) == 2 || request_state.get(r) == 3)) return 35;
-        if (!holds.get(r, b)) return 36;
-        if (position.get(b) + constants[0] > computed.get(r)) return 37;
-        if (inbound.get(r) != 0) return 38;
-        if (!((position.get(b) == 0 && p == b) || (holds.get(r, p) && block_state.get(p) == 2 && position.get(p) + constants[0] == position.get(b)))) return 39;
-        if (x < 1) return 40;
+        if (block_state.get(b) != 1) return 33;
+        if (!(request_state.get(r) == 2 || request_state.get(r) == 3)) return 34;
+        if (!holds.get(r, b)) return 35;
+        if (position.get(b) + constants[0] > computed.get(r)) return 36;
+        if (inbound.get(r) != 0) return 37;
+        if (!((position.get(b) == 0 && p == b) || (holds.get(r, p) && block_state.get(p) == 2 && position.get(p) + constants[0] == position.get(b)))) return 38;
+        if (x < 1) return 39;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = constants[0];
         const std::int64_t new2 = 1;
@@ -451,11 +450,11 @@ struct Monitor {
       case 5: {  // release_owned
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (block_state.get(b) != 1) return 41;
-        if (!holds.get(r, b)) return 42;
-        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 43;
-        if (last_step.get(r) > landed.get()) return 44;
-        if (copies.get(b) != 0) return 45;
+        if (block_state.get(b) != 1) return 40;
+        if (!holds.get(r, b)) return 41;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 42;
+        if (last_step.get(r) > landed.get()) return 43;
+        if (copies.get(b) != 0) return 44;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new2 = 0;
@@ -500,10 +499,10 @@ struct Monitor {
       case 6: {  // release_to_limbo
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (block_state.get(b) != 1) return 46;
-        if (!holds.get(r, b)) return 47;
-        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 48;
-        if (landed.get() >= last_step.get(r) && copies.get(b) < 1) return 49;
+        if (block_state.get(b) != 1) return 45;
+        if (!holds.get(r, b)) return 46;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 47;
+        if (landed.get() >= last_step.get(r) && copies.get(b) < 1) return 48;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new2 = 0;
@@ -545,10 +544,10 @@ struct Monitor {
       case 7: {  // release_shared
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (block_state.get(b) != 2) return 50;
-        if (!holds.get(r, b)) return 51;
-        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 52;
-        if (refs.get(b) <= 1) return 53;
+        if (block_state.get(b) != 2) return 49;
+        if (!holds.get(r, b)) return 50;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 51;
+        if (refs.get(b) <= 1) return 52;
         const std::int64_t new0 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -578,10 +577,10 @@ struct Monitor {
       case 8: {  // release_to_cache
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (block_state.get(b) != 2) return 54;
-        if (!holds.get(r, b)) return 55;
-        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 56;
-        if (refs.get(b) != 1) return 57;
+        if (block_state.get(b) != 2) return 53;
+        if (!holds.get(r, b)) return 54;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 55;
+        if (refs.get(b) != 1) return 56;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new2 = 0;
@@ -628,15 +627,15 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (block_state.get(b) != 1) return 58;
-        if (request_state.get(r) != 4 && request_state.get(r) != 5) return 59;
-        if (!holds.get(r, b)) return 60;
-        if (position.get(b) >= computed.get(r)) return 61;
-        if (computed.get(r) > position.get(b) + constants[0]) return 62;
-        if (last_step.get(r) > landed.get()) return 63;
-        if (inbound.get(r) != 0) return 64;
-        if (!((position.get(b) == 0 && p == b) || (holds.get(r, p) && block_state.get(p) == 2 && position.get(p) + constants[0] == position.get(b)))) return 65;
-        if (x < 1) return 66;
+        if (block_state.get(b) != 1) return 57;
+        if (request_state.get(r) != 4 && request_state.get(r) != 5) return 58;
+        if (!holds.get(r, b)) return 59;
+        if (position.get(b) >= computed.get(r)) return 60;
+        if (computed.get(r) > position.get(b) + constants[0]) return 61;
+        if (last_step.get(r) > landed.get()) return 62;
+        if (inbound.get(r) != 0) return 63;
+        if (!((position.get(b) == 0 && p == b) || (holds.get(r, p) && block_state.get(p) == 2 && position.get(p) + constants[0] == position.get(b)))) return 64;
+        if (x < 1) return 65;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = x;
@@ -695,9 +694,9 @@ struct Monitor {
       }
       case 10: {  // reap
         const std::int64_t b = a[0];
-        if (block_state.get(b) != 4) return 67;
-        if (stamp.get(b) > landed.get()) return 68;
-        if (copies.get(b) != 0) return 69;
+        if (block_state.get(b) != 4) return 66;
+        if (stamp.get(b) > landed.get()) return 67;
+        if (copies.get(b) != 0) return 68;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = free.get() + 1;
         const std::int64_t new2 = held.get() - 1;
@@ -712,11 +711,11 @@ struct Monitor {
       case 11: {  // evict
         const std::int64_t b = a[0];
         const std::int64_t p = a[1];
-        if (block_state.get(b) != 3) return 70;
-        if (stamp.get(b) > landed.get()) return 71;
-        if (copies.get(b) != 0) return 72;
-        if (!parent.get(b, p)) return 73;
-        if (children.get(b) != 0) return 74;
+        if (block_state.get(b) != 3) return 69;
+        if (stamp.get(b) > landed.get()) return 70;
+        if (copies.get(b) != 0) return 71;
+        if (!parent.get(b, p)) return 72;
+        if (children.get(b) != 0) return 73;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -753,9 +752,9 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (block_state.get(b) != 2 && block_state.get(b) != 3) return 75;
-        if (host_state.get(h) != 0) return 76;
-        if (copy_state.get(c) != 0) return 77;
+        if (block_state.get(b) != 2 && block_state.get(b) != 3) return 74;
+        if (host_state.get(h) != 0) return 75;
+        if (copy_state.get(c) != 0) return 76;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
@@ -807,11 +806,11 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (copy_state.get(c) != 1) return 78;
-        if (!block_of.get(c, b)) return 79;
-        if (copying.get(c)) return 80;
-        if (!host_of.get(c, h)) return 81;
-        if (host_state.get(h) != 1) return 82;
+        if (copy_state.get(c) != 1) return 77;
+        if (!block_of.get(c, b)) return 78;
+        if (copying.get(c)) return 79;
+        if (!host_of.get(c, h)) return 80;
+        if (host_state.get(h) != 1) return 81;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -846,10 +845,10 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
         const std::int64_t p = a[3];
-        if (block_state.get(b) != 0) return 83;
-        if (host_state.get(h) != 2) return 84;
-        if (copy_state.get(c) != 0) return 85;
-        if ((host_position.get(h) != 0 || p != b) && (!(block_state.get(p) == 2 || block_state.get(p) == 3 || block_state.get(p) == 5) || fill.get(p) != constants[0] || key.get(p) != host_before.get(h) || position.get(p) + constants[0] != host_position.get(h))) return 86;
+        if (block_state.get(b) != 0) return 82;
+        if (host_state.get(h) != 2) return 83;
+        if (copy_state.get(c) != 0) return 84;
+        if ((host_position.get(h) != 0 || p != b) && (!(block_state.get(p) == 2 || block_state.get(p) == 3 || block_state.get(p) == 5) || fill.get(p) != constants[0] || key.get(p) != host_before.get(h) || position.get(p) + constants[0] != host_position.get(h))) return 85;
         const std::int64_t new0 = 5;
         const std::int64_t new1 = 2;
         const std::int64_t new2 = 1;
@@ -910,11 +909,11 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (copy_state.get(c) != 2) return 87;
-        if (!block_of.get(c, b)) return 88;
-        if (copying.get(c)) return 89;
-        if (!host_of.get(c, h)) return 90;
-        if (block_state.get(b) != 5) return 91;
+        if (copy_state.get(c) != 2) return 86;
+        if (!block_of.get(c, b)) return 87;
+        if (copying.get(c)) return 88;
+        if (!host_of.get(c, h)) return 89;
+        if (block_state.get(b) != 5) return 90;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -952,8 +951,8 @@ struct Monitor {
       }
       case 16: {  // drop_page
         const std::int64_t h = a[0];
-        if (host_state.get(h) != 2) return 92;
-        if (host_copies.get(h) != 0) return 93;
+        if (host_state.get(h) != 2) return 91;
+        if (host_copies.get(h) != 0) return 92;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -985,13 +984,13 @@ struct Monitor {
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
         const std::int64_t n = a[3];
-        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 94;
-        if (!holds.get(r, b)) return 95;
-        if (position.get(b) + n > computed.get(r)) return 96;
-        if (inbound.get(r) != 0) return 97;
-        if (copy_state.get(c) != 0) return 98;
-        if (n < 1) return 99;
-        if (n > constants[0]) return 100;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 93;
+        if (!holds.get(r, b)) return 94;
+        if (position.get(b) + n > computed.get(r)) return 95;
+        if (inbound.get(r) != 0) return 96;
+        if (copy_state.get(c) != 0) return 97;
+        if (n < 1) return 98;
+        if (n > constants[0]) return 99;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
@@ -1018,9 +1017,9 @@ struct Monitor {
       case 18: {  // send_done
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
-        if (copy_state.get(c) != 3) return 101;
-        if (!block_of.get(c, b)) return 102;
-        if (copying.get(c)) return 103;
+        if (copy_state.get(c) != 3) return 100;
+        if (!block_of.get(c, b)) return 101;
+        if (copying.get(c)) return 102;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1046,15 +1045,15 @@ struct Monitor {
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
         const std::int64_t n = a[3];
-        if (request_state.get(r) != 2) return 104;
-        if (block_state.get(b) != 1) return 105;
-        if (!holds.get(r, b)) return 106;
-        if (pending.get(r) != 0) return 107;
-        if (position.get(b) > planned.get(r)) return 108;
-        if (planned.get(r) + n > position.get(b) + constants[0]) return 109;
-        if (planned.get(r) + n >= known.get(r)) return 110;
-        if (copy_state.get(c) != 0) return 111;
-        if (n < 1) return 112;
+        if (request_state.get(r) != 2) return 103;
+        if (block_state.get(b) != 1) return 104;
+        if (!holds.get(r, b)) return 105;
+        if (pending.get(r) != 0) return 106;
+        if (position.get(b) > planned.get(r)) return 107;
+        if (planned.get(r) + n > position.get(b) + constants[0]) return 108;
+        if (planned.get(r) + n >= known.get(r)) return 109;
+        if (copy_state.get(c) != 0) return 110;
+        if (n < 1) return 111;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
@@ -1097,11 +1096,11 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (request_state.get(r) != 2) return 113;
-        if (copy_state.get(c) != 4) return 114;
-        if (!block_of.get(c, b)) return 115;
-        if (copying.get(c)) return 116;
-        if (!request_of.get(c, r)) return 117;
+        if (request_state.get(r) != 2) return 112;
+        if (copy_state.get(c) != 4) return 113;
+        if (!block_of.get(c, b)) return 114;
+        if (copying.get(c)) return 115;
+        if (!request_of.get(c, r)) return 116;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1141,11 +1140,11 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (request_state.get(r) != 2) return 118;
-        if (copy_state.get(c) != 4) return 119;
-        if (!block_of.get(c, b)) return 120;
-        if (copying.get(c)) return 121;
-        if (!request_of.get(c, r)) return 122;
+        if (request_state.get(r) != 2) return 117;
+        if (copy_state.get(c) != 4) return 118;
+        if (!block_of.get(c, b)) return 119;
+        if (copying.get(c)) return 120;
+        if (!request_of.get(c, r)) return 121;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1185,11 +1184,11 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (request_state.get(r) != 4 && request_state.get(r) != 5 && request_state.get(r) != 6) return 123;
-        if (copy_state.get(c) != 4) return 124;
-        if (!block_of.get(c, b)) return 125;
-        if (copying.get(c)) return 126;
-        if (!request_of.get(c, r)) return 127;
+        if (request_state.get(r) != 4 && request_state.get(r) != 5 && request_state.get(r) != 6) return 122;
+        if (copy_state.get(c) != 4) return 123;
+        if (!block_of.get(c, b)) return 124;
+        if (copying.get(c)) return 125;
+        if (!request_of.get(c, r)) return 126;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1224,7 +1223,7 @@ struct Monitor {
       }
       case 23: {  // copy_done
         const std::int64_t c = a[0];
-        if (!copying.get(c)) return 128;
+        if (!copying.get(c)) return 127;
         const std::int64_t new0 = 0;
         log(32, Index{c}, copying.get(c), new0);
         copying.set(c, new0);
@@ -1235,11 +1234,11 @@ struct Monitor {
         const std::int64_t tokens = a[1];
         const std::int64_t most = a[2];
         const std::int64_t turn = a[3];
-        if (request_state.get(r) != 0) return 129;
-        if (tokens >= most) return 130;
-        if (most > constants[2] + 1) return 131;
-        if (newest_arrival.get() >= turn) return 132;
-        if (tokens < 1) return 133;
+        if (request_state.get(r) != 0) return 128;
+        if (tokens >= most) return 129;
+        if (most > constants[2] + 1) return 130;
+        if (newest_arrival.get() >= turn) return 131;
+        if (tokens < 1) return 132;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = tokens;
         const std::int64_t new2 = tokens;
@@ -1262,7 +1261,7 @@ struct Monitor {
       }
       case 25: {  // admit
         const std::int64_t r = a[0];
-        if (request_state.get(r) != 1) return 134;
+        if (request_state.get(r) != 1) return 133;
         const std::int64_t new0 = 2;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1270,8 +1269,8 @@ struct Monitor {
       }
       case 26: {  // finish
         const std::int64_t r = a[0];
-        if (request_state.get(r) != 3) return 135;
-        if (prompt.get(r) >= known.get(r)) return 136;
+        if (request_state.get(r) != 3) return 134;
+        if (prompt.get(r) >= known.get(r)) return 135;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1279,7 +1278,7 @@ struct Monitor {
       }
       case 27: {  // abort
         const std::int64_t r = a[0];
-        if (request_state.get(r) != 1 && request_state.get(r) != 2 && request_state.get(r) != 3 && request_state.get(r) != 4) return 137;
+        if (request_state.get(r) != 1 && request_state.get(r) != 2 && request_state.get(r) != 3 && request_state.get(r) != 4) return 136;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1288,12 +1287,12 @@ struct Monitor {
       case 28: {  // retract
         const std::int64_t r = a[0];
         const std::int64_t o = a[1];
-        if (request_state.get(r) != 1 && request_state.get(r) != 2 && request_state.get(r) != 3) return 138;
-        if (blocks.get(r) < 1) return 139;
-        if (pending.get(r) != 0) return 140;
-        if (known.get(r) >= limit.get(r)) return 141;
-        if (!(request_state.get(o) == 2 || request_state.get(o) == 3)) return 142;
-        if (arrival.get(o) >= arrival.get(r)) return 143;
+        if (request_state.get(r) != 1 && request_state.get(r) != 2 && request_state.get(r) != 3) return 137;
+        if (blocks.get(r) < 1) return 138;
+        if (pending.get(r) != 0) return 139;
+        if (known.get(r) >= limit.get(r)) return 140;
+        if (!(request_state.get(o) == 2 || request_state.get(o) == 3)) return 141;
+        if (arrival.get(o) >= arrival.get(r)) return 142;
         const std::int64_t new0 = 4;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1301,9 +1300,9 @@ struct Monitor {
       }
       case 29: {  // requeue
         const std::int64_t r = a[0];
-        if (request_state.get(r) != 4) return 144;
-        if (blocks.get(r) != 0) return 145;
-        if (inbound.get(r) != 0) return 146;
+        if (request_state.get(r) != 4) return 143;
+        if (blocks.get(r) != 0) return 144;
+        if (inbound.get(r) != 0) return 145;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1320,8 +1319,8 @@ struct Monitor {
       }
       case 30: {  // close
         const std::int64_t r = a[0];
-        if (request_state.get(r) != 5) return 147;
-        if (blocks.get(r) != 0) return 148;
+        if (request_state.get(r) != 5) return 146;
+        if (blocks.get(r) != 0) return 147;
         const std::int64_t new0 = 6;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1329,9 +1328,9 @@ struct Monitor {
       }
       case 31: {  // recycle
         const std::int64_t r = a[0];
-        if (request_state.get(r) != 6) return 149;
-        if (pending.get(r) != 0) return 150;
-        if (inbound.get(r) != 0) return 151;
+        if (request_state.get(r) != 6) return 148;
+        if (pending.get(r) != 0) return 149;
+        if (inbound.get(r) != 0) return 150;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1363,8 +1362,8 @@ struct Monitor {
       }
       case 32: {  // open_step
         const std::int64_t s = a[0];
-        if (step_state.get(s) != 0) return 152;
-        if (opened.get() != launched.get()) return 153;
+        if (step_state.get(s) != 0) return 151;
+        if (opened.get() != launched.get()) return 152;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = opened.get() + 1;
         const std::int64_t new2 = opened.get() + 1;
@@ -1382,10 +1381,10 @@ struct Monitor {
       case 33: {  // add_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (step_state.get(s) != 1) return 154;
-        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 155;
-        if (in_step.get(s, r)) return 156;
-        if (inbound.get(r) != 0) return 157;
+        if (step_state.get(s) != 1) return 153;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 154;
+        if (in_step.get(s, r)) return 155;
+        if (inbound.get(r) != 0) return 156;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = number.get(s);
         const std::int64_t new2 = pending.get(r) + 1;
@@ -1404,12 +1403,12 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (request_state.get(r) != 2) return 158;
-        if (step_state.get(s) != 1) return 159;
-        if (!in_step.get(s, r)) return 160;
-        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 161;
-        if (planned.get(r) + n >= known.get(r)) return 162;
-        if (n < 1) return 163;
+        if (request_state.get(r) != 2) return 157;
+        if (step_state.get(s) != 1) return 158;
+        if (!in_step.get(s, r)) return 159;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 160;
+        if (planned.get(r) + n >= known.get(r)) return 161;
+        if (n < 1) return 162;
         const std::int64_t new0 = planned.get(r) + n;
         const std::int64_t new1 = row_tokens.get(s, r) + n;
         const std::int64_t new2 = flying.get(r) + n;
@@ -1425,12 +1424,12 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (request_state.get(r) != 2) return 164;
-        if (step_state.get(s) != 1) return 165;
-        if (!in_step.get(s, r)) return 166;
-        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 167;
-        if (planned.get(r) + n != known.get(r)) return 168;
-        if (n < 1) return 169;
+        if (request_state.get(r) != 2) return 163;
+        if (step_state.get(s) != 1) return 164;
+        if (!in_step.get(s, r)) return 165;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 166;
+        if (planned.get(r) + n != known.get(r)) return 167;
+        if (n < 1) return 168;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = planned.get(r) + n;
         const std::int64_t new2 = row_tokens.get(s, r) + n;
@@ -1455,14 +1454,14 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (request_state.get(r) != 3) return 170;
-        if (step_state.get(s) != 1) return 171;
-        if (!in_step.get(s, r)) return 172;
-        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 173;
-        if (row_tokens.get(s, r) != 0) return 174;
-        if (planned.get(r) + n >= limit.get(r)) return 175;
-        if (n < 1) return 176;
-        if (n > constants[4]) return 177;
+        if (request_state.get(r) != 3) return 169;
+        if (step_state.get(s) != 1) return 170;
+        if (!in_step.get(s, r)) return 171;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 172;
+        if (row_tokens.get(s, r) != 0) return 173;
+        if (planned.get(r) + n >= limit.get(r)) return 174;
+        if (n < 1) return 175;
+        if (n > constants[4]) return 176;
         const std::int64_t new0 = planned.get(r) + n;
         const std::int64_t new1 = row_tokens.get(s, r) + n;
         const std::int64_t new2 = n;
@@ -1482,8 +1481,8 @@ struct Monitor {
       }
       case 37: {  // launch
         const std::int64_t s = a[0];
-        if (step_state.get(s) != 1) return 178;
-        if (rows.get(s) < 1) return 179;
+        if (step_state.get(s) != 1) return 177;
+        if (rows.get(s) < 1) return 178;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = number.get(s);
@@ -1497,7 +1496,7 @@ struct Monitor {
       }
       case 38: {  // device_done
         const std::int64_t s = a[0];
-        if (!executing.get(s)) return 180;
+        if (!executing.get(s)) return 179;
         const std::int64_t new0 = 0;
         log(31, Index{s}, executing.get(s), new0);
         executing.set(s, new0);
@@ -1505,9 +1504,9 @@ struct Monitor {
       }
       case 39: {  // observe
         const std::int64_t s = a[0];
-        if (step_state.get(s) != 2) return 181;
-        if (executing.get(s)) return 182;
-        if (number.get(s) != landed.get() + 1) return 183;
+        if (step_state.get(s) != 2) return 180;
+        if (executing.get(s)) return 181;
+        if (number.get(s) != landed.get() + 1) return 182;
         const std::int64_t new0 = 3;
         log(14, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
@@ -1517,12 +1516,12 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t accepted = a[2];
-        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 184;
-        if (step_state.get(s) != 3) return 185;
-        if (!in_step.get(s, r)) return 186;
-        if (accepted > row_outputs.get(s, r)) return 187;
-        if ((row_outputs.get(s, r) >= 1 ? 1 : 0) > accepted) return 188;
-        if (accepted < 0) return 189;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 183;
+        if (step_state.get(s) != 3) return 184;
+        if (!in_step.get(s, r)) return 185;
+        if (accepted > row_outputs.get(s, r)) return 186;
+        if ((row_outputs.get(s, r) >= 1 ? 1 : 0) > accepted) return 187;
+        if (accepted < 0) return 188;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1558,9 +1557,9 @@ struct Monitor {
       case 41: {  // drop_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (request_state.get(r) != 5 && request_state.get(r) != 6) return 190;
-        if (step_state.get(s) != 3) return 191;
-        if (!in_step.get(s, r)) return 192;
+        if (request_state.get(r) != 5 && request_state.get(r) != 6) return 189;
+        if (step_state.get(s) != 3) return 190;
+        if (!in_step.get(s, r)) return 191;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1586,8 +1585,8 @@ struct Monitor {
       }
       case 42: {  // retire
         const std::int64_t s = a[0];
-        if (step_state.get(s) != 3) return 193;
-        if (rows.get(s) != 0) return 194;
+        if (step_state.get(s) != 3) return 192;
+        if (rows.get(s) != 0) return 193;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = number.get(s);
         const std::int64_t new2 = 0;

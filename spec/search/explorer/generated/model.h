@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "scheduler/verification/state_access.h"
+#include "../model_parts.h"
 
 namespace tokenspeed::explorer {
 
@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "410f599d2be3efe28bd8e174ba73f59b521da19ac197f7d9a4657a4cda0cbb67";
+inline constexpr std::string_view kSpecHash = "0bff9e53befb28cd40429314dc818d5738b3dfcc04785faaa65743c81584e361";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -77,12 +77,12 @@ inline constexpr std::array<std::string_view, 43> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 194> kGuards = {
+inline constexpr std::array<std::string_view, 193> kGuards = {
     "match_shared:block SHARED",
+    "match_shared:not held yet",
     "match_shared:request WAITING",
     "match_shared:next in sequence",
     "match_shared:behind whole blocks",
-    "match_shared:not held yet",
     "match_shared:last token recomputed",
     "match_shared:own prefix",
     "match_shared:holds what is in front",
@@ -92,19 +92,18 @@ inline constexpr std::array<std::string_view, 194> kGuards = {
     "match_cached:request WAITING",
     "match_cached:next in sequence",
     "match_cached:behind whole blocks",
-    "match_cached:not held yet",
     "match_cached:last token recomputed",
     "match_cached:own prefix",
     "match_cached:holds what is in front",
     "match_cached:x large enough",
     "match_tail:block CACHED",
+    "match_tail:partial",
+    "match_tail:not in flight",
+    "match_tail:not being copied",
     "match_tail:request WAITING",
     "match_tail:next in sequence",
     "match_tail:behind whole blocks",
-    "match_tail:partial",
     "match_tail:last token recomputed",
-    "match_tail:not in flight",
-    "match_tail:not being copied",
     "match_tail:own prefix",
     "match_tail:holds what is in front",
     "match_tail:x large enough",
@@ -297,12 +296,12 @@ inline constexpr std::array<std::string_view, 342> kEffects = {
     "match_cached:effect table_entries",
     "match_tail:effect block_state",
     "match_tail:effect text",
-    "match_tail:effect parent",
-    "match_tail:effect key",
-    "match_tail:effect before",
     "match_tail:effect holds",
     "match_tail:effect planned",
     "match_tail:effect computed",
+    "match_tail:effect parent",
+    "match_tail:effect key",
+    "match_tail:effect before",
     "match_tail:effect fill",
     "match_tail:effect refs",
     "match_tail:effect blocks",
@@ -896,58 +895,6 @@ inline constexpr std::array<std::int8_t, kTransitions.size()> kNamed = {
     -1,  // retire
 };
 
-// A list that keeps its memory.
-class Proposals {
- public:
-  void add(Transition transition, const std::array<std::int8_t, 4>& arguments, int guard, bool explored) {
-    if (count_ == all_.size()) [[unlikely]] all_.resize(2 * count_ + 64);
-    all_[count_++] = {static_cast<std::uint8_t>(transition), arguments, explored, static_cast<std::uint16_t>(guard)};
-  }
-  void clear() { count_ = 0; }
-  std::size_t size() const { return count_; }
-  const Proposal* data() const { return all_.data(); }
-  const Proposal* begin() const { return all_.data(); }
-  const Proposal* end() const { return all_.data() + count_; }
-  const Proposal& operator[](std::size_t i) const { return all_[i]; }
-
- private:
-  std::vector<Proposal> all_;
-  std::size_t count_ = 0;
-};
-
-// Whether something was seen to be true, and to be false.
-struct Seen {
-  bool held = false;
-  bool failed = false;
-
-  void mark(bool holds) {
-    held = held || holds;
-    failed = failed || !holds;
-  }
-};
-
-// Eight bytes from there on; the last eight may overlap others, so that one load or two are enough.
-template <class Values>
-std::uint64_t word_of(const Values& values, std::size_t at) {
-  constexpr std::size_t kBytes = sizeof(Values);
-  const auto* bytes = reinterpret_cast<const unsigned char*>(&values);
-  if constexpr (kBytes >= 8) {
-    std::uint64_t word;
-    std::memcpy(&word, bytes + std::min(at, kBytes - 8), 8);
-    return word;
-  } else if constexpr (kBytes >= 4) {
-    std::uint32_t first;
-    std::uint32_t last;
-    std::memcpy(&first, bytes, 4);
-    std::memcpy(&last, bytes + kBytes - 4, 4);
-    return std::uint64_t{last} << 32 | first;
-  } else {
-    std::uint64_t word = 0;
-    for (std::size_t i = 0; i < kBytes; ++i) word = word << 8 | bytes[i];
-    return word;
-  }
-}
-
 template <int NR, int NB, int NS, int NH, int NC>
 struct Model {
   struct State {
@@ -1042,13 +989,13 @@ struct Model {
   template <class Found>
   static void successors(const State& pre, const Instance& k, Found&& found) {
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[1] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-      if (!k.dropped[3] && !(pre.planned[r] == pre.capacity[r])) continue;
+      if (!k.dropped[2] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[4] && !(pre.planned[r] == pre.capacity[r])) continue;
       if (!k.dropped[5] && !(pre.planned[r] + k.page < pre.known[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[0] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[2] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[4] && !(!pre.holds[r][b])) continue;
+        if (!k.dropped[1] && !(!pre.holds[r][b])) continue;
+        if (!k.dropped[3] && !(pre.position[b] == pre.planned[r])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
           if (!k.dropped[7] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
@@ -1071,17 +1018,16 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       if (!k.dropped[11] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       if (!k.dropped[13] && !(pre.planned[r] == pre.capacity[r])) continue;
-      if (!k.dropped[15] && !(pre.planned[r] + k.page < pre.known[r])) continue;
+      if (!k.dropped[14] && !(pre.planned[r] + k.page < pre.known[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[9] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
         if (!k.dropped[10] && !(pre.fill[b] == k.page)) continue;
         if (!k.dropped[12] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[14] && !(!pre.holds[r][b])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[17] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
+          if (!k.dropped[16] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
-            if (!k.dropped[16] && !(pre.key[b] == x)) continue;
-            if (!k.dropped[18] && !(x >= 1)) continue;
+            if (!k.dropped[15] && !(pre.key[b] == x)) continue;
+            if (!k.dropped[17] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[8]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
             if (!k.omitted[9]) post.text[r][b] = static_cast<std::int8_t>(x);
@@ -1102,29 +1048,29 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[20] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-      if (!k.dropped[22] && !(pre.planned[r] == pre.capacity[r])) continue;
+      if (!k.dropped[22] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[24] && !(pre.planned[r] == pre.capacity[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[19] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-        if (!k.dropped[21] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[23] && !(pre.fill[b] < k.page)) continue;
-        if (!k.dropped[24] && !(pre.planned[r] + pre.fill[b] < pre.known[r])) continue;
-        if (!k.dropped[25] && !(pre.stamp[b] <= pre.landed)) continue;
-        if (!k.dropped[26] && !(pre.copies[b] == 0)) continue;
+        if (!k.dropped[18] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+        if (!k.dropped[19] && !(pre.fill[b] < k.page)) continue;
+        if (!k.dropped[20] && !(pre.stamp[b] <= pre.landed)) continue;
+        if (!k.dropped[21] && !(pre.copies[b] == 0)) continue;
+        if (!k.dropped[23] && !(pre.position[b] == pre.planned[r])) continue;
+        if (!k.dropped[25] && !(pre.planned[r] + pre.fill[b] < pre.known[r])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[28] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
+          if (!k.dropped[27] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
-            if (!k.dropped[27] && !(pre.key[b] == x)) continue;
-            if (!k.dropped[29] && !(x >= 1)) continue;
+            if (!k.dropped[26] && !(pre.key[b] == x)) continue;
+            if (!k.dropped[28] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[21]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
             if (!k.omitted[22]) post.text[r][b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[23]) post.parent[b][p] = static_cast<std::int8_t>(false);
-            if (!k.omitted[24]) post.key[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[25]) post.before[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[26]) post.holds[r][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[27]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
-            if (!k.omitted[28]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+            if (!k.omitted[23]) post.holds[r][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[24]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+            if (!k.omitted[25]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+            if (!k.omitted[26]) post.parent[b][p] = static_cast<std::int8_t>(false);
+            if (!k.omitted[27]) post.key[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[28]) post.before[b] = static_cast<std::int8_t>(0);
             if (!k.omitted[29]) post.fill[b] = static_cast<std::int8_t>(0);
             if (!k.omitted[30]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
             if (!k.omitted[31]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
@@ -1142,10 +1088,10 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[31] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[32] && !(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r])) continue;
+      if (!k.dropped[30] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[31] && !(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[30] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[29] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         State post = pre;
         if (!k.omitted[40]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         if (!k.omitted[41]) post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
@@ -1162,16 +1108,16 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[34] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[37] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[33] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[36] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[33] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[35] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[36] && !(pre.position[b] + k.page <= pre.computed[r])) continue;
+        if (!k.dropped[32] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[34] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[35] && !(pre.position[b] + k.page <= pre.computed[r])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[38] && !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]))) continue;
+          if (!k.dropped[37] && !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
-            if (!k.dropped[39] && !(x >= 1)) continue;
+            if (!k.dropped[38] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[51]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
             if (!k.omitted[52]) post.fill[b] = static_cast<std::int8_t>(k.page);
@@ -1188,12 +1134,12 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[43] && !(pre.last_step[r] <= pre.landed)) continue;
+      if (!k.dropped[42] && !(pre.last_step[r] <= pre.landed)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[40] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[41] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[42] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
-        if (!k.dropped[44] && !(pre.copies[b] == 0)) continue;
+        if (!k.dropped[39] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[40] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[41] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[43] && !(pre.copies[b] == 0)) continue;
         State post = pre;
         if (!k.omitted[60]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         if (!k.omitted[61]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
@@ -1213,10 +1159,10 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[45] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[46] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[47] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
-        if (!k.dropped[48] && !(pre.landed < pre.last_step[r] || pre.copies[b] >= 1)) continue;
+        if (!k.dropped[44] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[45] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[46] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[47] && !(pre.landed < pre.last_step[r] || pre.copies[b] >= 1)) continue;
         State post = pre;
         if (!k.omitted[73]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
         if (!k.omitted[74]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
@@ -1235,10 +1181,10 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[49] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[50] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[51] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
-        if (!k.dropped[52] && !(pre.refs[b] > 1)) continue;
+        if (!k.dropped[48] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[49] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[50] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[51] && !(pre.refs[b] > 1)) continue;
         State post = pre;
         if (!k.omitted[85]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         if (!k.omitted[86]) post.holds[r][b] = static_cast<std::int8_t>(false);
@@ -1253,10 +1199,10 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[54] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[55] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
-        if (!k.dropped[56] && !(pre.refs[b] == 1)) continue;
+        if (!k.dropped[52] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[53] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[54] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[55] && !(pre.refs[b] == 1)) continue;
         State post = pre;
         if (!k.omitted[93]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
         if (!k.omitted[94]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
@@ -1275,18 +1221,18 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[58] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[62] && !(pre.last_step[r] <= pre.landed)) continue;
-      if (!k.dropped[63] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[57] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[61] && !(pre.last_step[r] <= pre.landed)) continue;
+      if (!k.dropped[62] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[57] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[59] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[60] && !(pre.position[b] < pre.computed[r])) continue;
-        if (!k.dropped[61] && !(pre.computed[r] <= pre.position[b] + k.page)) continue;
+        if (!k.dropped[56] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[58] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[59] && !(pre.position[b] < pre.computed[r])) continue;
+        if (!k.dropped[60] && !(pre.computed[r] <= pre.position[b] + k.page)) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[64] && !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]))) continue;
+          if (!k.dropped[63] && !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
-            if (!k.dropped[65] && !(x >= 1)) continue;
+            if (!k.dropped[64] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[106]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
             if (!k.omitted[107]) post.parent[b][p] = static_cast<std::int8_t>(true);
@@ -1312,9 +1258,9 @@ struct Model {
       }
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[66] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
-      if (!k.dropped[67] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[68] && !(pre.copies[b] == 0)) continue;
+      if (!k.dropped[65] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
+      if (!k.dropped[66] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[67] && !(pre.copies[b] == 0)) continue;
       State post = pre;
       if (!k.omitted[124]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
       if (!k.omitted[125]) post.free = static_cast<std::int8_t>(pre.free + 1);
@@ -1322,12 +1268,12 @@ struct Model {
       found(post, Transition::reap, Arguments{static_cast<std::int8_t>(b)});
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[69] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-      if (!k.dropped[70] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[71] && !(pre.copies[b] == 0)) continue;
-      if (!k.dropped[73] && !(pre.children[b] == 0)) continue;
+      if (!k.dropped[68] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+      if (!k.dropped[69] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[70] && !(pre.copies[b] == 0)) continue;
+      if (!k.dropped[72] && !(pre.children[b] == 0)) continue;
       for (int p = 0; p <= NB - 1; ++p) {
-        if (!k.dropped[72] && !(pre.parent[b][p])) continue;
+        if (!k.dropped[71] && !(pre.parent[b][p])) continue;
         State post = pre;
         if (!k.omitted[127]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         if (!k.omitted[128]) post.parent[b][p] = static_cast<std::int8_t>(false);
@@ -1343,11 +1289,11 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[75] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[74] && !(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+        if (!k.dropped[73] && !(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
+          if (!k.dropped[74] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
           State post = pre;
           if (!k.omitted[137]) post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
           if (!k.omitted[138]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
@@ -1369,13 +1315,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[77] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
-      if (!k.dropped[79] && !(!pre.copying[c])) continue;
+      if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+      if (!k.dropped[78] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[78] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[77] && !(pre.block_of[c][b])) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[80] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[81] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          if (!k.dropped[79] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[80] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
           State post = pre;
           if (!k.omitted[152]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[153]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1391,13 +1337,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[84] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[83] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[82] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[81] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[83] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+          if (!k.dropped[82] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
           for (int p = 0; p <= NB - 1; ++p) {
-            if (!k.dropped[85] && !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]))) continue;
+            if (!k.dropped[84] && !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]))) continue;
             State post = pre;
             if (!k.omitted[161]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
             if (!k.omitted[162]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
@@ -1423,13 +1369,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[86] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
-      if (!k.dropped[88] && !(!pre.copying[c])) continue;
+      if (!k.dropped[85] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+      if (!k.dropped[87] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[87] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[90] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+        if (!k.dropped[86] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[89] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[89] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[88] && !(pre.host_of[c][h])) continue;
           State post = pre;
           if (!k.omitted[179]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[180]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1447,8 +1393,8 @@ struct Model {
       }
     }
     for (int h = 0; h <= NH - 1; ++h) {
-      if (!k.dropped[91] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-      if (!k.dropped[92] && !(pre.host_copies[h] == 0)) continue;
+      if (!k.dropped[90] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+      if (!k.dropped[91] && !(pre.host_copies[h] == 0)) continue;
       State post = pre;
       if (!k.omitted[190]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
       if (!k.omitted[191]) post.host_position[h] = static_cast<std::int8_t>(0);
@@ -1461,16 +1407,16 @@ struct Model {
       found(post, Transition::drop_page, Arguments{static_cast<std::int8_t>(h)});
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[97] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[96] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[93] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[96] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[92] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[95] && !(pre.inbound[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[94] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[93] && !(pre.holds[r][b])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[95] && !(pre.position[b] + n <= pre.computed[r])) continue;
-            if (!k.dropped[98] && !(n >= 1)) continue;
-            if (!k.dropped[99] && !(n <= k.page)) continue;
+            if (!k.dropped[94] && !(pre.position[b] + n <= pre.computed[r])) continue;
+            if (!k.dropped[97] && !(n >= 1)) continue;
+            if (!k.dropped[98] && !(n <= k.page)) continue;
             State post = pre;
             if (!k.omitted[198]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
             if (!k.omitted[199]) post.block_of[c][b] = static_cast<std::int8_t>(true);
@@ -1485,10 +1431,10 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[100] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
-      if (!k.dropped[102] && !(!pre.copying[c])) continue;
+      if (!k.dropped[99] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+      if (!k.dropped[101] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[101] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[100] && !(pre.block_of[c][b])) continue;
         State post = pre;
         if (!k.omitted[205]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         if (!k.omitted[206]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1500,18 +1446,18 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[110] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[109] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[103] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[106] && !(pre.pending[r] == 0)) continue;
+        if (!k.dropped[102] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[105] && !(pre.pending[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[104] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[105] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[107] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[103] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[104] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[106] && !(pre.position[b] <= pre.planned[r])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[108] && !(pre.planned[r] + n <= pre.position[b] + k.page)) continue;
-            if (!k.dropped[109] && !(pre.planned[r] + n < pre.known[r])) continue;
-            if (!k.dropped[111] && !(n >= 1)) continue;
+            if (!k.dropped[107] && !(pre.planned[r] + n <= pre.position[b] + k.page)) continue;
+            if (!k.dropped[108] && !(pre.planned[r] + n < pre.known[r])) continue;
+            if (!k.dropped[110] && !(n >= 1)) continue;
             State post = pre;
             if (!k.omitted[211]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
             if (!k.omitted[212]) post.block_of[c][b] = static_cast<std::int8_t>(true);
@@ -1531,13 +1477,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[113] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[115] && !(!pre.copying[c])) continue;
+      if (!k.dropped[112] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[114] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[112] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[116] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[111] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[115] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[114] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[113] && !(pre.block_of[c][b])) continue;
           State post = pre;
           if (!k.omitted[223]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[224]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1555,13 +1501,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[118] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[120] && !(!pre.copying[c])) continue;
+      if (!k.dropped[117] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[119] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[117] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[121] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[116] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[120] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[119] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[118] && !(pre.block_of[c][b])) continue;
           State post = pre;
           if (!k.omitted[234]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
           if (!k.omitted[235]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
@@ -1579,13 +1525,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[123] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[125] && !(!pre.copying[c])) continue;
+      if (!k.dropped[122] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[124] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[122] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-        if (!k.dropped[126] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[121] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+        if (!k.dropped[125] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[124] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[123] && !(pre.block_of[c][b])) continue;
           State post = pre;
           if (!k.omitted[245]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[246]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1602,20 +1548,20 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[127] && !(pre.copying[c])) continue;
+      if (!k.dropped[126] && !(pre.copying[c])) continue;
       State post = pre;
       if (!k.omitted[255]) post.copying[c] = static_cast<std::int8_t>(false);
       found(post, Transition::copy_done, Arguments{static_cast<std::int8_t>(c)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[128] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+      if (!k.dropped[127] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
-        if (!k.dropped[132] && !(tokens >= 1)) continue;
+        if (!k.dropped[131] && !(tokens >= 1)) continue;
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
-          if (!k.dropped[129] && !(tokens < most)) continue;
-          if (!k.dropped[130] && !(most <= k.room + 1)) continue;
+          if (!k.dropped[128] && !(tokens < most)) continue;
+          if (!k.dropped[129] && !(most <= k.room + 1)) continue;
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[131] && !(pre.newest_arrival < turn)) continue;
+            if (!k.dropped[130] && !(pre.newest_arrival < turn)) continue;
             State post = pre;
             if (!k.omitted[256]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
             if (!k.omitted[257]) post.prompt[r] = static_cast<std::int8_t>(tokens);
@@ -1629,41 +1575,41 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[133] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[132] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       State post = pre;
       if (!k.omitted[262]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
       found(post, Transition::admit, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[134] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[135] && !(pre.prompt[r] < pre.known[r])) continue;
+      if (!k.dropped[133] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[134] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
       if (!k.omitted[263]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::finish, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[136] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[135] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
       State post = pre;
       if (!k.omitted[264]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[137] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[138] && !(pre.blocks[r] >= 1)) continue;
-      if (!k.dropped[139] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[140] && !(pre.known[r] < pre.limit[r])) continue;
+      if (!k.dropped[136] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[137] && !(pre.blocks[r] >= 1)) continue;
+      if (!k.dropped[138] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[139] && !(pre.known[r] < pre.limit[r])) continue;
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[141] && !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode)) continue;
-        if (!k.dropped[142] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        if (!k.dropped[140] && !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode)) continue;
+        if (!k.dropped[141] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
         if (!k.omitted[265]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         found(post, Transition::retract, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[143] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[144] && !(pre.blocks[r] == 0)) continue;
-      if (!k.dropped[145] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[142] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[143] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[144] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       if (!k.omitted[266]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
       if (!k.omitted[267]) post.planned[r] = static_cast<std::int8_t>(0);
@@ -1672,16 +1618,16 @@ struct Model {
       found(post, Transition::requeue, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[146] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[147] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[145] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[146] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
       if (!k.omitted[270]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
       found(post, Transition::close, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[148] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[149] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[150] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[147] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[148] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[149] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       if (!k.omitted[271]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
       if (!k.omitted[272]) post.arrival[r] = static_cast<std::int8_t>(0);
@@ -1695,8 +1641,8 @@ struct Model {
       found(post, Transition::recycle, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[151] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[152] && !(pre.opened == pre.launched)) continue;
+      if (!k.dropped[150] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[151] && !(pre.opened == pre.launched)) continue;
       State post = pre;
       if (!k.omitted[280]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
       if (!k.omitted[281]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
@@ -1705,11 +1651,11 @@ struct Model {
       found(post, Transition::open_step, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[153] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[152] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[154] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[155] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[156] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[154] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[155] && !(pre.inbound[r] == 0)) continue;
         State post = pre;
         if (!k.omitted[284]) post.in_step[s][r] = static_cast<std::int8_t>(true);
         if (!k.omitted[285]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
@@ -1725,14 +1671,14 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[158] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[157] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[157] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[159] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[156] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[158] && !(pre.in_step[s][r])) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[160] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
-          if (!k.dropped[161] && !(pre.planned[r] + n < pre.known[r])) continue;
-          if (!k.dropped[162] && !(n >= 1)) continue;
+          if (!k.dropped[159] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[160] && !(pre.planned[r] + n < pre.known[r])) continue;
+          if (!k.dropped[161] && !(n >= 1)) continue;
           State post = pre;
           if (!k.omitted[290]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
           if (!k.omitted[291]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
@@ -1752,14 +1698,14 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[164] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[163] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[163] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[165] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[162] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[164] && !(pre.in_step[s][r])) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[166] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
-          if (!k.dropped[167] && !(pre.planned[r] + n == pre.known[r])) continue;
-          if (!k.dropped[168] && !(n >= 1)) continue;
+          if (!k.dropped[165] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[166] && !(pre.planned[r] + n == pre.known[r])) continue;
+          if (!k.dropped[167] && !(n >= 1)) continue;
           State post = pre;
           if (!k.omitted[295]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
           if (!k.omitted[296]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
@@ -1782,16 +1728,16 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[170] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[169] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[169] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[171] && !(pre.in_step[s][r])) continue;
-        if (!k.dropped[173] && !(pre.row_tokens[s][r] == 0)) continue;
+        if (!k.dropped[168] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[170] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[172] && !(pre.row_tokens[s][r] == 0)) continue;
         for (int n = 0; n <= k.width + 1; ++n) {
-          if (!k.dropped[172] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
-          if (!k.dropped[174] && !(pre.planned[r] + n < pre.limit[r])) continue;
-          if (!k.dropped[175] && !(n >= 1)) continue;
-          if (!k.dropped[176] && !(n <= k.width)) continue;
+          if (!k.dropped[171] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[173] && !(pre.planned[r] + n < pre.limit[r])) continue;
+          if (!k.dropped[174] && !(n >= 1)) continue;
+          if (!k.dropped[175] && !(n <= k.width)) continue;
           State post = pre;
           if (!k.omitted[303]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
           if (!k.omitted[304]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
@@ -1813,8 +1759,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[177] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[178] && !(pre.rows[s] >= 1)) continue;
+      if (!k.dropped[176] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[177] && !(pre.rows[s] >= 1)) continue;
       State post = pre;
       if (!k.omitted[310]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
       if (!k.omitted[311]) post.executing[s] = static_cast<std::int8_t>(true);
@@ -1822,28 +1768,28 @@ struct Model {
       found(post, Transition::launch, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[179] && !(pre.executing[s])) continue;
+      if (!k.dropped[178] && !(pre.executing[s])) continue;
       State post = pre;
       if (!k.omitted[313]) post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[180] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[181] && !(!pre.executing[s])) continue;
-      if (!k.dropped[182] && !(pre.number[s] == pre.landed + 1)) continue;
+      if (!k.dropped[179] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[180] && !(!pre.executing[s])) continue;
+      if (!k.dropped[181] && !(pre.number[s] == pre.landed + 1)) continue;
       State post = pre;
       if (!k.omitted[314]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[184] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[183] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[183] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[185] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[182] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[184] && !(pre.in_step[s][r])) continue;
         for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
-          if (!k.dropped[186] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[187] && !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[188] && !(accepted >= 0)) continue;
+          if (!k.dropped[185] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[186] && !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[187] && !(accepted >= 0)) continue;
           State post = pre;
           if (!k.omitted[315]) post.in_step[s][r] = static_cast<std::int8_t>(false);
           if (!k.omitted[316]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -1877,10 +1823,10 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[190] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[189] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[189] && !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-        if (!k.dropped[191] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[188] && !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+        if (!k.dropped[190] && !(pre.in_step[s][r])) continue;
         State post = pre;
         if (!k.omitted[328]) post.in_step[s][r] = static_cast<std::int8_t>(false);
         if (!k.omitted[329]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -1904,8 +1850,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[192] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[193] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[191] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[192] && !(pre.rows[s] == 0)) continue;
       State post = pre;
       if (!k.omitted[338]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
       if (!k.omitted[339]) post.landed = static_cast<std::int8_t>(pre.number[s]);
@@ -3700,13 +3646,6 @@ struct Model {
     for (auto& x : of.c) x = mix(x);
   }
 
-  // Whether some value is not 0.
-  template <class Values>
-  static bool any(const Values& values) {
-    std::uint64_t all = 0;
-    for (std::size_t at = 0; at < sizeof values; at += 8) all |= word_of(values, at);
-    return all != 0;
-  }
   // What it says about each together with others; 0 where there are none.
   static void related(const State& s, const Signatures& of, Signatures& add) {
     if (any(s.holds)) {
@@ -3849,36 +3788,6 @@ struct Model {
     }
   }
 
-  template <std::size_t N>
-  static bool alike(const std::array<std::uint64_t, N>& of) {
-    for (std::size_t i = 0; i < N; ++i) {
-      for (std::size_t j = i + 1; j < N; ++j) {
-        if (of[i] == of[j]) return true;
-      }
-    }
-    return false;
-  }
-  // Whether two that have something to do with others are alike.
-  template <std::size_t N>
-  static bool alike(const std::array<std::uint64_t, N>& of, const std::array<std::uint64_t, N>& add) {
-    for (std::size_t i = 0; i < N; ++i) {
-      for (std::size_t j = i + 1; j < N; ++j) {
-        if (of[i] == of[j] && add[i] != 0) return true;
-      }
-    }
-    return false;
-  }
-  template <std::size_t N>
-  static bool sort_by(const std::array<std::uint64_t, N>& of, std::array<std::int8_t, N>& order) {
-    bool changed = false;
-    for (std::size_t i = 1; i < N; ++i) {
-      for (std::size_t j = i; j > 0 && of[order[j - 1]] > of[order[j]]; --j) {
-        std::swap(order[j - 1], order[j]);
-        changed = true;
-      }
-    }
-    return changed;
-  }
   // Tells individuals apart by whom they have to do with.
   static Signatures refine(const State& s, Signatures& of) {
     Signatures add;
@@ -4352,23 +4261,6 @@ struct Model {
     refused.add(Transition::retire, {NS}, kBadIndex, false);
   }
 
-  // A hash of all values of a variable, or of one column of them; a variable has an odd number of its own.
-  template <class Values>
-  static std::uint64_t hash(const Values& values, std::uint64_t odd) {
-    std::uint64_t result = 0x9e3779b97f4a7c15ULL;
-    for (std::size_t at = 0; at < sizeof values; at += 8) {
-      const auto product = static_cast<unsigned __int128>(result ^ word_of(values, at)) * odd;
-      result = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-    }
-    return result;
-  }
-  template <class Values>
-  static std::uint64_t hash_column(const Values& values, int column, std::uint64_t odd) {
-    std::uint64_t result = 0;
-    for (const auto& row : values) result = (result + static_cast<std::uint8_t>(row[column])) * odd;
-    return result;
-  }
-
   // How many batches there are of each group of transitions over the same sorts: all that names the same
   // request, where a group names any; otherwise one.
   static constexpr std::array<int, 14> kBatches = {NR, NR, 1, 1, 1, 1, 1, NR, 1, 1, NR, NR, 1, NR};
@@ -4741,10 +4633,10 @@ struct Model {
           for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
             propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
-                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
-                : !(pre.position[b] == pre.planned[r]) ? 3
-                : !(pre.planned[r] == pre.capacity[r]) ? 4
-                : !(!pre.holds[r][b]) ? 5
+                : !(!pre.holds[r][b]) ? 2
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 3
+                : !(pre.position[b] == pre.planned[r]) ? 4
+                : !(pre.planned[r] == pre.capacity[r]) ? 5
                 : !(pre.planned[r] + k.page < pre.known[r]) ? 6
                 : !(pre.key[b] == x) ? 7
                 : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 8
@@ -4763,11 +4655,10 @@ struct Model {
                 : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 12
                 : !(pre.position[b] == pre.planned[r]) ? 13
                 : !(pre.planned[r] == pre.capacity[r]) ? 14
-                : !(!pre.holds[r][b]) ? 15
-                : !(pre.planned[r] + k.page < pre.known[r]) ? 16
-                : !(pre.key[b] == x) ? 17
-                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 18
-                : !(x >= 1) ? 19
+                : !(pre.planned[r] + k.page < pre.known[r]) ? 15
+                : !(pre.key[b] == x) ? 16
+                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 17
+                : !(x >= 1) ? 18
                 : 0, x <= pre.position[b] + 2);
           }
         }
@@ -4777,17 +4668,17 @@ struct Model {
           const int p = who[2];
           for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
             propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 20
-                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 21
-                : !(pre.position[b] == pre.planned[r]) ? 22
-                : !(pre.planned[r] == pre.capacity[r]) ? 23
-                : !(pre.fill[b] < k.page) ? 24
-                : !(pre.planned[r] + pre.fill[b] < pre.known[r]) ? 25
-                : !(pre.stamp[b] <= pre.landed) ? 26
-                : !(pre.copies[b] == 0) ? 27
-                : !(pre.key[b] == x) ? 28
-                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 29
-                : !(x >= 1) ? 30
+                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 19
+                : !(pre.fill[b] < k.page) ? 20
+                : !(pre.stamp[b] <= pre.landed) ? 21
+                : !(pre.copies[b] == 0) ? 22
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 23
+                : !(pre.position[b] == pre.planned[r]) ? 24
+                : !(pre.planned[r] == pre.capacity[r]) ? 25
+                : !(pre.planned[r] + pre.fill[b] < pre.known[r]) ? 26
+                : !(pre.key[b] == x) ? 27
+                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 28
+                : !(x >= 1) ? 29
                 : 0, x <= pre.position[b] + 2);
           }
         }
@@ -4797,13 +4688,13 @@ struct Model {
           const int p = who[2];
           for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 34
-                : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 35
-                : !(pre.holds[r][b]) ? 36
-                : !(pre.position[b] + k.page <= pre.computed[r]) ? 37
-                : !(pre.inbound[r] == 0) ? 38
-                : !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b])) ? 39
-                : !(x >= 1) ? 40
+                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 33
+                : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 34
+                : !(pre.holds[r][b]) ? 35
+                : !(pre.position[b] + k.page <= pre.computed[r]) ? 36
+                : !(pre.inbound[r] == 0) ? 37
+                : !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b])) ? 38
+                : !(x >= 1) ? 39
                 : 0, x <= pre.position[b] + 1);
           }
         }
@@ -4813,15 +4704,15 @@ struct Model {
           const int p = who[2];
           for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 58
-                : !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) ? 59
-                : !(pre.holds[r][b]) ? 60
-                : !(pre.position[b] < pre.computed[r]) ? 61
-                : !(pre.computed[r] <= pre.position[b] + k.page) ? 62
-                : !(pre.last_step[r] <= pre.landed) ? 63
-                : !(pre.inbound[r] == 0) ? 64
-                : !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b])) ? 65
-                : !(x >= 1) ? 66
+                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 57
+                : !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) ? 58
+                : !(pre.holds[r][b]) ? 59
+                : !(pre.position[b] < pre.computed[r]) ? 60
+                : !(pre.computed[r] <= pre.position[b] + k.page) ? 61
+                : !(pre.last_step[r] <= pre.landed) ? 62
+                : !(pre.inbound[r] == 0) ? 63
+                : !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b])) ? 64
+                : !(x >= 1) ? 65
                 : 0, x <= pre.position[b] + 1);
           }
         }
@@ -4831,50 +4722,50 @@ struct Model {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 31
-              : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 32
-              : !(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r]) ? 33
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 30
+              : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 31
+              : !(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r]) ? 32
               : 0, true);
         }
         {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 41
-              : !(pre.holds[r][b]) ? 42
-              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 43
-              : !(pre.last_step[r] <= pre.landed) ? 44
-              : !(pre.copies[b] == 0) ? 45
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 40
+              : !(pre.holds[r][b]) ? 41
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 42
+              : !(pre.last_step[r] <= pre.landed) ? 43
+              : !(pre.copies[b] == 0) ? 44
               : 0, true);
         }
         {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 46
-              : !(pre.holds[r][b]) ? 47
-              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 48
-              : !(pre.landed < pre.last_step[r] || pre.copies[b] >= 1) ? 49
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 45
+              : !(pre.holds[r][b]) ? 46
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 47
+              : !(pre.landed < pre.last_step[r] || pre.copies[b] >= 1) ? 48
               : 0, true);
         }
         {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 50
-              : !(pre.holds[r][b]) ? 51
-              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 52
-              : !(pre.refs[b] > 1) ? 53
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 49
+              : !(pre.holds[r][b]) ? 50
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 51
+              : !(pre.refs[b] > 1) ? 52
               : 0, true);
         }
         {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 54
-              : !(pre.holds[r][b]) ? 55
-              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 56
-              : !(pre.refs[b] == 1) ? 57
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 53
+              : !(pre.holds[r][b]) ? 54
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 55
+              : !(pre.refs[b] == 1) ? 56
               : 0, true);
         }
         break;
@@ -4882,9 +4773,9 @@ struct Model {
         {
           const int b = who[0];
           propose(Transition::reap, {static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 67
-              : !(pre.stamp[b] <= pre.landed) ? 68
-              : !(pre.copies[b] == 0) ? 69
+              !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 66
+              : !(pre.stamp[b] <= pre.landed) ? 67
+              : !(pre.copies[b] == 0) ? 68
               : 0, true);
         }
         break;
@@ -4893,11 +4784,11 @@ struct Model {
           const int b = who[0];
           const int p = who[1];
           propose(Transition::evict, {static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)},
-              !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 70
-              : !(pre.stamp[b] <= pre.landed) ? 71
-              : !(pre.copies[b] == 0) ? 72
-              : !(pre.parent[b][p]) ? 73
-              : !(pre.children[b] == 0) ? 74
+              !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 69
+              : !(pre.stamp[b] <= pre.landed) ? 70
+              : !(pre.copies[b] == 0) ? 71
+              : !(pre.parent[b][p]) ? 72
+              : !(pre.children[b] == 0) ? 73
               : 0, true);
         }
         break;
@@ -4907,9 +4798,9 @@ struct Model {
           const int b = who[1];
           const int h = who[2];
           propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) ? 75
-              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 76
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 77
+              !(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) ? 74
+              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 75
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 76
               : 0, true);
         }
         {
@@ -4917,10 +4808,10 @@ struct Model {
           const int b = who[1];
           const int h = who[2];
           propose(Transition::spill_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 78
-              : !(pre.block_of[c][b]) ? 79
-              : !(pre.host_of[c][h]) ? 81
-              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 82
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 77
+              : !(pre.block_of[c][b]) ? 78
+              : !(pre.host_of[c][h]) ? 80
+              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 81
               : 0, (!pre.copying[c]));
         }
         {
@@ -4928,10 +4819,10 @@ struct Model {
           const int b = who[1];
           const int h = who[2];
           propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 87
-              : !(pre.block_of[c][b]) ? 88
-              : !(pre.host_of[c][h]) ? 90
-              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 91
+              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 86
+              : !(pre.block_of[c][b]) ? 87
+              : !(pre.host_of[c][h]) ? 89
+              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 90
               : 0, (!pre.copying[c]));
         }
         break;
@@ -4942,10 +4833,10 @@ struct Model {
           const int h = who[2];
           const int p = who[3];
           propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)},
-              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 83
-              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 84
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 85
-              : !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h])) ? 86
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 82
+              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 83
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 84
+              : !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h])) ? 85
               : 0, true);
         }
         break;
@@ -4953,8 +4844,8 @@ struct Model {
         {
           const int h = who[0];
           propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
-              !(HostState(pre.host_state[h]) == HostState::Valid) ? 92
-              : !(pre.host_copies[h] == 0) ? 93
+              !(HostState(pre.host_state[h]) == HostState::Valid) ? 91
+              : !(pre.host_copies[h] == 0) ? 92
               : 0, true);
         }
         break;
@@ -4965,13 +4856,13 @@ struct Model {
           const int b = who[2];
           for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
             propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 94
-                : !(pre.holds[r][b]) ? 95
-                : !(pre.position[b] + n <= pre.computed[r]) ? 96
-                : !(pre.inbound[r] == 0) ? 97
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 98
-                : !(n >= 1) ? 99
-                : !(n <= k.page) ? 100
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 93
+                : !(pre.holds[r][b]) ? 94
+                : !(pre.position[b] + n <= pre.computed[r]) ? 95
+                : !(pre.inbound[r] == 0) ? 96
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 97
+                : !(n >= 1) ? 98
+                : !(n <= k.page) ? 99
                 : 0, n <= k.page + 1);
           }
         }
@@ -4981,15 +4872,15 @@ struct Model {
           const int b = who[2];
           for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
             propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 104
-                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 105
-                : !(pre.holds[r][b]) ? 106
-                : !(pre.pending[r] == 0) ? 107
-                : !(pre.position[b] <= pre.planned[r]) ? 108
-                : !(pre.planned[r] + n <= pre.position[b] + k.page) ? 109
-                : !(pre.planned[r] + n < pre.known[r]) ? 110
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 111
-                : !(n >= 1) ? 112
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 103
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 104
+                : !(pre.holds[r][b]) ? 105
+                : !(pre.pending[r] == 0) ? 106
+                : !(pre.position[b] <= pre.planned[r]) ? 107
+                : !(pre.planned[r] + n <= pre.position[b] + k.page) ? 108
+                : !(pre.planned[r] + n < pre.known[r]) ? 109
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 110
+                : !(n >= 1) ? 111
                 : 0, n <= k.page + 1);
           }
         }
@@ -4998,10 +4889,10 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 113
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 114
-              : !(pre.block_of[c][b]) ? 115
-              : !(pre.request_of[c][r]) ? 117
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 112
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 113
+              : !(pre.block_of[c][b]) ? 114
+              : !(pre.request_of[c][r]) ? 116
               : 0, (!pre.copying[c]));
         }
         {
@@ -5009,10 +4900,10 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 118
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 119
-              : !(pre.block_of[c][b]) ? 120
-              : !(pre.request_of[c][r]) ? 122
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 117
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 118
+              : !(pre.block_of[c][b]) ? 119
+              : !(pre.request_of[c][r]) ? 121
               : 0, (!pre.copying[c]));
         }
         {
@@ -5020,10 +4911,10 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 123
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 124
-              : !(pre.block_of[c][b]) ? 125
-              : !(pre.request_of[c][r]) ? 127
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 122
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 123
+              : !(pre.block_of[c][b]) ? 124
+              : !(pre.request_of[c][r]) ? 126
               : 0, (!pre.copying[c]));
         }
         break;
@@ -5032,8 +4923,8 @@ struct Model {
           const int c = who[0];
           const int b = who[1];
           propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 101
-              : !(pre.block_of[c][b]) ? 102
+              !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 100
+              : !(pre.block_of[c][b]) ? 101
               : 0, (!pre.copying[c]));
         }
         break;
@@ -5051,11 +4942,11 @@ struct Model {
             for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
               for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
                 propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
-                    !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 129
-                    : !(tokens < most) ? 130
-                    : !(most <= k.room + 1) ? 131
-                    : !(pre.newest_arrival < turn) ? 132
-                    : !(tokens >= 1) ? 133
+                    !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 128
+                    : !(tokens < most) ? 129
+                    : !(most <= k.room + 1) ? 130
+                    : !(pre.newest_arrival < turn) ? 131
+                    : !(tokens >= 1) ? 132
                     : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
               }
             }
@@ -5064,43 +4955,43 @@ struct Model {
         {
           const int r = who[0];
           propose(Transition::admit, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 134
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 133
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::finish, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 135
-              : !(pre.prompt[r] < pre.known[r]) ? 136
+              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 134
+              : !(pre.prompt[r] < pre.known[r]) ? 135
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::abort, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) ? 137
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) ? 136
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::requeue, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 144
-              : !(pre.blocks[r] == 0) ? 145
-              : !(pre.inbound[r] == 0) ? 146
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 143
+              : !(pre.blocks[r] == 0) ? 144
+              : !(pre.inbound[r] == 0) ? 145
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::close, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 147
-              : !(pre.blocks[r] == 0) ? 148
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 146
+              : !(pre.blocks[r] == 0) ? 147
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::recycle, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 149
-              : !(pre.pending[r] == 0) ? 150
-              : !(pre.inbound[r] == 0) ? 151
+              !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 148
+              : !(pre.pending[r] == 0) ? 149
+              : !(pre.inbound[r] == 0) ? 150
               : 0, true);
         }
         break;
@@ -5109,12 +5000,12 @@ struct Model {
           const int r = who[0];
           const int o = who[1];
           propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
-              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 138
-              : !(pre.blocks[r] >= 1) ? 139
-              : !(pre.pending[r] == 0) ? 140
-              : !(pre.known[r] < pre.limit[r]) ? 141
-              : !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode) ? 142
-              : !(pre.arrival[o] < pre.arrival[r]) ? 143
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 137
+              : !(pre.blocks[r] >= 1) ? 138
+              : !(pre.pending[r] == 0) ? 139
+              : !(pre.known[r] < pre.limit[r]) ? 140
+              : !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode) ? 141
+              : !(pre.arrival[o] < pre.arrival[r]) ? 142
               : 0, true);
         }
         break;
@@ -5122,15 +5013,15 @@ struct Model {
         {
           const int s = who[0];
           propose(Transition::open_step, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Idle) ? 152
-              : !(pre.opened == pre.launched) ? 153
+              !(StepState(pre.step_state[s]) == StepState::Idle) ? 151
+              : !(pre.opened == pre.launched) ? 152
               : 0, true);
         }
         {
           const int s = who[0];
           propose(Transition::launch, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Planned) ? 178
-              : !(pre.rows[s] >= 1) ? 179
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 177
+              : !(pre.rows[s] >= 1) ? 178
               : 0, true);
         }
         {
@@ -5141,15 +5032,15 @@ struct Model {
         {
           const int s = who[0];
           propose(Transition::observe, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 181
-              : !(pre.number[s] == pre.landed + 1) ? 183
+              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 180
+              : !(pre.number[s] == pre.landed + 1) ? 182
               : 0, (!pre.executing[s]));
         }
         {
           const int s = who[0];
           propose(Transition::retire, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Done) ? 193
-              : !(pre.rows[s] == 0) ? 194
+              !(StepState(pre.step_state[s]) == StepState::Done) ? 192
+              : !(pre.rows[s] == 0) ? 193
               : 0, true);
         }
         break;
@@ -5158,10 +5049,10 @@ struct Model {
           const int s = who[0];
           const int r = who[1];
           propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-              !(StepState(pre.step_state[s]) == StepState::Planned) ? 154
-              : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 155
-              : !(!pre.in_step[s][r]) ? 156
-              : !(pre.inbound[r] == 0) ? 157
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 153
+              : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 154
+              : !(!pre.in_step[s][r]) ? 155
+              : !(pre.inbound[r] == 0) ? 156
               : 0, true);
         }
         {
@@ -5169,12 +5060,12 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 158
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 159
-                : !(pre.in_step[s][r]) ? 160
-                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 161
-                : !(pre.planned[r] + n < pre.known[r]) ? 162
-                : !(n >= 1) ? 163
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 157
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 158
+                : !(pre.in_step[s][r]) ? 159
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 160
+                : !(pre.planned[r] + n < pre.known[r]) ? 161
+                : !(n >= 1) ? 162
                 : 0, n <= k.page);
           }
         }
@@ -5183,12 +5074,12 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 164
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 165
-                : !(pre.in_step[s][r]) ? 166
-                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 167
-                : !(pre.planned[r] + n == pre.known[r]) ? 168
-                : !(n >= 1) ? 169
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 163
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 164
+                : !(pre.in_step[s][r]) ? 165
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 166
+                : !(pre.planned[r] + n == pre.known[r]) ? 167
+                : !(n >= 1) ? 168
                 : 0, n <= k.page);
           }
         }
@@ -5197,14 +5088,14 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
             propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 170
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 171
-                : !(pre.in_step[s][r]) ? 172
-                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 173
-                : !(pre.row_tokens[s][r] == 0) ? 174
-                : !(pre.planned[r] + n < pre.limit[r]) ? 175
-                : !(n >= 1) ? 176
-                : !(n <= k.width) ? 177
+                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 169
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 170
+                : !(pre.in_step[s][r]) ? 171
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 172
+                : !(pre.row_tokens[s][r] == 0) ? 173
+                : !(pre.planned[r] + n < pre.limit[r]) ? 174
+                : !(n >= 1) ? 175
+                : !(n <= k.width) ? 176
                 : 0, n <= k.width + 1);
           }
         }
@@ -5213,12 +5104,12 @@ struct Model {
           const int r = who[1];
           for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
             propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 184
-                : !(StepState(pre.step_state[s]) == StepState::Done) ? 185
-                : !(pre.in_step[s][r]) ? 186
-                : !(accepted <= pre.row_outputs[s][r]) ? 187
-                : !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted) ? 188
-                : !(accepted >= 0) ? 189
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 183
+                : !(StepState(pre.step_state[s]) == StepState::Done) ? 184
+                : !(pre.in_step[s][r]) ? 185
+                : !(accepted <= pre.row_outputs[s][r]) ? 186
+                : !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted) ? 187
+                : !(accepted >= 0) ? 188
                 : 0, accepted <= k.width + 1);
           }
         }
@@ -5226,9 +5117,9 @@ struct Model {
           const int s = who[0];
           const int r = who[1];
           propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 190
-              : !(StepState(pre.step_state[s]) == StepState::Done) ? 191
-              : !(pre.in_step[s][r]) ? 192
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 189
+              : !(StepState(pre.step_state[s]) == StepState::Done) ? 190
+              : !(pre.in_step[s][r]) ? 191
               : 0, true);
         }
         break;
@@ -5250,10 +5141,10 @@ struct Model {
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
             seen[0].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
-            seen[1].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
-            seen[2].mark(pre.position[b] == pre.planned[r]);
-            seen[3].mark(pre.planned[r] == pre.capacity[r]);
-            seen[4].mark(!pre.holds[r][b]);
+            seen[1].mark(!pre.holds[r][b]);
+            seen[2].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[3].mark(pre.position[b] == pre.planned[r]);
+            seen[4].mark(pre.planned[r] == pre.capacity[r]);
             seen[5].mark(pre.planned[r] + k.page < pre.known[r]);
             seen[6].mark(pre.key[b] == x);
             seen[7].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
@@ -5273,11 +5164,10 @@ struct Model {
             seen[11].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
             seen[12].mark(pre.position[b] == pre.planned[r]);
             seen[13].mark(pre.planned[r] == pre.capacity[r]);
-            seen[14].mark(!pre.holds[r][b]);
-            seen[15].mark(pre.planned[r] + k.page < pre.known[r]);
-            seen[16].mark(pre.key[b] == x);
-            seen[17].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
-            seen[18].mark(x >= 1);
+            seen[14].mark(pre.planned[r] + k.page < pre.known[r]);
+            seen[15].mark(pre.key[b] == x);
+            seen[16].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
+            seen[17].mark(x >= 1);
           }
         }
         {
@@ -5288,17 +5178,17 @@ struct Model {
           (void)b;
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
-            seen[19].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
-            seen[20].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
-            seen[21].mark(pre.position[b] == pre.planned[r]);
-            seen[22].mark(pre.planned[r] == pre.capacity[r]);
-            seen[23].mark(pre.fill[b] < k.page);
-            seen[24].mark(pre.planned[r] + pre.fill[b] < pre.known[r]);
-            seen[25].mark(pre.stamp[b] <= pre.landed);
-            seen[26].mark(pre.copies[b] == 0);
-            seen[27].mark(pre.key[b] == x);
-            seen[28].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
-            seen[29].mark(x >= 1);
+            seen[18].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+            seen[19].mark(pre.fill[b] < k.page);
+            seen[20].mark(pre.stamp[b] <= pre.landed);
+            seen[21].mark(pre.copies[b] == 0);
+            seen[22].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[23].mark(pre.position[b] == pre.planned[r]);
+            seen[24].mark(pre.planned[r] == pre.capacity[r]);
+            seen[25].mark(pre.planned[r] + pre.fill[b] < pre.known[r]);
+            seen[26].mark(pre.key[b] == x);
+            seen[27].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
+            seen[28].mark(x >= 1);
           }
         }
         {
@@ -5309,13 +5199,13 @@ struct Model {
           (void)b;
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
-            seen[33].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-            seen[34].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[35].mark(pre.holds[r][b]);
-            seen[36].mark(pre.position[b] + k.page <= pre.computed[r]);
-            seen[37].mark(pre.inbound[r] == 0);
-            seen[38].mark((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]));
-            seen[39].mark(x >= 1);
+            seen[32].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[33].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[34].mark(pre.holds[r][b]);
+            seen[35].mark(pre.position[b] + k.page <= pre.computed[r]);
+            seen[36].mark(pre.inbound[r] == 0);
+            seen[37].mark((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]));
+            seen[38].mark(x >= 1);
           }
         }
         {
@@ -5326,15 +5216,15 @@ struct Model {
           (void)b;
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
-            seen[57].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-            seen[58].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing);
-            seen[59].mark(pre.holds[r][b]);
-            seen[60].mark(pre.position[b] < pre.computed[r]);
-            seen[61].mark(pre.computed[r] <= pre.position[b] + k.page);
-            seen[62].mark(pre.last_step[r] <= pre.landed);
-            seen[63].mark(pre.inbound[r] == 0);
-            seen[64].mark((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]));
-            seen[65].mark(x >= 1);
+            seen[56].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[57].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing);
+            seen[58].mark(pre.holds[r][b]);
+            seen[59].mark(pre.position[b] < pre.computed[r]);
+            seen[60].mark(pre.computed[r] <= pre.position[b] + k.page);
+            seen[61].mark(pre.last_step[r] <= pre.landed);
+            seen[62].mark(pre.inbound[r] == 0);
+            seen[63].mark((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]));
+            seen[64].mark(x >= 1);
           }
         }
         break;
@@ -5344,59 +5234,59 @@ struct Model {
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[30].mark(BlockState(pre.block_state[b]) == BlockState::Free);
-          seen[31].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-          seen[32].mark(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r]);
+          seen[29].mark(BlockState(pre.block_state[b]) == BlockState::Free);
+          seen[30].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[31].mark(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r]);
         }
         {
           const int r = who[0];
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[40].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-          seen[41].mark(pre.holds[r][b]);
-          seen[42].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
-          seen[43].mark(pre.last_step[r] <= pre.landed);
-          seen[44].mark(pre.copies[b] == 0);
+          seen[39].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+          seen[40].mark(pre.holds[r][b]);
+          seen[41].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[42].mark(pre.last_step[r] <= pre.landed);
+          seen[43].mark(pre.copies[b] == 0);
         }
         {
           const int r = who[0];
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[45].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-          seen[46].mark(pre.holds[r][b]);
-          seen[47].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
-          seen[48].mark(pre.landed < pre.last_step[r] || pre.copies[b] >= 1);
+          seen[44].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+          seen[45].mark(pre.holds[r][b]);
+          seen[46].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[47].mark(pre.landed < pre.last_step[r] || pre.copies[b] >= 1);
         }
         {
           const int r = who[0];
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[49].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
-          seen[50].mark(pre.holds[r][b]);
-          seen[51].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
-          seen[52].mark(pre.refs[b] > 1);
+          seen[48].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+          seen[49].mark(pre.holds[r][b]);
+          seen[50].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[51].mark(pre.refs[b] > 1);
         }
         {
           const int r = who[0];
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[53].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
-          seen[54].mark(pre.holds[r][b]);
-          seen[55].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
-          seen[56].mark(pre.refs[b] == 1);
+          seen[52].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+          seen[53].mark(pre.holds[r][b]);
+          seen[54].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[55].mark(pre.refs[b] == 1);
         }
         break;
       case 2:
         {
           const int b = who[0];
           (void)b;
-          seen[66].mark(BlockState(pre.block_state[b]) == BlockState::Limbo);
-          seen[67].mark(pre.stamp[b] <= pre.landed);
-          seen[68].mark(pre.copies[b] == 0);
+          seen[65].mark(BlockState(pre.block_state[b]) == BlockState::Limbo);
+          seen[66].mark(pre.stamp[b] <= pre.landed);
+          seen[67].mark(pre.copies[b] == 0);
         }
         break;
       case 3:
@@ -5405,11 +5295,11 @@ struct Model {
           const int p = who[1];
           (void)b;
           (void)p;
-          seen[69].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
-          seen[70].mark(pre.stamp[b] <= pre.landed);
-          seen[71].mark(pre.copies[b] == 0);
-          seen[72].mark(pre.parent[b][p]);
-          seen[73].mark(pre.children[b] == 0);
+          seen[68].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+          seen[69].mark(pre.stamp[b] <= pre.landed);
+          seen[70].mark(pre.copies[b] == 0);
+          seen[71].mark(pre.parent[b][p]);
+          seen[72].mark(pre.children[b] == 0);
         }
         break;
       case 4:
@@ -5420,9 +5310,9 @@ struct Model {
           (void)c;
           (void)b;
           (void)h;
-          seen[74].mark(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached);
-          seen[75].mark(HostState(pre.host_state[h]) == HostState::Empty);
-          seen[76].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+          seen[73].mark(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached);
+          seen[74].mark(HostState(pre.host_state[h]) == HostState::Empty);
+          seen[75].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
         }
         {
           const int c = who[0];
@@ -5431,11 +5321,11 @@ struct Model {
           (void)c;
           (void)b;
           (void)h;
-          seen[77].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling);
-          seen[78].mark(pre.block_of[c][b]);
-          seen[79].mark(!pre.copying[c]);
-          seen[80].mark(pre.host_of[c][h]);
-          seen[81].mark(HostState(pre.host_state[h]) == HostState::Filling);
+          seen[76].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling);
+          seen[77].mark(pre.block_of[c][b]);
+          seen[78].mark(!pre.copying[c]);
+          seen[79].mark(pre.host_of[c][h]);
+          seen[80].mark(HostState(pre.host_state[h]) == HostState::Filling);
         }
         {
           const int c = who[0];
@@ -5444,11 +5334,11 @@ struct Model {
           (void)c;
           (void)b;
           (void)h;
-          seen[86].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
-          seen[87].mark(pre.block_of[c][b]);
-          seen[88].mark(!pre.copying[c]);
-          seen[89].mark(pre.host_of[c][h]);
-          seen[90].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
+          seen[85].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
+          seen[86].mark(pre.block_of[c][b]);
+          seen[87].mark(!pre.copying[c]);
+          seen[88].mark(pre.host_of[c][h]);
+          seen[89].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
         }
         break;
       case 5:
@@ -5461,18 +5351,18 @@ struct Model {
           (void)b;
           (void)h;
           (void)p;
-          seen[82].mark(BlockState(pre.block_state[b]) == BlockState::Free);
-          seen[83].mark(HostState(pre.host_state[h]) == HostState::Valid);
-          seen[84].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-          seen[85].mark((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]));
+          seen[81].mark(BlockState(pre.block_state[b]) == BlockState::Free);
+          seen[82].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[83].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+          seen[84].mark((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]));
         }
         break;
       case 6:
         {
           const int h = who[0];
           (void)h;
-          seen[91].mark(HostState(pre.host_state[h]) == HostState::Valid);
-          seen[92].mark(pre.host_copies[h] == 0);
+          seen[90].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[91].mark(pre.host_copies[h] == 0);
         }
         break;
       case 7:
@@ -5484,13 +5374,13 @@ struct Model {
           (void)r;
           (void)b;
           for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
-            seen[93].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[94].mark(pre.holds[r][b]);
-            seen[95].mark(pre.position[b] + n <= pre.computed[r]);
-            seen[96].mark(pre.inbound[r] == 0);
-            seen[97].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-            seen[98].mark(n >= 1);
-            seen[99].mark(n <= k.page);
+            seen[92].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[93].mark(pre.holds[r][b]);
+            seen[94].mark(pre.position[b] + n <= pre.computed[r]);
+            seen[95].mark(pre.inbound[r] == 0);
+            seen[96].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[97].mark(n >= 1);
+            seen[98].mark(n <= k.page);
           }
         }
         {
@@ -5501,15 +5391,15 @@ struct Model {
           (void)r;
           (void)b;
           for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
-            seen[103].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[104].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-            seen[105].mark(pre.holds[r][b]);
-            seen[106].mark(pre.pending[r] == 0);
-            seen[107].mark(pre.position[b] <= pre.planned[r]);
-            seen[108].mark(pre.planned[r] + n <= pre.position[b] + k.page);
-            seen[109].mark(pre.planned[r] + n < pre.known[r]);
-            seen[110].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-            seen[111].mark(n >= 1);
+            seen[102].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[103].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[104].mark(pre.holds[r][b]);
+            seen[105].mark(pre.pending[r] == 0);
+            seen[106].mark(pre.position[b] <= pre.planned[r]);
+            seen[107].mark(pre.planned[r] + n <= pre.position[b] + k.page);
+            seen[108].mark(pre.planned[r] + n < pre.known[r]);
+            seen[109].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[110].mark(n >= 1);
           }
         }
         {
@@ -5519,11 +5409,11 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[112].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-          seen[113].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
-          seen[114].mark(pre.block_of[c][b]);
-          seen[115].mark(!pre.copying[c]);
-          seen[116].mark(pre.request_of[c][r]);
+          seen[111].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[112].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[113].mark(pre.block_of[c][b]);
+          seen[114].mark(!pre.copying[c]);
+          seen[115].mark(pre.request_of[c][r]);
         }
         {
           const int c = who[0];
@@ -5532,11 +5422,11 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[117].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-          seen[118].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
-          seen[119].mark(pre.block_of[c][b]);
-          seen[120].mark(!pre.copying[c]);
-          seen[121].mark(pre.request_of[c][r]);
+          seen[116].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[117].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[118].mark(pre.block_of[c][b]);
+          seen[119].mark(!pre.copying[c]);
+          seen[120].mark(pre.request_of[c][r]);
         }
         {
           const int c = who[0];
@@ -5545,11 +5435,11 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[122].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
-          seen[123].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
-          seen[124].mark(pre.block_of[c][b]);
-          seen[125].mark(!pre.copying[c]);
-          seen[126].mark(pre.request_of[c][r]);
+          seen[121].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[122].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[123].mark(pre.block_of[c][b]);
+          seen[124].mark(!pre.copying[c]);
+          seen[125].mark(pre.request_of[c][r]);
         }
         break;
       case 8:
@@ -5558,16 +5448,16 @@ struct Model {
           const int b = who[1];
           (void)c;
           (void)b;
-          seen[100].mark(CopyState(pre.copy_state[c]) == CopyState::Sending);
-          seen[101].mark(pre.block_of[c][b]);
-          seen[102].mark(!pre.copying[c]);
+          seen[99].mark(CopyState(pre.copy_state[c]) == CopyState::Sending);
+          seen[100].mark(pre.block_of[c][b]);
+          seen[101].mark(!pre.copying[c]);
         }
         break;
       case 9:
         {
           const int c = who[0];
           (void)c;
-          seen[127].mark(pre.copying[c]);
+          seen[126].mark(pre.copying[c]);
         }
         break;
       case 10:
@@ -5577,11 +5467,11 @@ struct Model {
           for (int tokens = 0 - 1; tokens <= k.max_prompt + 1; ++tokens) {
             for (int most = tokens - 1; most <= tokens + k.max_output + 1; ++most) {
               for (int turn = pre.newest_arrival - 1; turn <= pre.newest_arrival + 1 + 1; ++turn) {
-                seen[128].mark(RequestState(pre.request_state[r]) == RequestState::Absent);
-                seen[129].mark(tokens < most);
-                seen[130].mark(most <= k.room + 1);
-                seen[131].mark(pre.newest_arrival < turn);
-                seen[132].mark(tokens >= 1);
+                seen[127].mark(RequestState(pre.request_state[r]) == RequestState::Absent);
+                seen[128].mark(tokens < most);
+                seen[129].mark(most <= k.room + 1);
+                seen[130].mark(pre.newest_arrival < turn);
+                seen[131].mark(tokens >= 1);
               }
             }
           }
@@ -5589,38 +5479,38 @@ struct Model {
         {
           const int r = who[0];
           (void)r;
-          seen[133].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+          seen[132].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[134].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
-          seen[135].mark(pre.prompt[r] < pre.known[r]);
+          seen[133].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[134].mark(pre.prompt[r] < pre.known[r]);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[136].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting);
+          seen[135].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[143].mark(RequestState(pre.request_state[r]) == RequestState::Retracting);
-          seen[144].mark(pre.blocks[r] == 0);
-          seen[145].mark(pre.inbound[r] == 0);
+          seen[142].mark(RequestState(pre.request_state[r]) == RequestState::Retracting);
+          seen[143].mark(pre.blocks[r] == 0);
+          seen[144].mark(pre.inbound[r] == 0);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[146].mark(RequestState(pre.request_state[r]) == RequestState::Releasing);
-          seen[147].mark(pre.blocks[r] == 0);
+          seen[145].mark(RequestState(pre.request_state[r]) == RequestState::Releasing);
+          seen[146].mark(pre.blocks[r] == 0);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[148].mark(RequestState(pre.request_state[r]) == RequestState::Finished);
-          seen[149].mark(pre.pending[r] == 0);
-          seen[150].mark(pre.inbound[r] == 0);
+          seen[147].mark(RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[148].mark(pre.pending[r] == 0);
+          seen[149].mark(pre.inbound[r] == 0);
         }
         break;
       case 11:
@@ -5629,44 +5519,44 @@ struct Model {
           const int o = who[1];
           (void)r;
           (void)o;
-          seen[137].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-          seen[138].mark(pre.blocks[r] >= 1);
-          seen[139].mark(pre.pending[r] == 0);
-          seen[140].mark(pre.known[r] < pre.limit[r]);
-          seen[141].mark(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode);
-          seen[142].mark(pre.arrival[o] < pre.arrival[r]);
+          seen[136].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[137].mark(pre.blocks[r] >= 1);
+          seen[138].mark(pre.pending[r] == 0);
+          seen[139].mark(pre.known[r] < pre.limit[r]);
+          seen[140].mark(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode);
+          seen[141].mark(pre.arrival[o] < pre.arrival[r]);
         }
         break;
       case 12:
         {
           const int s = who[0];
           (void)s;
-          seen[151].mark(StepState(pre.step_state[s]) == StepState::Idle);
-          seen[152].mark(pre.opened == pre.launched);
+          seen[150].mark(StepState(pre.step_state[s]) == StepState::Idle);
+          seen[151].mark(pre.opened == pre.launched);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[177].mark(StepState(pre.step_state[s]) == StepState::Planned);
-          seen[178].mark(pre.rows[s] >= 1);
+          seen[176].mark(StepState(pre.step_state[s]) == StepState::Planned);
+          seen[177].mark(pre.rows[s] >= 1);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[179].mark(pre.executing[s]);
+          seen[178].mark(pre.executing[s]);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[180].mark(StepState(pre.step_state[s]) == StepState::Inflight);
-          seen[181].mark(!pre.executing[s]);
-          seen[182].mark(pre.number[s] == pre.landed + 1);
+          seen[179].mark(StepState(pre.step_state[s]) == StepState::Inflight);
+          seen[180].mark(!pre.executing[s]);
+          seen[181].mark(pre.number[s] == pre.landed + 1);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[192].mark(StepState(pre.step_state[s]) == StepState::Done);
-          seen[193].mark(pre.rows[s] == 0);
+          seen[191].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[192].mark(pre.rows[s] == 0);
         }
         break;
       case 13:
@@ -5675,10 +5565,10 @@ struct Model {
           const int r = who[1];
           (void)s;
           (void)r;
-          seen[153].mark(StepState(pre.step_state[s]) == StepState::Planned);
-          seen[154].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-          seen[155].mark(!pre.in_step[s][r]);
-          seen[156].mark(pre.inbound[r] == 0);
+          seen[152].mark(StepState(pre.step_state[s]) == StepState::Planned);
+          seen[153].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[154].mark(!pre.in_step[s][r]);
+          seen[155].mark(pre.inbound[r] == 0);
         }
         {
           const int s = who[0];
@@ -5686,12 +5576,12 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.page + 1; ++n) {
-            seen[157].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[158].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[159].mark(pre.in_step[s][r]);
-            seen[160].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
-            seen[161].mark(pre.planned[r] + n < pre.known[r]);
-            seen[162].mark(n >= 1);
+            seen[156].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[157].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[158].mark(pre.in_step[s][r]);
+            seen[159].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[160].mark(pre.planned[r] + n < pre.known[r]);
+            seen[161].mark(n >= 1);
           }
         }
         {
@@ -5700,12 +5590,12 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.page + 1; ++n) {
-            seen[163].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[164].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[165].mark(pre.in_step[s][r]);
-            seen[166].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
-            seen[167].mark(pre.planned[r] + n == pre.known[r]);
-            seen[168].mark(n >= 1);
+            seen[162].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[163].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[164].mark(pre.in_step[s][r]);
+            seen[165].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[166].mark(pre.planned[r] + n == pre.known[r]);
+            seen[167].mark(n >= 1);
           }
         }
         {
@@ -5714,14 +5604,14 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.width + 1 + 1; ++n) {
-            seen[169].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[170].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[171].mark(pre.in_step[s][r]);
-            seen[172].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
-            seen[173].mark(pre.row_tokens[s][r] == 0);
-            seen[174].mark(pre.planned[r] + n < pre.limit[r]);
-            seen[175].mark(n >= 1);
-            seen[176].mark(n <= k.width);
+            seen[168].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[169].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[170].mark(pre.in_step[s][r]);
+            seen[171].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[172].mark(pre.row_tokens[s][r] == 0);
+            seen[173].mark(pre.planned[r] + n < pre.limit[r]);
+            seen[174].mark(n >= 1);
+            seen[175].mark(n <= k.width);
           }
         }
         {
@@ -5730,12 +5620,12 @@ struct Model {
           (void)s;
           (void)r;
           for (int accepted = 0 - 1; accepted <= k.width + 1 + 1; ++accepted) {
-            seen[183].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[184].mark(StepState(pre.step_state[s]) == StepState::Done);
-            seen[185].mark(pre.in_step[s][r]);
-            seen[186].mark(accepted <= pre.row_outputs[s][r]);
-            seen[187].mark((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted);
-            seen[188].mark(accepted >= 0);
+            seen[182].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[183].mark(StepState(pre.step_state[s]) == StepState::Done);
+            seen[184].mark(pre.in_step[s][r]);
+            seen[185].mark(accepted <= pre.row_outputs[s][r]);
+            seen[186].mark((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted);
+            seen[187].mark(accepted >= 0);
           }
         }
         {
@@ -5743,9 +5633,9 @@ struct Model {
           const int r = who[1];
           (void)s;
           (void)r;
-          seen[189].mark(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
-          seen[190].mark(StepState(pre.step_state[s]) == StepState::Done);
-          seen[191].mark(pre.in_step[s][r]);
+          seen[188].mark(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[189].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[190].mark(pre.in_step[s][r]);
         }
         break;
     }
@@ -5810,12 +5700,12 @@ struct Model {
         (void)x;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         post.text[r][b] = static_cast<std::int8_t>(x);
-        post.parent[b][p] = static_cast<std::int8_t>(false);
-        post.key[b] = static_cast<std::int8_t>(0);
-        post.before[b] = static_cast<std::int8_t>(0);
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+        post.parent[b][p] = static_cast<std::int8_t>(false);
+        post.key[b] = static_cast<std::int8_t>(0);
+        post.before[b] = static_cast<std::int8_t>(0);
         post.fill[b] = static_cast<std::int8_t>(0);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
