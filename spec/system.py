@@ -5,7 +5,6 @@ They are declared by being imported; the order of the canonical text is the orde
 
 from .claims import (  # noqa: F401
     behaviour,
-    contract,
     copies,
     lemmas,
     liveness,

@@ -70,8 +70,7 @@ void Scheduler::promise(RequestId request) {
 void Scheduler::plan_decode(RequestId request) {
     if (machine_.planned(request) + 1 >= machine_.limit(request)) return;
     if (machine_.planned(request) == machine_.capacity(request) && !grow(request)) return;
-    open_row(request);
-    require(machine_.apply_decode(open_->record, request, 1));
+    require(machine_.apply_decode(open_plan().record, request, 1));
     ++open_->decode_rows;
     close_row(request);
 }
@@ -84,11 +83,11 @@ void Scheduler::plan_prefill(RequestId request, std::int64_t budget) {
     }
     chunk = std::min(chunk, machine_.capacity(request) - machine_.planned(request));
     if (chunk <= 0) return;
-    open_row(request);
+    const StepId step = open_plan().record;
     if (machine_.planned(request) + chunk == known) {
-        require(machine_.apply_prefill_last(open_->record, request, chunk));
+        require(machine_.apply_prefill_last(step, request, chunk));
     } else {
-        require(machine_.apply_prefill(open_->record, request, chunk));
+        require(machine_.apply_prefill(step, request, chunk));
     }
     close_row(request);
 }
@@ -117,11 +116,6 @@ std::shared_ptr<StepPlan> Scheduler::unused_plan() {
     auto plan = std::make_shared<StepPlan>();
     plan->reserve(static_cast<std::size_t>(config_.max_running), static_cast<std::size_t>(config_.max_step_tokens));
     return plan;
-}
-
-void Scheduler::open_row(RequestId request) {
-    StepPlan& plan = open_plan();
-    require(machine_.apply_add_row(plan.record, request));
 }
 
 void Scheduler::append_tokens(StepPlan& plan, const Record& record, std::int64_t start, std::int64_t tokens) {

@@ -124,7 +124,6 @@ class Scheduler {
     void promise(RequestId request);
     void plan_decode(RequestId request);
     void plan_prefill(RequestId request, std::int64_t budget);
-    void open_row(RequestId request);
     void close_row(RequestId request);
     static void append_tokens(StepPlan& plan, const Record& record, std::int64_t start, std::int64_t tokens);
     StepPlan& open_plan();

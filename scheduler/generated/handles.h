@@ -446,7 +446,7 @@ class RequestHandle<RequestState::Prefill> : public Handle<RequestId, false> {
   Outcome<RequestHandle<RequestState::Releasing>, RequestHandle<RequestState::Prefill>> abort(Machine& machine) &&;
   // Memory is short: a younger request makes room for an older one and will be recomputed.
   Outcome<RequestHandle<RequestState::Retracting>, RequestHandle<RequestState::Prefill>> retract(Machine& machine, RequestId o) &&;
-  // The last known tokens join the row: it ends in a sampled token and the request decodes from now on.
+  // The last known tokens join the step: the row ends in a sampled token and the request decodes from now on.
   Outcome<RequestHandle<RequestState::Decode>, RequestHandle<RequestState::Prefill>> prefill_last(Machine& machine, StepId s, std::int64_t n) &&;
 
  private:

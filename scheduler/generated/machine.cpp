@@ -625,34 +625,22 @@ Guard Machine::apply_open_step(StepId s) {
     return Guard::none;
 }
 
-Guard Machine::apply_add_row(StepId s, RequestId r) {
-    if (!has_step(s) || !has_request(r)) return Guard::bad_index;
-    if (step_[s].step_state != StepState::Planned) return Guard::add_row__step_PLANNED;
-    if (request_[r].request_state != RequestState::Prefill && request_[r].request_state != RequestState::Decode) {
-        return Guard::add_row__request_PREFILL_DECODE;
-    }
-    if (step_request_[s][r].in_step) return Guard::add_row__once_per_step;
-    if (request_[r].inbound != 0) return Guard::add_row__nothing_arriving;
-    CHECKED_ONLY(ghost_add_row(s, r);)
-    step_request_[s][r].in_step = true;
-    request_[r].last_step = step_[s].number;
-    request_[r].pending += 1;
-    step_[s].rows += 1;
-    record(Transition::add_row, s, r);
-    return Guard::none;
-}
-
 Guard Machine::apply_prefill(StepId s, RequestId r, std::int64_t n) {
     if (!has_step(s) || !has_request(r)) return Guard::bad_index;
     if (request_[r].request_state != RequestState::Prefill) return Guard::prefill__request_PREFILL;
     if (step_[s].step_state != StepState::Planned) return Guard::prefill__step_PLANNED;
-    if (!step_request_[s][r].in_step) return Guard::prefill__has_a_row;
+    if (step_request_[s][r].in_step) return Guard::prefill__once_per_step;
+    if (request_[r].inbound != 0) return Guard::prefill__nothing_arriving;
     if (request_[r].planned + n > end_of_table(r)) return Guard::prefill__room;
     if (request_[r].planned + n >= request_[r].known) return Guard::prefill__more_remains;
     if (n < 1) return Guard::prefill__n_large_enough;
     CHECKED_ONLY(ghost_prefill(s, r, n);)
+    step_request_[s][r].in_step = true;
+    step_request_[s][r].row_tokens = n;
     request_[r].planned += n;
-    step_request_[s][r].row_tokens += n;
+    request_[r].last_step = step_[s].number;
+    request_[r].pending += 1;
+    step_[s].rows += 1;
     record(Transition::prefill, s, r, n);
     return Guard::none;
 }
@@ -661,16 +649,21 @@ Guard Machine::apply_prefill_last(StepId s, RequestId r, std::int64_t n) {
     if (!has_step(s) || !has_request(r)) return Guard::bad_index;
     if (request_[r].request_state != RequestState::Prefill) return Guard::prefill_last__request_PREFILL;
     if (step_[s].step_state != StepState::Planned) return Guard::prefill_last__step_PLANNED;
-    if (!step_request_[s][r].in_step) return Guard::prefill_last__has_a_row;
+    if (step_request_[s][r].in_step) return Guard::prefill_last__once_per_step;
+    if (request_[r].inbound != 0) return Guard::prefill_last__nothing_arriving;
     if (request_[r].planned + n > end_of_table(r)) return Guard::prefill_last__room;
     if (request_[r].planned + n != request_[r].known) return Guard::prefill_last__nothing_remains;
     if (n < 1) return Guard::prefill_last__n_large_enough;
     CHECKED_ONLY(ghost_prefill_last(s, r, n);)
     request_[r].request_state = RequestState::Decode;
+    step_request_[s][r].in_step = true;
+    step_request_[s][r].row_tokens = n;
     request_[r].planned += n;
-    step_request_[s][r].row_tokens += n;
+    request_[r].last_step = step_[s].number;
     step_request_[s][r].row_outputs = 1;
+    request_[r].pending += 1;
     request_[r].sampling += 1;
+    step_[s].rows += 1;
     record(Transition::prefill_last, s, r, n);
     return Guard::none;
 }
@@ -679,17 +672,21 @@ Guard Machine::apply_decode(StepId s, RequestId r, std::int64_t n) {
     if (!has_step(s) || !has_request(r)) return Guard::bad_index;
     if (request_[r].request_state != RequestState::Decode) return Guard::decode__request_DECODE;
     if (step_[s].step_state != StepState::Planned) return Guard::decode__step_PLANNED;
-    if (!step_request_[s][r].in_step) return Guard::decode__has_a_row;
+    if (step_request_[s][r].in_step) return Guard::decode__once_per_step;
+    if (request_[r].inbound != 0) return Guard::decode__nothing_arriving;
     if (request_[r].planned + n > end_of_table(r)) return Guard::decode__room;
-    if (step_request_[s][r].row_tokens != 0) return Guard::decode__once_a_step;
     if (request_[r].planned + n >= request_[r].limit) return Guard::decode__output_left;
     if (n < 1) return Guard::decode__n_large_enough;
     if (n > limits_.width) return Guard::decode__n_small_enough;
     CHECKED_ONLY(ghost_decode(s, r, n);)
+    step_request_[s][r].in_step = true;
+    step_request_[s][r].row_tokens = n;
     request_[r].planned += n;
-    step_request_[s][r].row_tokens += n;
+    request_[r].last_step = step_[s].number;
     step_request_[s][r].row_outputs = n;
+    request_[r].pending += 1;
     request_[r].sampling += n;
+    step_[s].rows += 1;
     record(Transition::decode, s, r, n);
     return Guard::none;
 }
@@ -929,10 +926,6 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
         case Transition::open_step:
             if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
             return apply_open_step(static_cast<StepId>(arguments[0]));
-        case Transition::add_row:
-            if (arguments[0] != static_cast<StepId>(arguments[0]) ||
-                    arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
-            return apply_add_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
         case Transition::prefill:
             if (arguments[0] != static_cast<StepId>(arguments[0]) ||
                     arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;

@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "0bff9e53befb28cd40429314dc818d5738b3dfcc04785faaa65743c81584e361";
+inline constexpr std::string_view kSpecHash = "9e9ed7a1e2d3463ddec3b0886ff500c665d678abe140f64ef0c35488bd3e8407";
 
 enum class RequestState : std::uint8_t {
     Absent,  // this record is unused
@@ -91,7 +91,6 @@ enum class Transition : std::uint8_t {
     close,
     recycle,
     open_step,
-    add_row,
     prefill,
     prefill_last,
     decode,
@@ -103,7 +102,7 @@ enum class Transition : std::uint8_t {
     retire,
 };
 
-inline constexpr std::size_t kTransitions = 43;
+inline constexpr std::size_t kTransitions = 42;
 
 inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {
     "match_shared",
@@ -139,7 +138,6 @@ inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {
     "close",
     "recycle",
     "open_step",
-    "add_row",
     "prefill",
     "prefill_last",
     "decode",
@@ -306,27 +304,25 @@ enum class Guard : std::uint16_t {
     recycle__nothing_arriving,
     open_step__step_IDLE,
     open_step__one_at_a_time,
-    add_row__step_PLANNED,
-    add_row__request_PREFILL_DECODE,
-    add_row__once_per_step,
-    add_row__nothing_arriving,
     prefill__request_PREFILL,
     prefill__step_PLANNED,
-    prefill__has_a_row,
+    prefill__once_per_step,
+    prefill__nothing_arriving,
     prefill__room,
     prefill__more_remains,
     prefill__n_large_enough,
     prefill_last__request_PREFILL,
     prefill_last__step_PLANNED,
-    prefill_last__has_a_row,
+    prefill_last__once_per_step,
+    prefill_last__nothing_arriving,
     prefill_last__room,
     prefill_last__nothing_remains,
     prefill_last__n_large_enough,
     decode__request_DECODE,
     decode__step_PLANNED,
-    decode__has_a_row,
+    decode__once_per_step,
+    decode__nothing_arriving,
     decode__room,
-    decode__once_a_step,
     decode__output_left,
     decode__n_large_enough,
     decode__n_small_enough,
@@ -350,7 +346,7 @@ enum class Guard : std::uint16_t {
     bad_index,
 };
 
-inline constexpr std::array<std::string_view, 195> kGuardNames = {
+inline constexpr std::array<std::string_view, 193> kGuardNames = {
     "none",
     "match_shared:block SHARED",
     "match_shared:not held yet",
@@ -504,27 +500,25 @@ inline constexpr std::array<std::string_view, 195> kGuardNames = {
     "recycle:nothing arriving",
     "open_step:step IDLE",
     "open_step:one at a time",
-    "add_row:step PLANNED",
-    "add_row:request PREFILL/DECODE",
-    "add_row:once per step",
-    "add_row:nothing arriving",
     "prefill:request PREFILL",
     "prefill:step PLANNED",
-    "prefill:has a row",
+    "prefill:once per step",
+    "prefill:nothing arriving",
     "prefill:room",
     "prefill:more remains",
     "prefill:n large enough",
     "prefill_last:request PREFILL",
     "prefill_last:step PLANNED",
-    "prefill_last:has a row",
+    "prefill_last:once per step",
+    "prefill_last:nothing arriving",
     "prefill_last:room",
     "prefill_last:nothing remains",
     "prefill_last:n large enough",
     "decode:request DECODE",
     "decode:step PLANNED",
-    "decode:has a row",
+    "decode:once per step",
+    "decode:nothing arriving",
     "decode:room",
-    "decode:once a step",
     "decode:output left",
     "decode:n large enough",
     "decode:n small enough",
@@ -832,13 +826,11 @@ class Machine {
     [[nodiscard]] Guard apply_recycle(RequestId r);
     // The planner starts the next step; others may be in flight.
     [[nodiscard]] Guard apply_open_step(StepId s);
-    // A running request gets a row in the step that is being planned.
-    [[nodiscard]] Guard apply_add_row(StepId s, RequestId r);
-    // A chunk of known tokens joins the row; more known tokens remain.
+    // A chunk of known tokens joins the step; more known tokens remain.
     [[nodiscard]] Guard apply_prefill(StepId s, RequestId r, std::int64_t n);
-    // The last known tokens join the row: it ends in a sampled token and the request decodes from now on.
+    // The last known tokens join the step: the row ends in a sampled token and the request decodes from now on.
     [[nodiscard]] Guard apply_prefill_last(StepId s, RequestId r, std::int64_t n);
-    // The newest known token, or the one that the step before samples, and draft tokens behind it join the row.
+    // The newest known token, or the one that the step before samples, and draft tokens behind it join.
     [[nodiscard]] Guard apply_decode(StepId s, RequestId r, std::int64_t n);
     // The step is handed to the device.
     [[nodiscard]] Guard apply_launch(StepId s);
@@ -916,7 +908,6 @@ class Machine {
     void ghost_receive_dropped(CopyId c, RequestId r, BlockId b);
     void ghost_copy_done(CopyId c);
     void ghost_open_step();
-    void ghost_add_row(StepId s, RequestId r);
     void ghost_prefill(StepId s, RequestId r, std::int64_t n);
     void ghost_prefill_last(StepId s, RequestId r, std::int64_t n);
     void ghost_decode(StepId s, RequestId r, std::int64_t n);

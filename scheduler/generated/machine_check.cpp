@@ -198,7 +198,7 @@ void Machine::recheck() const {
     for (StepId s = 0; s < step_count(); ++s) {
         for (RequestId r = 0; r < request_count(); ++r) {
             for (BlockId b = 0; b < block_count(); ++b) {
-                if ((step_request_[s][r].in_step && step_request_[s][r].row_tokens >= 1 && live(r) && holds(r, b) && block_[b].position < ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens && request_[r].computed < block_[b].position + limits_.page) && !ghost_.writes.get({s, r, b})) fail_invariant("incomplete blocks up to the row may be written", {s, r, b});
+                if ((step_request_[s][r].in_step && live(r) && holds(r, b) && block_[b].position < ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens && request_[r].computed < block_[b].position + limits_.page) && !ghost_.writes.get({s, r, b})) fail_invariant("incomplete blocks up to the row may be written", {s, r, b});
             }
         }
     }
@@ -208,11 +208,6 @@ void Machine::recheck() const {
     for (StepId s = 0; s < step_count(); ++s) {
         for (RequestId r = 0; r < request_count(); ++r) {
             if (step_request_[s][r].row_outputs < 0 || step_request_[s][r].row_outputs > step_request_[s][r].row_tokens) fail_invariant("a row yields at most its tokens", {s, r});
-        }
-    }
-    for (StepId s = 0; s < step_count(); ++s) {
-        for (RequestId r = 0; r < request_count(); ++r) {
-            if (step_request_[s][r].row_tokens < 0) fail_invariant("row tokens are not negative", {s, r});
         }
     }
     for (RequestId r = 0; r < request_count(); ++r) {
@@ -366,6 +361,11 @@ void Machine::recheck() const {
     }
     for (StepId s = 0; s < step_count(); ++s) {
         for (RequestId r = 0; r < request_count(); ++r) {
+            if (step_request_[s][r].in_step && step_request_[s][r].row_tokens < 1) fail_invariant("every row has a token", {s, r});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
             if ((step_request_[s][r].in_step && live(r)) && (request_[r].computed > ghost_.row_start.get({s, r}) || ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens > request_[r].planned)) fail_invariant("rows start after what is computed", {s, r});
         }
     }
@@ -394,7 +394,7 @@ void Machine::recheck() const {
     for (StepId s = 0; s < step_count(); ++s) {
         for (RequestId r = 0; r < request_count(); ++r) {
             for (BlockId b = 0; b < block_count(); ++b) {
-                if ((step_request_[s][r].in_step && step_request_[s][r].row_tokens >= 1 && live(r) && holds(r, b) && block_[b].position < ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens && ghost_.row_start.get({s, r}) < block_[b].position + limits_.page) && !ghost_.writes.get({s, r, b})) fail_invariant("a step counts as writing what it computes", {s, r, b});
+                if ((step_request_[s][r].in_step && live(r) && holds(r, b) && block_[b].position < ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens && ghost_.row_start.get({s, r}) < block_[b].position + limits_.page) && !ghost_.writes.get({s, r, b})) fail_invariant("a step counts as writing what it computes", {s, r, b});
             }
         }
     }

@@ -238,17 +238,9 @@ void Machine::ghost_open_step() {
     ghost_writes.commit();
 }
 
-void Machine::ghost_add_row(StepId s, RequestId r) {
-    GhostWrites ghost_writes;
-    ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
-    for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-        ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
-    }
-    ghost_writes.commit();
-}
-
 void Machine::ghost_prefill(StepId s, RequestId r, std::int64_t n) {
     GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
     for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
         ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
     }
@@ -262,6 +254,7 @@ void Machine::ghost_prefill(StepId s, RequestId r, std::int64_t n) {
 
 void Machine::ghost_prefill_last(StepId s, RequestId r, std::int64_t n) {
     GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
     for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
         ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
     }
@@ -275,6 +268,7 @@ void Machine::ghost_prefill_last(StepId s, RequestId r, std::int64_t n) {
 
 void Machine::ghost_decode(StepId s, RequestId r, std::int64_t n) {
     GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
     for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
         ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
     }

@@ -136,19 +136,11 @@ def peers_write_its_prompt(x: Stage, r: Expr, c: Expr) -> None:
 @stage(the_oldest_request, s=(Step, lambda p, r: p.one_of(pending, r)))
 def it_is_in_a_step(x: Stage, r: Expr, s: Expr) -> None:
     """Its row lands."""
-    x.when(running(r) & in_step(s, r) & (row_tokens(s, r) >= 1))
+    x.when(running(r) & in_step(s, r))
     x.rank(number(s) - landed())
 
 
 pipeline(it_is_in_a_step)
-
-
-@stage(the_oldest_request, s=(Step, lambda p, r: p.one_of(pending, r)))
-def its_row_is_empty(x: Stage, r: Expr, s: Expr) -> None:
-    """It has a row in the step that is planned, and gets a token."""
-    x.when(running(r) & in_step(s, r) & (row_tokens(s, r) == 0))
-    for plan in ("prefill", "prefill_last", "decode"):
-        x.helpful(plan, s, r, 1)
 
 
 def between_steps(r: Expr) -> Expr:
@@ -179,7 +171,9 @@ def it_has_room(x: Stage, r: Expr) -> None:
 def a_step_is_planned(x: Stage, r: Expr) -> None:
     """It joins the step."""
     x.when(launched() < opened())
-    x.helpful("add_row", x.cover.covering(live_steps, opened()), r)
+    planned_step = x.cover.covering(live_steps, opened())
+    for join in ("prefill", "prefill_last", "decode"):
+        x.helpful(join, planned_step, r, 1)
 
 
 @stage(it_has_room)

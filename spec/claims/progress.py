@@ -51,12 +51,6 @@ def a_waiting_request_can_be_admitted(r: Expr) -> Expr:
     return request_state(r) == R.WAITING
 
 
-@spec.choice("L1", "add_row", s=Step, r=Request)
-def a_running_request_can_join_a_step(s: Expr, r: Expr) -> Expr:
-    """A running request can join the step that is planned, unless peers still write its prompt."""
-    return (step_state(s) == S.PLANNED) & running(r) & ~in_step(s, r) & (inbound(r) == 0)
-
-
 @spec.choice("L1", "copy_done", c=Copy)
 def a_copy_ends(c: Expr) -> Expr:
     """An engine or peer can end any copy that it works on."""
@@ -64,11 +58,10 @@ def a_copy_ends(c: Expr) -> Expr:
 
 
 @progress(spec, "L1", s=Step, r=Request)
-def a_request_with_room_gets_a_token(p: Progress, s: Expr, r: Expr) -> None:
-    """A request that joined a step and has room for the next token gets it planned, if it may have one more."""
-    p.when((step_state(s) == S.PLANNED) & in_step(s, r) & running(r) & (row_outputs(s, r) == 0))
+def a_running_request_with_room_can_join_a_step(p: Progress, s: Expr, r: Expr) -> None:
+    """A running request with room for its next token can join the step that is planned, unless peers still write."""
+    p.when((step_state(s) == S.PLANNED) & ~in_step(s, r) & running(r) & (inbound(r) == 0))
     p.when((planned(r) < end_of_table(r)) & (planned(r) + 1 < limit(r)))
-    p.when((request_state(r) == R.PREFILL) | (row_tokens(s, r) == 0))
     p.then("prefill", s, r, 1)
     p.then("prefill_last", s, r, 1)
     p.then("decode", s, r, 1)
@@ -77,7 +70,7 @@ def a_request_with_room_gets_a_token(p: Progress, s: Expr, r: Expr) -> None:
 @progress(spec, "L1", s=Step, r=Request)
 def drafts_are_planned_up_to_the_width(p: Progress, s: Expr, r: Expr) -> None:
     """A decoding request can have as many draft tokens as fit the width, its blocks and its limit."""
-    p.when((step_state(s) == S.PLANNED) & in_step(s, r) & (request_state(r) == R.DECODE) & (row_tokens(s, r) == 0))
+    p.when((step_state(s) == S.PLANNED) & ~in_step(s, r) & (request_state(r) == R.DECODE))
     p.when((planned(r) + WIDTH <= end_of_table(r)) & (planned(r) + WIDTH < limit(r)))
     p.then("decode", s, r, WIDTH)
 

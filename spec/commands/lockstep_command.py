@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..conform.lockstep import LockStep, LockStepReport
-from ..language.variants import guard_labels
+from ..language.labels import guard_labels
 from ..search.explore import available_cores
 from ..search.instances import LOCK_STEP, Instance
 from ..system import SPEC

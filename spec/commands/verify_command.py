@@ -18,9 +18,9 @@ from ..explain.drop import diagnose
 from ..generate.diagram import diagrams
 from ..generate.tla_liveness import write_tla
 from ..language.expressions import SpecError
+from ..language.labels import guard_labels
 from ..language.ranking import helpful_transitions
 from ..language.spec import Spec
-from ..language.variants import guard_labels
 from ..prove.proofs import SOLVERS
 from ..prove.smtlib import export
 from ..search.explore import available_cores

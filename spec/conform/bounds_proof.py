@@ -16,7 +16,8 @@ import z3
 from ..language.expressions import INT, TICK
 from ..language.spec import Spec, Transition, Variable
 from ..machines.bounds import bounds_of, constant_bounds, counts_individuals, input_limit, is_clock
-from ..prove.prover import Individuals, Prover
+from ..prove.prover import Prover
+from ..prove.terms import Individuals
 
 
 @dataclass(frozen=True)

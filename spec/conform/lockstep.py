@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..language.expressions import BOOL, variables_read
+from ..language.labels import guard_labels
 from ..language.spec import Spec, Transition
-from ..language.variants import guard_labels
 from ..search._explorer import Divergence, Explorer
 from ..search.instances import Instance
 from ..search.interpreter import Interpreter, State

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..language.expressions import Expr, conjuncts, to_text
 from ..language.spec import Property, Spec, Transition, Variable
-from ..language.variants import without
 from ..search.instances import Scope
 from ..search.interpreter import Interpreter, State, Violation
+from ..search.variants import without
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from textwrap import indent
 
 from ..language.expressions import BOOL, Expr, SpecError, inlined, variables_read
+from ..language.labels import guard_labels
 from ..language.printing import CPP_NUMBERS, Printer
 from ..language.spec import Count, Parameter, Spec, Transition, Variable
-from ..language.variants import guard_labels
 from .cpp import header
 from .scheduler.header import MAX_ARGUMENTS
 

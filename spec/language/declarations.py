@@ -8,19 +8,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .expressions import Expr, SpecError, lift, to_text
+from .expressions import Expr, SpecError, lift, still, to_text, variables_read
 
 
 @dataclass(frozen=True)
 class Sort:
     """An unbounded set of individuals; `letter` names them in timelines (r0, r1, ...).
 
-    `grows`: C++ adds records of it one by one; it has a fixed number of all others.
+    `grows`: C++ adds records of it one by one; it has a fixed number of all others. `inhabited`: there is at least
+    one; any other sort may be empty.
     """
 
     name: str
     letter: str
     grows: bool = False
+    inhabited: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class Transition:
         """The transition may be taken only if the condition holds."""
         if any(g.name == name for g in self.guards):
             raise SpecError(f"{self.name} has two guards named {name!r}")
-        self.guards.append(Guard(name, condition))
+        self.guards.append(Guard(name, still(f"{self.name}, guard {name!r}", condition)))
 
     def set(self, place: Place, value: Any) -> None:
         """Effect: the place gets the value. An ANY index takes a function of the individuals it stands for."""
@@ -220,6 +222,7 @@ class Transition:
             else:
                 index.append(i)
         expression = lift(value(*[b.expr for b in binders])) if callable(value) else lift(value)
+        still(f"{self.name}, effect on {variable.name}", expression)
         self.effects.append(Effect(variable, tuple(index), tuple(binders), expression))
 
     def add(self, place: Place, amount: Expr | int) -> None:
@@ -276,6 +279,12 @@ class Count:
     index: tuple[Parameter, ...]
     condition: Expr
     weight: Expr | None
+
+    @property
+    def reads(self) -> set[str]:
+        """The variables whose change may change the counter or what it counts."""
+        weight = set() if self.weight is None else variables_read(self.weight)
+        return {self.variable.name} | variables_read(self.condition) | weight
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,20 @@ def maximum(a: Expr, b: Expr) -> Expr:
     return if_else(a <= b, b, a)
 
 
+def still(where: str, expression: Expr | bool | int) -> Expr:
+    """The expression, if it speaks of one state only. Raises SpecError that says where it stands if it does not."""
+    lifted = lift(expression)
+    if not lifted.still:
+        raise SpecError(
+            f"{where}: after() and taken() relate two states, and this speaks of one: {lifted}. They have a meaning in "
+            "an action, in the goal of a stage and in a clause of the contract"
+        )
+    return lifted
+
+
 def after(expression: Expr) -> Expr:
     """The value of the expression in the state after the transition (two-state properties only)."""
+    still("after()", expression)
     return Expr("next", expression, type=expression.type)
 
 

@@ -40,7 +40,8 @@ from .declarations import (
     Variable,
 )
 from .derivation import counter_effects
-from .expressions import BOOL, INT, Expr, SpecError, lift, to_text
+from .expressions import BOOL, INT, TICK, Expr, SpecError, lift, still, to_text
+from .labels import check_parameters, new_name
 
 if TYPE_CHECKING:
     from .counting import Claim
@@ -72,18 +73,22 @@ class Spec:
         self.tick_origin: Variable | None = None
         self.ranges: dict[tuple[str, str], tuple[Expr, Expr]] = {}
 
-    def sort(self, name: str, letter: str, grows: bool = False) -> Sort:
-        """Declare an unbounded set of individuals."""
-        self.sorts[name] = Sort(name, letter, grows)
+    def sort(self, name: str, letter: str, grows: bool = False, inhabited: bool = False) -> Sort:
+        """Declare an unbounded set of individuals; an `inhabited` one has at least one."""
+        new_name("sort", name, (BOOL, INT, TICK), self.sorts, self.enums)
+        new_name("letter", letter, [s.letter for s in self.sorts.values()])
+        self.sorts[name] = Sort(name, letter, grows, inhabited)
         return self.sorts[name]
 
     def enum(self, name: str, **values: str) -> Enum:
         """Declare a finite type: value name = what it means."""
+        new_name("enum", name, (BOOL, INT, TICK), self.sorts, self.enums)
         self.enums[name] = Enum(name, values)
         return self.enums[name]
 
     def constant(self, name: str, minimum: int, doc: str) -> Expr:
         """Declare an integer that never changes and is at least `minimum`."""
+        new_name("constant", name, self.constants, self.variables)
         self.constants[name] = (Expr("const", name, type=INT), minimum, doc)
         return self.constants[name][0]
 
@@ -102,6 +107,7 @@ class Spec:
 
         At the start it is `init`; without that, false or 0.
         """
+        new_name("variable", name, self.constants, self.variables)
         kind = of if isinstance(of, Integers) else None
         init = (False if of == BOOL else 0) if init is None else init
         type_ = of.name if isinstance(of, Enum) else INT if kind else of
@@ -131,10 +137,13 @@ class Spec:
         assert over is not None
         variable = self.variable(name, *sorts, of=INT, init=init, doc=doc, ghost=ghost)
         counted = Parameter(f"each_{over.letter}", over.name)
-        index = tuple(Parameter(f"{s.letter}", s.name) for s in sorts)
+        index = tuple(Parameter(letter, s.name) for letter, s in zip(variable.letters, sorts, strict=True))
         args = [counted.expr, *[i.expr for i in index]]
-        meaning = [None if f is None else f if isinstance(f, Expr) else _about(f, args) for f in (of, weight)]
-        count = Count(variable, counted, index, lift(meaning[0]), meaning[1])
+        condition, weights = (
+            f if f is None or isinstance(f, Expr) else still(f"count {name}", _about(f, args)) for f in (of, weight)
+        )
+        assert condition is not None
+        count = Count(variable, counted, index, condition, weights)
         if variable.init.op == "const":
             total = (over.name, to_text(lift(1) if count.weight is None else count.weight))
             constant = str(variable.init.args[0])
@@ -150,9 +159,8 @@ class Spec:
         parameters = tuple(Parameter(name, sort.name) for name, sort in sorts.items())
 
         def declare(body: Callable[..., Expr]) -> Definition:
-            formula = body(*[p.expr for p in parameters])
-            if not formula.still:
-                raise SpecError(f"{body.__name__} defines something about two states; only one has a name")
+            new_name("definition", body.__name__, self.constants, self.variables, self.definitions)
+            formula = still(body.__name__, body(*[p.expr for p in parameters]))
             definition = Definition(body.__name__, parameters, formula, inspect.getdoc(body) or "")
             self.definitions[definition.name] = definition
             return definition
@@ -165,6 +173,7 @@ class Spec:
         A parameter is given as a sort or a `Number`.
         """
         made: list[Parameter] = []
+        check_parameters(parameters)
         for name, kind in parameters.items():
             if isinstance(kind, Sort):
                 made.append(Parameter(name, kind.name))
@@ -173,6 +182,7 @@ class Spec:
                 made.append(Parameter(name, INT, low, high, kind.kind))
 
         def declare(body: Callable[..., None]) -> Transition:
+            new_name("transition", body.__name__, self.transitions)
             transition = Transition(body.__name__, actor, tuple(made), inspect.getdoc(body) or "")
             body(transition, *[p.expr for p in made])
             transition.finish()
@@ -193,6 +203,7 @@ class Spec:
         sorts: dict[str, Sort],
         given: tuple[Sort, Callable[..., Expr]] | None = None,
     ) -> Callable[[Callable[..., Expr]], Property]:
+        check_parameters(sorts)
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
 
         def declare(formula: Callable[..., Expr]) -> Property:
@@ -203,9 +214,10 @@ class Spec:
             fact = None
             if given is not None:
                 every = Parameter(f"every_{given[0].letter}", given[0].name)
-                fact = (every, given[1](every.expr, *individuals))
+                fact = (every, still(name, given[1](every.expr, *individuals)))
+            says = formula(*individuals) if kind == "action" else still(name, formula(*individuals))
             doc = inspect.getdoc(formula) or ""
-            self.properties[name] = Property(name, kind, group, parameters, formula(*individuals), doc, fact)
+            self.properties[name] = Property(name, kind, group, parameters, says, doc, fact)
             return self.properties[name]
 
         return declare
@@ -237,7 +249,8 @@ class Spec:
         """
         count = self.counts[counter.name]
         index = [p.expr for p in count.index]
-        self.tilings[counter.name] = Tiling(counter.name, position(count.over.expr), start(*index), when(*index))
+        parts = (position(count.over.expr), start(*index), when(*index))
+        self.tilings[counter.name] = Tiling(counter.name, *[still(f"tiling {counter.name}", e) for e in parts])
 
     def choice(
         self, group: str, *transitions: str, arguments: Callable[..., dict[str, Expr]] | None = None, **sorts: Sort
@@ -246,11 +259,14 @@ class Spec:
 
         `arguments` gives what stands for integer parameters of the transitions.
         """
+        check_parameters(sorts)
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
 
         def declare(when: Callable[..., Expr]) -> Choice:
             individuals = [p.expr for p in parameters]
-            name, formula = when.__name__.replace("_", " "), when(*individuals)
+            name = when.__name__.replace("_", " ")
+            new_name("choice", name, [c.name for c in self.choices])
+            formula = still(name, when(*individuals))
             given = arguments(*individuals) if arguments is not None else {}
             doc = inspect.getdoc(when) or ""
             self.choices.append(Choice(name, group, transitions, parameters, formula, doc, given))
@@ -280,6 +296,7 @@ class Spec:
         What only searches use (ranges of integers, which numbers are shifted or ranked) is part of it.
         """
         lines = [f"spec {self.name}"]
+        lines += [f"sort {s.name} {s.letter}{' inhabited' if s.inhabited else ''}" for s in self.sorts.values()]
         lines += [f"enum {e.name} = {' '.join(e.values)}" for e in self.enums.values()]
         lines += [f"constant {name} >= {low}" for name, (_, low, _) in self.constants.items()]
         for v in self.variables.values():
@@ -292,6 +309,7 @@ class Spec:
             lines.append(f"count {c.variable.name} = sum {c.over.name}: {c.condition}{weight}")
         for d in self.definitions.values():
             lines.append(f"definition {d.name}({', '.join(f'{p.name}: {p.type}' for p in d.parameters)}): {d.formula}")
+        lines += [f"part {part} of {whole}" for part, whole in self.subsets]
         for t in self.transitions.values():
             lines.append(f"{t.actor} {t.name}({', '.join(f'{p.name}: {p.type}' for p in t.parameters)})")
             lines += [f"  guard {g.name}: {g.condition}" for g in t.guards]

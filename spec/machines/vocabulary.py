@@ -13,7 +13,7 @@ spec = Spec("tokenspeed")
 
 Request = spec.sort("Request", "r", grows=True)
 Block = spec.sort("Block", "b")
-Step = spec.sort("Step", "s")
+Step = spec.sort("Step", "s", inhabited=True)
 Host = spec.sort("Host", "h")
 Copy = spec.sort("Copy", "c")
 

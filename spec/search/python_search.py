@@ -229,7 +229,8 @@ class PythonSearch:
         if claim.transition is not None:
             self._line(1, f"if t != {claim.transition!r}: return False")
             places = {p.name: i for i, p in enumerate(self.spec.transitions[claim.transition].parameters)}
-        tests = [(_parameters(h), self._print(h)) for h in claim.hypotheses]
+        hypotheses = [*claim.hypotheses, *[fact for _, fact in claim.witnesses]]
+        tests = [(_parameters(h), self._print(h)) for h in hypotheses]
         tests += [(_parameters(e), f"a[{places[name]}] == {self._print(e)}") for name, e in claim.bound]
         for known in claim.given:
             everybody = "".join(
@@ -239,7 +240,7 @@ class PythonSearch:
             free = _parameters(known.formula) - {p.name for p in known.parameters}
             tests.append((free, f"all({formula}{everybody})" if everybody else formula))
         bound, depth = set[str](), 1
-        for p in (None, *claim.parameters):
+        for p in (None, *claim.everybody):
             if p is not None:
                 self._loop(depth, p)
                 bound.add(p.name)

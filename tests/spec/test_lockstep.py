@@ -15,8 +15,8 @@ import pytest
 from tokenspeed.scheduler import CHECKED, STATE_ACCESS, StateMachine
 from tokenspeed.spec.commands.lockstep_command import never
 from tokenspeed.spec.conform.lockstep import LockStep, LockStepReport
+from tokenspeed.spec.language.labels import guard_labels
 from tokenspeed.spec.language.spec import Transition
-from tokenspeed.spec.language.variants import guard_labels
 from tokenspeed.spec.search.explore import available_cores
 from tokenspeed.spec.search.instances import LOCK_STEP, Instance
 from tokenspeed.spec.search.interpreter import State

@@ -8,7 +8,7 @@ from collections import Counter
 from tokenspeed.scheduler import Machine
 from tokenspeed.spec.conform._replay import Replay
 from tokenspeed.spec.conform.monitor import Monitor
-from tokenspeed.spec.language.variants import guard_labels
+from tokenspeed.spec.language.labels import guard_labels
 from tokenspeed.spec.system import SPEC
 
 EACH = 3

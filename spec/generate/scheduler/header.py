@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...language.labels import guard_labels
 from ...language.printing import camel
-from ...language.variants import guard_labels
 from ..cpp import guard_identifier, header
 from ..writer import Writer
 from .machine import Storage

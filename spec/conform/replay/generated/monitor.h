@@ -12,18 +12,18 @@
 
 namespace tokenspeed::replay {
 
-inline constexpr std::string_view kSpec = "0bff9e53befb28cd40429314dc818d5738b3dfcc04785faaa65743c81584e361";
+inline constexpr std::string_view kSpec = "9e9ed7a1e2d3463ddec3b0886ff500c665d678abe140f64ef0c35488bd3e8407";
 inline constexpr std::array<std::string_view, 5> kSorts = {"Request", "Block", "Step", "Host", "Copy"};
 inline constexpr std::array<std::string_view, 6> kConstants = {"PAGE", "BLOCKS", "ROOM", "HOSTS", "WIDTH", "WINDOW"};
-inline constexpr std::array<std::string_view, 43> kTransitions = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
+inline constexpr std::array<std::string_view, 42> kTransitions = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
 inline constexpr std::array<std::string_view, 68> kVariables = {"request_state", "arrival", "prompt", "limit", "known", "planned", "computed", "pruned", "last_step", "block_state", "position", "fill", "stamp", "holds", "step_state", "number", "in_step", "row_tokens", "row_outputs", "opened", "launched", "landed", "newest_arrival", "host_state", "host_position", "host_fill", "copy_state", "copy_tokens", "block_of", "host_of", "request_of", "executing", "copying", "copy_start", "refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "copy_hosts", "copy_requests", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room", "table_entries", "live_steps", "key", "before", "parent", "host_key", "host_before", "children", "parents", "content", "host_content", "text"};
-inline constexpr std::array<std::string_view, 194> kGuards = {"", "match_shared:block SHARED", "match_shared:not held yet", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:partial", "match_tail:not in flight", "match_tail:not being copied", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:last token recomputed", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
+inline constexpr std::array<std::string_view, 192> kGuards = {"", "match_shared:block SHARED", "match_shared:not held yet", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:partial", "match_tail:not in flight", "match_tail:not being copied", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:last token recomputed", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:once per step", "prefill:nothing arriving", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:once per step", "prefill_last:nothing arriving", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:once per step", "decode:nothing arriving", "decode:room", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
 inline constexpr std::array<std::string_view, 0> kUnchecked = {};
 inline constexpr std::array<std::string_view, 26> kCounts = {"refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "copy_hosts", "copy_requests", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room", "table_entries", "live_steps", "children", "parents"};
 inline constexpr std::array<bool, kVariables.size()> kConcrete = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0};
 // For each parameter of each transition: its sort, or -1 for an integer, or -2 for none.
 using Parameters = std::array<int, 4>;
-inline constexpr Parameters kParameters[kTransitions.size()] = {{0, 1, 1, -1}, {0, 1, 1, -1}, {0, 1, 1, -1}, {0, 1, -2, -2}, {0, 1, 1, -1}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, 1, -1}, {1, -2, -2, -2}, {1, 1, -2, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {4, 1, 3, 1}, {4, 1, 3, -2}, {3, -2, -2, -2}, {4, 0, 1, -1}, {4, 1, -2, -2}, {4, 0, 1, -1}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, -2, -2, -2}, {0, -1, -1, -1}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, 0, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -2, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -1, -2}, {2, 0, -2, -2}, {2, -2, -2, -2}};
+inline constexpr Parameters kParameters[kTransitions.size()] = {{0, 1, 1, -1}, {0, 1, 1, -1}, {0, 1, 1, -1}, {0, 1, -2, -2}, {0, 1, 1, -1}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, -2, -2}, {0, 1, 1, -1}, {1, -2, -2, -2}, {1, 1, -2, -2}, {4, 1, 3, -2}, {4, 1, 3, -2}, {4, 1, 3, 1}, {4, 1, 3, -2}, {3, -2, -2, -2}, {4, 0, 1, -1}, {4, 1, -2, -2}, {4, 0, 1, -1}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, 0, 1, -2}, {4, -2, -2, -2}, {0, -1, -1, -1}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, 0, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {0, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, 0, -1, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, -2, -2, -2}, {2, 0, -1, -2}, {2, 0, -2, -2}, {2, -2, -2, -2}};
 
 struct Monitor {
   std::array<std::int64_t, kConstants.size()> constants{};
@@ -1378,111 +1378,128 @@ struct Monitor {
         live_steps.set(new3);
         return 0;
       }
-      case 33: {  // add_row
+      case 33: {  // prefill
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (step_state.get(s) != 1) return 153;
-        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 154;
+        const std::int64_t n = a[2];
+        if (request_state.get(r) != 2) return 153;
+        if (step_state.get(s) != 1) return 154;
         if (in_step.get(s, r)) return 155;
         if (inbound.get(r) != 0) return 156;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 157;
+        if (planned.get(r) + n >= known.get(r)) return 158;
+        if (n < 1) return 159;
         const std::int64_t new0 = 1;
-        const std::int64_t new1 = number.get(s);
-        const std::int64_t new2 = pending.get(r) + 1;
-        const std::int64_t new3 = rows.get(s) + 1;
+        const std::int64_t new1 = n;
+        const std::int64_t new2 = planned.get(r) + n;
+        const std::int64_t new3 = number.get(s);
+        const std::int64_t new4 = pending.get(r) + 1;
+        const std::int64_t new5 = flying.get(r) + n;
+        const std::int64_t new6 = rows.get(s) + 1;
         log(16, Index{s, r}, in_step.get(s, r), new0);
         in_step.set(s, r, new0);
-        log(8, Index{r}, last_step.get(r), new1);
-        last_step.set(r, new1);
-        log(37, Index{r}, pending.get(r), new2);
-        pending.set(r, new2);
-        log(40, Index{s}, rows.get(s), new3);
-        rows.set(s, new3);
-        return 0;
-      }
-      case 34: {  // prefill
-        const std::int64_t s = a[0];
-        const std::int64_t r = a[1];
-        const std::int64_t n = a[2];
-        if (request_state.get(r) != 2) return 157;
-        if (step_state.get(s) != 1) return 158;
-        if (!in_step.get(s, r)) return 159;
-        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 160;
-        if (planned.get(r) + n >= known.get(r)) return 161;
-        if (n < 1) return 162;
-        const std::int64_t new0 = planned.get(r) + n;
-        const std::int64_t new1 = row_tokens.get(s, r) + n;
-        const std::int64_t new2 = flying.get(r) + n;
-        log(5, Index{r}, planned.get(r), new0);
-        planned.set(r, new0);
         log(17, Index{s, r}, row_tokens.get(s, r), new1);
         row_tokens.set(s, r, new1);
-        log(39, Index{r}, flying.get(r), new2);
-        flying.set(r, new2);
-        return 0;
-      }
-      case 35: {  // prefill_last
-        const std::int64_t s = a[0];
-        const std::int64_t r = a[1];
-        const std::int64_t n = a[2];
-        if (request_state.get(r) != 2) return 163;
-        if (step_state.get(s) != 1) return 164;
-        if (!in_step.get(s, r)) return 165;
-        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 166;
-        if (planned.get(r) + n != known.get(r)) return 167;
-        if (n < 1) return 168;
-        const std::int64_t new0 = 3;
-        const std::int64_t new1 = planned.get(r) + n;
-        const std::int64_t new2 = row_tokens.get(s, r) + n;
-        const std::int64_t new3 = 1;
-        const std::int64_t new4 = sampling.get(r) + 1;
-        const std::int64_t new5 = flying.get(r) + n;
-        log(0, Index{r}, request_state.get(r), new0);
-        request_state.set(r, new0);
-        log(5, Index{r}, planned.get(r), new1);
-        planned.set(r, new1);
-        log(17, Index{s, r}, row_tokens.get(s, r), new2);
-        row_tokens.set(s, r, new2);
-        log(18, Index{s, r}, row_outputs.get(s, r), new3);
-        row_outputs.set(s, r, new3);
-        log(38, Index{r}, sampling.get(r), new4);
-        sampling.set(r, new4);
+        log(5, Index{r}, planned.get(r), new2);
+        planned.set(r, new2);
+        log(8, Index{r}, last_step.get(r), new3);
+        last_step.set(r, new3);
+        log(37, Index{r}, pending.get(r), new4);
+        pending.set(r, new4);
         log(39, Index{r}, flying.get(r), new5);
         flying.set(r, new5);
+        log(40, Index{s}, rows.get(s), new6);
+        rows.set(s, new6);
         return 0;
       }
-      case 36: {  // decode
+      case 34: {  // prefill_last
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (request_state.get(r) != 3) return 169;
-        if (step_state.get(s) != 1) return 170;
-        if (!in_step.get(s, r)) return 171;
-        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 172;
-        if (row_tokens.get(s, r) != 0) return 173;
-        if (planned.get(r) + n >= limit.get(r)) return 174;
-        if (n < 1) return 175;
-        if (n > constants[4]) return 176;
-        const std::int64_t new0 = planned.get(r) + n;
-        const std::int64_t new1 = row_tokens.get(s, r) + n;
+        if (request_state.get(r) != 2) return 160;
+        if (step_state.get(s) != 1) return 161;
+        if (in_step.get(s, r)) return 162;
+        if (inbound.get(r) != 0) return 163;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 164;
+        if (planned.get(r) + n != known.get(r)) return 165;
+        if (n < 1) return 166;
+        const std::int64_t new0 = 3;
+        const std::int64_t new1 = 1;
         const std::int64_t new2 = n;
-        const std::int64_t new3 = sampling.get(r) + n;
-        const std::int64_t new4 = flying.get(r) + n;
-        log(5, Index{r}, planned.get(r), new0);
-        planned.set(r, new0);
-        log(17, Index{s, r}, row_tokens.get(s, r), new1);
-        row_tokens.set(s, r, new1);
-        log(18, Index{s, r}, row_outputs.get(s, r), new2);
-        row_outputs.set(s, r, new2);
-        log(38, Index{r}, sampling.get(r), new3);
-        sampling.set(r, new3);
-        log(39, Index{r}, flying.get(r), new4);
-        flying.set(r, new4);
+        const std::int64_t new3 = planned.get(r) + n;
+        const std::int64_t new4 = number.get(s);
+        const std::int64_t new5 = 1;
+        const std::int64_t new6 = pending.get(r) + 1;
+        const std::int64_t new7 = sampling.get(r) + 1;
+        const std::int64_t new8 = flying.get(r) + n;
+        const std::int64_t new9 = rows.get(s) + 1;
+        log(0, Index{r}, request_state.get(r), new0);
+        request_state.set(r, new0);
+        log(16, Index{s, r}, in_step.get(s, r), new1);
+        in_step.set(s, r, new1);
+        log(17, Index{s, r}, row_tokens.get(s, r), new2);
+        row_tokens.set(s, r, new2);
+        log(5, Index{r}, planned.get(r), new3);
+        planned.set(r, new3);
+        log(8, Index{r}, last_step.get(r), new4);
+        last_step.set(r, new4);
+        log(18, Index{s, r}, row_outputs.get(s, r), new5);
+        row_outputs.set(s, r, new5);
+        log(37, Index{r}, pending.get(r), new6);
+        pending.set(r, new6);
+        log(38, Index{r}, sampling.get(r), new7);
+        sampling.set(r, new7);
+        log(39, Index{r}, flying.get(r), new8);
+        flying.set(r, new8);
+        log(40, Index{s}, rows.get(s), new9);
+        rows.set(s, new9);
         return 0;
       }
-      case 37: {  // launch
+      case 35: {  // decode
         const std::int64_t s = a[0];
-        if (step_state.get(s) != 1) return 177;
-        if (rows.get(s) < 1) return 178;
+        const std::int64_t r = a[1];
+        const std::int64_t n = a[2];
+        if (request_state.get(r) != 3) return 167;
+        if (step_state.get(s) != 1) return 168;
+        if (in_step.get(s, r)) return 169;
+        if (inbound.get(r) != 0) return 170;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 171;
+        if (planned.get(r) + n >= limit.get(r)) return 172;
+        if (n < 1) return 173;
+        if (n > constants[4]) return 174;
+        const std::int64_t new0 = 1;
+        const std::int64_t new1 = n;
+        const std::int64_t new2 = planned.get(r) + n;
+        const std::int64_t new3 = number.get(s);
+        const std::int64_t new4 = n;
+        const std::int64_t new5 = pending.get(r) + 1;
+        const std::int64_t new6 = sampling.get(r) + n;
+        const std::int64_t new7 = flying.get(r) + n;
+        const std::int64_t new8 = rows.get(s) + 1;
+        log(16, Index{s, r}, in_step.get(s, r), new0);
+        in_step.set(s, r, new0);
+        log(17, Index{s, r}, row_tokens.get(s, r), new1);
+        row_tokens.set(s, r, new1);
+        log(5, Index{r}, planned.get(r), new2);
+        planned.set(r, new2);
+        log(8, Index{r}, last_step.get(r), new3);
+        last_step.set(r, new3);
+        log(18, Index{s, r}, row_outputs.get(s, r), new4);
+        row_outputs.set(s, r, new4);
+        log(37, Index{r}, pending.get(r), new5);
+        pending.set(r, new5);
+        log(38, Index{r}, sampling.get(r), new6);
+        sampling.set(r, new6);
+        log(39, Index{r}, flying.get(r), new7);
+        flying.set(r, new7);
+        log(40, Index{s}, rows.get(s), new8);
+        rows.set(s, new8);
+        return 0;
+      }
+      case 36: {  // launch
+        const std::int64_t s = a[0];
+        if (step_state.get(s) != 1) return 175;
+        if (rows.get(s) < 1) return 176;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = number.get(s);
@@ -1494,34 +1511,34 @@ struct Monitor {
         launched.set(new2);
         return 0;
       }
-      case 38: {  // device_done
+      case 37: {  // device_done
         const std::int64_t s = a[0];
-        if (!executing.get(s)) return 179;
+        if (!executing.get(s)) return 177;
         const std::int64_t new0 = 0;
         log(31, Index{s}, executing.get(s), new0);
         executing.set(s, new0);
         return 0;
       }
-      case 39: {  // observe
+      case 38: {  // observe
         const std::int64_t s = a[0];
-        if (step_state.get(s) != 2) return 180;
-        if (executing.get(s)) return 181;
-        if (number.get(s) != landed.get() + 1) return 182;
+        if (step_state.get(s) != 2) return 178;
+        if (executing.get(s)) return 179;
+        if (number.get(s) != landed.get() + 1) return 180;
         const std::int64_t new0 = 3;
         log(14, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
         return 0;
       }
-      case 40: {  // land_row
+      case 39: {  // land_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t accepted = a[2];
-        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 183;
-        if (step_state.get(s) != 3) return 184;
-        if (!in_step.get(s, r)) return 185;
-        if (accepted > row_outputs.get(s, r)) return 186;
-        if ((row_outputs.get(s, r) >= 1 ? 1 : 0) > accepted) return 187;
-        if (accepted < 0) return 188;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 181;
+        if (step_state.get(s) != 3) return 182;
+        if (!in_step.get(s, r)) return 183;
+        if (accepted > row_outputs.get(s, r)) return 184;
+        if ((row_outputs.get(s, r) >= 1 ? 1 : 0) > accepted) return 185;
+        if (accepted < 0) return 186;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1554,12 +1571,12 @@ struct Monitor {
         rows.set(s, new9);
         return 0;
       }
-      case 41: {  // drop_row
+      case 40: {  // drop_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (request_state.get(r) != 5 && request_state.get(r) != 6) return 189;
-        if (step_state.get(s) != 3) return 190;
-        if (!in_step.get(s, r)) return 191;
+        if (request_state.get(r) != 5 && request_state.get(r) != 6) return 187;
+        if (step_state.get(s) != 3) return 188;
+        if (!in_step.get(s, r)) return 189;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1583,10 +1600,10 @@ struct Monitor {
         rows.set(s, new6);
         return 0;
       }
-      case 42: {  // retire
+      case 41: {  // retire
         const std::int64_t s = a[0];
-        if (step_state.get(s) != 3) return 192;
-        if (rows.get(s) != 0) return 193;
+        if (step_state.get(s) != 3) return 190;
+        if (rows.get(s) != 0) return 191;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = number.get(s);
         const std::int64_t new2 = 0;

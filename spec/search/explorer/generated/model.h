@@ -21,9 +21,9 @@ enum class BlockState : std::int8_t { Free, Owned, Shared, Cached, Limbo, Fetchi
 enum class StepState : std::int8_t { Idle, Planned, Inflight, Done };
 enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
-enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, add_row, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
+enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "0bff9e53befb28cd40429314dc818d5738b3dfcc04785faaa65743c81584e361";
+inline constexpr std::string_view kSpecHash = "9e9ed7a1e2d3463ddec3b0886ff500c665d678abe140f64ef0c35488bd3e8407";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -32,7 +32,7 @@ inline constexpr std::array<std::string_view, 5> kSorts = {
     "Host",
     "Copy"};
 
-inline constexpr std::array<std::string_view, 43> kTransitions = {
+inline constexpr std::array<std::string_view, 42> kTransitions = {
     "match_shared",
     "match_cached",
     "match_tail",
@@ -66,7 +66,6 @@ inline constexpr std::array<std::string_view, 43> kTransitions = {
     "close",
     "recycle",
     "open_step",
-    "add_row",
     "prefill",
     "prefill_last",
     "decode",
@@ -77,7 +76,7 @@ inline constexpr std::array<std::string_view, 43> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 193> kGuards = {
+inline constexpr std::array<std::string_view, 191> kGuards = {
     "match_shared:block SHARED",
     "match_shared:not held yet",
     "match_shared:request WAITING",
@@ -230,27 +229,25 @@ inline constexpr std::array<std::string_view, 193> kGuards = {
     "recycle:nothing arriving",
     "open_step:step IDLE",
     "open_step:one at a time",
-    "add_row:step PLANNED",
-    "add_row:request PREFILL/DECODE",
-    "add_row:once per step",
-    "add_row:nothing arriving",
     "prefill:request PREFILL",
     "prefill:step PLANNED",
-    "prefill:has a row",
+    "prefill:once per step",
+    "prefill:nothing arriving",
     "prefill:room",
     "prefill:more remains",
     "prefill:n large enough",
     "prefill_last:request PREFILL",
     "prefill_last:step PLANNED",
-    "prefill_last:has a row",
+    "prefill_last:once per step",
+    "prefill_last:nothing arriving",
     "prefill_last:room",
     "prefill_last:nothing remains",
     "prefill_last:n large enough",
     "decode:request DECODE",
     "decode:step PLANNED",
-    "decode:has a row",
+    "decode:once per step",
+    "decode:nothing arriving",
     "decode:room",
-    "decode:once a step",
     "decode:output left",
     "decode:n large enough",
     "decode:n small enough",
@@ -272,7 +269,7 @@ inline constexpr std::array<std::string_view, 193> kGuards = {
     "retire:step DONE",
     "retire:no rows left"};
 
-inline constexpr std::array<std::string_view, 342> kEffects = {
+inline constexpr std::array<std::string_view, 351> kEffects = {
     "match_shared:effect text",
     "match_shared:effect holds",
     "match_shared:effect planned",
@@ -557,32 +554,41 @@ inline constexpr std::array<std::string_view, 342> kEffects = {
     "open_step:effect number",
     "open_step:effect opened",
     "open_step:effect live_steps",
-    "add_row:effect in_step",
-    "add_row:effect row_start",
-    "add_row:effect last_step",
-    "add_row:effect reads",
-    "add_row:effect pending",
-    "add_row:effect rows",
-    "prefill:effect planned",
+    "prefill:effect in_step",
+    "prefill:effect row_start",
     "prefill:effect row_tokens",
+    "prefill:effect planned",
+    "prefill:effect last_step",
     "prefill:effect reads",
     "prefill:effect writes",
+    "prefill:effect pending",
     "prefill:effect flying",
+    "prefill:effect rows",
     "prefill_last:effect request_state",
-    "prefill_last:effect planned",
+    "prefill_last:effect in_step",
+    "prefill_last:effect row_start",
     "prefill_last:effect row_tokens",
+    "prefill_last:effect planned",
+    "prefill_last:effect last_step",
     "prefill_last:effect reads",
     "prefill_last:effect writes",
     "prefill_last:effect row_outputs",
+    "prefill_last:effect pending",
     "prefill_last:effect sampling",
     "prefill_last:effect flying",
-    "decode:effect planned",
+    "prefill_last:effect rows",
+    "decode:effect in_step",
+    "decode:effect row_start",
     "decode:effect row_tokens",
+    "decode:effect planned",
+    "decode:effect last_step",
     "decode:effect reads",
     "decode:effect writes",
     "decode:effect row_outputs",
+    "decode:effect pending",
     "decode:effect sampling",
     "decode:effect flying",
+    "decode:effect rows",
     "launch:effect step_state",
     "launch:effect executing",
     "launch:effect launched",
@@ -661,7 +667,6 @@ inline constexpr std::array<std::string_view, 130> kInvariants = {
     "incomplete blocks up to the row may be written",
     "peers write before decode only",
     "a row yields at most its tokens",
-    "row tokens are not negative",
     "retracting request is in no step",
     "unused copy has no block",
     "only host copies have a host page",
@@ -701,6 +706,7 @@ inline constexpr std::array<std::string_view, 130> kInvariants = {
     "waiting request has only a prefix",
     "prefill has tokens left",
     "received before computed",
+    "every row has a token",
     "rows start after what is computed",
     "rows follow each other",
     "the open row ends at the plan",
@@ -778,7 +784,7 @@ inline constexpr std::array<std::string_view, 27> kActions = {
     "a block keeps its place"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
 // The constants of an instance, and what is switched off or checked.
 struct Instance {
@@ -883,7 +889,6 @@ inline constexpr std::array<std::int8_t, kTransitions.size()> kNamed = {
     0,  // close
     0,  // recycle
     -1,  // open_step
-    1,  // add_row
     1,  // prefill
     1,  // prefill_last
     1,  // decode
@@ -1651,212 +1656,209 @@ struct Model {
       found(post, Transition::open_step, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[152] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[153] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[152] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
         if (!k.dropped[154] && !(!pre.in_step[s][r])) continue;
         if (!k.dropped[155] && !(pre.inbound[r] == 0)) continue;
-        State post = pre;
-        if (!k.omitted[284]) post.in_step[s][r] = static_cast<std::int8_t>(true);
-        if (!k.omitted[285]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-        if (!k.omitted[286]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        if (!k.omitted[287]) {
-          for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-            post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-          }
-        }
-        if (!k.omitted[288]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        if (!k.omitted[289]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        found(post, Transition::add_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)});
-      }
-    }
-    for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[157] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[156] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[158] && !(pre.in_step[s][r])) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[159] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
-          if (!k.dropped[160] && !(pre.planned[r] + n < pre.known[r])) continue;
-          if (!k.dropped[161] && !(n >= 1)) continue;
+          if (!k.dropped[156] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[157] && !(pre.planned[r] + n < pre.known[r])) continue;
+          if (!k.dropped[158] && !(n >= 1)) continue;
           State post = pre;
-          if (!k.omitted[290]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[291]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          if (!k.omitted[292]) {
+          if (!k.omitted[284]) post.in_step[s][r] = static_cast<std::int8_t>(true);
+          if (!k.omitted[285]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+          if (!k.omitted[286]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[287]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[288]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+          if (!k.omitted[289]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[293]) {
+          if (!k.omitted[290]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
-          if (!k.omitted[294]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[291]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+          if (!k.omitted[292]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[293]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
           found(post, Transition::prefill, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[163] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[160] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[162] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[164] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[159] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[161] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[162] && !(pre.inbound[r] == 0)) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[165] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
-          if (!k.dropped[166] && !(pre.planned[r] + n == pre.known[r])) continue;
-          if (!k.dropped[167] && !(n >= 1)) continue;
+          if (!k.dropped[163] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[164] && !(pre.planned[r] + n == pre.known[r])) continue;
+          if (!k.dropped[165] && !(n >= 1)) continue;
           State post = pre;
-          if (!k.omitted[295]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
-          if (!k.omitted[296]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[297]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          if (!k.omitted[298]) {
+          if (!k.omitted[294]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+          if (!k.omitted[295]) post.in_step[s][r] = static_cast<std::int8_t>(true);
+          if (!k.omitted[296]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+          if (!k.omitted[297]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[298]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[299]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+          if (!k.omitted[300]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[299]) {
+          if (!k.omitted[301]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
-          if (!k.omitted[300]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
-          if (!k.omitted[301]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
-          if (!k.omitted[302]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[302]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+          if (!k.omitted[303]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+          if (!k.omitted[304]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+          if (!k.omitted[305]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[306]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
           found(post, Transition::prefill_last, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[169] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[167] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[168] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[170] && !(pre.in_step[s][r])) continue;
-        if (!k.dropped[172] && !(pre.row_tokens[s][r] == 0)) continue;
+        if (!k.dropped[166] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[168] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[169] && !(pre.inbound[r] == 0)) continue;
         for (int n = 0; n <= k.width + 1; ++n) {
-          if (!k.dropped[171] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
-          if (!k.dropped[173] && !(pre.planned[r] + n < pre.limit[r])) continue;
-          if (!k.dropped[174] && !(n >= 1)) continue;
-          if (!k.dropped[175] && !(n <= k.width)) continue;
+          if (!k.dropped[170] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[171] && !(pre.planned[r] + n < pre.limit[r])) continue;
+          if (!k.dropped[172] && !(n >= 1)) continue;
+          if (!k.dropped[173] && !(n <= k.width)) continue;
           State post = pre;
-          if (!k.omitted[303]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[304]) post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
-          if (!k.omitted[305]) {
+          if (!k.omitted[307]) post.in_step[s][r] = static_cast<std::int8_t>(true);
+          if (!k.omitted[308]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+          if (!k.omitted[309]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[310]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[311]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+          if (!k.omitted[312]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[306]) {
+          if (!k.omitted[313]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
-          if (!k.omitted[307]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
-          if (!k.omitted[308]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
-          if (!k.omitted[309]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[314]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[315]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+          if (!k.omitted[316]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+          if (!k.omitted[317]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[318]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
           found(post, Transition::decode, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[176] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[177] && !(pre.rows[s] >= 1)) continue;
+      if (!k.dropped[174] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[175] && !(pre.rows[s] >= 1)) continue;
       State post = pre;
-      if (!k.omitted[310]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
-      if (!k.omitted[311]) post.executing[s] = static_cast<std::int8_t>(true);
-      if (!k.omitted[312]) post.launched = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[319]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
+      if (!k.omitted[320]) post.executing[s] = static_cast<std::int8_t>(true);
+      if (!k.omitted[321]) post.launched = static_cast<std::int8_t>(pre.number[s]);
       found(post, Transition::launch, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[178] && !(pre.executing[s])) continue;
+      if (!k.dropped[176] && !(pre.executing[s])) continue;
       State post = pre;
-      if (!k.omitted[313]) post.executing[s] = static_cast<std::int8_t>(false);
+      if (!k.omitted[322]) post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[179] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[180] && !(!pre.executing[s])) continue;
-      if (!k.dropped[181] && !(pre.number[s] == pre.landed + 1)) continue;
+      if (!k.dropped[177] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[178] && !(!pre.executing[s])) continue;
+      if (!k.dropped[179] && !(pre.number[s] == pre.landed + 1)) continue;
       State post = pre;
-      if (!k.omitted[314]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+      if (!k.omitted[323]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[183] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[181] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[182] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[184] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[180] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[182] && !(pre.in_step[s][r])) continue;
         for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
-          if (!k.dropped[185] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[186] && !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[187] && !(accepted >= 0)) continue;
+          if (!k.dropped[183] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[184] && !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[185] && !(accepted >= 0)) continue;
           State post = pre;
-          if (!k.omitted[315]) post.in_step[s][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[316]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-          if (!k.omitted[317]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-          if (!k.omitted[318]) {
+          if (!k.omitted[324]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[325]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[326]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[327]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
             }
           }
-          if (!k.omitted[319]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[320]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[321]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
-          if (!k.omitted[322]) {
+          if (!k.omitted[328]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[329]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[330]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+          if (!k.omitted[331]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               post.row_start[any_s0][r] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] ? pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted) : 0);
             }
           }
-          if (!k.omitted[323]) {
+          if (!k.omitted[332]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
                 post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] && pre.writes[any_s0][r][any_b1] && pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted) < pre.position[any_b1] + k.page);
               }
             }
           }
-          if (!k.omitted[324]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
-          if (!k.omitted[325]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-          if (!k.omitted[326]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-          if (!k.omitted[327]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
+          if (!k.omitted[333]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
+          if (!k.omitted[334]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+          if (!k.omitted[335]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+          if (!k.omitted[336]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
           found(post, Transition::land_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[189] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[187] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[188] && !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-        if (!k.dropped[190] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[186] && !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+        if (!k.dropped[188] && !(pre.in_step[s][r])) continue;
         State post = pre;
-        if (!k.omitted[328]) post.in_step[s][r] = static_cast<std::int8_t>(false);
-        if (!k.omitted[329]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[330]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[331]) {
+        if (!k.omitted[337]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+        if (!k.omitted[338]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[339]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[340]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
         }
-        if (!k.omitted[332]) post.row_start[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[333]) {
+        if (!k.omitted[341]) post.row_start[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[342]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
         }
-        if (!k.omitted[334]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
-        if (!k.omitted[335]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        if (!k.omitted[336]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        if (!k.omitted[337]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
+        if (!k.omitted[343]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
+        if (!k.omitted[344]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        if (!k.omitted[345]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        if (!k.omitted[346]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
         found(post, Transition::drop_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)});
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[191] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[192] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[189] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[190] && !(pre.rows[s] == 0)) continue;
       State post = pre;
-      if (!k.omitted[338]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
-      if (!k.omitted[339]) post.landed = static_cast<std::int8_t>(pre.number[s]);
-      if (!k.omitted[340]) post.number[s] = static_cast<std::int8_t>(0);
-      if (!k.omitted[341]) post.live_steps = static_cast<std::int8_t>(pre.live_steps - 1);
+      if (!k.omitted[347]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
+      if (!k.omitted[348]) post.landed = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[349]) post.number[s] = static_cast<std::int8_t>(0);
+      if (!k.omitted[350]) post.live_steps = static_cast<std::int8_t>(pre.live_steps - 1);
       found(post, Transition::retire, Arguments{static_cast<std::int8_t>(s)});
     }
   }
@@ -2135,7 +2137,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.in_step[s][r] && pre.row_tokens[s][r] >= 1 && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.computed[r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 41;
+            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.computed[r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 41;
           }
         }
       }
@@ -2153,102 +2155,104 @@ struct Model {
       }
     }
     if (all || k.checked[44]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(pre.row_tokens[s][r] >= 0)) return 44;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Absent) || pre.pending[r] == 0)) return 44;
       }
     }
     if (all || k.checked[45]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Absent) || pre.pending[r] == 0)) return 45;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.block_of[c][b] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 45;
+        }
       }
     }
     if (all || k.checked[46]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.block_of[c][b] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 46;
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!(!pre.host_of[c][h] || CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching)) return 46;
         }
       }
     }
     if (all || k.checked[47]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!pre.host_of[c][h] || CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching)) return 47;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(pre.computed[r] >= 0 && pre.pruned[r] >= 0)) return 47;
       }
     }
     if (all || k.checked[48]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(pre.computed[r] >= 0 && pre.pruned[r] >= 0)) return 48;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.position[b] >= 0)) return 48;
       }
     }
     if (all || k.checked[49]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.position[b] >= 0)) return 49;
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!(pre.host_position[h] >= 0)) return 49;
       }
     }
     if (all || k.checked[50]) {
-      for (int h = 0; h <= NH - 1; ++h) {
-        if (!(pre.host_position[h] >= 0)) return 50;
-      }
+      if (!(pre.live_steps == pre.opened - pre.landed && pre.landed >= 0)) return 50;
     }
     if (all || k.checked[51]) {
-      if (!(pre.live_steps == pre.opened - pre.landed && pre.landed >= 0)) return 51;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!((StepState(pre.step_state[s]) == StepState::Planned || StepState(pre.step_state[s]) == StepState::Inflight) && pre.last_step[r] == pre.number[s]) || pre.in_step[s][r])) return 51;
+        }
+      }
     }
     if (all || k.checked[52]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((StepState(pre.step_state[s]) == StepState::Planned || StepState(pre.step_state[s]) == StepState::Inflight) && pre.last_step[r] == pre.number[s]) || pre.in_step[s][r])) return 52;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!(StepState(pre.step_state[s]) == StepState::Planned && pre.stamp[b] == pre.number[s]) || pre.rows[s] >= 1)) return 52;
         }
       }
     }
     if (all || k.checked[53]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(StepState(pre.step_state[s]) == StepState::Planned && pre.stamp[b] == pre.number[s]) || pre.rows[s] >= 1)) return 53;
-        }
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(pre.copy_hosts[c] == (CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching ? 1 : 0) && pre.copy_requests[c] == (CopyState(pre.copy_state[c]) == CopyState::Receiving ? 1 : 0))) return 53;
       }
     }
     if (all || k.checked[54]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        if (!(pre.copy_hosts[c] == (CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching ? 1 : 0) && pre.copy_requests[c] == (CopyState(pre.copy_state[c]) == CopyState::Receiving ? 1 : 0))) return 54;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(BlockState(pre.block_state[b]) != BlockState::Owned || pre.refs[b] == 1)) return 54;
       }
     }
     if (all || k.checked[55]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(BlockState(pre.block_state[b]) != BlockState::Owned || pre.refs[b] == 1)) return 55;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.refs[b] >= 1)) return 55;
       }
     }
     if (all || k.checked[56]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.refs[b] >= 1)) return 56;
+        if (!(pre.stamp[b] <= pre.opened)) return 56;
       }
     }
     if (all || k.checked[57]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 57;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Finished) || pre.blocks[r] == 0)) return 57;
       }
     }
     if (all || k.checked[58]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Finished) || pre.blocks[r] == 0)) return 58;
+        for (int q = 0; q <= NR - 1; ++q) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b] && pre.holds[q][b]) || r == q)) return 58;
+          }
+        }
       }
     }
     if (all || k.checked[59]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b] && pre.holds[q][b]) || r == q)) return 59;
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int c = 0; c <= NB - 1; ++c) {
+            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.holds[r][c] && b != c) || pre.position[b] + k.page <= pre.position[c] || pre.position[c] + k.page <= pre.position[b])) return 59;
           }
         }
       }
     }
     if (all || k.checked[60]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.holds[r][c] && b != c) || pre.position[b] + k.page <= pre.position[c] || pre.position[c] + k.page <= pre.position[b])) return 60;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || !(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Fetching))) return 60;
           }
         }
       }
@@ -2256,8 +2260,10 @@ struct Model {
     if (all || k.checked[61]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Fetching))) return 61;
+          for (int q = 0; q <= NR - 1; ++q) {
+            for (int b = 0; b <= NB - 1; ++b) {
+              if (!(!(pre.reads[s][r][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[q][b]) || r == q)) return 61;
+            }
           }
         }
       }
@@ -2265,10 +2271,8 @@ struct Model {
     if (all || k.checked[62]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int q = 0; q <= NR - 1; ++q) {
-            for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!(pre.reads[s][r][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[q][b]) || r == q)) return 62;
-            }
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.reads[s][r][b] || pre.holds[r][b] || pre.number[s] <= pre.stamp[b])) return 62;
           }
         }
       }
@@ -2276,114 +2280,112 @@ struct Model {
     if (all || k.checked[63]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || pre.holds[r][b] || pre.number[s] <= pre.stamp[b])) return 63;
-          }
+          if (!(!pre.in_step[s][r] || pre.number[s] <= pre.last_step[r])) return 63;
         }
       }
     }
     if (all || k.checked[64]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || pre.number[s] <= pre.last_step[r])) return 64;
-        }
-      }
-    }
-    if (all || k.checked[65]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo)) return 65;
+            if (!(!pre.writes[s][r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo)) return 64;
           }
         }
       }
     }
+    if (all || k.checked[65]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.fill[b] == k.page)) return 65;
+      }
+    }
     if (all || k.checked[66]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.fill[b] == k.page)) return 66;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.fill[b] >= 1 && pre.fill[b] <= k.page))) return 66;
       }
     }
     if (all || k.checked[67]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.fill[b] >= 1 && pre.fill[b] <= k.page))) return 67;
-      }
-    }
-    if (all || k.checked[68]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && BlockState(pre.block_state[b]) == BlockState::Shared) || pre.position[b] + k.page <= pre.computed[r])) return 68;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && BlockState(pre.block_state[b]) == BlockState::Shared) || pre.position[b] + k.page <= pre.computed[r])) return 67;
         }
       }
     }
+    if (all || k.checked[68]) {
+      if (!(pre.free + pre.held + pre.cached + pre.fetching == k.blocks)) return 68;
+    }
     if (all || k.checked[69]) {
-      if (!(pre.free + pre.held + pre.cached + pre.fetching == k.blocks)) return 69;
+      if (!(pre.held_room + pre.idle_room == k.room)) return 69;
     }
     if (all || k.checked[70]) {
-      if (!(pre.held_room + pre.idle_room == k.room)) return 70;
+      if (!(pre.spare_pages + pre.used_pages == k.hosts)) return 70;
     }
     if (all || k.checked[71]) {
-      if (!(pre.spare_pages + pre.used_pages == k.hosts)) return 71;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) || pre.fill[b] == 0)) return 71;
+      }
     }
     if (all || k.checked[72]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) || pre.fill[b] == 0)) return 72;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] <= pre.pruned[r] + pre.capacity[r])) return 72;
       }
     }
     if (all || k.checked[73]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] <= pre.pruned[r] + pre.capacity[r])) return 73;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b]) || (pre.pruned[r] <= pre.position[b] && pre.position[b] + k.page <= pre.pruned[r] + pre.capacity[r]))) return 73;
+        }
       }
     }
     if (all || k.checked[74]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b]) || (pre.pruned[r] <= pre.position[b] && pre.position[b] + k.page <= pre.pruned[r] + pre.capacity[r]))) return 74;
-        }
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] == 0 || pre.pruned[r] + k.window <= pre.computed[r] + 1)) return 74;
       }
     }
     if (all || k.checked[75]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] == 0 || pre.pruned[r] + k.window <= pre.computed[r] + 1)) return 75;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] == pre.computed[r] + pre.flying[r] + pre.arriving[r])) return 75;
       }
     }
     if (all || k.checked[76]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] == pre.computed[r] + pre.flying[r] + pre.arriving[r])) return 76;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Decode || pre.planned[r] + 1 == pre.known[r] + pre.sampling[r])) return 76;
       }
     }
     if (all || k.checked[77]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(RequestState(pre.request_state[r]) != RequestState::Decode || pre.planned[r] + 1 == pre.known[r] + pre.sampling[r])) return 77;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.planned[r] < pre.limit[r]))) return 77;
       }
     }
     if (all || k.checked[78]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.planned[r] < pre.limit[r]))) return 78;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.prompt[r] >= 1 && pre.prompt[r] < pre.limit[r] && pre.prompt[r] <= pre.known[r]))) return 78;
       }
     }
     if (all || k.checked[79]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.prompt[r] >= 1 && pre.prompt[r] < pre.limit[r] && pre.prompt[r] <= pre.known[r]))) return 79;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting) || pre.known[r] < pre.limit[r])) return 79;
       }
     }
     if (all || k.checked[80]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting) || pre.known[r] < pre.limit[r])) return 80;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Waiting || (pre.planned[r] == pre.computed[r] && pre.planned[r] < pre.known[r] && pre.pending[r] == 0 && pre.inbound[r] == 0 && pre.pruned[r] == 0))) return 80;
       }
     }
     if (all || k.checked[81]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(RequestState(pre.request_state[r]) != RequestState::Waiting || (pre.planned[r] == pre.computed[r] && pre.planned[r] < pre.known[r] && pre.pending[r] == 0 && pre.inbound[r] == 0 && pre.pruned[r] == 0))) return 81;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Prefill || (pre.planned[r] < pre.known[r] && pre.sampling[r] == 0))) return 81;
       }
     }
     if (all || k.checked[82]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(RequestState(pre.request_state[r]) != RequestState::Prefill || (pre.planned[r] < pre.known[r] && pre.sampling[r] == 0))) return 82;
+        if (!(!(pre.inbound[r] >= 1) || pre.pending[r] == 0)) return 82;
       }
     }
     if (all || k.checked[83]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(pre.inbound[r] >= 1) || pre.pending[r] == 0)) return 83;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!pre.in_step[s][r] || pre.row_tokens[s][r] >= 1)) return 83;
+        }
       }
     }
     if (all || k.checked[84]) {
@@ -2427,7 +2429,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.in_step[s][r] && pre.row_tokens[s][r] >= 1 && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.row_start[s][r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 89;
+            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.row_start[s][r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 89;
           }
         }
       }
@@ -3106,10 +3108,6 @@ struct Model {
           break;
         case Transition::open_step:
           arguments[0] = s[arguments[0]];
-          break;
-        case Transition::add_row:
-          arguments[0] = s[arguments[0]];
-          arguments[1] = r[arguments[1]];
           break;
         case Transition::prefill:
           arguments[0] = s[arguments[0]];
@@ -4227,10 +4225,6 @@ struct Model {
     refused.add(Transition::recycle, {NR}, kBadIndex, false);
     refused.add(Transition::open_step, {-1}, kBadIndex, false);
     refused.add(Transition::open_step, {NS}, kBadIndex, false);
-    refused.add(Transition::add_row, {-1, 0}, kBadIndex, false);
-    refused.add(Transition::add_row, {NS, 0}, kBadIndex, false);
-    refused.add(Transition::add_row, {0, -1}, kBadIndex, false);
-    refused.add(Transition::add_row, {0, NR}, kBadIndex, false);
     refused.add(Transition::prefill, {-1, 0, 0}, kBadIndex, false);
     refused.add(Transition::prefill, {NS, 0, 0}, kBadIndex, false);
     refused.add(Transition::prefill, {0, -1, 0}, kBadIndex, false);
@@ -4464,8 +4458,7 @@ struct Model {
             + static_cast<std::uint64_t>(pre.planned[i]) * 0xcf6703bd04efaab9ULL
             + static_cast<std::uint64_t>(pre.pruned[i]) * 0x5a02b935270bac45ULL
             + static_cast<std::uint64_t>(pre.request_state[i]) * 0x6eeaccca1d83ed29ULL
-            + hash_column(pre.row_outputs, i, 0xc5fd369fbf96ed61ULL)
-            + hash_column(pre.row_tokens, i, 0x4d3a16b33bae5d57ULL));
+            + hash_column(pre.row_outputs, i, 0xc5fd369fbf96ed61ULL));
       }
     }
   }
@@ -5020,8 +5013,8 @@ struct Model {
         {
           const int s = who[0];
           propose(Transition::launch, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Planned) ? 177
-              : !(pre.rows[s] >= 1) ? 178
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 175
+              : !(pre.rows[s] >= 1) ? 176
               : 0, true);
         }
         {
@@ -5032,15 +5025,15 @@ struct Model {
         {
           const int s = who[0];
           propose(Transition::observe, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 180
-              : !(pre.number[s] == pre.landed + 1) ? 182
+              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 178
+              : !(pre.number[s] == pre.landed + 1) ? 180
               : 0, (!pre.executing[s]));
         }
         {
           const int s = who[0];
           propose(Transition::retire, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Done) ? 192
-              : !(pre.rows[s] == 0) ? 193
+              !(StepState(pre.step_state[s]) == StepState::Done) ? 190
+              : !(pre.rows[s] == 0) ? 191
               : 0, true);
         }
         break;
@@ -5048,24 +5041,15 @@ struct Model {
         {
           const int s = who[0];
           const int r = who[1];
-          propose(Transition::add_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-              !(StepState(pre.step_state[s]) == StepState::Planned) ? 153
-              : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 154
-              : !(!pre.in_step[s][r]) ? 155
-              : !(pre.inbound[r] == 0) ? 156
-              : 0, true);
-        }
-        {
-          const int s = who[0];
-          const int r = who[1];
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 157
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 158
-                : !(pre.in_step[s][r]) ? 159
-                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 160
-                : !(pre.planned[r] + n < pre.known[r]) ? 161
-                : !(n >= 1) ? 162
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 153
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 154
+                : !(!pre.in_step[s][r]) ? 155
+                : !(pre.inbound[r] == 0) ? 156
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 157
+                : !(pre.planned[r] + n < pre.known[r]) ? 158
+                : !(n >= 1) ? 159
                 : 0, n <= k.page);
           }
         }
@@ -5074,12 +5058,13 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 163
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 164
-                : !(pre.in_step[s][r]) ? 165
-                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 166
-                : !(pre.planned[r] + n == pre.known[r]) ? 167
-                : !(n >= 1) ? 168
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 160
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 161
+                : !(!pre.in_step[s][r]) ? 162
+                : !(pre.inbound[r] == 0) ? 163
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 164
+                : !(pre.planned[r] + n == pre.known[r]) ? 165
+                : !(n >= 1) ? 166
                 : 0, n <= k.page);
           }
         }
@@ -5088,14 +5073,14 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
             propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 169
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 170
-                : !(pre.in_step[s][r]) ? 171
-                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 172
-                : !(pre.row_tokens[s][r] == 0) ? 173
-                : !(pre.planned[r] + n < pre.limit[r]) ? 174
-                : !(n >= 1) ? 175
-                : !(n <= k.width) ? 176
+                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 167
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 168
+                : !(!pre.in_step[s][r]) ? 169
+                : !(pre.inbound[r] == 0) ? 170
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 171
+                : !(pre.planned[r] + n < pre.limit[r]) ? 172
+                : !(n >= 1) ? 173
+                : !(n <= k.width) ? 174
                 : 0, n <= k.width + 1);
           }
         }
@@ -5104,12 +5089,12 @@ struct Model {
           const int r = who[1];
           for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
             propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 183
-                : !(StepState(pre.step_state[s]) == StepState::Done) ? 184
-                : !(pre.in_step[s][r]) ? 185
-                : !(accepted <= pre.row_outputs[s][r]) ? 186
-                : !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted) ? 187
-                : !(accepted >= 0) ? 188
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 181
+                : !(StepState(pre.step_state[s]) == StepState::Done) ? 182
+                : !(pre.in_step[s][r]) ? 183
+                : !(accepted <= pre.row_outputs[s][r]) ? 184
+                : !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted) ? 185
+                : !(accepted >= 0) ? 186
                 : 0, accepted <= k.width + 1);
           }
         }
@@ -5117,9 +5102,9 @@ struct Model {
           const int s = who[0];
           const int r = who[1];
           propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 189
-              : !(StepState(pre.step_state[s]) == StepState::Done) ? 190
-              : !(pre.in_step[s][r]) ? 191
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 187
+              : !(StepState(pre.step_state[s]) == StepState::Done) ? 188
+              : !(pre.in_step[s][r]) ? 189
               : 0, true);
         }
         break;
@@ -5537,26 +5522,26 @@ struct Model {
         {
           const int s = who[0];
           (void)s;
-          seen[176].mark(StepState(pre.step_state[s]) == StepState::Planned);
-          seen[177].mark(pre.rows[s] >= 1);
+          seen[174].mark(StepState(pre.step_state[s]) == StepState::Planned);
+          seen[175].mark(pre.rows[s] >= 1);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[178].mark(pre.executing[s]);
+          seen[176].mark(pre.executing[s]);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[179].mark(StepState(pre.step_state[s]) == StepState::Inflight);
-          seen[180].mark(!pre.executing[s]);
-          seen[181].mark(pre.number[s] == pre.landed + 1);
+          seen[177].mark(StepState(pre.step_state[s]) == StepState::Inflight);
+          seen[178].mark(!pre.executing[s]);
+          seen[179].mark(pre.number[s] == pre.landed + 1);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[191].mark(StepState(pre.step_state[s]) == StepState::Done);
-          seen[192].mark(pre.rows[s] == 0);
+          seen[189].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[190].mark(pre.rows[s] == 0);
         }
         break;
       case 13:
@@ -5565,23 +5550,14 @@ struct Model {
           const int r = who[1];
           (void)s;
           (void)r;
-          seen[152].mark(StepState(pre.step_state[s]) == StepState::Planned);
-          seen[153].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-          seen[154].mark(!pre.in_step[s][r]);
-          seen[155].mark(pre.inbound[r] == 0);
-        }
-        {
-          const int s = who[0];
-          const int r = who[1];
-          (void)s;
-          (void)r;
           for (int n = 0 - 1; n <= k.page + 1; ++n) {
-            seen[156].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[157].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[158].mark(pre.in_step[s][r]);
-            seen[159].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
-            seen[160].mark(pre.planned[r] + n < pre.known[r]);
-            seen[161].mark(n >= 1);
+            seen[152].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[153].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[154].mark(!pre.in_step[s][r]);
+            seen[155].mark(pre.inbound[r] == 0);
+            seen[156].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[157].mark(pre.planned[r] + n < pre.known[r]);
+            seen[158].mark(n >= 1);
           }
         }
         {
@@ -5590,12 +5566,13 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.page + 1; ++n) {
-            seen[162].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[163].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[164].mark(pre.in_step[s][r]);
-            seen[165].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
-            seen[166].mark(pre.planned[r] + n == pre.known[r]);
-            seen[167].mark(n >= 1);
+            seen[159].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[160].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[161].mark(!pre.in_step[s][r]);
+            seen[162].mark(pre.inbound[r] == 0);
+            seen[163].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[164].mark(pre.planned[r] + n == pre.known[r]);
+            seen[165].mark(n >= 1);
           }
         }
         {
@@ -5604,14 +5581,14 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.width + 1 + 1; ++n) {
-            seen[168].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[169].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[170].mark(pre.in_step[s][r]);
-            seen[171].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
-            seen[172].mark(pre.row_tokens[s][r] == 0);
-            seen[173].mark(pre.planned[r] + n < pre.limit[r]);
-            seen[174].mark(n >= 1);
-            seen[175].mark(n <= k.width);
+            seen[166].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[167].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[168].mark(!pre.in_step[s][r]);
+            seen[169].mark(pre.inbound[r] == 0);
+            seen[170].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[171].mark(pre.planned[r] + n < pre.limit[r]);
+            seen[172].mark(n >= 1);
+            seen[173].mark(n <= k.width);
           }
         }
         {
@@ -5620,12 +5597,12 @@ struct Model {
           (void)s;
           (void)r;
           for (int accepted = 0 - 1; accepted <= k.width + 1 + 1; ++accepted) {
-            seen[182].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[183].mark(StepState(pre.step_state[s]) == StepState::Done);
-            seen[184].mark(pre.in_step[s][r]);
-            seen[185].mark(accepted <= pre.row_outputs[s][r]);
-            seen[186].mark((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted);
-            seen[187].mark(accepted >= 0);
+            seen[180].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[181].mark(StepState(pre.step_state[s]) == StepState::Done);
+            seen[182].mark(pre.in_step[s][r]);
+            seen[183].mark(accepted <= pre.row_outputs[s][r]);
+            seen[184].mark((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted);
+            seen[185].mark(accepted >= 0);
           }
         }
         {
@@ -5633,9 +5610,9 @@ struct Model {
           const int r = who[1];
           (void)s;
           (void)r;
-          seen[188].mark(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
-          seen[189].mark(StepState(pre.step_state[s]) == StepState::Done);
-          seen[190].mark(pre.in_step[s][r]);
+          seen[186].mark(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[187].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[188].mark(pre.in_step[s][r]);
         }
         break;
     }
@@ -6189,21 +6166,6 @@ struct Model {
         post.live_steps = static_cast<std::int8_t>(pre.live_steps + 1);
         break;
       }
-      case Transition::add_row: {
-        const int s = arguments[0];
-        const int r = arguments[1];
-        (void)s;
-        (void)r;
-        post.in_step[s][r] = static_cast<std::int8_t>(true);
-        post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-        post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-        for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
-        }
-        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
-        break;
-      }
       case Transition::prefill: {
         const int s = arguments[0];
         const int r = arguments[1];
@@ -6211,15 +6173,20 @@ struct Model {
         (void)s;
         (void)r;
         (void)n;
+        post.in_step[s][r] = static_cast<std::int8_t>(true);
+        post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(n);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
         }
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
         post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
         break;
       }
       case Transition::prefill_last: {
@@ -6230,8 +6197,11 @@ struct Model {
         (void)r;
         (void)n;
         post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+        post.in_step[s][r] = static_cast<std::int8_t>(true);
+        post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(n);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
@@ -6239,8 +6209,10 @@ struct Model {
           post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
         }
         post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
         post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
         post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
         break;
       }
       case Transition::decode: {
@@ -6250,8 +6222,11 @@ struct Model {
         (void)s;
         (void)r;
         (void)n;
+        post.in_step[s][r] = static_cast<std::int8_t>(true);
+        post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+        post.row_tokens[s][r] = static_cast<std::int8_t>(n);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-        post.row_tokens[s][r] = static_cast<std::int8_t>(pre.row_tokens[s][r] + n);
+        post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
@@ -6259,8 +6234,10 @@ struct Model {
           post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
         }
         post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+        post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
         post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
         post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+        post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
         break;
       }
       case Transition::launch: {

@@ -1,4 +1,4 @@
-"""Names of guards and effects, and the specification with some of them left out, or with some transitions."""
+"""The specification with some guards, effects and transitions left out, named as the explorer names them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,9 @@ import dataclasses
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from .expressions import lift
-from .spec import Effect, Guard, Spec, Transition
-
-
-def guard_labels(spec: Spec) -> list[str]:
-    """All guards as `transition:guard`, in the order in which generated code numbers them (from 1; 0 is no guard)."""
-    return [f"{t.name}:{g.name}" for t in spec.transitions.values() for g in t.guards]
-
-
-def effect_label(transition: Transition, effect: Effect) -> str:
-    """The name under which the explorer can leave an effect out: evict:effect block_state."""
-    return f"{transition.name}:effect {effect.variable.name}"
-
-
-def effect_labels(spec: Spec) -> list[str]:
-    """The label of every effect, without repetition: those of a transition on the same variable go together."""
-    return list(dict.fromkeys(effect_label(t, e) for t in spec.transitions.values() for e in t.effects))
+from ..language.expressions import lift
+from ..language.labels import effect_label, effect_labels, guard_labels
+from ..language.spec import Guard, Spec, Transition
 
 
 def check_labels(spec: Spec, labels: Collection[str]) -> None:
@@ -54,4 +40,4 @@ def variant(spec: Spec, labels: Collection[str]) -> Iterator[Spec]:
         spec.transitions.update(original)
 
 
-__all__ = ["check_labels", "effect_label", "effect_labels", "guard_labels", "variant", "without"]
+__all__ = ["check_labels", "variant", "without"]
