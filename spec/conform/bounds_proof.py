@@ -87,7 +87,7 @@ def _assumed(
     clocks = [p.name for p in transition.parameters if is_limit_of_a_clock(transition, p.name)]
     for p in transition.parameters:
         if p.type == INT:
-            facts.append(names[p.name] <= (newest + 1 if p.name in clocks else input_limit(transition.name, p.name)))
+            facts.append(names[p.name] <= (newest + 1 if p.name in clocks else input_limit(p)))
     for v in spec.variables.values():
         if v.type in (INT, TICK):
             low, high = bounds_of(spec, v)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import z3
 
 from ..language.expressions import INT, TICK, Expr
-from ..language.interpreter import State
 from ..language.progress import Progress
 from ..language.ranking_claims import StageClaim
 from ..language.spec import Parameter, Property, Spec, Transition, Variable
 from ..prove.prover import Prover
 from ..prove.terms import Individuals, Reader
+from ..search.interpreter import State
 
 Names = dict[str, z3.ExprRef]
 

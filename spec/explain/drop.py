@@ -8,10 +8,10 @@ from typing import Any
 import z3
 
 from ..language.spec import Spec, Transition
-from ..language.variants import variant
 from ..prove.prover import Obligation, Prover
 from ..search.explore import Explored
 from ..search.python_search import NO_IDLE_TRANSITION
+from ..search.variants import variant
 from .debugger import Finding, debug, reachable_violation
 from .timeline import Timeline
 

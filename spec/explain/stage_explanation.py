@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..language.expressions import Expr, conjuncts, to_text
-from ..language.interpreter import State
 from ..language.progress import Progress
 from ..language.ranking import Stage
 from ..language.ranking_claims import StageClaim, step_claims, still_claims
 from ..language.spec import Spec
 from ..prove.prover import Obligation
+from ..search.interpreter import State
 from .cti import SmallState
 from .timeline import Replay, Timeline, reads, rename, value_text
 

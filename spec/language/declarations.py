@@ -15,12 +15,41 @@ from .expressions import Expr, SpecError, lift, still, to_text, variables_read
 class Sort:
     """An unbounded set of individuals; `letter` names them in timelines (r0, r1, ...).
 
-    `inhabited`: there is at least one; any other sort may be empty.
+    `grows`: C++ adds records of it one by one; it has a fixed number of all others. `inhabited`: there is at least
+    one; any other sort may be empty.
     """
 
     name: str
     letter: str
+    grows: bool = False
     inhabited: bool = False
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A kind of integers: what they are, and from 0 to which number they are in C++ (inclusive).
+
+    `clock`: given out one after the other. `ordered`: only compared, so a state and the one with their ranks are alike.
+    """
+
+    name: str
+    most: int
+    clock: bool = False
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class Number:
+    """An integer parameter: its kind, and the range that makes sense (None: any).
+
+    `tried`: which values searches of small instances try, first and last, or a function that gives both for parameters
+    before it; one value more than guards allow shows a dropped guard.
+    """
+
+    low: Expr | int | None = None
+    high: Expr | int | None = None
+    kind: Integers | None = None
+    tried: Any = None
 
 
 class Enum:
@@ -58,7 +87,8 @@ class Place:
 class Variable:
     """State: a function from sorts to a value. `ghost` variables exist in proofs and checked builds only.
 
-    `one`: a relation in which each first individual has at most one second (proved), so that it is kept as an id.
+    `one`: a relation in which each first individual has at most one second (proved), so that it is kept as an id;
+    `table`: a relation kept as a table, and the variable of its second individual that says where to look there.
     """
 
     name: str
@@ -68,6 +98,8 @@ class Variable:
     ghost: bool
     doc: str
     one: bool = False
+    table: Variable | None = None
+    kind: Integers | None = None
 
     def __call__(self, *index: Expr) -> Expr:
         """The variable's value for these individuals, as an expression."""
@@ -102,11 +134,30 @@ class Parameter:
     type: str
     low: Expr | None = None
     high: Expr | None = None
+    kind: Integers | None = None
 
     @property
     def expr(self) -> Expr:
         """The parameter as an expression."""
         return Expr("param", self.name, type=self.type)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A name for a formula about one state: `running(r)` may then be written, and is what reports and C++ say."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    formula: Expr
+    doc: str
+
+    def __call__(self, *arguments: Expr) -> Expr:
+        """The formula about these individuals, by its name."""
+        if [a.type for a in arguments] != [p.type for p in self.parameters]:
+            raise SpecError(
+                f"{self.name} is about {[p.type for p in self.parameters]}, not {[a.type for a in arguments]}"
+            )
+        return Expr("call", self, *arguments, type=self.formula.type)
 
 
 @dataclass(frozen=True)

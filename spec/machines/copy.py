@@ -6,7 +6,7 @@ where they are until that copy has ended, whatever becomes of the request meanwh
 """
 
 from ..language.expressions import Expr, if_else
-from ..language.spec import Transition
+from ..language.spec import Number, Transition
 from .prefix_tree import before, content, hang_fetched, host_before, host_content, host_key, key, prune_leaf
 from .vocabulary import *
 
@@ -120,7 +120,7 @@ def drop_page(t: Transition, h: Expr) -> None:
     t.set(host_content[h], 0)
 
 
-@spec.transition(c=Copy, r=Request, b=Block, n=(1, PAGE))
+@spec.transition(c=Copy, r=Request, b=Block, n=Number(1, PAGE, tried=(0, PAGE + 1)))
 def send(t: Transition, c: Expr, r: Expr, b: Expr, n: Expr) -> None:
     """A peer reads the first `n` tokens of a request's block."""
     t.stay(request_state[r], R.PREFILL, R.DECODE)
@@ -139,7 +139,7 @@ def send_done(t: Transition, c: Expr, b: Expr) -> None:
     transfer(t, c, 0, 0)
 
 
-@spec.transition(c=Copy, r=Request, b=Block, n=(1, None))
+@spec.transition(c=Copy, r=Request, b=Block, n=Number(1, tried=(0, PAGE + 1)))
 def receive(t: Transition, c: Expr, r: Expr, b: Expr, n: Expr) -> None:
     """A peer writes `n` prompt tokens of a request that is in no step into its block."""
     t.stay(request_state[r], R.PREFILL)

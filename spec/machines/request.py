@@ -1,11 +1,16 @@
 """The request machine: submit, admit, decode, finish or abort, retract and requeue, recycle."""
 
 from ..language.expressions import Expr
-from ..language.spec import Transition
+from ..language.spec import Number, Transition
+from .bounds import ARRIVAL
 from .vocabulary import *
 
+PROMPT = Number(1, tried=(0, MAX_PROMPT))
+LIMIT = Number(tried=lambda tokens: (tokens, tokens + MAX_OUTPUT))
+TURN = Number(kind=ARRIVAL, tried=(newest_arrival(), newest_arrival() + 1))
 
-@spec.transition(actor="client", r=Request, tokens=(1, None), most=(None, None), turn=(None, None))
+
+@spec.transition(actor="client", r=Request, tokens=PROMPT, most=LIMIT, turn=TURN)
 def submit(t: Transition, r: Expr, tokens: Expr, most: Expr, turn: Expr) -> None:
     """A client's request enters the waiting line."""
     t.move(request_state[r], R.ABSENT, R.WAITING)

@@ -1,7 +1,7 @@
 """The step machine: open, add rows, launch, wait for the device, land the rows in order, retire."""
 
 from ..language.expressions import Expr, if_else, one_if
-from ..language.spec import ANY, Transition
+from ..language.spec import ANY, Number, Transition
 from .vocabulary import *
 
 
@@ -40,7 +40,7 @@ def sample(t: Transition, s: Expr, r: Expr, outputs: Expr | int) -> None:
     t.set(row_outputs[s, r], outputs)
 
 
-@spec.transition(s=Step, r=Request, n=(1, None))
+@spec.transition(s=Step, r=Request, n=Number(1, tried=(0, PAGE)))
 def prefill(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     """A chunk of known tokens joins the step; more known tokens remain."""
     t.stay(request_state[r], R.PREFILL)
@@ -48,7 +48,7 @@ def prefill(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     t.guard("more remains", planned(r) + n < known(r))
 
 
-@spec.transition(s=Step, r=Request, n=(1, None))
+@spec.transition(s=Step, r=Request, n=Number(1, tried=(0, PAGE)))
 def prefill_last(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     """The last known tokens join the step: the row ends in a sampled token and the request decodes from now on."""
     t.move(request_state[r], R.PREFILL, R.DECODE)
@@ -57,7 +57,7 @@ def prefill_last(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     sample(t, s, r, 1)
 
 
-@spec.transition(s=Step, r=Request, n=(1, WIDTH))
+@spec.transition(s=Step, r=Request, n=Number(1, WIDTH, tried=(0, WIDTH + 1)))
 def decode(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     """The newest known token, or the one that the step before samples, and draft tokens behind it join."""
     t.stay(request_state[r], R.DECODE)
@@ -101,7 +101,7 @@ def leave_step(t: Transition, s: Expr, r: Expr) -> None:
     t.set(reads[s, r, ANY], False)
 
 
-@spec.transition(s=Step, r=Request, accepted=(0, None))
+@spec.transition(s=Step, r=Request, accepted=Number(0, tried=(0, WIDTH + 1)))
 def land_row(t: Transition, s: Expr, r: Expr, accepted: Expr) -> None:
     """The row's KV is written and its accepted output tokens are known; rejected drafts are rolled back."""
     t.stay(request_state[r], R.PREFILL, R.DECODE)

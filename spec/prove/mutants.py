@@ -108,6 +108,8 @@ def _effect_mutations(spec: Spec, effect: Effect) -> Iterator[tuple[str, list[Ef
 
 def _replacements(spec: Spec, e: Expr) -> Iterator[Expr]:
     """The formula with one comparison moved by one, or one state replaced by the next."""
+    if e.op == "call":
+        e = e.meaning
     if e.op in ("le", "lt"):
         yield Expr(e.op, e.args[0], e.args[1] + 1, type=BOOL)
         yield Expr(e.op, e.args[0] + 1, e.args[1], type=BOOL)

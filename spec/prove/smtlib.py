@@ -101,6 +101,8 @@ class Formulas:
             return apply(symbol(e.args[0].name + suffix), index)
         if e.op == "next":
             return self.term(e.args[0], names, next_suffix, next_suffix)
+        if e.op == "call":
+            return self.term(e.meaning, names, suffix, next_suffix)
         if e.op == "taken":
             return "true" if e.args[0] == self.transition else "false"
         if e.op in ("and", "or"):
@@ -126,6 +128,7 @@ class Formulas:
 
 def _same(e: Expr, op: str) -> list[Expr]:
     """The parts of nested conjunctions or disjunctions."""
+    e = e.meaning if e.op == "call" else e
     return [part for side in e.args for part in _same(side, op)] if e.op == op else [e]
 
 

@@ -115,6 +115,8 @@ class Terms:
             return self.evaluate(e.args[0], names, read_next, None, memos[1:])
         if op == "taken":
             return z3.BoolVal(e.args[0] == self.transition, self.context)
+        if op == "call":
+            return self.evaluate(e.meaning, names, read, read_next, memos)
         parts = [self.evaluate(x, names, read, read_next, memos) for x in e.args]  # they own what z3 is given
         a = [part.ast for part in parts]
         match op:

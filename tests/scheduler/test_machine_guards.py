@@ -12,9 +12,9 @@ import pytest
 from tokenspeed.scheduler import CHECKED, TRANSITIONS, Machine
 from tokenspeed.spec.conform.monitor import Monitor
 from tokenspeed.spec.language.expressions import Expr, variables_read
-from tokenspeed.spec.language.interpreter import Interpreter
 from tokenspeed.spec.language.labels import guard_labels
 from tokenspeed.spec.language.spec import Transition
+from tokenspeed.spec.search.interpreter import Interpreter
 from tokenspeed.spec.system import SPEC
 
 POPULATION = {"Request": 3, "Block": 4, "Step": 2, "Host": 2, "Copy": 2}

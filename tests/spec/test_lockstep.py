@@ -15,11 +15,11 @@ import pytest
 from tokenspeed.scheduler import CHECKED, STATE_ACCESS, StateMachine
 from tokenspeed.spec.commands.lockstep_command import never
 from tokenspeed.spec.conform.lockstep import LockStep, LockStepReport
-from tokenspeed.spec.language.interpreter import State
 from tokenspeed.spec.language.labels import guard_labels
 from tokenspeed.spec.language.spec import Transition
 from tokenspeed.spec.search.explore import available_cores
 from tokenspeed.spec.search.instances import LOCK_STEP, Instance
+from tokenspeed.spec.search.interpreter import State
 from tokenspeed.spec.system import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,19 +113,19 @@ IDS = ["guard", "effect", "somebody_else", "something_else", "no_value", "table"
     ("written", "instead", "found"),
     [
         (
-            "  if (!(block_[b].block_state == BlockState::Cached)) return Guard::evict__block_CACHED;\n", "",
+            "    if (block_[b].block_state != BlockState::Cached) return Guard::evict__block_CACHED;\n", "",
             "refuses by 'evict:block CACHED', the scheduler",
         ),
-        ("refs = block_[b].refs + 1;", "refs = block_[b].refs + 2;", "then has another value of refs b"),
-        ("  block_[b].fill = 0;\n", "  block_[0].fill = 0;\n", "then has another value of fill b"),
+        ("block_[b].refs += 1;", "block_[b].refs += 2;", "then has another value of refs b"),
+        ("    block_[b].fill = 0;\n", "    block_[0].fill = 0;\n", "then has another value of fill b"),
         (
-            "  globals_.cached = globals_.cached + -1;\n",
-            "  globals_.cached = globals_.cached + -1;\n  globals_.newest_arrival = 3;\n",
+            "    globals_.cached -= 1;\n",
+            "    globals_.cached -= 1;\n    globals_.newest_arrival = 3;\n",
             "then has another value of newest_arrival",
         ),
         (
-            "  block_[b].parent = kNone;\n",
-            "  block_[b].parent = kNone - 1;\n",
+            "    block_[b].parent = kNone;\n",
+            "    block_[b].parent = kNone - 1;\n",
             "then has another value of the block tables",
         ),
         ("holds_.set(r, b, block_[b].position, true);", "", "then has another value of holds r0 b"),

@@ -12,12 +12,12 @@
 
 namespace tokenspeed::replay {
 
-inline constexpr std::string_view kSpec = "89167da9899953335c68fb7593d4acc82fcb6d8a30645ebbc3e073f100bbf571";
+inline constexpr std::string_view kSpec = "008ec900363c3bbb50c39410e4852a78602bab3d53ccb972167e4a4e7d7f4869";
 inline constexpr std::array<std::string_view, 5> kSorts = {"Request", "Block", "Step", "Host", "Copy"};
 inline constexpr std::array<std::string_view, 6> kConstants = {"PAGE", "BLOCKS", "ROOM", "HOSTS", "WIDTH", "WINDOW"};
 inline constexpr std::array<std::string_view, 46> kTransitions = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "spill_failed", "fetch", "fetch_done", "fetch_failed", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "copy_fails", "submit", "guide", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
 inline constexpr std::array<std::string_view, 70> kVariables = {"request_state", "arrival", "prompt", "limit", "known", "planned", "computed", "pruned", "guided", "last_step", "block_state", "position", "fill", "stamp", "holds", "step_state", "number", "in_step", "row_tokens", "row_outputs", "opened", "launched", "landed", "newest_arrival", "host_state", "host_position", "host_fill", "copy_state", "copy_tokens", "block_of", "host_of", "request_of", "executing", "copying", "failed", "copy_start", "refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "copy_hosts", "copy_requests", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room", "table_entries", "live_steps", "key", "before", "parent", "host_key", "host_before", "children", "parents", "content", "host_content", "text"};
-inline constexpr std::array<std::string_view, 214> kGuards = {"", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:arrived", "spill_done:host FILLING", "spill_failed:copy SPILLING", "spill_failed:its block", "spill_failed:engine idle", "spill_failed:its host page", "spill_failed:did not arrive", "spill_failed:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:arrived", "fetch_done:block FETCHING", "fetch_failed:copy FETCHING", "fetch_failed:its block", "fetch_failed:engine idle", "fetch_failed:its host page", "fetch_failed:did not arrive", "fetch_failed:block FETCHING", "fetch_failed:its parent", "fetch_failed:leaf", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "copy_fails:copying", "copy_fails:to or from the host", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "guide:request WAITING", "guide:not guided yet", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:once per step", "prefill:nothing arriving", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:once per step", "prefill_last:nothing arriving", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:once per step", "decode:nothing arriving", "decode:room", "decode:output left", "decode:last token seen", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
+inline constexpr std::array<std::string_view, 213> kGuards = {"", "match_shared:block SHARED", "match_shared:not held yet", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:partial", "match_tail:not in flight", "match_tail:not being copied", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:last token recomputed", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:arrived", "spill_done:host FILLING", "spill_failed:copy SPILLING", "spill_failed:its block", "spill_failed:engine idle", "spill_failed:its host page", "spill_failed:did not arrive", "spill_failed:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:arrived", "fetch_done:block FETCHING", "fetch_failed:copy FETCHING", "fetch_failed:its block", "fetch_failed:engine idle", "fetch_failed:its host page", "fetch_failed:did not arrive", "fetch_failed:block FETCHING", "fetch_failed:its parent", "fetch_failed:leaf", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "copy_fails:copying", "copy_fails:to or from the host", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "guide:request WAITING", "guide:not guided yet", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:once per step", "prefill:nothing arriving", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:once per step", "prefill_last:nothing arriving", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:once per step", "decode:nothing arriving", "decode:room", "decode:output left", "decode:last token seen", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left"};
 inline constexpr std::array<std::string_view, 0> kUnchecked = {};
 inline constexpr std::array<std::string_view, 26> kCounts = {"refs", "blocks", "capacity", "pending", "sampling", "flying", "rows", "copies", "host_copies", "copy_blocks", "copy_hosts", "copy_requests", "inbound", "arriving", "free", "held", "cached", "fetching", "spare_pages", "used_pages", "held_room", "idle_room", "table_entries", "live_steps", "children", "parents"};
 inline constexpr std::array<bool, kVariables.size()> kConcrete = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 0, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0};
@@ -204,23 +204,23 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 2))) return 1;
-        if (!((request_state.get(r) == 1))) return 2;
-        if (!((position.get(b) == planned.get(r)))) return 3;
-        if (!((planned.get(r) == capacity.get(r)))) return 4;
-        if (!(!(holds.get(r, b)))) return 5;
-        if (!(((planned.get(r) + constants[0]) < known.get(r)))) return 6;
-        if (!((key.get(b) == x))) return 7;
-        if (!((parent.get(b, p) && ((p == b) || holds.get(r, p))))) return 8;
-        if (!((1 <= x))) return 9;
+        if (block_state.get(b) != 2) return 1;
+        if (holds.get(r, b)) return 2;
+        if (request_state.get(r) != 1) return 3;
+        if (position.get(b) != planned.get(r)) return 4;
+        if (planned.get(r) != capacity.get(r)) return 5;
+        if (planned.get(r) + constants[0] >= known.get(r)) return 6;
+        if (key.get(b) != x) return 7;
+        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 8;
+        if (x < 1) return 9;
         const std::int64_t new0 = x;
         const std::int64_t new1 = 1;
-        const std::int64_t new2 = (planned.get(r) + constants[0]);
-        const std::int64_t new3 = (computed.get(r) + constants[0]);
-        const std::int64_t new4 = (refs.get(b) + 1);
-        const std::int64_t new5 = (blocks.get(r) + 1);
-        const std::int64_t new6 = (capacity.get(r) + constants[0]);
-        const std::int64_t new7 = (table_entries.get() + 1);
+        const std::int64_t new2 = planned.get(r) + constants[0];
+        const std::int64_t new3 = computed.get(r) + constants[0];
+        const std::int64_t new4 = refs.get(b) + 1;
+        const std::int64_t new5 = blocks.get(r) + 1;
+        const std::int64_t new6 = capacity.get(r) + constants[0];
+        const std::int64_t new7 = table_entries.get() + 1;
         log(69, Index{r, b}, text.get(r, b), new0);
         text.set(r, b, new0);
         log(14, Index{r, b}, holds.get(r, b), new1);
@@ -244,29 +244,28 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 3))) return 10;
-        if (!((fill.get(b) == constants[0]))) return 11;
-        if (!((request_state.get(r) == 1))) return 12;
-        if (!((position.get(b) == planned.get(r)))) return 13;
-        if (!((planned.get(r) == capacity.get(r)))) return 14;
-        if (!(!(holds.get(r, b)))) return 15;
-        if (!(((planned.get(r) + constants[0]) < known.get(r)))) return 16;
-        if (!((key.get(b) == x))) return 17;
-        if (!((parent.get(b, p) && ((p == b) || holds.get(r, p))))) return 18;
-        if (!((1 <= x))) return 19;
+        if (block_state.get(b) != 3) return 10;
+        if (fill.get(b) != constants[0]) return 11;
+        if (request_state.get(r) != 1) return 12;
+        if (position.get(b) != planned.get(r)) return 13;
+        if (planned.get(r) != capacity.get(r)) return 14;
+        if (planned.get(r) + constants[0] >= known.get(r)) return 15;
+        if (key.get(b) != x) return 16;
+        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 17;
+        if (x < 1) return 18;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = x;
         const std::int64_t new2 = 1;
-        const std::int64_t new3 = (planned.get(r) + constants[0]);
-        const std::int64_t new4 = (computed.get(r) + constants[0]);
-        const std::int64_t new5 = (refs.get(b) + 1);
-        const std::int64_t new6 = (blocks.get(r) + 1);
-        const std::int64_t new7 = (capacity.get(r) + constants[0]);
-        const std::int64_t new8 = (held.get() + 1);
-        const std::int64_t new9 = (cached.get() - 1);
-        const std::int64_t new10 = (held_room.get() + constants[0]);
-        const std::int64_t new11 = (idle_room.get() - constants[0]);
-        const std::int64_t new12 = (table_entries.get() + 1);
+        const std::int64_t new3 = planned.get(r) + constants[0];
+        const std::int64_t new4 = computed.get(r) + constants[0];
+        const std::int64_t new5 = refs.get(b) + 1;
+        const std::int64_t new6 = blocks.get(r) + 1;
+        const std::int64_t new7 = capacity.get(r) + constants[0];
+        const std::int64_t new8 = held.get() + 1;
+        const std::int64_t new9 = cached.get() - 1;
+        const std::int64_t new10 = held_room.get() + constants[0];
+        const std::int64_t new11 = idle_room.get() - constants[0];
+        const std::int64_t new12 = table_entries.get() + 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(69, Index{r, b}, text.get(r, b), new1);
@@ -300,52 +299,52 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 3))) return 20;
-        if (!((request_state.get(r) == 1))) return 21;
-        if (!((position.get(b) == planned.get(r)))) return 22;
-        if (!((planned.get(r) == capacity.get(r)))) return 23;
-        if (!((fill.get(b) < constants[0]))) return 24;
-        if (!(((planned.get(r) + fill.get(b)) < known.get(r)))) return 25;
-        if (!((stamp.get(b) <= landed.get()))) return 26;
-        if (!((copies.get(b) == 0))) return 27;
-        if (!((key.get(b) == x))) return 28;
-        if (!((parent.get(b, p) && ((p == b) || holds.get(r, p))))) return 29;
-        if (!((1 <= x))) return 30;
+        if (block_state.get(b) != 3) return 19;
+        if (fill.get(b) >= constants[0]) return 20;
+        if (stamp.get(b) > landed.get()) return 21;
+        if (copies.get(b) != 0) return 22;
+        if (request_state.get(r) != 1) return 23;
+        if (position.get(b) != planned.get(r)) return 24;
+        if (planned.get(r) != capacity.get(r)) return 25;
+        if (planned.get(r) + fill.get(b) >= known.get(r)) return 26;
+        if (key.get(b) != x) return 27;
+        if (!parent.get(b, p) || (p != b && !holds.get(r, p))) return 28;
+        if (x < 1) return 29;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = x;
-        const std::int64_t new2 = 0;
-        const std::int64_t new3 = 0;
-        const std::int64_t new4 = 0;
-        const std::int64_t new5 = 1;
-        const std::int64_t new6 = (planned.get(r) + fill.get(b));
-        const std::int64_t new7 = (computed.get(r) + fill.get(b));
+        const std::int64_t new2 = 1;
+        const std::int64_t new3 = planned.get(r) + fill.get(b);
+        const std::int64_t new4 = computed.get(r) + fill.get(b);
+        const std::int64_t new5 = 0;
+        const std::int64_t new6 = 0;
+        const std::int64_t new7 = 0;
         const std::int64_t new8 = 0;
-        const std::int64_t new9 = (refs.get(b) + 1);
-        const std::int64_t new10 = (blocks.get(r) + 1);
-        const std::int64_t new11 = (capacity.get(r) + constants[0]);
-        const std::int64_t new12 = (held.get() + 1);
-        const std::int64_t new13 = (cached.get() - 1);
-        const std::int64_t new14 = (held_room.get() + constants[0]);
-        const std::int64_t new15 = (idle_room.get() - constants[0]);
-        const std::int64_t new16 = (table_entries.get() + 1);
-        const std::int64_t new17 = (children.get(p) - ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new18 = (parents.get(b) - 1);
+        const std::int64_t new9 = refs.get(b) + 1;
+        const std::int64_t new10 = blocks.get(r) + 1;
+        const std::int64_t new11 = capacity.get(r) + constants[0];
+        const std::int64_t new12 = held.get() + 1;
+        const std::int64_t new13 = cached.get() - 1;
+        const std::int64_t new14 = held_room.get() + constants[0];
+        const std::int64_t new15 = idle_room.get() - constants[0];
+        const std::int64_t new16 = table_entries.get() + 1;
+        const std::int64_t new17 = children.get(p) - (p != b ? 1 : 0);
+        const std::int64_t new18 = parents.get(b) - 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(69, Index{r, b}, text.get(r, b), new1);
         text.set(r, b, new1);
-        log(62, Index{b, p}, parent.get(b, p), new2);
-        parent.set(b, p, new2);
-        log(60, Index{b}, key.get(b), new3);
-        key.set(b, new3);
-        log(61, Index{b}, before.get(b), new4);
-        before.set(b, new4);
-        log(14, Index{r, b}, holds.get(r, b), new5);
-        holds.set(r, b, new5);
-        log(5, Index{r}, planned.get(r), new6);
-        planned.set(r, new6);
-        log(6, Index{r}, computed.get(r), new7);
-        computed.set(r, new7);
+        log(14, Index{r, b}, holds.get(r, b), new2);
+        holds.set(r, b, new2);
+        log(5, Index{r}, planned.get(r), new3);
+        planned.set(r, new3);
+        log(6, Index{r}, computed.get(r), new4);
+        computed.set(r, new4);
+        log(62, Index{b, p}, parent.get(b, p), new5);
+        parent.set(b, p, new5);
+        log(60, Index{b}, key.get(b), new6);
+        key.set(b, new6);
+        log(61, Index{b}, before.get(b), new7);
+        before.set(b, new7);
         log(12, Index{b}, fill.get(b), new8);
         fill.set(b, new8);
         log(36, Index{b}, refs.get(b), new9);
@@ -373,20 +372,20 @@ struct Monitor {
       case 3: {  // allocate
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 0))) return 31;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 32;
-        if (!((((pruned.get(r) + capacity.get(r)) + 1) < limit.get(r)))) return 33;
+        if (block_state.get(b) != 0) return 30;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 31;
+        if (pruned.get(r) + capacity.get(r) + 1 >= limit.get(r)) return 32;
         const std::int64_t new0 = 1;
-        const std::int64_t new1 = (pruned.get(r) + capacity.get(r));
+        const std::int64_t new1 = pruned.get(r) + capacity.get(r);
         const std::int64_t new2 = 1;
-        const std::int64_t new3 = (refs.get(b) + 1);
-        const std::int64_t new4 = (blocks.get(r) + 1);
-        const std::int64_t new5 = (capacity.get(r) + constants[0]);
-        const std::int64_t new6 = (free.get() - 1);
-        const std::int64_t new7 = (held.get() + 1);
-        const std::int64_t new8 = (held_room.get() + constants[0]);
-        const std::int64_t new9 = (idle_room.get() - constants[0]);
-        const std::int64_t new10 = (table_entries.get() + 1);
+        const std::int64_t new3 = refs.get(b) + 1;
+        const std::int64_t new4 = blocks.get(r) + 1;
+        const std::int64_t new5 = capacity.get(r) + constants[0];
+        const std::int64_t new6 = free.get() - 1;
+        const std::int64_t new7 = held.get() + 1;
+        const std::int64_t new8 = held_room.get() + constants[0];
+        const std::int64_t new9 = idle_room.get() - constants[0];
+        const std::int64_t new10 = table_entries.get() + 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(11, Index{b}, position.get(b), new1);
@@ -416,13 +415,13 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 1))) return 34;
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 35;
-        if (!(holds.get(r, b))) return 36;
-        if (!(((position.get(b) + constants[0]) <= computed.get(r)))) return 37;
-        if (!((inbound.get(r) == 0))) return 38;
-        if (!((((position.get(b) == 0) && (p == b)) || ((holds.get(r, p) && (block_state.get(p) == 2)) && ((position.get(p) + constants[0]) == position.get(b)))))) return 39;
-        if (!((1 <= x))) return 40;
+        if (block_state.get(b) != 1) return 33;
+        if (!(request_state.get(r) == 2 || request_state.get(r) == 3)) return 34;
+        if (!holds.get(r, b)) return 35;
+        if (position.get(b) + constants[0] > computed.get(r)) return 36;
+        if (inbound.get(r) != 0) return 37;
+        if (!((position.get(b) == 0 && p == b) || (holds.get(r, p) && block_state.get(p) == 2 && position.get(p) + constants[0] == position.get(b)))) return 38;
+        if (x < 1) return 39;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = constants[0];
         const std::int64_t new2 = 1;
@@ -430,8 +429,8 @@ struct Monitor {
         const std::int64_t new4 = key.get(p);
         const std::int64_t new5 = x;
         const std::int64_t new6 = x;
-        const std::int64_t new7 = (children.get(p) + ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new8 = (parents.get(b) + 1);
+        const std::int64_t new7 = children.get(p) + (p != b ? 1 : 0);
+        const std::int64_t new8 = parents.get(b) + 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(12, Index{b}, fill.get(b), new1);
@@ -455,24 +454,24 @@ struct Monitor {
       case 5: {  // release_owned
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 41;
-        if (!(holds.get(r, b))) return 42;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 43;
-        if (!((last_step.get(r) <= landed.get()))) return 44;
-        if (!((copies.get(b) == 0))) return 45;
+        if (block_state.get(b) != 1) return 40;
+        if (!holds.get(r, b)) return 41;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 42;
+        if (last_step.get(r) > landed.get()) return 43;
+        if (copies.get(b) != 0) return 44;
         const std::int64_t new0 = 0;
-        const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
+        const std::int64_t new1 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = (refs.get(b) - 1);
-        const std::int64_t new6 = (blocks.get(r) - 1);
-        const std::int64_t new7 = (capacity.get(r) - constants[0]);
-        const std::int64_t new8 = (free.get() + 1);
-        const std::int64_t new9 = (held.get() - 1);
-        const std::int64_t new10 = (held_room.get() - constants[0]);
-        const std::int64_t new11 = (idle_room.get() + constants[0]);
-        const std::int64_t new12 = (table_entries.get() - 1);
+        const std::int64_t new5 = refs.get(b) - 1;
+        const std::int64_t new6 = blocks.get(r) - 1;
+        const std::int64_t new7 = capacity.get(r) - constants[0];
+        const std::int64_t new8 = free.get() + 1;
+        const std::int64_t new9 = held.get() - 1;
+        const std::int64_t new10 = held_room.get() - constants[0];
+        const std::int64_t new11 = idle_room.get() + constants[0];
+        const std::int64_t new12 = table_entries.get() - 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(7, Index{r}, pruned.get(r), new1);
@@ -504,22 +503,22 @@ struct Monitor {
       case 6: {  // release_to_limbo
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 1))) return 46;
-        if (!(holds.get(r, b))) return 47;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 48;
-        if (!(((landed.get() < last_step.get(r)) || (1 <= copies.get(b))))) return 49;
+        if (block_state.get(b) != 1) return 45;
+        if (!holds.get(r, b)) return 46;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 47;
+        if (landed.get() >= last_step.get(r) && copies.get(b) < 1) return 48;
         const std::int64_t new0 = 4;
-        const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
+        const std::int64_t new1 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = last_step.get(r);
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (refs.get(b) - 1);
-        const std::int64_t new7 = (blocks.get(r) - 1);
-        const std::int64_t new8 = (capacity.get(r) - constants[0]);
-        const std::int64_t new9 = (held_room.get() - constants[0]);
-        const std::int64_t new10 = (idle_room.get() + constants[0]);
-        const std::int64_t new11 = (table_entries.get() - 1);
+        const std::int64_t new6 = refs.get(b) - 1;
+        const std::int64_t new7 = blocks.get(r) - 1;
+        const std::int64_t new8 = capacity.get(r) - constants[0];
+        const std::int64_t new9 = held_room.get() - constants[0];
+        const std::int64_t new10 = idle_room.get() + constants[0];
+        const std::int64_t new11 = table_entries.get() - 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(7, Index{r}, pruned.get(r), new1);
@@ -549,18 +548,18 @@ struct Monitor {
       case 7: {  // release_shared
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 2))) return 50;
-        if (!(holds.get(r, b))) return 51;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 52;
-        if (!((1 < refs.get(b)))) return 53;
-        const std::int64_t new0 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
+        if (block_state.get(b) != 2) return 49;
+        if (!holds.get(r, b)) return 50;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 51;
+        if (refs.get(b) <= 1) return 52;
+        const std::int64_t new0 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = (((stamp.get(b) <= last_step.get(r))) ? (last_step.get(r)) : (stamp.get(b)));
-        const std::int64_t new4 = (refs.get(b) - 1);
-        const std::int64_t new5 = (blocks.get(r) - 1);
-        const std::int64_t new6 = (capacity.get(r) - constants[0]);
-        const std::int64_t new7 = (table_entries.get() - 1);
+        const std::int64_t new3 = stamp.get(b) <= last_step.get(r) ? last_step.get(r) : stamp.get(b);
+        const std::int64_t new4 = refs.get(b) - 1;
+        const std::int64_t new5 = blocks.get(r) - 1;
+        const std::int64_t new6 = capacity.get(r) - constants[0];
+        const std::int64_t new7 = table_entries.get() - 1;
         log(7, Index{r}, pruned.get(r), new0);
         pruned.set(r, new0);
         log(14, Index{r, b}, holds.get(r, b), new1);
@@ -582,23 +581,23 @@ struct Monitor {
       case 8: {  // release_to_cache
         const std::int64_t r = a[0];
         const std::int64_t b = a[1];
-        if (!((block_state.get(b) == 2))) return 54;
-        if (!(holds.get(r, b))) return 55;
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || ((((request_state.get(r) == 2) || (request_state.get(r) == 3)) && ((position.get(b) == pruned.get(r)) && (((position.get(b) + constants[0]) + constants[5]) <= (computed.get(r) + 1)))) && (children.get(b) == 0))))) return 56;
-        if (!((refs.get(b) == 1))) return 57;
+        if (block_state.get(b) != 2) return 53;
+        if (!holds.get(r, b)) return 54;
+        if (!(request_state.get(r) == 4 || request_state.get(r) == 5) && !((request_state.get(r) == 2 || request_state.get(r) == 3) && position.get(b) == pruned.get(r) && position.get(b) + constants[0] + constants[5] <= computed.get(r) + 1 && children.get(b) == 0)) return 55;
+        if (refs.get(b) != 1) return 56;
         const std::int64_t new0 = 3;
-        const std::int64_t new1 = ((((request_state.get(r) == 2) || (request_state.get(r) == 3))) ? ((pruned.get(r) + constants[0])) : (pruned.get(r)));
+        const std::int64_t new1 = request_state.get(r) == 2 || request_state.get(r) == 3 ? pruned.get(r) + constants[0] : pruned.get(r);
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
-        const std::int64_t new4 = (((stamp.get(b) <= last_step.get(r))) ? (last_step.get(r)) : (stamp.get(b)));
-        const std::int64_t new5 = (refs.get(b) - 1);
-        const std::int64_t new6 = (blocks.get(r) - 1);
-        const std::int64_t new7 = (capacity.get(r) - constants[0]);
-        const std::int64_t new8 = (held.get() - 1);
-        const std::int64_t new9 = (cached.get() + 1);
-        const std::int64_t new10 = (held_room.get() - constants[0]);
-        const std::int64_t new11 = (idle_room.get() + constants[0]);
-        const std::int64_t new12 = (table_entries.get() - 1);
+        const std::int64_t new4 = stamp.get(b) <= last_step.get(r) ? last_step.get(r) : stamp.get(b);
+        const std::int64_t new5 = refs.get(b) - 1;
+        const std::int64_t new6 = blocks.get(r) - 1;
+        const std::int64_t new7 = capacity.get(r) - constants[0];
+        const std::int64_t new8 = held.get() - 1;
+        const std::int64_t new9 = cached.get() + 1;
+        const std::int64_t new10 = held_room.get() - constants[0];
+        const std::int64_t new11 = idle_room.get() + constants[0];
+        const std::int64_t new12 = table_entries.get() - 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(7, Index{r}, pruned.get(r), new1);
@@ -632,15 +631,15 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t p = a[2];
         const std::int64_t x = a[3];
-        if (!((block_state.get(b) == 1))) return 58;
-        if (!(((request_state.get(r) == 4) || (request_state.get(r) == 5)))) return 59;
-        if (!(holds.get(r, b))) return 60;
-        if (!((position.get(b) < computed.get(r)))) return 61;
-        if (!((computed.get(r) <= (position.get(b) + constants[0])))) return 62;
-        if (!((last_step.get(r) <= landed.get()))) return 63;
-        if (!((inbound.get(r) == 0))) return 64;
-        if (!((((position.get(b) == 0) && (p == b)) || ((holds.get(r, p) && (block_state.get(p) == 2)) && ((position.get(p) + constants[0]) == position.get(b)))))) return 65;
-        if (!((1 <= x))) return 66;
+        if (block_state.get(b) != 1) return 57;
+        if (request_state.get(r) != 4 && request_state.get(r) != 5) return 58;
+        if (!holds.get(r, b)) return 59;
+        if (position.get(b) >= computed.get(r)) return 60;
+        if (computed.get(r) > position.get(b) + constants[0]) return 61;
+        if (last_step.get(r) > landed.get()) return 62;
+        if (inbound.get(r) != 0) return 63;
+        if (!((position.get(b) == 0 && p == b) || (holds.get(r, p) && block_state.get(p) == 2 && position.get(p) + constants[0] == position.get(b)))) return 64;
+        if (x < 1) return 65;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = x;
@@ -648,17 +647,17 @@ struct Monitor {
         const std::int64_t new4 = x;
         const std::int64_t new5 = 0;
         const std::int64_t new6 = 0;
-        const std::int64_t new7 = (computed.get(r) - position.get(b));
-        const std::int64_t new8 = (refs.get(b) - 1);
-        const std::int64_t new9 = (blocks.get(r) - 1);
-        const std::int64_t new10 = (capacity.get(r) - constants[0]);
-        const std::int64_t new11 = (held.get() - 1);
-        const std::int64_t new12 = (cached.get() + 1);
-        const std::int64_t new13 = (held_room.get() - constants[0]);
-        const std::int64_t new14 = (idle_room.get() + constants[0]);
-        const std::int64_t new15 = (table_entries.get() - 1);
-        const std::int64_t new16 = (children.get(p) + ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new17 = (parents.get(b) + 1);
+        const std::int64_t new7 = computed.get(r) - position.get(b);
+        const std::int64_t new8 = refs.get(b) - 1;
+        const std::int64_t new9 = blocks.get(r) - 1;
+        const std::int64_t new10 = capacity.get(r) - constants[0];
+        const std::int64_t new11 = held.get() - 1;
+        const std::int64_t new12 = cached.get() + 1;
+        const std::int64_t new13 = held_room.get() - constants[0];
+        const std::int64_t new14 = idle_room.get() + constants[0];
+        const std::int64_t new15 = table_entries.get() - 1;
+        const std::int64_t new16 = children.get(p) + (p != b ? 1 : 0);
+        const std::int64_t new17 = parents.get(b) + 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(62, Index{b, p}, parent.get(b, p), new1);
@@ -699,12 +698,12 @@ struct Monitor {
       }
       case 10: {  // reap
         const std::int64_t b = a[0];
-        if (!((block_state.get(b) == 4))) return 67;
-        if (!((stamp.get(b) <= landed.get()))) return 68;
-        if (!((copies.get(b) == 0))) return 69;
+        if (block_state.get(b) != 4) return 66;
+        if (stamp.get(b) > landed.get()) return 67;
+        if (copies.get(b) != 0) return 68;
         const std::int64_t new0 = 0;
-        const std::int64_t new1 = (free.get() + 1);
-        const std::int64_t new2 = (held.get() - 1);
+        const std::int64_t new1 = free.get() + 1;
+        const std::int64_t new2 = held.get() - 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(50, Index{}, free.get(), new1);
@@ -716,21 +715,21 @@ struct Monitor {
       case 11: {  // evict
         const std::int64_t b = a[0];
         const std::int64_t p = a[1];
-        if (!((block_state.get(b) == 3))) return 70;
-        if (!((stamp.get(b) <= landed.get()))) return 71;
-        if (!((copies.get(b) == 0))) return 72;
-        if (!(parent.get(b, p))) return 73;
-        if (!((children.get(b) == 0))) return 74;
+        if (block_state.get(b) != 3) return 69;
+        if (stamp.get(b) > landed.get()) return 70;
+        if (copies.get(b) != 0) return 71;
+        if (!parent.get(b, p)) return 72;
+        if (children.get(b) != 0) return 73;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (free.get() + 1);
-        const std::int64_t new7 = (cached.get() - 1);
-        const std::int64_t new8 = (children.get(p) - ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new9 = (parents.get(b) - 1);
+        const std::int64_t new6 = free.get() + 1;
+        const std::int64_t new7 = cached.get() - 1;
+        const std::int64_t new8 = children.get(p) - (p != b ? 1 : 0);
+        const std::int64_t new9 = parents.get(b) - 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(62, Index{b, p}, parent.get(b, p), new1);
@@ -757,9 +756,9 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!(((block_state.get(b) == 2) || (block_state.get(b) == 3)))) return 75;
-        if (!((host_state.get(h) == 0))) return 76;
-        if (!((copy_state.get(c) == 0))) return 77;
+        if (block_state.get(b) != 2 && block_state.get(b) != 3) return 74;
+        if (host_state.get(h) != 0) return 75;
+        if (copy_state.get(c) != 0) return 76;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
@@ -769,12 +768,12 @@ struct Monitor {
         const std::int64_t new6 = fill.get(b);
         const std::int64_t new7 = key.get(b);
         const std::int64_t new8 = before.get(b);
-        const std::int64_t new9 = (copies.get(b) + 1);
-        const std::int64_t new10 = (host_copies.get(h) + 1);
-        const std::int64_t new11 = (copy_blocks.get(c) + 1);
-        const std::int64_t new12 = (copy_hosts.get(c) + 1);
-        const std::int64_t new13 = (spare_pages.get() - 1);
-        const std::int64_t new14 = (used_pages.get() + 1);
+        const std::int64_t new9 = copies.get(b) + 1;
+        const std::int64_t new10 = host_copies.get(h) + 1;
+        const std::int64_t new11 = copy_blocks.get(c) + 1;
+        const std::int64_t new12 = copy_hosts.get(c) + 1;
+        const std::int64_t new13 = spare_pages.get() - 1;
+        const std::int64_t new14 = used_pages.get() + 1;
         log(24, Index{h}, host_state.get(h), new0);
         host_state.set(h, new0);
         log(27, Index{c}, copy_state.get(c), new1);
@@ -811,22 +810,22 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((copy_state.get(c) == 1))) return 78;
-        if (!(block_of.get(c, b))) return 79;
-        if (!(!(copying.get(c)))) return 80;
-        if (!(host_of.get(c, h))) return 81;
-        if (!(!(failed.get(c)))) return 82;
-        if (!((host_state.get(h) == 1))) return 83;
+        if (copy_state.get(c) != 1) return 77;
+        if (!block_of.get(c, b)) return 78;
+        if (copying.get(c)) return 79;
+        if (!host_of.get(c, h)) return 80;
+        if (failed.get(c)) return 81;
+        if (host_state.get(h) != 1) return 82;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 2;
-        const std::int64_t new5 = ((failed.get(c)) ? (0) : (content.get(b)));
-        const std::int64_t new6 = (copies.get(b) - 1);
-        const std::int64_t new7 = (host_copies.get(h) - 1);
-        const std::int64_t new8 = (copy_blocks.get(c) - 1);
-        const std::int64_t new9 = (copy_hosts.get(c) - 1);
+        const std::int64_t new5 = failed.get(c) ? 0 : content.get(b);
+        const std::int64_t new6 = copies.get(b) - 1;
+        const std::int64_t new7 = host_copies.get(h) - 1;
+        const std::int64_t new8 = copy_blocks.get(c) - 1;
+        const std::int64_t new9 = copy_hosts.get(c) - 1;
         log(27, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(29, Index{c, b}, block_of.get(c, b), new1);
@@ -853,12 +852,12 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((copy_state.get(c) == 1))) return 84;
-        if (!(block_of.get(c, b))) return 85;
-        if (!(!(copying.get(c)))) return 86;
-        if (!(host_of.get(c, h))) return 87;
-        if (!(failed.get(c))) return 88;
-        if (!((host_state.get(h) == 1))) return 89;
+        if (copy_state.get(c) != 1) return 83;
+        if (!block_of.get(c, b)) return 84;
+        if (copying.get(c)) return 85;
+        if (!host_of.get(c, h)) return 86;
+        if (!failed.get(c)) return 87;
+        if (host_state.get(h) != 1) return 88;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -868,12 +867,12 @@ struct Monitor {
         const std::int64_t new6 = 0;
         const std::int64_t new7 = 0;
         const std::int64_t new8 = 0;
-        const std::int64_t new9 = (copies.get(b) - 1);
-        const std::int64_t new10 = (host_copies.get(h) - 1);
-        const std::int64_t new11 = (copy_blocks.get(c) - 1);
-        const std::int64_t new12 = (copy_hosts.get(c) - 1);
-        const std::int64_t new13 = (spare_pages.get() + 1);
-        const std::int64_t new14 = (used_pages.get() - 1);
+        const std::int64_t new9 = copies.get(b) - 1;
+        const std::int64_t new10 = host_copies.get(h) - 1;
+        const std::int64_t new11 = copy_blocks.get(c) - 1;
+        const std::int64_t new12 = copy_hosts.get(c) - 1;
+        const std::int64_t new13 = spare_pages.get() + 1;
+        const std::int64_t new14 = used_pages.get() - 1;
         log(27, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(29, Index{c, b}, block_of.get(c, b), new1);
@@ -911,10 +910,10 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
         const std::int64_t p = a[3];
-        if (!((block_state.get(b) == 0))) return 90;
-        if (!((host_state.get(h) == 2))) return 91;
-        if (!((copy_state.get(c) == 0))) return 92;
-        if (!((((host_position.get(h) == 0) && (p == b)) || ((((((block_state.get(p) == 2) || (block_state.get(p) == 3)) || (block_state.get(p) == 5)) && (fill.get(p) == constants[0])) && (key.get(p) == host_before.get(h))) && ((position.get(p) + constants[0]) == host_position.get(h)))))) return 93;
+        if (block_state.get(b) != 0) return 89;
+        if (host_state.get(h) != 2) return 90;
+        if (copy_state.get(c) != 0) return 91;
+        if ((host_position.get(h) != 0 || p != b) && (!(block_state.get(p) == 2 || block_state.get(p) == 3 || block_state.get(p) == 5) || fill.get(p) != constants[0] || key.get(p) != host_before.get(h) || position.get(p) + constants[0] != host_position.get(h))) return 92;
         const std::int64_t new0 = 5;
         const std::int64_t new1 = 2;
         const std::int64_t new2 = 1;
@@ -925,14 +924,14 @@ struct Monitor {
         const std::int64_t new7 = 1;
         const std::int64_t new8 = host_key.get(h);
         const std::int64_t new9 = host_before.get(h);
-        const std::int64_t new10 = (copies.get(b) + 1);
-        const std::int64_t new11 = (host_copies.get(h) + 1);
-        const std::int64_t new12 = (copy_blocks.get(c) + 1);
-        const std::int64_t new13 = (copy_hosts.get(c) + 1);
-        const std::int64_t new14 = (free.get() - 1);
-        const std::int64_t new15 = (fetching.get() + 1);
-        const std::int64_t new16 = (children.get(p) + ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new17 = (parents.get(b) + 1);
+        const std::int64_t new10 = copies.get(b) + 1;
+        const std::int64_t new11 = host_copies.get(h) + 1;
+        const std::int64_t new12 = copy_blocks.get(c) + 1;
+        const std::int64_t new13 = copy_hosts.get(c) + 1;
+        const std::int64_t new14 = free.get() - 1;
+        const std::int64_t new15 = fetching.get() + 1;
+        const std::int64_t new16 = children.get(p) + (p != b ? 1 : 0);
+        const std::int64_t new17 = parents.get(b) + 1;
         log(10, Index{b}, block_state.get(b), new0);
         block_state.set(b, new0);
         log(27, Index{c}, copy_state.get(c), new1);
@@ -975,24 +974,24 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
-        if (!((copy_state.get(c) == 2))) return 94;
-        if (!(block_of.get(c, b))) return 95;
-        if (!(!(copying.get(c)))) return 96;
-        if (!(host_of.get(c, h))) return 97;
-        if (!(!(failed.get(c)))) return 98;
-        if (!((block_state.get(b) == 5))) return 99;
+        if (copy_state.get(c) != 2) return 93;
+        if (!block_of.get(c, b)) return 94;
+        if (copying.get(c)) return 95;
+        if (!host_of.get(c, h)) return 96;
+        if (failed.get(c)) return 97;
+        if (block_state.get(b) != 5) return 98;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 3;
-        const std::int64_t new5 = ((failed.get(c)) ? (0) : (host_content.get(h)));
-        const std::int64_t new6 = (copies.get(b) - 1);
-        const std::int64_t new7 = (host_copies.get(h) - 1);
-        const std::int64_t new8 = (copy_blocks.get(c) - 1);
-        const std::int64_t new9 = (copy_hosts.get(c) - 1);
-        const std::int64_t new10 = (cached.get() + 1);
-        const std::int64_t new11 = (fetching.get() - 1);
+        const std::int64_t new5 = failed.get(c) ? 0 : host_content.get(h);
+        const std::int64_t new6 = copies.get(b) - 1;
+        const std::int64_t new7 = host_copies.get(h) - 1;
+        const std::int64_t new8 = copy_blocks.get(c) - 1;
+        const std::int64_t new9 = copy_hosts.get(c) - 1;
+        const std::int64_t new10 = cached.get() + 1;
+        const std::int64_t new11 = fetching.get() - 1;
         log(27, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(29, Index{c, b}, block_of.get(c, b), new1);
@@ -1024,14 +1023,14 @@ struct Monitor {
         const std::int64_t b = a[1];
         const std::int64_t h = a[2];
         const std::int64_t p = a[3];
-        if (!((copy_state.get(c) == 2))) return 100;
-        if (!(block_of.get(c, b))) return 101;
-        if (!(!(copying.get(c)))) return 102;
-        if (!(host_of.get(c, h))) return 103;
-        if (!(failed.get(c))) return 104;
-        if (!((block_state.get(b) == 5))) return 105;
-        if (!(parent.get(b, p))) return 106;
-        if (!((children.get(b) == 0))) return 107;
+        if (copy_state.get(c) != 2) return 99;
+        if (!block_of.get(c, b)) return 100;
+        if (copying.get(c)) return 101;
+        if (!host_of.get(c, h)) return 102;
+        if (!failed.get(c)) return 103;
+        if (block_state.get(b) != 5) return 104;
+        if (!parent.get(b, p)) return 105;
+        if (children.get(b) != 0) return 106;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1041,14 +1040,14 @@ struct Monitor {
         const std::int64_t new6 = 0;
         const std::int64_t new7 = 0;
         const std::int64_t new8 = 0;
-        const std::int64_t new9 = (copies.get(b) - 1);
-        const std::int64_t new10 = (host_copies.get(h) - 1);
-        const std::int64_t new11 = (copy_blocks.get(c) - 1);
-        const std::int64_t new12 = (copy_hosts.get(c) - 1);
-        const std::int64_t new13 = (free.get() + 1);
-        const std::int64_t new14 = (fetching.get() - 1);
-        const std::int64_t new15 = (children.get(p) - ((!((p == b))) ? (1) : (0)));
-        const std::int64_t new16 = (parents.get(b) - 1);
+        const std::int64_t new9 = copies.get(b) - 1;
+        const std::int64_t new10 = host_copies.get(h) - 1;
+        const std::int64_t new11 = copy_blocks.get(c) - 1;
+        const std::int64_t new12 = copy_hosts.get(c) - 1;
+        const std::int64_t new13 = free.get() + 1;
+        const std::int64_t new14 = fetching.get() - 1;
+        const std::int64_t new15 = children.get(p) - (p != b ? 1 : 0);
+        const std::int64_t new16 = parents.get(b) - 1;
         log(27, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(29, Index{c, b}, block_of.get(c, b), new1);
@@ -1087,16 +1086,16 @@ struct Monitor {
       }
       case 18: {  // drop_page
         const std::int64_t h = a[0];
-        if (!((host_state.get(h) == 2))) return 108;
-        if (!((host_copies.get(h) == 0))) return 109;
+        if (host_state.get(h) != 2) return 107;
+        if (host_copies.get(h) != 0) return 108;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (spare_pages.get() + 1);
-        const std::int64_t new7 = (used_pages.get() - 1);
+        const std::int64_t new6 = spare_pages.get() + 1;
+        const std::int64_t new7 = used_pages.get() - 1;
         log(24, Index{h}, host_state.get(h), new0);
         host_state.set(h, new0);
         log(25, Index{h}, host_position.get(h), new1);
@@ -1120,20 +1119,20 @@ struct Monitor {
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
         const std::int64_t n = a[3];
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 110;
-        if (!(holds.get(r, b))) return 111;
-        if (!(((position.get(b) + n) <= computed.get(r)))) return 112;
-        if (!((inbound.get(r) == 0))) return 113;
-        if (!((copy_state.get(c) == 0))) return 114;
-        if (!((1 <= n))) return 115;
-        if (!((n <= constants[0]))) return 116;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 109;
+        if (!holds.get(r, b)) return 110;
+        if (position.get(b) + n > computed.get(r)) return 111;
+        if (inbound.get(r) != 0) return 112;
+        if (copy_state.get(c) != 0) return 113;
+        if (n < 1) return 114;
+        if (n > constants[0]) return 115;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
         const std::int64_t new3 = position.get(b);
         const std::int64_t new4 = n;
-        const std::int64_t new5 = (copies.get(b) + 1);
-        const std::int64_t new6 = (copy_blocks.get(c) + 1);
+        const std::int64_t new5 = copies.get(b) + 1;
+        const std::int64_t new6 = copy_blocks.get(c) + 1;
         log(27, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(29, Index{c, b}, block_of.get(c, b), new1);
@@ -1153,16 +1152,16 @@ struct Monitor {
       case 20: {  // send_done
         const std::int64_t c = a[0];
         const std::int64_t b = a[1];
-        if (!((copy_state.get(c) == 3))) return 117;
-        if (!(block_of.get(c, b))) return 118;
-        if (!(!(copying.get(c)))) return 119;
+        if (copy_state.get(c) != 3) return 116;
+        if (!block_of.get(c, b)) return 117;
+        if (copying.get(c)) return 118;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
-        const std::int64_t new5 = (copies.get(b) - 1);
-        const std::int64_t new6 = (copy_blocks.get(c) - 1);
+        const std::int64_t new5 = copies.get(b) - 1;
+        const std::int64_t new6 = copy_blocks.get(c) - 1;
         log(27, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(29, Index{c, b}, block_of.get(c, b), new1);
@@ -1184,27 +1183,27 @@ struct Monitor {
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
         const std::int64_t n = a[3];
-        if (!((request_state.get(r) == 2))) return 120;
-        if (!((block_state.get(b) == 1))) return 121;
-        if (!(holds.get(r, b))) return 122;
-        if (!((pending.get(r) == 0))) return 123;
-        if (!((position.get(b) <= planned.get(r)))) return 124;
-        if (!(((planned.get(r) + n) <= (position.get(b) + constants[0])))) return 125;
-        if (!(((planned.get(r) + n) < known.get(r)))) return 126;
-        if (!((copy_state.get(c) == 0))) return 127;
-        if (!((1 <= n))) return 128;
+        if (request_state.get(r) != 2) return 119;
+        if (block_state.get(b) != 1) return 120;
+        if (!holds.get(r, b)) return 121;
+        if (pending.get(r) != 0) return 122;
+        if (position.get(b) > planned.get(r)) return 123;
+        if (planned.get(r) + n > position.get(b) + constants[0]) return 124;
+        if (planned.get(r) + n >= known.get(r)) return 125;
+        if (copy_state.get(c) != 0) return 126;
+        if (n < 1) return 127;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = 1;
         const std::int64_t new3 = 1;
         const std::int64_t new4 = planned.get(r);
         const std::int64_t new5 = n;
-        const std::int64_t new6 = (planned.get(r) + n);
-        const std::int64_t new7 = (copies.get(b) + 1);
-        const std::int64_t new8 = (copy_blocks.get(c) + 1);
-        const std::int64_t new9 = (copy_requests.get(c) + 1);
-        const std::int64_t new10 = (inbound.get(r) + 1);
-        const std::int64_t new11 = (arriving.get(r) + n);
+        const std::int64_t new6 = planned.get(r) + n;
+        const std::int64_t new7 = copies.get(b) + 1;
+        const std::int64_t new8 = copy_blocks.get(c) + 1;
+        const std::int64_t new9 = copy_requests.get(c) + 1;
+        const std::int64_t new10 = inbound.get(r) + 1;
+        const std::int64_t new11 = arriving.get(r) + n;
         log(27, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(29, Index{c, b}, block_of.get(c, b), new1);
@@ -1235,23 +1234,23 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((request_state.get(r) == 2))) return 129;
-        if (!((copy_state.get(c) == 4))) return 130;
-        if (!(block_of.get(c, b))) return 131;
-        if (!(!(copying.get(c)))) return 132;
-        if (!(request_of.get(c, r))) return 133;
+        if (request_state.get(r) != 2) return 128;
+        if (copy_state.get(c) != 4) return 129;
+        if (!block_of.get(c, b)) return 130;
+        if (copying.get(c)) return 131;
+        if (!request_of.get(c, r)) return 132;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (computed.get(r) + copy_tokens.get(c));
-        const std::int64_t new7 = (copies.get(b) - 1);
-        const std::int64_t new8 = (copy_blocks.get(c) - 1);
-        const std::int64_t new9 = (copy_requests.get(c) - 1);
-        const std::int64_t new10 = (inbound.get(r) - 1);
-        const std::int64_t new11 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new6 = computed.get(r) + copy_tokens.get(c);
+        const std::int64_t new7 = copies.get(b) - 1;
+        const std::int64_t new8 = copy_blocks.get(c) - 1;
+        const std::int64_t new9 = copy_requests.get(c) - 1;
+        const std::int64_t new10 = inbound.get(r) - 1;
+        const std::int64_t new11 = arriving.get(r) - copy_tokens.get(c);
         log(27, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(29, Index{c, b}, block_of.get(c, b), new1);
@@ -1282,11 +1281,11 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((request_state.get(r) == 2))) return 134;
-        if (!((copy_state.get(c) == 4))) return 135;
-        if (!(block_of.get(c, b))) return 136;
-        if (!(!(copying.get(c)))) return 137;
-        if (!(request_of.get(c, r))) return 138;
+        if (request_state.get(r) != 2) return 133;
+        if (copy_state.get(c) != 4) return 134;
+        if (!block_of.get(c, b)) return 135;
+        if (copying.get(c)) return 136;
+        if (!request_of.get(c, r)) return 137;
         const std::int64_t new0 = 4;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1294,11 +1293,11 @@ struct Monitor {
         const std::int64_t new4 = 0;
         const std::int64_t new5 = 0;
         const std::int64_t new6 = 0;
-        const std::int64_t new7 = (copies.get(b) - 1);
-        const std::int64_t new8 = (copy_blocks.get(c) - 1);
-        const std::int64_t new9 = (copy_requests.get(c) - 1);
-        const std::int64_t new10 = (inbound.get(r) - 1);
-        const std::int64_t new11 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new7 = copies.get(b) - 1;
+        const std::int64_t new8 = copy_blocks.get(c) - 1;
+        const std::int64_t new9 = copy_requests.get(c) - 1;
+        const std::int64_t new10 = inbound.get(r) - 1;
+        const std::int64_t new11 = arriving.get(r) - copy_tokens.get(c);
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
         log(27, Index{c}, copy_state.get(c), new1);
@@ -1329,22 +1328,22 @@ struct Monitor {
         const std::int64_t c = a[0];
         const std::int64_t r = a[1];
         const std::int64_t b = a[2];
-        if (!((((request_state.get(r) == 4) || (request_state.get(r) == 5)) || (request_state.get(r) == 6)))) return 139;
-        if (!((copy_state.get(c) == 4))) return 140;
-        if (!(block_of.get(c, b))) return 141;
-        if (!(!(copying.get(c)))) return 142;
-        if (!(request_of.get(c, r))) return 143;
+        if (request_state.get(r) != 4 && request_state.get(r) != 5 && request_state.get(r) != 6) return 138;
+        if (copy_state.get(c) != 4) return 139;
+        if (!block_of.get(c, b)) return 140;
+        if (copying.get(c)) return 141;
+        if (!request_of.get(c, r)) return 142;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
         const std::int64_t new3 = 0;
         const std::int64_t new4 = 0;
         const std::int64_t new5 = 0;
-        const std::int64_t new6 = (copies.get(b) - 1);
-        const std::int64_t new7 = (copy_blocks.get(c) - 1);
-        const std::int64_t new8 = (copy_requests.get(c) - 1);
-        const std::int64_t new9 = (inbound.get(r) - 1);
-        const std::int64_t new10 = (arriving.get(r) - copy_tokens.get(c));
+        const std::int64_t new6 = copies.get(b) - 1;
+        const std::int64_t new7 = copy_blocks.get(c) - 1;
+        const std::int64_t new8 = copy_requests.get(c) - 1;
+        const std::int64_t new9 = inbound.get(r) - 1;
+        const std::int64_t new10 = arriving.get(r) - copy_tokens.get(c);
         log(27, Index{c}, copy_state.get(c), new0);
         copy_state.set(c, new0);
         log(29, Index{c, b}, block_of.get(c, b), new1);
@@ -1371,7 +1370,7 @@ struct Monitor {
       }
       case 25: {  // copy_done
         const std::int64_t c = a[0];
-        if (!(copying.get(c))) return 144;
+        if (!copying.get(c)) return 143;
         const std::int64_t new0 = 0;
         log(33, Index{c}, copying.get(c), new0);
         copying.set(c, new0);
@@ -1379,8 +1378,8 @@ struct Monitor {
       }
       case 26: {  // copy_fails
         const std::int64_t c = a[0];
-        if (!(copying.get(c))) return 145;
-        if (!(((copy_state.get(c) == 1) || (copy_state.get(c) == 2)))) return 146;
+        if (!copying.get(c)) return 144;
+        if (copy_state.get(c) != 1 && copy_state.get(c) != 2) return 145;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 1;
         log(33, Index{c}, copying.get(c), new0);
@@ -1394,11 +1393,11 @@ struct Monitor {
         const std::int64_t tokens = a[1];
         const std::int64_t most = a[2];
         const std::int64_t turn = a[3];
-        if (!((request_state.get(r) == 0))) return 147;
-        if (!((tokens < most))) return 148;
-        if (!((most <= (constants[2] + 1)))) return 149;
-        if (!((newest_arrival.get() < turn))) return 150;
-        if (!((1 <= tokens))) return 151;
+        if (request_state.get(r) != 0) return 146;
+        if (tokens >= most) return 147;
+        if (most > constants[2] + 1) return 148;
+        if (newest_arrival.get() >= turn) return 149;
+        if (tokens < 1) return 150;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = tokens;
         const std::int64_t new2 = tokens;
@@ -1421,8 +1420,8 @@ struct Monitor {
       }
       case 28: {  // guide
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 1))) return 152;
-        if (!(!(guided.get(r)))) return 153;
+        if (request_state.get(r) != 1) return 151;
+        if (guided.get(r)) return 152;
         const std::int64_t new0 = 1;
         log(8, Index{r}, guided.get(r), new0);
         guided.set(r, new0);
@@ -1430,7 +1429,7 @@ struct Monitor {
       }
       case 29: {  // admit
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 1))) return 154;
+        if (request_state.get(r) != 1) return 153;
         const std::int64_t new0 = 2;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1438,8 +1437,8 @@ struct Monitor {
       }
       case 30: {  // finish
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 3))) return 155;
-        if (!((prompt.get(r) < known.get(r)))) return 156;
+        if (request_state.get(r) != 3) return 154;
+        if (prompt.get(r) >= known.get(r)) return 155;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1447,7 +1446,7 @@ struct Monitor {
       }
       case 31: {  // abort
         const std::int64_t r = a[0];
-        if (!(((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)) || (request_state.get(r) == 4)))) return 157;
+        if (request_state.get(r) != 1 && request_state.get(r) != 2 && request_state.get(r) != 3 && request_state.get(r) != 4) return 156;
         const std::int64_t new0 = 5;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1456,12 +1455,12 @@ struct Monitor {
       case 32: {  // retract
         const std::int64_t r = a[0];
         const std::int64_t o = a[1];
-        if (!((((request_state.get(r) == 1) || (request_state.get(r) == 2)) || (request_state.get(r) == 3)))) return 158;
-        if (!((1 <= blocks.get(r)))) return 159;
-        if (!((pending.get(r) == 0))) return 160;
-        if (!((known.get(r) < limit.get(r)))) return 161;
-        if (!(((request_state.get(o) == 2) || (request_state.get(o) == 3)))) return 162;
-        if (!((arrival.get(o) < arrival.get(r)))) return 163;
+        if (request_state.get(r) != 1 && request_state.get(r) != 2 && request_state.get(r) != 3) return 157;
+        if (blocks.get(r) < 1) return 158;
+        if (pending.get(r) != 0) return 159;
+        if (known.get(r) >= limit.get(r)) return 160;
+        if (!(request_state.get(o) == 2 || request_state.get(o) == 3)) return 161;
+        if (arrival.get(o) >= arrival.get(r)) return 162;
         const std::int64_t new0 = 4;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1469,9 +1468,9 @@ struct Monitor {
       }
       case 33: {  // requeue
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 4))) return 164;
-        if (!((blocks.get(r) == 0))) return 165;
-        if (!((inbound.get(r) == 0))) return 166;
+        if (request_state.get(r) != 4) return 163;
+        if (blocks.get(r) != 0) return 164;
+        if (inbound.get(r) != 0) return 165;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1488,8 +1487,8 @@ struct Monitor {
       }
       case 34: {  // close
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 5))) return 167;
-        if (!((blocks.get(r) == 0))) return 168;
+        if (request_state.get(r) != 5) return 166;
+        if (blocks.get(r) != 0) return 167;
         const std::int64_t new0 = 6;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
@@ -1497,9 +1496,9 @@ struct Monitor {
       }
       case 35: {  // recycle
         const std::int64_t r = a[0];
-        if (!((request_state.get(r) == 6))) return 169;
-        if (!((pending.get(r) == 0))) return 170;
-        if (!((inbound.get(r) == 0))) return 171;
+        if (request_state.get(r) != 6) return 168;
+        if (pending.get(r) != 0) return 169;
+        if (inbound.get(r) != 0) return 170;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
@@ -1534,12 +1533,12 @@ struct Monitor {
       }
       case 36: {  // open_step
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 0))) return 172;
-        if (!((opened.get() == launched.get()))) return 173;
+        if (step_state.get(s) != 0) return 171;
+        if (opened.get() != launched.get()) return 172;
         const std::int64_t new0 = 1;
-        const std::int64_t new1 = (opened.get() + 1);
-        const std::int64_t new2 = (opened.get() + 1);
-        const std::int64_t new3 = (live_steps.get() + 1);
+        const std::int64_t new1 = opened.get() + 1;
+        const std::int64_t new2 = opened.get() + 1;
+        const std::int64_t new3 = live_steps.get() + 1;
         log(15, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
         log(16, Index{s}, number.get(s), new1);
@@ -1554,20 +1553,20 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (!((request_state.get(r) == 2))) return 174;
-        if (!((step_state.get(s) == 1))) return 175;
-        if (!(!(in_step.get(s, r)))) return 176;
-        if (!((inbound.get(r) == 0))) return 177;
-        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 178;
-        if (!(((planned.get(r) + n) < known.get(r)))) return 179;
-        if (!((1 <= n))) return 180;
+        if (request_state.get(r) != 2) return 173;
+        if (step_state.get(s) != 1) return 174;
+        if (in_step.get(s, r)) return 175;
+        if (inbound.get(r) != 0) return 176;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 177;
+        if (planned.get(r) + n >= known.get(r)) return 178;
+        if (n < 1) return 179;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = n;
-        const std::int64_t new2 = (planned.get(r) + n);
+        const std::int64_t new2 = planned.get(r) + n;
         const std::int64_t new3 = number.get(s);
-        const std::int64_t new4 = (pending.get(r) + 1);
-        const std::int64_t new5 = (flying.get(r) + n);
-        const std::int64_t new6 = (rows.get(s) + 1);
+        const std::int64_t new4 = pending.get(r) + 1;
+        const std::int64_t new5 = flying.get(r) + n;
+        const std::int64_t new6 = rows.get(s) + 1;
         log(17, Index{s, r}, in_step.get(s, r), new0);
         in_step.set(s, r, new0);
         log(18, Index{s, r}, row_tokens.get(s, r), new1);
@@ -1588,23 +1587,23 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (!((request_state.get(r) == 2))) return 181;
-        if (!((step_state.get(s) == 1))) return 182;
-        if (!(!(in_step.get(s, r)))) return 183;
-        if (!((inbound.get(r) == 0))) return 184;
-        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 185;
-        if (!(((planned.get(r) + n) == known.get(r)))) return 186;
-        if (!((1 <= n))) return 187;
+        if (request_state.get(r) != 2) return 180;
+        if (step_state.get(s) != 1) return 181;
+        if (in_step.get(s, r)) return 182;
+        if (inbound.get(r) != 0) return 183;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 184;
+        if (planned.get(r) + n != known.get(r)) return 185;
+        if (n < 1) return 186;
         const std::int64_t new0 = 3;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = n;
-        const std::int64_t new3 = (planned.get(r) + n);
+        const std::int64_t new3 = planned.get(r) + n;
         const std::int64_t new4 = number.get(s);
         const std::int64_t new5 = 1;
-        const std::int64_t new6 = (pending.get(r) + 1);
-        const std::int64_t new7 = (sampling.get(r) + 1);
-        const std::int64_t new8 = (flying.get(r) + n);
-        const std::int64_t new9 = (rows.get(s) + 1);
+        const std::int64_t new6 = pending.get(r) + 1;
+        const std::int64_t new7 = sampling.get(r) + 1;
+        const std::int64_t new8 = flying.get(r) + n;
+        const std::int64_t new9 = rows.get(s) + 1;
         log(0, Index{r}, request_state.get(r), new0);
         request_state.set(r, new0);
         log(17, Index{s, r}, in_step.get(s, r), new1);
@@ -1631,24 +1630,24 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t n = a[2];
-        if (!((request_state.get(r) == 3))) return 188;
-        if (!((step_state.get(s) == 1))) return 189;
-        if (!(!(in_step.get(s, r)))) return 190;
-        if (!((inbound.get(r) == 0))) return 191;
-        if (!(((planned.get(r) + n) <= (pruned.get(r) + capacity.get(r))))) return 192;
-        if (!(((planned.get(r) + n) < limit.get(r)))) return 193;
-        if (!((!(guided.get(r)) || (sampling.get(r) == 0)))) return 194;
-        if (!((1 <= n))) return 195;
-        if (!((n <= constants[4]))) return 196;
+        if (request_state.get(r) != 3) return 187;
+        if (step_state.get(s) != 1) return 188;
+        if (in_step.get(s, r)) return 189;
+        if (inbound.get(r) != 0) return 190;
+        if (planned.get(r) + n > pruned.get(r) + capacity.get(r)) return 191;
+        if (planned.get(r) + n >= limit.get(r)) return 192;
+        if (guided.get(r) && sampling.get(r) != 0) return 193;
+        if (n < 1) return 194;
+        if (n > constants[4]) return 195;
         const std::int64_t new0 = 1;
         const std::int64_t new1 = n;
-        const std::int64_t new2 = (planned.get(r) + n);
+        const std::int64_t new2 = planned.get(r) + n;
         const std::int64_t new3 = number.get(s);
         const std::int64_t new4 = n;
-        const std::int64_t new5 = (pending.get(r) + 1);
-        const std::int64_t new6 = (sampling.get(r) + n);
-        const std::int64_t new7 = (flying.get(r) + n);
-        const std::int64_t new8 = (rows.get(s) + 1);
+        const std::int64_t new5 = pending.get(r) + 1;
+        const std::int64_t new6 = sampling.get(r) + n;
+        const std::int64_t new7 = flying.get(r) + n;
+        const std::int64_t new8 = rows.get(s) + 1;
         log(17, Index{s, r}, in_step.get(s, r), new0);
         in_step.set(s, r, new0);
         log(18, Index{s, r}, row_tokens.get(s, r), new1);
@@ -1671,8 +1670,8 @@ struct Monitor {
       }
       case 40: {  // launch
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 1))) return 197;
-        if (!((1 <= rows.get(s)))) return 198;
+        if (step_state.get(s) != 1) return 196;
+        if (rows.get(s) < 1) return 197;
         const std::int64_t new0 = 2;
         const std::int64_t new1 = 1;
         const std::int64_t new2 = number.get(s);
@@ -1686,7 +1685,7 @@ struct Monitor {
       }
       case 41: {  // device_done
         const std::int64_t s = a[0];
-        if (!(executing.get(s))) return 199;
+        if (!executing.get(s)) return 198;
         const std::int64_t new0 = 0;
         log(32, Index{s}, executing.get(s), new0);
         executing.set(s, new0);
@@ -1694,9 +1693,9 @@ struct Monitor {
       }
       case 42: {  // observe
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 2))) return 200;
-        if (!(!(executing.get(s)))) return 201;
-        if (!((number.get(s) == (landed.get() + 1)))) return 202;
+        if (step_state.get(s) != 2) return 199;
+        if (executing.get(s)) return 200;
+        if (number.get(s) != landed.get() + 1) return 201;
         const std::int64_t new0 = 3;
         log(15, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
@@ -1706,22 +1705,22 @@ struct Monitor {
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
         const std::int64_t accepted = a[2];
-        if (!(((request_state.get(r) == 2) || (request_state.get(r) == 3)))) return 203;
-        if (!((step_state.get(s) == 3))) return 204;
-        if (!(in_step.get(s, r))) return 205;
-        if (!((accepted <= row_outputs.get(s, r)))) return 206;
-        if (!(((((1 <= row_outputs.get(s, r))) ? (1) : (0)) <= accepted))) return 207;
-        if (!((0 <= accepted))) return 208;
+        if (request_state.get(r) != 2 && request_state.get(r) != 3) return 202;
+        if (step_state.get(s) != 3) return 203;
+        if (!in_step.get(s, r)) return 204;
+        if (accepted > row_outputs.get(s, r)) return 205;
+        if ((row_outputs.get(s, r) >= 1 ? 1 : 0) > accepted) return 206;
+        if (accepted < 0) return 207;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = ((computed.get(r) + row_tokens.get(s, r)) - (row_outputs.get(s, r) - accepted));
-        const std::int64_t new4 = (planned.get(r) - (row_outputs.get(s, r) - accepted));
-        const std::int64_t new5 = (known.get(r) + accepted);
-        const std::int64_t new6 = (pending.get(r) - 1);
-        const std::int64_t new7 = (sampling.get(r) - row_outputs.get(s, r));
-        const std::int64_t new8 = (flying.get(r) - row_tokens.get(s, r));
-        const std::int64_t new9 = (rows.get(s) - 1);
+        const std::int64_t new3 = computed.get(r) + row_tokens.get(s, r) - (row_outputs.get(s, r) - accepted);
+        const std::int64_t new4 = planned.get(r) - (row_outputs.get(s, r) - accepted);
+        const std::int64_t new5 = known.get(r) + accepted;
+        const std::int64_t new6 = pending.get(r) - 1;
+        const std::int64_t new7 = sampling.get(r) - row_outputs.get(s, r);
+        const std::int64_t new8 = flying.get(r) - row_tokens.get(s, r);
+        const std::int64_t new9 = rows.get(s) - 1;
         log(17, Index{s, r}, in_step.get(s, r), new0);
         in_step.set(s, r, new0);
         log(18, Index{s, r}, row_tokens.get(s, r), new1);
@@ -1747,16 +1746,16 @@ struct Monitor {
       case 44: {  // drop_row
         const std::int64_t s = a[0];
         const std::int64_t r = a[1];
-        if (!(((request_state.get(r) == 5) || (request_state.get(r) == 6)))) return 209;
-        if (!((step_state.get(s) == 3))) return 210;
-        if (!(in_step.get(s, r))) return 211;
+        if (request_state.get(r) != 5 && request_state.get(r) != 6) return 208;
+        if (step_state.get(s) != 3) return 209;
+        if (!in_step.get(s, r)) return 210;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = 0;
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = (pending.get(r) - 1);
-        const std::int64_t new4 = (sampling.get(r) - row_outputs.get(s, r));
-        const std::int64_t new5 = (flying.get(r) - row_tokens.get(s, r));
-        const std::int64_t new6 = (rows.get(s) - 1);
+        const std::int64_t new3 = pending.get(r) - 1;
+        const std::int64_t new4 = sampling.get(r) - row_outputs.get(s, r);
+        const std::int64_t new5 = flying.get(r) - row_tokens.get(s, r);
+        const std::int64_t new6 = rows.get(s) - 1;
         log(17, Index{s, r}, in_step.get(s, r), new0);
         in_step.set(s, r, new0);
         log(18, Index{s, r}, row_tokens.get(s, r), new1);
@@ -1775,12 +1774,12 @@ struct Monitor {
       }
       case 45: {  // retire
         const std::int64_t s = a[0];
-        if (!((step_state.get(s) == 3))) return 212;
-        if (!((rows.get(s) == 0))) return 213;
+        if (step_state.get(s) != 3) return 211;
+        if (rows.get(s) != 0) return 212;
         const std::int64_t new0 = 0;
         const std::int64_t new1 = number.get(s);
         const std::int64_t new2 = 0;
-        const std::int64_t new3 = (live_steps.get() - 1);
+        const std::int64_t new3 = live_steps.get() - 1;
         log(15, Index{s}, step_state.get(s), new0);
         step_state.set(s, new0);
         log(22, Index{}, landed.get(), new1);
@@ -1985,56 +1984,56 @@ struct Monitor {
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if ((block_state.get(each_b) == 0)) total += 1;
+        if (block_state.get(each_b) == 0) total += 1;
       }
       if (total != free.get()) return 14;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if ((((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2)) || (block_state.get(each_b) == 4))) total += 1;
+        if (block_state.get(each_b) == 1 || block_state.get(each_b) == 2 || block_state.get(each_b) == 4) total += 1;
       }
       if (total != held.get()) return 15;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if ((block_state.get(each_b) == 3)) total += 1;
+        if (block_state.get(each_b) == 3) total += 1;
       }
       if (total != cached.get()) return 16;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if ((block_state.get(each_b) == 5)) total += 1;
+        if (block_state.get(each_b) == 5) total += 1;
       }
       if (total != fetching.get()) return 17;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_h = 0; each_h < population[3]; ++each_h) {
-        if ((host_state.get(each_h) == 0)) total += 1;
+        if (host_state.get(each_h) == 0) total += 1;
       }
       if (total != spare_pages.get()) return 18;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_h = 0; each_h < population[3]; ++each_h) {
-        if (!((host_state.get(each_h) == 0))) total += 1;
+        if (host_state.get(each_h) != 0) total += 1;
       }
       if (total != used_pages.get()) return 19;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if (((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2))) total += constants[0];
+        if (block_state.get(each_b) == 1 || block_state.get(each_b) == 2) total += constants[0];
       }
       if (total != held_room.get()) return 20;
     }
     {
       std::int64_t total = 0;
       for (std::int64_t each_b = 0; each_b < population[1]; ++each_b) {
-        if (!(((block_state.get(each_b) == 1) || (block_state.get(each_b) == 2)))) total += constants[0];
+        if (!(block_state.get(each_b) == 1 || block_state.get(each_b) == 2)) total += constants[0];
       }
       if (total != idle_room.get()) return 21;
     }
@@ -2048,7 +2047,7 @@ struct Monitor {
     {
       std::int64_t total = 0;
       for (std::int64_t each_s = 0; each_s < population[2]; ++each_s) {
-        if (!((step_state.get(each_s) == 0))) total += 1;
+        if (step_state.get(each_s) != 0) total += 1;
       }
       if (total != live_steps.get()) return 23;
     }
@@ -2056,7 +2055,7 @@ struct Monitor {
       Totals<1> totals;
       parent.visit([&](const Index& i, std::int64_t) {
         const std::int64_t each_b = i[0]; const std::int64_t b = i[1];
-        if ((parent.get(each_b, b) && !((b == each_b)))) totals.add(b, 1);
+        if (parent.get(each_b, b) && b != each_b) totals.add(b, 1);
       });
       if (!totals.same(children)) return 24;
     }

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "scheduler/verification/state_access.h"
+#include "../model_parts.h"
 
 namespace tokenspeed::explorer {
 
@@ -23,7 +23,7 @@ enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
 enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, spill_failed, fetch, fetch_done, fetch_failed, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, copy_fails, submit, guide, admit, finish, abort, retract, requeue, close, recycle, open_step, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "89167da9899953335c68fb7593d4acc82fcb6d8a30645ebbc3e073f100bbf571";
+inline constexpr std::string_view kSpecHash = "008ec900363c3bbb50c39410e4852a78602bab3d53ccb972167e4a4e7d7f4869";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -80,12 +80,12 @@ inline constexpr std::array<std::string_view, 46> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 213> kGuards = {
+inline constexpr std::array<std::string_view, 212> kGuards = {
     "match_shared:block SHARED",
+    "match_shared:not held yet",
     "match_shared:request WAITING",
     "match_shared:next in sequence",
     "match_shared:behind whole blocks",
-    "match_shared:not held yet",
     "match_shared:last token recomputed",
     "match_shared:own prefix",
     "match_shared:holds what is in front",
@@ -95,19 +95,18 @@ inline constexpr std::array<std::string_view, 213> kGuards = {
     "match_cached:request WAITING",
     "match_cached:next in sequence",
     "match_cached:behind whole blocks",
-    "match_cached:not held yet",
     "match_cached:last token recomputed",
     "match_cached:own prefix",
     "match_cached:holds what is in front",
     "match_cached:x large enough",
     "match_tail:block CACHED",
+    "match_tail:partial",
+    "match_tail:not in flight",
+    "match_tail:not being copied",
     "match_tail:request WAITING",
     "match_tail:next in sequence",
     "match_tail:behind whole blocks",
-    "match_tail:partial",
     "match_tail:last token recomputed",
-    "match_tail:not in flight",
-    "match_tail:not being copied",
     "match_tail:own prefix",
     "match_tail:holds what is in front",
     "match_tail:x large enough",
@@ -319,12 +318,12 @@ inline constexpr std::array<std::string_view, 393> kEffects = {
     "match_cached:effect table_entries",
     "match_tail:effect block_state",
     "match_tail:effect text",
-    "match_tail:effect parent",
-    "match_tail:effect key",
-    "match_tail:effect before",
     "match_tail:effect holds",
     "match_tail:effect planned",
     "match_tail:effect computed",
+    "match_tail:effect parent",
+    "match_tail:effect key",
+    "match_tail:effect before",
     "match_tail:effect fill",
     "match_tail:effect refs",
     "match_tail:effect blocks",
@@ -979,58 +978,6 @@ inline constexpr std::array<std::int8_t, kTransitions.size()> kNamed = {
     -1,  // retire
 };
 
-// A list that keeps its memory.
-class Proposals {
- public:
-  void add(Transition transition, const std::array<std::int8_t, 4>& arguments, int guard, bool explored) {
-    if (count_ == all_.size()) [[unlikely]] all_.resize(2 * count_ + 64);
-    all_[count_++] = {static_cast<std::uint8_t>(transition), arguments, explored, static_cast<std::uint16_t>(guard)};
-  }
-  void clear() { count_ = 0; }
-  std::size_t size() const { return count_; }
-  const Proposal* data() const { return all_.data(); }
-  const Proposal* begin() const { return all_.data(); }
-  const Proposal* end() const { return all_.data() + count_; }
-  const Proposal& operator[](std::size_t i) const { return all_[i]; }
-
- private:
-  std::vector<Proposal> all_;
-  std::size_t count_ = 0;
-};
-
-// Whether something was seen to be true, and to be false.
-struct Seen {
-  bool held = false;
-  bool failed = false;
-
-  void mark(bool holds) {
-    held = held || holds;
-    failed = failed || !holds;
-  }
-};
-
-// Eight bytes from there on; the last eight may overlap others, so that one load or two are enough.
-template <class Values>
-std::uint64_t word_of(const Values& values, std::size_t at) {
-  constexpr std::size_t kBytes = sizeof(Values);
-  const auto* bytes = reinterpret_cast<const unsigned char*>(&values);
-  if constexpr (kBytes >= 8) {
-    std::uint64_t word;
-    std::memcpy(&word, bytes + std::min(at, kBytes - 8), 8);
-    return word;
-  } else if constexpr (kBytes >= 4) {
-    std::uint32_t first;
-    std::uint32_t last;
-    std::memcpy(&first, bytes, 4);
-    std::memcpy(&last, bytes + kBytes - 4, 4);
-    return std::uint64_t{last} << 32 | first;
-  } else {
-    std::uint64_t word = 0;
-    for (std::size_t i = 0; i < kBytes; ++i) word = word << 8 | bytes[i];
-    return word;
-  }
-}
-
 template <int NR, int NB, int NS, int NH, int NC>
 struct Model {
   struct State {
@@ -1127,18 +1074,18 @@ struct Model {
   template <class Found>
   static void successors(const State& pre, const Instance& k, Found&& found) {
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[1] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-      if (!k.dropped[3] && !(pre.planned[r] == pre.capacity[r])) continue;
-      if (!k.dropped[5] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
+      if (!k.dropped[2] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[4] && !(pre.planned[r] == pre.capacity[r])) continue;
+      if (!k.dropped[5] && !(pre.planned[r] + k.page < pre.known[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[0] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[2] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[4] && !(!pre.holds[r][b])) continue;
+        if (!k.dropped[1] && !(!pre.holds[r][b])) continue;
+        if (!k.dropped[3] && !(pre.position[b] == pre.planned[r])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[7] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
+          if (!k.dropped[7] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
             if (!k.dropped[6] && !(pre.key[b] == x)) continue;
-            if (!k.dropped[8] && !(1 <= x)) continue;
+            if (!k.dropped[8] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[0]) post.text[r][b] = static_cast<std::int8_t>(x);
             if (!k.omitted[1]) post.holds[r][b] = static_cast<std::int8_t>(true);
@@ -1156,17 +1103,16 @@ struct Model {
     for (int r = 0; r <= NR - 1; ++r) {
       if (!k.dropped[11] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       if (!k.dropped[13] && !(pre.planned[r] == pre.capacity[r])) continue;
-      if (!k.dropped[15] && !((pre.planned[r] + k.page) < pre.known[r])) continue;
+      if (!k.dropped[14] && !(pre.planned[r] + k.page < pre.known[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[9] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
         if (!k.dropped[10] && !(pre.fill[b] == k.page)) continue;
         if (!k.dropped[12] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[14] && !(!pre.holds[r][b])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[17] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
+          if (!k.dropped[16] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
-            if (!k.dropped[16] && !(pre.key[b] == x)) continue;
-            if (!k.dropped[18] && !(1 <= x)) continue;
+            if (!k.dropped[15] && !(pre.key[b] == x)) continue;
+            if (!k.dropped[17] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[8]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
             if (!k.omitted[9]) post.text[r][b] = static_cast<std::int8_t>(x);
@@ -1187,29 +1133,29 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[20] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-      if (!k.dropped[22] && !(pre.planned[r] == pre.capacity[r])) continue;
+      if (!k.dropped[22] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[24] && !(pre.planned[r] == pre.capacity[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[19] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-        if (!k.dropped[21] && !(pre.position[b] == pre.planned[r])) continue;
-        if (!k.dropped[23] && !(pre.fill[b] < k.page)) continue;
-        if (!k.dropped[24] && !((pre.planned[r] + pre.fill[b]) < pre.known[r])) continue;
-        if (!k.dropped[25] && !(pre.stamp[b] <= pre.landed)) continue;
-        if (!k.dropped[26] && !(pre.copies[b] == 0)) continue;
+        if (!k.dropped[18] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+        if (!k.dropped[19] && !(pre.fill[b] < k.page)) continue;
+        if (!k.dropped[20] && !(pre.stamp[b] <= pre.landed)) continue;
+        if (!k.dropped[21] && !(pre.copies[b] == 0)) continue;
+        if (!k.dropped[23] && !(pre.position[b] == pre.planned[r])) continue;
+        if (!k.dropped[25] && !(pre.planned[r] + pre.fill[b] < pre.known[r])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[28] && !(pre.parent[b][p] && ((p == b) || pre.holds[r][p]))) continue;
+          if (!k.dropped[27] && !(pre.parent[b][p] && (p == b || pre.holds[r][p]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 2; ++x) {
-            if (!k.dropped[27] && !(pre.key[b] == x)) continue;
-            if (!k.dropped[29] && !(1 <= x)) continue;
+            if (!k.dropped[26] && !(pre.key[b] == x)) continue;
+            if (!k.dropped[28] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[21]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
             if (!k.omitted[22]) post.text[r][b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[23]) post.parent[b][p] = static_cast<std::int8_t>(false);
-            if (!k.omitted[24]) post.key[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[25]) post.before[b] = static_cast<std::int8_t>(0);
-            if (!k.omitted[26]) post.holds[r][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[27]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
-            if (!k.omitted[28]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+            if (!k.omitted[23]) post.holds[r][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[24]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
+            if (!k.omitted[25]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+            if (!k.omitted[26]) post.parent[b][p] = static_cast<std::int8_t>(false);
+            if (!k.omitted[27]) post.key[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[28]) post.before[b] = static_cast<std::int8_t>(0);
             if (!k.omitted[29]) post.fill[b] = static_cast<std::int8_t>(0);
             if (!k.omitted[30]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
             if (!k.omitted[31]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
@@ -1219,7 +1165,7 @@ struct Model {
             if (!k.omitted[35]) post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
             if (!k.omitted[36]) post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
             if (!k.omitted[37]) post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-            if (!k.omitted[38]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+            if (!k.omitted[38]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
             if (!k.omitted[39]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
             found(post, Transition::match_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
@@ -1227,10 +1173,10 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[31] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[32] && !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r])) continue;
+      if (!k.dropped[30] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[31] && !(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[30] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[29] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         State post = pre;
         if (!k.omitted[40]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         if (!k.omitted[41]) post.position[b] = static_cast<std::int8_t>(pre.pruned[r] + pre.capacity[r]);
@@ -1247,16 +1193,16 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[34] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[37] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[33] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[36] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[33] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[35] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[36] && !((pre.position[b] + k.page) <= pre.computed[r])) continue;
+        if (!k.dropped[32] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[34] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[35] && !(pre.position[b] + k.page <= pre.computed[r])) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[38] && !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])))) continue;
+          if (!k.dropped[37] && !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
-            if (!k.dropped[39] && !(1 <= x)) continue;
+            if (!k.dropped[38] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[51]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Shared);
             if (!k.omitted[52]) post.fill[b] = static_cast<std::int8_t>(k.page);
@@ -1265,7 +1211,7 @@ struct Model {
             if (!k.omitted[55]) post.before[b] = static_cast<std::int8_t>(pre.key[p]);
             if (!k.omitted[56]) post.content[b] = static_cast<std::int8_t>(x);
             if (!k.omitted[57]) post.text[r][b] = static_cast<std::int8_t>(x);
-            if (!k.omitted[58]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[58]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
             if (!k.omitted[59]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::publish, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
@@ -1273,15 +1219,15 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[43] && !(pre.last_step[r] <= pre.landed)) continue;
+      if (!k.dropped[42] && !(pre.last_step[r] <= pre.landed)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[40] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[41] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[42] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
-        if (!k.dropped[44] && !(pre.copies[b] == 0)) continue;
+        if (!k.dropped[39] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[40] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[41] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[43] && !(pre.copies[b] == 0)) continue;
         State post = pre;
         if (!k.omitted[60]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        if (!k.omitted[61]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[61]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         if (!k.omitted[62]) post.holds[r][b] = static_cast<std::int8_t>(false);
         if (!k.omitted[63]) post.text[r][b] = static_cast<std::int8_t>(0);
         if (!k.omitted[64]) post.content[b] = static_cast<std::int8_t>(0);
@@ -1298,13 +1244,13 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[45] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[46] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[47] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
-        if (!k.dropped[48] && !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]))) continue;
+        if (!k.dropped[44] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[45] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[46] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[47] && !(pre.landed < pre.last_step[r] || pre.copies[b] >= 1)) continue;
         State post = pre;
         if (!k.omitted[73]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
-        if (!k.omitted[74]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[74]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         if (!k.omitted[75]) post.holds[r][b] = static_cast<std::int8_t>(false);
         if (!k.omitted[76]) post.text[r][b] = static_cast<std::int8_t>(0);
         if (!k.omitted[77]) post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
@@ -1320,15 +1266,15 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[49] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[50] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[51] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
-        if (!k.dropped[52] && !(1 < pre.refs[b])) continue;
+        if (!k.dropped[48] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[49] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[50] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[51] && !(pre.refs[b] > 1)) continue;
         State post = pre;
-        if (!k.omitted[85]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[85]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         if (!k.omitted[86]) post.holds[r][b] = static_cast<std::int8_t>(false);
         if (!k.omitted[87]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[88]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[88]) post.stamp[b] = static_cast<std::int8_t>(pre.stamp[b] <= pre.last_step[r] ? pre.last_step[r] : pre.stamp[b]);
         if (!k.omitted[89]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
         if (!k.omitted[90]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
         if (!k.omitted[91]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
@@ -1338,16 +1284,16 @@ struct Model {
     }
     for (int r = 0; r <= NR - 1; ++r) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[53] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
-        if (!k.dropped[54] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[55] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)))) continue;
-        if (!k.dropped[56] && !(pre.refs[b] == 1)) continue;
+        if (!k.dropped[52] && !(BlockState(pre.block_state[b]) == BlockState::Shared)) continue;
+        if (!k.dropped[53] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[54] && !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0))) continue;
+        if (!k.dropped[55] && !(pre.refs[b] == 1)) continue;
         State post = pre;
         if (!k.omitted[93]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        if (!k.omitted[94]) post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        if (!k.omitted[94]) post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         if (!k.omitted[95]) post.holds[r][b] = static_cast<std::int8_t>(false);
         if (!k.omitted[96]) post.text[r][b] = static_cast<std::int8_t>(0);
-        if (!k.omitted[97]) post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        if (!k.omitted[97]) post.stamp[b] = static_cast<std::int8_t>(pre.stamp[b] <= pre.last_step[r] ? pre.last_step[r] : pre.stamp[b]);
         if (!k.omitted[98]) post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
         if (!k.omitted[99]) post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
         if (!k.omitted[100]) post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
@@ -1360,18 +1306,18 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[58] && !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing))) continue;
-      if (!k.dropped[62] && !(pre.last_step[r] <= pre.landed)) continue;
-      if (!k.dropped[63] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[57] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[61] && !(pre.last_step[r] <= pre.landed)) continue;
+      if (!k.dropped[62] && !(pre.inbound[r] == 0)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[57] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-        if (!k.dropped[59] && !(pre.holds[r][b])) continue;
-        if (!k.dropped[60] && !(pre.position[b] < pre.computed[r])) continue;
-        if (!k.dropped[61] && !(pre.computed[r] <= (pre.position[b] + k.page))) continue;
+        if (!k.dropped[56] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+        if (!k.dropped[58] && !(pre.holds[r][b])) continue;
+        if (!k.dropped[59] && !(pre.position[b] < pre.computed[r])) continue;
+        if (!k.dropped[60] && !(pre.computed[r] <= pre.position[b] + k.page)) continue;
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!k.dropped[64] && !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])))) continue;
+          if (!k.dropped[63] && !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]))) continue;
           for (int x = pre.position[b]; x <= pre.position[b] + 1; ++x) {
-            if (!k.dropped[65] && !(1 <= x)) continue;
+            if (!k.dropped[64] && !(x >= 1)) continue;
             State post = pre;
             if (!k.omitted[106]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
             if (!k.omitted[107]) post.parent[b][p] = static_cast<std::int8_t>(true);
@@ -1389,7 +1335,7 @@ struct Model {
             if (!k.omitted[119]) post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
             if (!k.omitted[120]) post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
             if (!k.omitted[121]) post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
-            if (!k.omitted[122]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[122]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
             if (!k.omitted[123]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::keep_tail, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x - (pre.position[b]))});
           }
@@ -1397,9 +1343,9 @@ struct Model {
       }
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[66] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
-      if (!k.dropped[67] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[68] && !(pre.copies[b] == 0)) continue;
+      if (!k.dropped[65] && !(BlockState(pre.block_state[b]) == BlockState::Limbo)) continue;
+      if (!k.dropped[66] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[67] && !(pre.copies[b] == 0)) continue;
       State post = pre;
       if (!k.omitted[124]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
       if (!k.omitted[125]) post.free = static_cast<std::int8_t>(pre.free + 1);
@@ -1407,12 +1353,12 @@ struct Model {
       found(post, Transition::reap, Arguments{static_cast<std::int8_t>(b)});
     }
     for (int b = 0; b <= NB - 1; ++b) {
-      if (!k.dropped[69] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
-      if (!k.dropped[70] && !(pre.stamp[b] <= pre.landed)) continue;
-      if (!k.dropped[71] && !(pre.copies[b] == 0)) continue;
-      if (!k.dropped[73] && !(pre.children[b] == 0)) continue;
+      if (!k.dropped[68] && !(BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
+      if (!k.dropped[69] && !(pre.stamp[b] <= pre.landed)) continue;
+      if (!k.dropped[70] && !(pre.copies[b] == 0)) continue;
+      if (!k.dropped[72] && !(pre.children[b] == 0)) continue;
       for (int p = 0; p <= NB - 1; ++p) {
-        if (!k.dropped[72] && !(pre.parent[b][p])) continue;
+        if (!k.dropped[71] && !(pre.parent[b][p])) continue;
         State post = pre;
         if (!k.omitted[127]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
         if (!k.omitted[128]) post.parent[b][p] = static_cast<std::int8_t>(false);
@@ -1422,17 +1368,17 @@ struct Model {
         if (!k.omitted[132]) post.content[b] = static_cast<std::int8_t>(0);
         if (!k.omitted[133]) post.free = static_cast<std::int8_t>(pre.free + 1);
         if (!k.omitted[134]) post.cached = static_cast<std::int8_t>(pre.cached - 1);
-        if (!k.omitted[135]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        if (!k.omitted[135]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
         if (!k.omitted[136]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         found(post, Transition::evict, Arguments{static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)});
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[75] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[74] && !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) continue;
+        if (!k.dropped[73] && !(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[75] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
+          if (!k.dropped[74] && !(HostState(pre.host_state[h]) == HostState::Empty)) continue;
           State post = pre;
           if (!k.omitted[137]) post.host_state[h] = static_cast<std::int8_t>(HostState::Filling);
           if (!k.omitted[138]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Spilling);
@@ -1454,14 +1400,14 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[77] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
-      if (!k.dropped[79] && !(!pre.copying[c])) continue;
-      if (!k.dropped[81] && !(!pre.failed[c])) continue;
+      if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+      if (!k.dropped[78] && !(!pre.copying[c])) continue;
+      if (!k.dropped[80] && !(!pre.failed[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[78] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[77] && !(pre.block_of[c][b])) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[80] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[82] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          if (!k.dropped[79] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[81] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
           State post = pre;
           if (!k.omitted[152]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[153]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1478,14 +1424,14 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[83] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
-      if (!k.dropped[85] && !(!pre.copying[c])) continue;
-      if (!k.dropped[87] && !(pre.failed[c])) continue;
+      if (!k.dropped[82] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+      if (!k.dropped[84] && !(!pre.copying[c])) continue;
+      if (!k.dropped[86] && !(pre.failed[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[84] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[83] && !(pre.block_of[c][b])) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[86] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[88] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          if (!k.dropped[85] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[87] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
           State post = pre;
           if (!k.omitted[162]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[163]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1507,13 +1453,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[91] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[90] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[89] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[88] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[90] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+          if (!k.dropped[89] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
           for (int p = 0; p <= NB - 1; ++p) {
-            if (!k.dropped[92] && !(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h])))) continue;
+            if (!k.dropped[91] && !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]))) continue;
             State post = pre;
             if (!k.omitted[177]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
             if (!k.omitted[178]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
@@ -1531,7 +1477,7 @@ struct Model {
             if (!k.omitted[190]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
             if (!k.omitted[191]) post.free = static_cast<std::int8_t>(pre.free - 1);
             if (!k.omitted[192]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
-            if (!k.omitted[193]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+            if (!k.omitted[193]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
             if (!k.omitted[194]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::fetch, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)});
           }
@@ -1539,14 +1485,14 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[93] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
-      if (!k.dropped[95] && !(!pre.copying[c])) continue;
-      if (!k.dropped[97] && !(!pre.failed[c])) continue;
+      if (!k.dropped[92] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+      if (!k.dropped[94] && !(!pre.copying[c])) continue;
+      if (!k.dropped[96] && !(!pre.failed[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[94] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[98] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+        if (!k.dropped[93] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[97] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[96] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[95] && !(pre.host_of[c][h])) continue;
           State post = pre;
           if (!k.omitted[195]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[196]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1565,17 +1511,17 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[99] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
-      if (!k.dropped[101] && !(!pre.copying[c])) continue;
-      if (!k.dropped[103] && !(pre.failed[c])) continue;
+      if (!k.dropped[98] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+      if (!k.dropped[100] && !(!pre.copying[c])) continue;
+      if (!k.dropped[102] && !(pre.failed[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[100] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[104] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
-        if (!k.dropped[106] && !(pre.children[b] == 0)) continue;
+        if (!k.dropped[99] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[103] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+        if (!k.dropped[105] && !(pre.children[b] == 0)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[102] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[101] && !(pre.host_of[c][h])) continue;
           for (int p = 0; p <= NB - 1; ++p) {
-            if (!k.dropped[105] && !(pre.parent[b][p])) continue;
+            if (!k.dropped[104] && !(pre.parent[b][p])) continue;
             State post = pre;
             if (!k.omitted[207]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
             if (!k.omitted[208]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1592,7 +1538,7 @@ struct Model {
             if (!k.omitted[219]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
             if (!k.omitted[220]) post.free = static_cast<std::int8_t>(pre.free + 1);
             if (!k.omitted[221]) post.fetching = static_cast<std::int8_t>(pre.fetching - 1);
-            if (!k.omitted[222]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+            if (!k.omitted[222]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
             if (!k.omitted[223]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
             found(post, Transition::fetch_failed, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)});
           }
@@ -1600,8 +1546,8 @@ struct Model {
       }
     }
     for (int h = 0; h <= NH - 1; ++h) {
-      if (!k.dropped[107] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-      if (!k.dropped[108] && !(pre.host_copies[h] == 0)) continue;
+      if (!k.dropped[106] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+      if (!k.dropped[107] && !(pre.host_copies[h] == 0)) continue;
       State post = pre;
       if (!k.omitted[224]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
       if (!k.omitted[225]) post.host_position[h] = static_cast<std::int8_t>(0);
@@ -1614,16 +1560,16 @@ struct Model {
       found(post, Transition::drop_page, Arguments{static_cast<std::int8_t>(h)});
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[113] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[112] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[109] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[112] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[108] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[111] && !(pre.inbound[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[110] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[109] && !(pre.holds[r][b])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[111] && !((pre.position[b] + n) <= pre.computed[r])) continue;
-            if (!k.dropped[114] && !(1 <= n)) continue;
-            if (!k.dropped[115] && !(n <= k.page)) continue;
+            if (!k.dropped[110] && !(pre.position[b] + n <= pre.computed[r])) continue;
+            if (!k.dropped[113] && !(n >= 1)) continue;
+            if (!k.dropped[114] && !(n <= k.page)) continue;
             State post = pre;
             if (!k.omitted[232]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
             if (!k.omitted[233]) post.block_of[c][b] = static_cast<std::int8_t>(true);
@@ -1638,10 +1584,10 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[116] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
-      if (!k.dropped[118] && !(!pre.copying[c])) continue;
+      if (!k.dropped[115] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+      if (!k.dropped[117] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[117] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[116] && !(pre.block_of[c][b])) continue;
         State post = pre;
         if (!k.omitted[239]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         if (!k.omitted[240]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1654,18 +1600,18 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[126] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[125] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[119] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[122] && !(pre.pending[r] == 0)) continue;
+        if (!k.dropped[118] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[121] && !(pre.pending[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[120] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[121] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[123] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[119] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[120] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[122] && !(pre.position[b] <= pre.planned[r])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[124] && !((pre.planned[r] + n) <= (pre.position[b] + k.page))) continue;
-            if (!k.dropped[125] && !((pre.planned[r] + n) < pre.known[r])) continue;
-            if (!k.dropped[127] && !(1 <= n)) continue;
+            if (!k.dropped[123] && !(pre.planned[r] + n <= pre.position[b] + k.page)) continue;
+            if (!k.dropped[124] && !(pre.planned[r] + n < pre.known[r])) continue;
+            if (!k.dropped[126] && !(n >= 1)) continue;
             State post = pre;
             if (!k.omitted[246]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
             if (!k.omitted[247]) post.block_of[c][b] = static_cast<std::int8_t>(true);
@@ -1685,13 +1631,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[129] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[131] && !(!pre.copying[c])) continue;
+      if (!k.dropped[128] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[130] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[128] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[132] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[127] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[131] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[130] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[129] && !(pre.block_of[c][b])) continue;
           State post = pre;
           if (!k.omitted[258]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[259]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1710,13 +1656,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[134] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[136] && !(!pre.copying[c])) continue;
+      if (!k.dropped[133] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[135] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[133] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[137] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[132] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[136] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[135] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[134] && !(pre.block_of[c][b])) continue;
           State post = pre;
           if (!k.omitted[270]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
           if (!k.omitted[271]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
@@ -1735,13 +1681,13 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[139] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[141] && !(!pre.copying[c])) continue;
+      if (!k.dropped[138] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[140] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[138] && !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[142] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[137] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+        if (!k.dropped[141] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[140] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[139] && !(pre.block_of[c][b])) continue;
           State post = pre;
           if (!k.omitted[282]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[283]) post.block_of[c][b] = static_cast<std::int8_t>(false);
@@ -1759,28 +1705,28 @@ struct Model {
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[143] && !(pre.copying[c])) continue;
+      if (!k.dropped[142] && !(pre.copying[c])) continue;
       State post = pre;
       if (!k.omitted[293]) post.copying[c] = static_cast<std::int8_t>(false);
       found(post, Transition::copy_done, Arguments{static_cast<std::int8_t>(c)});
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[144] && !(pre.copying[c])) continue;
-      if (!k.dropped[145] && !((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching))) continue;
+      if (!k.dropped[143] && !(pre.copying[c])) continue;
+      if (!k.dropped[144] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
       State post = pre;
       if (!k.omitted[294]) post.copying[c] = static_cast<std::int8_t>(false);
       if (!k.omitted[295]) post.failed[c] = static_cast<std::int8_t>(true);
       found(post, Transition::copy_fails, Arguments{static_cast<std::int8_t>(c)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[146] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+      if (!k.dropped[145] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
-        if (!k.dropped[150] && !(1 <= tokens)) continue;
+        if (!k.dropped[149] && !(tokens >= 1)) continue;
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
-          if (!k.dropped[147] && !(tokens < most)) continue;
-          if (!k.dropped[148] && !(most <= (k.room + 1))) continue;
+          if (!k.dropped[146] && !(tokens < most)) continue;
+          if (!k.dropped[147] && !(most <= k.room + 1)) continue;
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[149] && !(pre.newest_arrival < turn)) continue;
+            if (!k.dropped[148] && !(pre.newest_arrival < turn)) continue;
             State post = pre;
             if (!k.omitted[296]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
             if (!k.omitted[297]) post.prompt[r] = static_cast<std::int8_t>(tokens);
@@ -1794,48 +1740,48 @@ struct Model {
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[151] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
-      if (!k.dropped[152] && !(!pre.guided[r])) continue;
+      if (!k.dropped[150] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[151] && !(!pre.guided[r])) continue;
       State post = pre;
       if (!k.omitted[302]) post.guided[r] = static_cast<std::int8_t>(true);
       found(post, Transition::guide, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[152] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
       State post = pre;
       if (!k.omitted[303]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
       found(post, Transition::admit, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[154] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[155] && !(pre.prompt[r] < pre.known[r])) continue;
+      if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[154] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
       if (!k.omitted[304]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::finish, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[156] && !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting))) continue;
+      if (!k.dropped[155] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
       State post = pre;
       if (!k.omitted[305]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[157] && !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-      if (!k.dropped[158] && !(1 <= pre.blocks[r])) continue;
-      if (!k.dropped[159] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[160] && !(pre.known[r] < pre.limit[r])) continue;
+      if (!k.dropped[156] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[157] && !(pre.blocks[r] >= 1)) continue;
+      if (!k.dropped[158] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[159] && !(pre.known[r] < pre.limit[r])) continue;
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[161] && !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode))) continue;
-        if (!k.dropped[162] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        if (!k.dropped[160] && !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode)) continue;
+        if (!k.dropped[161] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
         if (!k.omitted[306]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         found(post, Transition::retract, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[163] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[164] && !(pre.blocks[r] == 0)) continue;
-      if (!k.dropped[165] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[162] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[163] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[164] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       if (!k.omitted[307]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
       if (!k.omitted[308]) post.planned[r] = static_cast<std::int8_t>(0);
@@ -1844,16 +1790,16 @@ struct Model {
       found(post, Transition::requeue, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[166] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[167] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[165] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[166] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
       if (!k.omitted[311]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
       found(post, Transition::close, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[168] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[169] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[170] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[167] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[168] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[169] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
       if (!k.omitted[312]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
       if (!k.omitted[313]) post.arrival[r] = static_cast<std::int8_t>(0);
@@ -1868,8 +1814,8 @@ struct Model {
       found(post, Transition::recycle, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[171] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[172] && !(pre.opened == pre.launched)) continue;
+      if (!k.dropped[170] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[171] && !(pre.opened == pre.launched)) continue;
       State post = pre;
       if (!k.omitted[322]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
       if (!k.omitted[323]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
@@ -1878,15 +1824,15 @@ struct Model {
       found(post, Transition::open_step, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[174] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[173] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[173] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[175] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[176] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[172] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[174] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[175] && !(pre.inbound[r] == 0)) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[177] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[178] && !((pre.planned[r] + n) < pre.known[r])) continue;
-          if (!k.dropped[179] && !(1 <= n)) continue;
+          if (!k.dropped[176] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[177] && !(pre.planned[r] + n < pre.known[r])) continue;
+          if (!k.dropped[178] && !(n >= 1)) continue;
           State post = pre;
           if (!k.omitted[326]) post.in_step[s][r] = static_cast<std::int8_t>(true);
           if (!k.omitted[327]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
@@ -1900,7 +1846,7 @@ struct Model {
           }
           if (!k.omitted[332]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
           if (!k.omitted[333]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
@@ -1911,15 +1857,15 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[181] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[180] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[180] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[182] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[183] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[179] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[181] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[182] && !(pre.inbound[r] == 0)) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[184] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[185] && !((pre.planned[r] + n) == pre.known[r])) continue;
-          if (!k.dropped[186] && !(1 <= n)) continue;
+          if (!k.dropped[183] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[184] && !(pre.planned[r] + n == pre.known[r])) continue;
+          if (!k.dropped[185] && !(n >= 1)) continue;
           State post = pre;
           if (!k.omitted[336]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
           if (!k.omitted[337]) post.in_step[s][r] = static_cast<std::int8_t>(true);
@@ -1934,7 +1880,7 @@ struct Model {
           }
           if (!k.omitted[343]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
           if (!k.omitted[344]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
@@ -1947,17 +1893,17 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[188] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[187] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[187] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[189] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[190] && !(pre.inbound[r] == 0)) continue;
-        if (!k.dropped[193] && !(!pre.guided[r] || (pre.sampling[r] == 0))) continue;
+        if (!k.dropped[186] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[188] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[189] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[192] && !(!pre.guided[r] || pre.sampling[r] == 0)) continue;
         for (int n = 0; n <= k.width + 1; ++n) {
-          if (!k.dropped[191] && !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]))) continue;
-          if (!k.dropped[192] && !((pre.planned[r] + n) < pre.limit[r])) continue;
-          if (!k.dropped[194] && !(1 <= n)) continue;
-          if (!k.dropped[195] && !(n <= k.width)) continue;
+          if (!k.dropped[190] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[191] && !(pre.planned[r] + n < pre.limit[r])) continue;
+          if (!k.dropped[193] && !(n >= 1)) continue;
+          if (!k.dropped[194] && !(n <= k.width)) continue;
           State post = pre;
           if (!k.omitted[349]) post.in_step[s][r] = static_cast<std::int8_t>(true);
           if (!k.omitted[350]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
@@ -1971,7 +1917,7 @@ struct Model {
           }
           if (!k.omitted[355]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+              post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
           if (!k.omitted[356]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
@@ -1984,8 +1930,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[196] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[197] && !(1 <= pre.rows[s])) continue;
+      if (!k.dropped[195] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[196] && !(pre.rows[s] >= 1)) continue;
       State post = pre;
       if (!k.omitted[361]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
       if (!k.omitted[362]) post.executing[s] = static_cast<std::int8_t>(true);
@@ -1993,28 +1939,28 @@ struct Model {
       found(post, Transition::launch, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[198] && !(pre.executing[s])) continue;
+      if (!k.dropped[197] && !(pre.executing[s])) continue;
       State post = pre;
       if (!k.omitted[364]) post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[199] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[200] && !(!pre.executing[s])) continue;
-      if (!k.dropped[201] && !(pre.number[s] == (pre.landed + 1))) continue;
+      if (!k.dropped[198] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[199] && !(!pre.executing[s])) continue;
+      if (!k.dropped[200] && !(pre.number[s] == pre.landed + 1)) continue;
       State post = pre;
       if (!k.omitted[365]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[203] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[202] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[202] && !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode))) continue;
-        if (!k.dropped[204] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[201] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[203] && !(pre.in_step[s][r])) continue;
         for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
-          if (!k.dropped[205] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[206] && !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[207] && !(0 <= accepted)) continue;
+          if (!k.dropped[204] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[205] && !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[206] && !(accepted >= 0)) continue;
           State post = pre;
           if (!k.omitted[366]) post.in_step[s][r] = static_cast<std::int8_t>(false);
           if (!k.omitted[367]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -2024,18 +1970,18 @@ struct Model {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
             }
           }
-          if (!k.omitted[370]) post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[370]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted));
           if (!k.omitted[371]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
           if (!k.omitted[372]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
           if (!k.omitted[373]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-              post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+              post.row_start[any_s0][r] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] ? pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted) : 0);
             }
           }
           if (!k.omitted[374]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
-                post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+                post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] && pre.writes[any_s0][r][any_b1] && pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted) < pre.position[any_b1] + k.page);
               }
             }
           }
@@ -2048,10 +1994,10 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[209] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[208] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[208] && !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished))) continue;
-        if (!k.dropped[210] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[207] && !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+        if (!k.dropped[209] && !(pre.in_step[s][r])) continue;
         State post = pre;
         if (!k.omitted[379]) post.in_step[s][r] = static_cast<std::int8_t>(false);
         if (!k.omitted[380]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
@@ -2075,8 +2021,8 @@ struct Model {
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[211] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[212] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[210] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[211] && !(pre.rows[s] == 0)) continue;
       State post = pre;
       if (!k.omitted[389]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
       if (!k.omitted[390]) post.landed = static_cast<std::int8_t>(pre.number[s]);
@@ -2091,45 +2037,45 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.executing[s] && pre.reads[s][r][b]) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 0;
+            if (!(!(pre.executing[s] && pre.reads[s][r][b]) || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo)) return 0;
           }
         }
       }
     }
     if (all || k.checked[1]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!pre.executing[s] || (StepState(pre.step_state[s]) == StepState::Inflight))) return 1;
+        if (!(!pre.executing[s] || StepState(pre.step_state[s]) == StepState::Inflight)) return 1;
       }
     }
     if (all || k.checked[2]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)))) return 2;
+          if (!(!pre.in_step[s][r] || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) return 2;
         }
       }
     }
     if (all || k.checked[3]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
-          if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle) && (StepState(pre.step_state[z]) == StepState::Done)) || (pre.number[z] <= pre.number[s]))) return 3;
+          if (!(!(StepState(pre.step_state[s]) != StepState::Idle && StepState(pre.step_state[z]) == StepState::Done) || pre.number[z] <= pre.number[s])) return 3;
         }
       }
     }
     if (all || k.checked[4]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.rows[s] == 0))) return 4;
+        if (!(StepState(pre.step_state[s]) != StepState::Idle || pre.rows[s] == 0)) return 4;
       }
     }
     if (all || k.checked[5]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || ((((((pre.arrival[r] == 0) && (pre.prompt[r] == 0)) && (pre.limit[r] == 0)) && (pre.known[r] == 0)) && ((((pre.planned[r] == 0) && (pre.computed[r] == 0)) && (pre.pruned[r] == 0)) && (pre.last_step[r] == 0))) && !pre.guided[r]))) return 5;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (pre.arrival[r] == 0 && pre.prompt[r] == 0 && pre.limit[r] == 0 && pre.known[r] == 0 && pre.planned[r] == 0 && pre.computed[r] == 0 && pre.pruned[r] == 0 && pre.last_step[r] == 0 && !pre.guided[r]))) return 5;
       }
     }
     if (all || k.checked[6]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!((pre.guided[r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (((pre.in_step[s][r] && pre.in_step[z][r]) && (1 <= pre.row_outputs[s][r])) && (1 <= pre.row_outputs[z][r]))) || (s == z))) return 6;
+            if (!(!(pre.guided[r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.in_step[s][r] && pre.in_step[z][r] && pre.row_outputs[s][r] >= 1 && pre.row_outputs[z][r] >= 1) || s == z)) return 6;
           }
         }
       }
@@ -2137,7 +2083,7 @@ struct Model {
     if (all || k.checked[7]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(pre.in_step[s][r] || (((pre.row_start[s][r] == 0) && (pre.row_tokens[s][r] == 0)) && (pre.row_outputs[s][r] == 0)))) return 7;
+          if (!(pre.in_step[s][r] || (pre.row_start[s][r] == 0 && pre.row_tokens[s][r] == 0 && pre.row_outputs[s][r] == 0))) return 7;
         }
       }
     }
@@ -2162,55 +2108,55 @@ struct Model {
     if (all || k.checked[10]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
-          if (!(!((!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent)) && (pre.arrival[r] == pre.arrival[q])) || (r == q))) return 10;
+          if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent) && pre.arrival[r] == pre.arrival[q]) || r == q)) return 10;
         }
       }
     }
     if (all || k.checked[11]) {
-      if (!(((pre.landed <= pre.launched) && (pre.launched <= pre.opened)) && (pre.opened <= (pre.launched + 1)))) return 11;
+      if (!(pre.landed <= pre.launched && pre.launched <= pre.opened && pre.opened <= pre.launched + 1)) return 11;
     }
     if (all || k.checked[12]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Planned) || (pre.number[s] == (pre.launched + 1)))) return 12;
+        if (!(StepState(pre.step_state[s]) != StepState::Planned || pre.number[s] == pre.launched + 1)) return 12;
       }
     }
     if (all || k.checked[13]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(!(StepState(pre.step_state[s]) == StepState::Idle)) || ((pre.landed < pre.number[s]) && (pre.number[s] <= pre.opened)))) return 13;
+        if (!(!(StepState(pre.step_state[s]) != StepState::Idle) || (pre.landed < pre.number[s] && pre.number[s] <= pre.opened))) return 13;
       }
     }
     if (all || k.checked[14]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
-          if (!(!((!(StepState(pre.step_state[s]) == StepState::Idle) && !(StepState(pre.step_state[z]) == StepState::Idle)) && (pre.number[s] == pre.number[z])) || (s == z))) return 14;
+          if (!(!(StepState(pre.step_state[s]) != StepState::Idle && StepState(pre.step_state[z]) != StepState::Idle && pre.number[s] == pre.number[z]) || s == z)) return 14;
         }
       }
     }
     if (all || k.checked[15]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!((StepState(pre.step_state[s]) == StepState::Inflight) || (StepState(pre.step_state[s]) == StepState::Done)) || (pre.number[s] <= pre.launched))) return 15;
+        if (!(!(StepState(pre.step_state[s]) == StepState::Inflight || StepState(pre.step_state[s]) == StepState::Done) || pre.number[s] <= pre.launched)) return 15;
       }
     }
     if (all || k.checked[16]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.arrival[r]) && (pre.arrival[r] <= pre.newest_arrival))) return 16;
+        if (!(pre.arrival[r] >= 0 && pre.arrival[r] <= pre.newest_arrival)) return 16;
       }
     }
     if (all || k.checked[17]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.last_step[r]) && (pre.last_step[r] <= pre.opened))) return 17;
+        if (!(pre.last_step[r] >= 0 && pre.last_step[r] <= pre.opened)) return 17;
       }
     }
     if (all || k.checked[18]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Idle) || (pre.number[s] == 0))) return 18;
+        if (!(StepState(pre.step_state[s]) != StepState::Idle || pre.number[s] == 0)) return 18;
       }
     }
     if (all || k.checked[19]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int h = 0; h <= NH - 1; ++h) {
-            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || ((pre.host_position[h] == pre.position[b]) && (pre.host_fill[h] == pre.fill[b])))) return 19;
+            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || (pre.host_position[h] == pre.position[b] && pre.host_fill[h] == pre.fill[b]))) return 19;
           }
         }
       }
@@ -2218,45 +2164,45 @@ struct Model {
     if (all || k.checked[20]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!pre.host_of[c][h] || ((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || (HostState(pre.host_state[h]) == HostState::Filling)) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (HostState(pre.host_state[h]) == HostState::Valid))))) return 20;
+          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) != CopyState::Spilling || HostState(pre.host_state[h]) == HostState::Filling) && (CopyState(pre.copy_state[c]) != CopyState::Fetching || HostState(pre.host_state[h]) == HostState::Valid)))) return 20;
         }
       }
     }
     if (all || k.checked[21]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!((!(HostState(pre.host_state[h]) == HostState::Empty) || (((pre.host_fill[h] == 0) && (pre.host_position[h] == 0)) && (pre.host_copies[h] == 0))) && (!(!(HostState(pre.host_state[h]) == HostState::Empty)) || ((1 <= pre.host_fill[h]) && (pre.host_fill[h] <= k.page))))) return 21;
+        if (!((HostState(pre.host_state[h]) != HostState::Empty || (pre.host_fill[h] == 0 && pre.host_position[h] == 0 && pre.host_copies[h] == 0)) && (!(HostState(pre.host_state[h]) != HostState::Empty) || (pre.host_fill[h] >= 1 && pre.host_fill[h] <= k.page)))) return 21;
       }
     }
     if (all || k.checked[22]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!(!(HostState(pre.host_state[h]) == HostState::Filling) || (pre.host_copies[h] == 1))) return 22;
+        if (!(HostState(pre.host_state[h]) != HostState::Filling || pre.host_copies[h] == 1)) return 22;
       }
     }
     if (all || k.checked[23]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.copies[b] == 1))) return 23;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Fetching || pre.copies[b] == 1)) return 23;
       }
     }
     if (all || k.checked[24]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free) || (pre.copies[b] == 0))) return 24;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Free || pre.copies[b] == 0)) return 24;
       }
     }
     if (all || k.checked[25]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.block_of[c][b] || ((((!(CopyState(pre.copy_state[c]) == CopyState::Spilling) || ((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached))) && (!(CopyState(pre.copy_state[c]) == CopyState::Fetching) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) && (!(CopyState(pre.copy_state[c]) == CopyState::Receiving) || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) && (!(CopyState(pre.copy_state[c]) == CopyState::Sending) || ((((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))))) return 25;
+          if (!(!pre.block_of[c][b] || ((CopyState(pre.copy_state[c]) != CopyState::Spilling || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) && (CopyState(pre.copy_state[c]) != CopyState::Fetching || BlockState(pre.block_state[b]) == BlockState::Fetching) && (CopyState(pre.copy_state[c]) != CopyState::Receiving || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) && (CopyState(pre.copy_state[c]) != CopyState::Sending || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 25;
         }
       }
     }
     if (all || k.checked[26]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!pre.copying[c] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 26;
+        if (!(!pre.copying[c] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 26;
       }
     }
     if (all || k.checked[27]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!pre.failed[c] || (((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)) && !pre.copying[c]))) return 27;
+        if (!(!pre.failed[c] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching) && !pre.copying[c]))) return 27;
       }
     }
     if (all || k.checked[28]) {
@@ -2269,7 +2215,7 @@ struct Model {
     if (all || k.checked[29]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= (pre.pruned[r] + pre.capacity[r])))) return 29;
+          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.pruned[r] + pre.capacity[r])) return 29;
         }
       }
     }
@@ -2277,25 +2223,25 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[c][b]) && pre.holds[r][b]) || pre.request_of[c][r])) return 30;
+            if (!(!(CopyState(pre.copy_state[c]) == CopyState::Receiving && pre.block_of[c][b] && pre.holds[r][b]) || pre.request_of[c][r])) return 30;
           }
         }
       }
     }
     if (all || k.checked[31]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!((!(CopyState(pre.copy_state[c]) == CopyState::Idle) || (pre.copy_blocks[c] == 0)) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Idle)) || (pre.copy_blocks[c] == 1)))) return 31;
+        if (!((CopyState(pre.copy_state[c]) != CopyState::Idle || pre.copy_blocks[c] == 0) && (!(CopyState(pre.copy_state[c]) != CopyState::Idle) || pre.copy_blocks[c] == 1))) return 31;
       }
     }
     if (all || k.checked[32]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!((!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (1 <= pre.copy_tokens[c])) && (!(!((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) || ((pre.copy_tokens[c] == 0) && (pre.copy_start[c] == 0))))) return 32;
+        if (!((!(CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving) || pre.copy_tokens[c] >= 1) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (pre.copy_tokens[c] == 0 && pre.copy_start[c] == 0)))) return 32;
       }
     }
     if (all || k.checked[33]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((CopyState(pre.copy_state[c]) == CopyState::Sending) || (CopyState(pre.copy_state[c]) == CopyState::Receiving)) && pre.block_of[c][b]) || ((pre.position[b] <= pre.copy_start[c]) && ((pre.copy_start[c] + pre.copy_tokens[c]) <= (pre.position[b] + k.page))))) return 33;
+          if (!(!((CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[c][b]) || (pre.position[b] <= pre.copy_start[c] && pre.copy_start[c] + pre.copy_tokens[c] <= pre.position[b] + k.page))) return 33;
         }
       }
     }
@@ -2303,7 +2249,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.request_of[c][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.copy_start[c] + pre.copy_tokens[c]) <= pre.planned[r]))) return 34;
+            if (!(!(pre.request_of[c][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.copy_start[c] + pre.copy_tokens[c] <= pre.planned[r])) return 34;
           }
         }
       }
@@ -2311,7 +2257,7 @@ struct Model {
     if (all || k.checked[35]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.request_of[c][r] || (((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) && (CopyState(pre.copy_state[c]) == CopyState::Receiving)))) return 35;
+          if (!(!pre.request_of[c][r] || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) && CopyState(pre.copy_state[c]) == CopyState::Receiving))) return 35;
         }
       }
     }
@@ -2319,7 +2265,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int d = 0; d <= NC - 1; ++d) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!((pre.block_of[c][b] && ((CopyState(pre.copy_state[c]) == CopyState::Fetching) || (CopyState(pre.copy_state[c]) == CopyState::Receiving))) && pre.block_of[d][b]) || (((c == d) || (CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]))) || (CopyState(pre.copy_state[d]) == CopyState::Sending)))) return 36;
+            if (!(!(pre.block_of[c][b] && (CopyState(pre.copy_state[c]) == CopyState::Fetching || CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[d][b]) || c == d || CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]) || CopyState(pre.copy_state[d]) == CopyState::Sending)) return 36;
           }
         }
       }
@@ -2328,7 +2274,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int d = 0; d <= NB - 1; ++d) {
-            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || (b == d))) return 37;
+            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || b == d)) return 37;
           }
         }
       }
@@ -2337,7 +2283,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
           for (int i = 0; i <= NH - 1; ++i) {
-            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || (h == i))) return 38;
+            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || h == i)) return 38;
           }
         }
       }
@@ -2346,26 +2292,26 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
-            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || (r == q))) return 39;
+            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || r == q)) return 39;
           }
         }
       }
     }
     if (all || k.checked[40]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Done) || (pre.number[s] == (pre.landed + 1)))) return 40;
+        if (!(StepState(pre.step_state[s]) != StepState::Done || pre.number[s] == pre.landed + 1)) return 40;
       }
     }
     if (all || k.checked[41]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Free)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.stamp[b] <= pre.landed))) return 41;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.stamp[b] <= pre.landed)) return 41;
       }
     }
     if (all || k.checked[42]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.writes[s][r][b] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || (pre.computed[r] < (pre.position[b] + k.page)))) return 42;
+            if (!(!(pre.writes[s][r][b] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.computed[r] < pre.position[b] + k.page)) return 42;
           }
         }
       }
@@ -2374,87 +2320,87 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.computed[r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 43;
+            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.computed[r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 43;
           }
         }
       }
     }
     if (all || k.checked[44]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Waiting)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.inbound[r] == 0))) return 44;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.inbound[r] == 0)) return 44;
       }
     }
     if (all || k.checked[45]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!((0 <= pre.row_outputs[s][r]) && (pre.row_outputs[s][r] <= pre.row_tokens[s][r]))) return 45;
+          if (!(pre.row_outputs[s][r] >= 0 && pre.row_outputs[s][r] <= pre.row_tokens[s][r])) return 45;
         }
       }
     }
     if (all || k.checked[46]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.pending[r] == 0))) return 46;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Absent) || pre.pending[r] == 0)) return 46;
       }
     }
     if (all || k.checked[47]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.block_of[c][b] || !(CopyState(pre.copy_state[c]) == CopyState::Idle))) return 47;
+          if (!(!pre.block_of[c][b] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 47;
         }
       }
     }
     if (all || k.checked[48]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)))) return 48;
+          if (!(!pre.host_of[c][h] || CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching)) return 48;
         }
       }
     }
     if (all || k.checked[49]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((0 <= pre.computed[r]) && (0 <= pre.pruned[r]))) return 49;
+        if (!(pre.computed[r] >= 0 && pre.pruned[r] >= 0)) return 49;
       }
     }
     if (all || k.checked[50]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(0 <= pre.position[b])) return 50;
+        if (!(pre.position[b] >= 0)) return 50;
       }
     }
     if (all || k.checked[51]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!(0 <= pre.host_position[h])) return 51;
+        if (!(pre.host_position[h] >= 0)) return 51;
       }
     }
     if (all || k.checked[52]) {
-      if (!((pre.live_steps == (pre.opened - pre.landed)) && (0 <= pre.landed))) return 52;
+      if (!(pre.live_steps == pre.opened - pre.landed && pre.landed >= 0)) return 52;
     }
     if (all || k.checked[53]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(((StepState(pre.step_state[s]) == StepState::Planned) || (StepState(pre.step_state[s]) == StepState::Inflight)) && (pre.last_step[r] == pre.number[s])) || pre.in_step[s][r])) return 53;
+          if (!(!((StepState(pre.step_state[s]) == StepState::Planned || StepState(pre.step_state[s]) == StepState::Inflight) && pre.last_step[r] == pre.number[s]) || pre.in_step[s][r])) return 53;
         }
       }
     }
     if (all || k.checked[54]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((StepState(pre.step_state[s]) == StepState::Planned) && (pre.stamp[b] == pre.number[s])) || (1 <= pre.rows[s]))) return 54;
+          if (!(!(StepState(pre.step_state[s]) == StepState::Planned && pre.stamp[b] == pre.number[s]) || pre.rows[s] >= 1)) return 54;
         }
       }
     }
     if (all || k.checked[55]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!((pre.copy_hosts[c] == (((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)) ? 1 : 0)) && (pre.copy_requests[c] == ((CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 1 : 0)))) return 55;
+        if (!(pre.copy_hosts[c] == (CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching ? 1 : 0) && pre.copy_requests[c] == (CopyState(pre.copy_state[c]) == CopyState::Receiving ? 1 : 0))) return 55;
       }
     }
     if (all || k.checked[56]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned) || (pre.refs[b] == 1))) return 56;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Owned || pre.refs[b] == 1)) return 56;
       }
     }
     if (all || k.checked[57]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (1 <= pre.refs[b]))) return 57;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.refs[b] >= 1)) return 57;
       }
     }
     if (all || k.checked[58]) {
@@ -2464,14 +2410,14 @@ struct Model {
     }
     if (all || k.checked[59]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Absent) || (RequestState(pre.request_state[r]) == RequestState::Finished)) || (pre.blocks[r] == 0))) return 59;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Finished) || pre.blocks[r] == 0)) return 59;
       }
     }
     if (all || k.checked[60]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b]) && pre.holds[q][b]) || (r == q))) return 60;
+            if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b] && pre.holds[q][b]) || r == q)) return 60;
           }
         }
       }
@@ -2480,7 +2426,7 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.holds[r][c]) && !(b == c)) || (((pre.position[b] + k.page) <= pre.position[c]) || ((pre.position[c] + k.page) <= pre.position[b])))) return 61;
+            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.holds[r][c] && b != c) || pre.position[b] + k.page <= pre.position[c] || pre.position[c] + k.page <= pre.position[b])) return 61;
           }
         }
       }
@@ -2489,7 +2435,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 62;
+            if (!(!pre.reads[s][r][b] || !(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Fetching))) return 62;
           }
         }
       }
@@ -2499,7 +2445,7 @@ struct Model {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int q = 0; q <= NR - 1; ++q) {
             for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!((pre.reads[s][r][b] && (BlockState(pre.block_state[b]) == BlockState::Owned)) && pre.holds[q][b]) || (r == q))) return 63;
+              if (!(!(pre.reads[s][r][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[q][b]) || r == q)) return 63;
             }
           }
         }
@@ -2509,7 +2455,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || (pre.holds[r][b] || (pre.number[s] <= pre.stamp[b])))) return 64;
+            if (!(!pre.reads[s][r][b] || pre.holds[r][b] || pre.number[s] <= pre.stamp[b])) return 64;
           }
         }
       }
@@ -2517,7 +2463,7 @@ struct Model {
     if (all || k.checked[65]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (pre.number[s] <= pre.last_step[r]))) return 65;
+          if (!(!pre.in_step[s][r] || pre.number[s] <= pre.last_step[r])) return 65;
         }
       }
     }
@@ -2525,110 +2471,110 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 66;
+            if (!(!pre.writes[s][r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo)) return 66;
           }
         }
       }
     }
     if (all || k.checked[67]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared) || (pre.fill[b] == k.page))) return 67;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.fill[b] == k.page)) return 67;
       }
     }
     if (all || k.checked[68]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || ((1 <= pre.fill[b]) && (pre.fill[b] <= k.page)))) return 68;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.fill[b] >= 1 && pre.fill[b] <= k.page))) return 68;
       }
     }
     if (all || k.checked[69]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && (BlockState(pre.block_state[b]) == BlockState::Shared)) || ((pre.position[b] + k.page) <= pre.computed[r]))) return 69;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && BlockState(pre.block_state[b]) == BlockState::Shared) || pre.position[b] + k.page <= pre.computed[r])) return 69;
         }
       }
     }
     if (all || k.checked[70]) {
-      if (!((((pre.free + pre.held) + pre.cached) + pre.fetching) == k.blocks)) return 70;
+      if (!(pre.free + pre.held + pre.cached + pre.fetching == k.blocks)) return 70;
     }
     if (all || k.checked[71]) {
-      if (!((pre.held_room + pre.idle_room) == k.room)) return 71;
+      if (!(pre.held_room + pre.idle_room == k.room)) return 71;
     }
     if (all || k.checked[72]) {
-      if (!((pre.spare_pages + pre.used_pages) == k.hosts)) return 72;
+      if (!(pre.spare_pages + pre.used_pages == k.hosts)) return 72;
     }
     if (all || k.checked[73]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Owned)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (pre.fill[b] == 0))) return 73;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) || pre.fill[b] == 0)) return 73;
       }
     }
     if (all || k.checked[74]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] <= (pre.pruned[r] + pre.capacity[r])))) return 74;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] <= pre.pruned[r] + pre.capacity[r])) return 74;
       }
     }
     if (all || k.checked[75]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) || ((pre.pruned[r] <= pre.position[b]) && ((pre.position[b] + k.page) <= (pre.pruned[r] + pre.capacity[r]))))) return 75;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b]) || (pre.pruned[r] <= pre.position[b] && pre.position[b] + k.page <= pre.pruned[r] + pre.capacity[r]))) return 75;
         }
       }
     }
     if (all || k.checked[76]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || ((pre.pruned[r] == 0) || ((pre.pruned[r] + k.window) <= (pre.computed[r] + 1))))) return 76;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] == 0 || pre.pruned[r] + k.window <= pre.computed[r] + 1)) return 76;
       }
     }
     if (all || k.checked[77]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.planned[r] == ((pre.computed[r] + pre.flying[r]) + pre.arriving[r])))) return 77;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] == pre.computed[r] + pre.flying[r] + pre.arriving[r])) return 77;
       }
     }
     if (all || k.checked[78]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Decode) || ((pre.planned[r] + 1) == (pre.known[r] + pre.sampling[r])))) return 78;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Decode || pre.planned[r] + 1 == pre.known[r] + pre.sampling[r])) return 78;
       }
     }
     if (all || k.checked[79]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.planned[r] < pre.limit[r])))) return 79;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.planned[r] < pre.limit[r]))) return 79;
       }
     }
     if (all || k.checked[80]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (((1 <= pre.prompt[r]) && (pre.prompt[r] < pre.limit[r])) && (pre.prompt[r] <= pre.known[r])))) return 80;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.prompt[r] >= 1 && pre.prompt[r] < pre.limit[r] && pre.prompt[r] <= pre.known[r]))) return 80;
       }
     }
     if (all || k.checked[81]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) || (pre.known[r] < pre.limit[r]))) return 81;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting) || pre.known[r] < pre.limit[r])) return 81;
       }
     }
     if (all || k.checked[82]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting) || (((((pre.planned[r] == pre.computed[r]) && (pre.planned[r] < pre.known[r])) && (pre.pending[r] == 0)) && (pre.inbound[r] == 0)) && (pre.pruned[r] == 0)))) return 82;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Waiting || (pre.planned[r] == pre.computed[r] && pre.planned[r] < pre.known[r] && pre.pending[r] == 0 && pre.inbound[r] == 0 && pre.pruned[r] == 0))) return 82;
       }
     }
     if (all || k.checked[83]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Prefill) || ((pre.planned[r] < pre.known[r]) && (pre.sampling[r] == 0)))) return 83;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Prefill || (pre.planned[r] < pre.known[r] && pre.sampling[r] == 0))) return 83;
       }
     }
     if (all || k.checked[84]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(1 <= pre.inbound[r]) || (pre.pending[r] == 0))) return 84;
+        if (!(!(pre.inbound[r] >= 1) || pre.pending[r] == 0)) return 84;
       }
     }
     if (all || k.checked[85]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || (1 <= pre.row_tokens[s][r]))) return 85;
+          if (!(!pre.in_step[s][r] || pre.row_tokens[s][r] >= 1)) return 85;
         }
       }
     }
     if (all || k.checked[86]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) || ((pre.computed[r] <= pre.row_start[s][r]) && ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.planned[r])))) return 86;
+          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.computed[r] <= pre.row_start[s][r] && pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.planned[r]))) return 86;
         }
       }
     }
@@ -2636,7 +2582,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int z = 0; z <= NS - 1; ++z) {
           for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(((pre.in_step[s][r] && pre.in_step[z][r]) && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (pre.number[s] < pre.number[z])) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) <= pre.row_start[z][r]))) return 87;
+            if (!(!(pre.in_step[s][r] && pre.in_step[z][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.number[s] < pre.number[z]) || pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.row_start[z][r])) return 87;
           }
         }
       }
@@ -2644,20 +2590,20 @@ struct Model {
     if (all || k.checked[88]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && (StepState(pre.step_state[s]) == StepState::Planned)) || ((pre.row_start[s][r] + pre.row_tokens[s][r]) == pre.planned[r]))) return 88;
+          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && StepState(pre.step_state[s]) == StepState::Planned) || pre.row_start[s][r] + pre.row_tokens[s][r] == pre.planned[r])) return 88;
         }
       }
     }
     if (all || k.checked[89]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (((pre.pruned[r] + pre.capacity[r]) + 1) < (pre.limit[r] + k.page)))) return 89;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r] + k.page)) return 89;
       }
     }
     if (all || k.checked[90]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && (pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r]))) || pre.reads[s][r][b])) return 90;
+            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r]) || pre.reads[s][r][b])) return 90;
           }
         }
       }
@@ -2666,7 +2612,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((pre.in_step[s][r] && (((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode))) && pre.holds[r][b]) && ((pre.position[b] < (pre.row_start[s][r] + pre.row_tokens[s][r])) && (pre.row_start[s][r] < (pre.position[b] + k.page)))) || pre.writes[s][r][b])) return 91;
+            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.row_start[s][r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 91;
           }
         }
       }
@@ -2674,49 +2620,49 @@ struct Model {
     if (all || k.checked[92]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || ((BlockState(pre.block_state[b]) == BlockState::Owned) || (BlockState(pre.block_state[b]) == BlockState::Shared)))) return 92;
+          if (!(!pre.holds[r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared)) return 92;
         }
       }
     }
     if (all || k.checked[93]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.refs[b] == 0))) return 93;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.refs[b] == 0)) return 93;
       }
     }
     if (all || k.checked[94]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || ((pre.known[r] <= pre.limit[r]) && (pre.limit[r] <= (k.room + 1))))) return 94;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.limit[r] <= k.room + 1))) return 94;
       }
     }
     if (all || k.checked[95]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.parents[b] == 1)) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || (pre.parents[b] == 0)))) return 95;
+        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.parents[b] == 1) && (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) || pre.parents[b] == 0))) return 95;
       }
     }
     if (all || k.checked[96]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!pre.parent[b][p] || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching))))) return 96;
+          if (!(!pre.parent[b][p] || ((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && (BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching)))) return 96;
         }
       }
     }
     if (all || k.checked[97]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!pre.parent[b][p] || (((p == b) && (pre.position[b] == 0)) || ((!(p == b) && ((pre.position[p] + k.page) == pre.position[b])) && (pre.fill[p] == k.page))))) return 97;
+          if (!(!pre.parent[b][p] || (p == b && pre.position[b] == 0) || (p != b && pre.position[p] + k.page == pre.position[b] && pre.fill[p] == k.page))) return 97;
         }
       }
     }
     if (all || k.checked[98]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(1 <= pre.children[b]) || ((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (pre.fill[b] == k.page)))) return 98;
+        if (!(!(pre.children[b] >= 1) || ((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && pre.fill[b] == k.page))) return 98;
       }
     }
     if (all || k.checked[99]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int p = 0; p <= NB - 1; ++p) {
-            if (!(!(((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && pre.holds[r][b]) && pre.parent[b][p]) || pre.holds[r][p])) return 99;
+            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.parent[b][p]) || pre.holds[r][p])) return 99;
           }
         }
       }
@@ -2724,44 +2670,44 @@ struct Model {
     if (all || k.checked[100]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!(pre.parent[b][p] && (BlockState(pre.block_state[p]) == BlockState::Fetching)) || ((BlockState(pre.block_state[b]) == BlockState::Cached) || (BlockState(pre.block_state[b]) == BlockState::Fetching)))) return 100;
+          if (!(!(pre.parent[b][p] && BlockState(pre.block_state[p]) == BlockState::Fetching) || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) return 100;
         }
       }
     }
     if (all || k.checked[101]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (((1 <= pre.key[b]) && (!(pre.position[b] == 0) || (pre.before[b] == 0))) && (0 <= pre.before[b]))) && (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching))) || ((pre.key[b] == 0) && (pre.before[b] == 0))))) return 101;
+        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.key[b] >= 1 && (pre.position[b] != 0 || pre.before[b] == 0) && pre.before[b] >= 0)) && (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.key[b] == 0 && pre.before[b] == 0)))) return 101;
       }
     }
     if (all || k.checked[102]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!(pre.parent[b][p] && !(p == b)) || (pre.before[b] == pre.key[p]))) return 102;
+          if (!(!(pre.parent[b][p] && p != b) || pre.before[b] == pre.key[p])) return 102;
         }
       }
     }
     if (all || k.checked[103]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (pre.content[b] == pre.key[b])) && (!(((BlockState(pre.block_state[b]) == BlockState::Free) || (BlockState(pre.block_state[b]) == BlockState::Limbo)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.content[b] == 0)))) return 103;
+        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) || pre.content[b] == pre.key[b]) && (!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Limbo || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.content[b] == 0))) return 103;
       }
     }
     if (all || k.checked[104]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!((!pre.holds[r][b] || (pre.content[b] == pre.text[r][b])) && (!(!pre.holds[r][b]) || (pre.text[r][b] == 0)))) return 104;
+          if (!((!pre.holds[r][b] || pre.content[b] == pre.text[r][b]) && (!(!pre.holds[r][b]) || pre.text[r][b] == 0))) return 104;
         }
       }
     }
     if (all || k.checked[105]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!((((!(!(HostState(pre.host_state[h]) == HostState::Empty)) || (((1 <= pre.host_key[h]) && (!(pre.host_position[h] == 0) || (pre.host_before[h] == 0))) && (0 <= pre.host_before[h]))) && (!(!(!(HostState(pre.host_state[h]) == HostState::Empty))) || ((pre.host_key[h] == 0) && (pre.host_before[h] == 0)))) && (!(HostState(pre.host_state[h]) == HostState::Valid) || (pre.host_content[h] == pre.host_key[h]))) && (!(!(HostState(pre.host_state[h]) == HostState::Valid)) || (pre.host_content[h] == 0)))) return 105;
+        if (!((!(HostState(pre.host_state[h]) != HostState::Empty) || (pre.host_key[h] >= 1 && (pre.host_position[h] != 0 || pre.host_before[h] == 0) && pre.host_before[h] >= 0)) && (!(!(HostState(pre.host_state[h]) != HostState::Empty)) || (pre.host_key[h] == 0 && pre.host_before[h] == 0)) && (HostState(pre.host_state[h]) != HostState::Valid || pre.host_content[h] == pre.host_key[h]) && (!(HostState(pre.host_state[h]) != HostState::Valid) || pre.host_content[h] == 0))) return 105;
       }
     }
     if (all || k.checked[106]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int h = 0; h <= NH - 1; ++h) {
-            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || ((pre.host_key[h] == pre.key[b]) && (pre.host_before[h] == pre.before[b])))) return 106;
+            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || (pre.host_key[h] == pre.key[b] && pre.host_before[h] == pre.before[b]))) return 106;
           }
         }
       }
@@ -2902,7 +2848,7 @@ struct Model {
     if (all || k.checked[122]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) || (BlockState(pre.block_state[each_b]) == BlockState::Limbo)) total += 1;
+        if (BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared || BlockState(pre.block_state[each_b]) == BlockState::Limbo) total += 1;
       }
       if (total != pre.held) return 122;
     }
@@ -2930,21 +2876,21 @@ struct Model {
     if (all || k.checked[126]) {
       int total = 0;
       for (int each_h = 0; each_h <= NH - 1; ++each_h) {
-        if (!(HostState(pre.host_state[each_h]) == HostState::Empty)) total += 1;
+        if (HostState(pre.host_state[each_h]) != HostState::Empty) total += 1;
       }
       if (total != pre.used_pages) return 126;
     }
     if (all || k.checked[127]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if ((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
+        if (BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared) total += k.page;
       }
       if (total != pre.held_room) return 127;
     }
     if (all || k.checked[128]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (!((BlockState(pre.block_state[each_b]) == BlockState::Owned) || (BlockState(pre.block_state[each_b]) == BlockState::Shared))) total += k.page;
+        if (!(BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
       }
       if (total != pre.idle_room) return 128;
     }
@@ -2958,7 +2904,7 @@ struct Model {
     if (all || k.checked[130]) {
       int total = 0;
       for (int each_s = 0; each_s <= NS - 1; ++each_s) {
-        if (!(StepState(pre.step_state[each_s]) == StepState::Idle)) total += 1;
+        if (StepState(pre.step_state[each_s]) != StepState::Idle) total += 1;
       }
       if (total != pre.live_steps) return 130;
     }
@@ -2966,7 +2912,7 @@ struct Model {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-          if (pre.parent[each_b][b] && !(b == each_b)) total += 1;
+          if (pre.parent[each_b][b] && b != each_b) total += 1;
         }
         if (total != pre.children[b]) return 131;
       }
@@ -2987,119 +2933,119 @@ struct Model {
     (void)k;
     if (k.kept[0]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(pre.executing[s] && !(post.executing[s])) || (taken == Transition::device_done))) return 0;
+        if (!(!(pre.executing[s] && !post.executing[s]) || (taken == Transition::device_done))) return 0;
       }
     }
     if (k.kept[1]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(!(StepState(pre.step_state[s]) == StepState::Inflight) && (StepState(post.step_state[s]) == StepState::Inflight)) || (post.executing[s] && (1 <= pre.rows[s])))) return 1;
+        if (!(!(StepState(pre.step_state[s]) != StepState::Inflight && StepState(post.step_state[s]) == StepState::Inflight) || (post.executing[s] && pre.rows[s] >= 1))) return 1;
       }
     }
     if (k.kept[2]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!((!(!pre.in_step[s][r] && post.in_step[s][r]) || (StepState(pre.step_state[s]) == StepState::Planned)) && (!(pre.in_step[s][r] && !(post.in_step[s][r])) || (StepState(pre.step_state[s]) == StepState::Done)))) return 2;
+          if (!((!(!pre.in_step[s][r] && post.in_step[s][r]) || StepState(pre.step_state[s]) == StepState::Planned) && (!(pre.in_step[s][r] && !post.in_step[s][r]) || StepState(pre.step_state[s]) == StepState::Done))) return 2;
         }
       }
     }
     if (k.kept[3]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) && !(taken == Transition::recycle)) || (post.blocks[r] <= pre.blocks[r]))) return 3;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) && !(taken == Transition::recycle)) || post.blocks[r] <= pre.blocks[r])) return 3;
       }
     }
     if (k.kept[4]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Finished)))) return 4;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Releasing || RequestState(post.request_state[r]) == RequestState::Releasing || RequestState(post.request_state[r]) == RequestState::Finished)) return 4;
       }
     }
     if (k.kept[5]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !(post.known[r] == pre.known[r])) || ((taken == Transition::land_row) && (pre.known[r] < post.known[r])))) return 5;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && post.known[r] != pre.known[r]) || ((taken == Transition::land_row) && pre.known[r] < post.known[r]))) return 5;
       }
     }
     if (k.kept[6]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (pre.computed[r] < post.computed[r])) || ((taken == Transition::land_row) || (taken == Transition::receive_done)))) return 6;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.computed[r] < post.computed[r]) || (taken == Transition::land_row) || (taken == Transition::receive_done))) return 6;
       }
     }
     if (k.kept[7]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(pre.guided[r] && !(post.guided[r])) || (taken == Transition::recycle))) return 7;
+        if (!(!(pre.guided[r] && !post.guided[r]) || (taken == Transition::recycle))) return 7;
       }
     }
     if (k.kept[8]) {
-      if (!(((!(taken == Transition::open_step) || (post.opened == (pre.opened + 1))) && (!(taken == Transition::launch) || (post.launched == (pre.launched + 1)))) && (!(taken == Transition::retire) || (post.landed == (pre.landed + 1))))) return 8;
+      if (!((!(taken == Transition::open_step) || post.opened == pre.opened + 1) && (!(taken == Transition::launch) || post.launched == pre.launched + 1) && (!(taken == Transition::retire) || post.landed == pre.landed + 1))) return 8;
     }
     if (k.kept[9]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!((taken == Transition::open_step) && !(post.number[s] == pre.number[s])) || (StepState(post.step_state[s]) == StepState::Planned))) return 9;
+        if (!(!((taken == Transition::open_step) && post.number[s] != pre.number[s]) || StepState(post.step_state[s]) == StepState::Planned)) return 9;
       }
     }
     if (k.kept[10]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!((!((RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(post.request_state[r]) == RequestState::Absent)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == post.newest_arrival))) && (!(((RequestState(pre.request_state[r]) == RequestState::Retracting) && !(RequestState(post.request_state[r]) == RequestState::Retracting)) && !(taken == Transition::abort)) || ((RequestState(post.request_state[r]) == RequestState::Waiting) && (post.arrival[r] == pre.arrival[r]))))) return 10;
+        if (!((!(RequestState(pre.request_state[r]) == RequestState::Absent && RequestState(post.request_state[r]) != RequestState::Absent) || (RequestState(post.request_state[r]) == RequestState::Waiting && post.arrival[r] == post.newest_arrival)) && (!(RequestState(pre.request_state[r]) == RequestState::Retracting && RequestState(post.request_state[r]) != RequestState::Retracting && !(taken == Transition::abort)) || (RequestState(post.request_state[r]) == RequestState::Waiting && post.arrival[r] == pre.arrival[r])))) return 10;
       }
     }
     if (k.kept[11]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && !((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || ((((taken == Transition::finish) || (taken == Transition::abort)) && (RequestState(post.request_state[r]) == RequestState::Releasing)) || ((RequestState(post.request_state[r]) == RequestState::Retracting) && ((taken == Transition::retract) || (taken == Transition::receive_failed)))))) return 11;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && !(RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode)) || (((taken == Transition::finish) || (taken == Transition::abort)) && RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Retracting && ((taken == Transition::retract) || (taken == Transition::receive_failed))))) return 11;
       }
     }
     if (k.kept[12]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!(!(HostState(pre.host_state[h]) == HostState::Valid) || (((post.host_fill[h] == pre.host_fill[h]) && (post.host_position[h] == pre.host_position[h])) || (taken == Transition::drop_page)))) return 12;
+        if (!(HostState(pre.host_state[h]) != HostState::Valid || (post.host_fill[h] == pre.host_fill[h] && post.host_position[h] == pre.host_position[h]) || (taken == Transition::drop_page))) return 12;
       }
     }
     if (k.kept[13]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) || (((((post.fill[b] == pre.fill[b]) && (post.position[b] == pre.position[b])) || (taken == Transition::evict)) || (taken == Transition::match_tail)) || (taken == Transition::fetch_failed)))) return 13;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (post.fill[b] == pre.fill[b] && post.position[b] == pre.position[b]) || (taken == Transition::evict) || (taken == Transition::match_tail) || (taken == Transition::fetch_failed))) return 13;
       }
     }
     if (k.kept[14]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!((!((pre.holds[r][b] && (taken == Transition::keep_tail)) && !(post.holds[r][b])) || ((pre.position[b] + post.fill[b]) == pre.computed[r])) && (!(((taken == Transition::match_tail) && post.holds[r][b]) && !pre.holds[r][b]) || (post.computed[r] == (pre.position[b] + pre.fill[b]))))) return 14;
+          if (!((!(pre.holds[r][b] && (taken == Transition::keep_tail) && !post.holds[r][b]) || pre.position[b] + post.fill[b] == pre.computed[r]) && (!((taken == Transition::match_tail) && post.holds[r][b] && !pre.holds[r][b]) || post.computed[r] == pre.position[b] + pre.fill[b]))) return 14;
         }
       }
     }
     if (k.kept[15]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((pre.failed[c] && pre.block_of[c][b]) && (CopyState(pre.copy_state[c]) == CopyState::Fetching)) || ((BlockState(post.block_state[b]) == BlockState::Fetching) || (BlockState(post.block_state[b]) == BlockState::Free)))) return 15;
+          if (!(!(pre.failed[c] && pre.block_of[c][b] && CopyState(pre.copy_state[c]) == CopyState::Fetching) || BlockState(post.block_state[b]) == BlockState::Fetching || BlockState(post.block_state[b]) == BlockState::Free)) return 15;
         }
       }
     }
     if (k.kept[16]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!((pre.failed[c] && pre.host_of[c][h]) && (CopyState(pre.copy_state[c]) == CopyState::Spilling)) || !(HostState(post.host_state[h]) == HostState::Valid))) return 16;
+          if (!(!(pre.failed[c] && pre.host_of[c][h] && CopyState(pre.copy_state[c]) == CopyState::Spilling) || HostState(post.host_state[h]) != HostState::Valid)) return 16;
         }
       }
     }
     if (k.kept[17]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!(pre.copying[c] && !(post.copying[c])) || ((taken == Transition::copy_done) || (taken == Transition::copy_fails)))) return 17;
+        if (!(!(pre.copying[c] && !post.copying[c]) || (taken == Transition::copy_done) || (taken == Transition::copy_fails))) return 17;
       }
     }
     if (k.kept[18]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!((CopyState(pre.copy_state[c]) == CopyState::Idle) && !(CopyState(post.copy_state[c]) == CopyState::Idle)) || post.copying[c])) return 18;
+        if (!(!(CopyState(pre.copy_state[c]) == CopyState::Idle && CopyState(post.copy_state[c]) != CopyState::Idle) || post.copying[c])) return 18;
       }
     }
     if (k.kept[19]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!((!(!pre.failed[c] && post.failed[c]) || (taken == Transition::copy_fails)) && (!(pre.failed[c] && !(post.failed[c])) || (CopyState(post.copy_state[c]) == CopyState::Idle)))) return 19;
+        if (!((!(!pre.failed[c] && post.failed[c]) || (taken == Transition::copy_fails)) && (!(pre.failed[c] && !post.failed[c]) || CopyState(post.copy_state[c]) == CopyState::Idle))) return 19;
       }
     }
     if (k.kept[20]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((RequestState(post.request_state[r]) == RequestState::Prefill) || (RequestState(post.request_state[r]) == RequestState::Decode))) || (((pre.known[r] <= post.known[r]) && (pre.computed[r] <= post.computed[r])) && (post.computed[r] <= post.planned[r])))) return 20;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && (RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode)) || (pre.known[r] <= post.known[r] && pre.computed[r] <= post.computed[r] && post.computed[r] <= post.planned[r]))) return 20;
       }
     }
     if (k.kept[21]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(((taken == Transition::land_row) && pre.in_step[s][r]) && !(post.in_step[s][r])) || ((!(1 <= pre.row_outputs[s][r]) || (1 <= (post.known[r] - pre.known[r]))) && ((post.known[r] - pre.known[r]) <= pre.row_outputs[s][r])))) return 21;
+          if (!(!((taken == Transition::land_row) && pre.in_step[s][r] && !post.in_step[s][r]) || ((!(pre.row_outputs[s][r] >= 1) || post.known[r] - pre.known[r] >= 1) && post.known[r] - pre.known[r] <= pre.row_outputs[s][r]))) return 21;
         }
       }
     }
@@ -3107,7 +3053,7 @@ struct Model {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(((!(CopyState(pre.copy_state[c]) == CopyState::Sending) && (CopyState(post.copy_state[c]) == CopyState::Sending)) && post.block_of[c][b]) && ((BlockState(pre.block_state[b]) == BlockState::Owned) && pre.holds[r][b])) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((post.copy_start[c] + post.copy_tokens[c]) <= pre.computed[r])) && (pre.inbound[r] == 0)))) return 22;
+            if (!(!(CopyState(pre.copy_state[c]) != CopyState::Sending && CopyState(post.copy_state[c]) == CopyState::Sending && post.block_of[c][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b]) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && post.copy_start[c] + post.copy_tokens[c] <= pre.computed[r] && pre.inbound[r] == 0))) return 22;
           }
         }
       }
@@ -3115,19 +3061,19 @@ struct Model {
     if (k.kept[23]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int q = 0; q <= NR - 1; ++q) {
-          if (!(!(((((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) && ((((RequestState(post.request_state[r]) == RequestState::Waiting) || (RequestState(post.request_state[r]) == RequestState::Prefill)) || (RequestState(post.request_state[r]) == RequestState::Decode)) || (RequestState(post.request_state[r]) == RequestState::Retracting))) && ((((RequestState(post.request_state[q]) == RequestState::Waiting) || (RequestState(post.request_state[q]) == RequestState::Prefill)) || (RequestState(post.request_state[q]) == RequestState::Decode)) || (RequestState(post.request_state[q]) == RequestState::Retracting))) && (post.arrival[q] < post.arrival[r])) || (((((RequestState(pre.request_state[q]) == RequestState::Waiting) || (RequestState(pre.request_state[q]) == RequestState::Prefill)) || (RequestState(pre.request_state[q]) == RequestState::Decode)) || (RequestState(pre.request_state[q]) == RequestState::Retracting)) && (pre.arrival[q] < pre.arrival[r])))) return 23;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) && (RequestState(post.request_state[r]) == RequestState::Waiting || RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode || RequestState(post.request_state[r]) == RequestState::Retracting) && (RequestState(post.request_state[q]) == RequestState::Waiting || RequestState(post.request_state[q]) == RequestState::Prefill || RequestState(post.request_state[q]) == RequestState::Decode || RequestState(post.request_state[q]) == RequestState::Retracting) && post.arrival[q] < post.arrival[r]) || ((RequestState(pre.request_state[q]) == RequestState::Waiting || RequestState(pre.request_state[q]) == RequestState::Prefill || RequestState(pre.request_state[q]) == RequestState::Decode || RequestState(pre.request_state[q]) == RequestState::Retracting) && pre.arrival[q] < pre.arrival[r]))) return 23;
         }
       }
     }
     if (k.kept[24]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::finish) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((RequestState(pre.request_state[r]) == RequestState::Decode) && (pre.prompt[r] < pre.known[r])))) return 24;
+        if (!(!((taken == Transition::finish) && RequestState(post.request_state[r]) != RequestState(pre.request_state[r])) || (RequestState(pre.request_state[r]) == RequestState::Decode && pre.prompt[r] < pre.known[r]))) return 24;
       }
     }
     if (k.kept[25]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || (((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (StepState(pre.step_state[s]) == StepState::Planned)))) return 25;
+          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && StepState(pre.step_state[s]) == StepState::Planned))) return 25;
         }
       }
     }
@@ -3135,32 +3081,32 @@ struct Model {
       for (int r = 0; r <= NR - 1; ++r) {
         bool given = true;
         for (int every_r = 0; every_r <= NR - 1; ++every_r) {
-          if (!(!((RequestState(pre.request_state[every_r]) == RequestState::Prefill) || (RequestState(pre.request_state[every_r]) == RequestState::Decode)) || (pre.arrival[r] <= pre.arrival[every_r]))) given = false;
+          if (!(!(RequestState(pre.request_state[every_r]) == RequestState::Prefill || RequestState(pre.request_state[every_r]) == RequestState::Decode) || pre.arrival[r] <= pre.arrival[every_r])) given = false;
         }
         if (given) {
-          if (!(!(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && (RequestState(post.request_state[r]) == RequestState::Retracting)) || (taken == Transition::receive_failed))) return 26;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && RequestState(post.request_state[r]) == RequestState::Retracting) || (taken == Transition::receive_failed))) return 26;
         }
       }
     }
     if (k.kept[27]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (((post.arrival[r] == pre.arrival[r]) && (post.limit[r] == pre.limit[r])) && (post.prompt[r] == pre.prompt[r])))) return 27;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (post.arrival[r] == pre.arrival[r] && post.limit[r] == pre.limit[r] && post.prompt[r] == pre.prompt[r]))) return 27;
       }
     }
     if (k.kept[28]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::retract) && !(RequestState(post.request_state[r]) == RequestState(pre.request_state[r]))) || ((1 <= pre.blocks[r]) && (pre.pending[r] == 0)))) return 28;
+        if (!(!((taken == Transition::retract) && RequestState(post.request_state[r]) != RequestState(pre.request_state[r])) || (pre.blocks[r] >= 1 && pre.pending[r] == 0))) return 28;
       }
     }
     if (k.kept[29]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && !(((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (pre.children[b] == 0))) return 29;
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && !(BlockState(post.block_state[b]) == BlockState::Shared || BlockState(post.block_state[b]) == BlockState::Cached || BlockState(post.block_state[b]) == BlockState::Fetching)) || pre.children[b] == 0)) return 29;
       }
     }
     if (k.kept[30]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!((((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) || (BlockState(pre.block_state[b]) == BlockState::Fetching)) && (((BlockState(post.block_state[b]) == BlockState::Shared) || (BlockState(post.block_state[b]) == BlockState::Cached)) || (BlockState(post.block_state[b]) == BlockState::Fetching))) || (((post.key[b] == pre.key[b]) && (post.before[b] == pre.before[b])) && (post.parent[b][p] || !pre.parent[b][p])))) return 30;
+          if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && (BlockState(post.block_state[b]) == BlockState::Shared || BlockState(post.block_state[b]) == BlockState::Cached || BlockState(post.block_state[b]) == BlockState::Fetching)) || (post.key[b] == pre.key[b] && post.before[b] == pre.before[b] && (post.parent[b][p] || !pre.parent[b][p])))) return 30;
         }
       }
     }
@@ -3945,13 +3891,6 @@ struct Model {
     for (auto& x : of.c) x = mix(x);
   }
 
-  // Whether some value is not 0.
-  template <class Values>
-  static bool any(const Values& values) {
-    std::uint64_t all = 0;
-    for (std::size_t at = 0; at < sizeof values; at += 8) all |= word_of(values, at);
-    return all != 0;
-  }
   // What it says about each together with others; 0 where there are none.
   static void related(const State& s, const Signatures& of, Signatures& add) {
     if (any(s.holds)) {
@@ -4094,36 +4033,6 @@ struct Model {
     }
   }
 
-  template <std::size_t N>
-  static bool alike(const std::array<std::uint64_t, N>& of) {
-    for (std::size_t i = 0; i < N; ++i) {
-      for (std::size_t j = i + 1; j < N; ++j) {
-        if (of[i] == of[j]) return true;
-      }
-    }
-    return false;
-  }
-  // Whether two that have something to do with others are alike.
-  template <std::size_t N>
-  static bool alike(const std::array<std::uint64_t, N>& of, const std::array<std::uint64_t, N>& add) {
-    for (std::size_t i = 0; i < N; ++i) {
-      for (std::size_t j = i + 1; j < N; ++j) {
-        if (of[i] == of[j] && add[i] != 0) return true;
-      }
-    }
-    return false;
-  }
-  template <std::size_t N>
-  static bool sort_by(const std::array<std::uint64_t, N>& of, std::array<std::int8_t, N>& order) {
-    bool changed = false;
-    for (std::size_t i = 1; i < N; ++i) {
-      for (std::size_t j = i; j > 0 && of[order[j - 1]] > of[order[j]]; --j) {
-        std::swap(order[j - 1], order[j]);
-        changed = true;
-      }
-    }
-    return changed;
-  }
   // Tells individuals apart by whom they have to do with.
   static Signatures refine(const State& s, Signatures& of) {
     Signatures add;
@@ -4613,23 +4522,6 @@ struct Model {
     refused.add(Transition::retire, {NS}, kBadIndex, false);
   }
 
-  // A hash of all values of a variable, or of one column of them; a variable has an odd number of its own.
-  template <class Values>
-  static std::uint64_t hash(const Values& values, std::uint64_t odd) {
-    std::uint64_t result = 0x9e3779b97f4a7c15ULL;
-    for (std::size_t at = 0; at < sizeof values; at += 8) {
-      const auto product = static_cast<unsigned __int128>(result ^ word_of(values, at)) * odd;
-      result = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-    }
-    return result;
-  }
-  template <class Values>
-  static std::uint64_t hash_column(const Values& values, int column, std::uint64_t odd) {
-    std::uint64_t result = 0;
-    for (const auto& row : values) result = (result + static_cast<std::uint8_t>(row[column])) * odd;
-    return result;
-  }
-
   // How many batches there are of each group of transitions over the same sorts: all that names the same
   // request, where a group names any; otherwise one.
   static constexpr std::array<int, 14> kBatches = {NR, NR, 1, 1, 1, 1, 1, NR, 1, 1, NR, NR, 1, NR};
@@ -5012,14 +4904,14 @@ struct Model {
           for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
             propose(Transition::match_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
                 !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 1
-                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 2
-                : !(pre.position[b] == pre.planned[r]) ? 3
-                : !(pre.planned[r] == pre.capacity[r]) ? 4
-                : !(!pre.holds[r][b]) ? 5
-                : !((pre.planned[r] + k.page) < pre.known[r]) ? 6
+                : !(!pre.holds[r][b]) ? 2
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 3
+                : !(pre.position[b] == pre.planned[r]) ? 4
+                : !(pre.planned[r] == pre.capacity[r]) ? 5
+                : !(pre.planned[r] + k.page < pre.known[r]) ? 6
                 : !(pre.key[b] == x) ? 7
-                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 8
-                : !(1 <= x) ? 9
+                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 8
+                : !(x >= 1) ? 9
                 : 0, x <= pre.position[b] + 2);
           }
         }
@@ -5034,11 +4926,10 @@ struct Model {
                 : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 12
                 : !(pre.position[b] == pre.planned[r]) ? 13
                 : !(pre.planned[r] == pre.capacity[r]) ? 14
-                : !(!pre.holds[r][b]) ? 15
-                : !((pre.planned[r] + k.page) < pre.known[r]) ? 16
-                : !(pre.key[b] == x) ? 17
-                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 18
-                : !(1 <= x) ? 19
+                : !(pre.planned[r] + k.page < pre.known[r]) ? 15
+                : !(pre.key[b] == x) ? 16
+                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 17
+                : !(x >= 1) ? 18
                 : 0, x <= pre.position[b] + 2);
           }
         }
@@ -5048,17 +4939,17 @@ struct Model {
           const int p = who[2];
           for (int x = pre.position[b]; x <= pre.position[b] + 2 + kBeyond; ++x) {
             propose(Transition::match_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 20
-                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 21
-                : !(pre.position[b] == pre.planned[r]) ? 22
-                : !(pre.planned[r] == pre.capacity[r]) ? 23
-                : !(pre.fill[b] < k.page) ? 24
-                : !((pre.planned[r] + pre.fill[b]) < pre.known[r]) ? 25
-                : !(pre.stamp[b] <= pre.landed) ? 26
-                : !(pre.copies[b] == 0) ? 27
-                : !(pre.key[b] == x) ? 28
-                : !(pre.parent[b][p] && ((p == b) || pre.holds[r][p])) ? 29
-                : !(1 <= x) ? 30
+                !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 19
+                : !(pre.fill[b] < k.page) ? 20
+                : !(pre.stamp[b] <= pre.landed) ? 21
+                : !(pre.copies[b] == 0) ? 22
+                : !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 23
+                : !(pre.position[b] == pre.planned[r]) ? 24
+                : !(pre.planned[r] == pre.capacity[r]) ? 25
+                : !(pre.planned[r] + pre.fill[b] < pre.known[r]) ? 26
+                : !(pre.key[b] == x) ? 27
+                : !(pre.parent[b][p] && (p == b || pre.holds[r][p])) ? 28
+                : !(x >= 1) ? 29
                 : 0, x <= pre.position[b] + 2);
           }
         }
@@ -5068,13 +4959,13 @@ struct Model {
           const int p = who[2];
           for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::publish, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 34
-                : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 35
-                : !(pre.holds[r][b]) ? 36
-                : !((pre.position[b] + k.page) <= pre.computed[r]) ? 37
-                : !(pre.inbound[r] == 0) ? 38
-                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 39
-                : !(1 <= x) ? 40
+                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 33
+                : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 34
+                : !(pre.holds[r][b]) ? 35
+                : !(pre.position[b] + k.page <= pre.computed[r]) ? 36
+                : !(pre.inbound[r] == 0) ? 37
+                : !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b])) ? 38
+                : !(x >= 1) ? 39
                 : 0, x <= pre.position[b] + 1);
           }
         }
@@ -5084,15 +4975,15 @@ struct Model {
           const int p = who[2];
           for (int x = pre.position[b]; x <= pre.position[b] + 1 + kBeyond; ++x) {
             propose(Transition::keep_tail, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(p), static_cast<std::int8_t>(x)},
-                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 58
-                : !((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) ? 59
-                : !(pre.holds[r][b]) ? 60
-                : !(pre.position[b] < pre.computed[r]) ? 61
-                : !(pre.computed[r] <= (pre.position[b] + k.page)) ? 62
-                : !(pre.last_step[r] <= pre.landed) ? 63
-                : !(pre.inbound[r] == 0) ? 64
-                : !(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b]))) ? 65
-                : !(1 <= x) ? 66
+                !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 57
+                : !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) ? 58
+                : !(pre.holds[r][b]) ? 59
+                : !(pre.position[b] < pre.computed[r]) ? 60
+                : !(pre.computed[r] <= pre.position[b] + k.page) ? 61
+                : !(pre.last_step[r] <= pre.landed) ? 62
+                : !(pre.inbound[r] == 0) ? 63
+                : !((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b])) ? 64
+                : !(x >= 1) ? 65
                 : 0, x <= pre.position[b] + 1);
           }
         }
@@ -5102,50 +4993,50 @@ struct Model {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::allocate, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 31
-              : !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 32
-              : !(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]) ? 33
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 30
+              : !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 31
+              : !(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r]) ? 32
               : 0, true);
         }
         {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::release_owned, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 41
-              : !(pre.holds[r][b]) ? 42
-              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 43
-              : !(pre.last_step[r] <= pre.landed) ? 44
-              : !(pre.copies[b] == 0) ? 45
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 40
+              : !(pre.holds[r][b]) ? 41
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 42
+              : !(pre.last_step[r] <= pre.landed) ? 43
+              : !(pre.copies[b] == 0) ? 44
               : 0, true);
         }
         {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::release_to_limbo, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 46
-              : !(pre.holds[r][b]) ? 47
-              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 48
-              : !((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b])) ? 49
+              !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 45
+              : !(pre.holds[r][b]) ? 46
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 47
+              : !(pre.landed < pre.last_step[r] || pre.copies[b] >= 1) ? 48
               : 0, true);
         }
         {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::release_shared, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 50
-              : !(pre.holds[r][b]) ? 51
-              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 52
-              : !(1 < pre.refs[b]) ? 53
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 49
+              : !(pre.holds[r][b]) ? 50
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 51
+              : !(pre.refs[b] > 1) ? 52
               : 0, true);
         }
         {
           const int r = who[0];
           const int b = who[1];
           propose(Transition::release_to_cache, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 54
-              : !(pre.holds[r][b]) ? 55
-              : !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0))) ? 56
-              : !(pre.refs[b] == 1) ? 57
+              !(BlockState(pre.block_state[b]) == BlockState::Shared) ? 53
+              : !(pre.holds[r][b]) ? 54
+              : !((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0)) ? 55
+              : !(pre.refs[b] == 1) ? 56
               : 0, true);
         }
         break;
@@ -5153,9 +5044,9 @@ struct Model {
         {
           const int b = who[0];
           propose(Transition::reap, {static_cast<std::int8_t>(b)},
-              !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 67
-              : !(pre.stamp[b] <= pre.landed) ? 68
-              : !(pre.copies[b] == 0) ? 69
+              !(BlockState(pre.block_state[b]) == BlockState::Limbo) ? 66
+              : !(pre.stamp[b] <= pre.landed) ? 67
+              : !(pre.copies[b] == 0) ? 68
               : 0, true);
         }
         break;
@@ -5164,11 +5055,11 @@ struct Model {
           const int b = who[0];
           const int p = who[1];
           propose(Transition::evict, {static_cast<std::int8_t>(b), static_cast<std::int8_t>(p)},
-              !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 70
-              : !(pre.stamp[b] <= pre.landed) ? 71
-              : !(pre.copies[b] == 0) ? 72
-              : !(pre.parent[b][p]) ? 73
-              : !(pre.children[b] == 0) ? 74
+              !(BlockState(pre.block_state[b]) == BlockState::Cached) ? 69
+              : !(pre.stamp[b] <= pre.landed) ? 70
+              : !(pre.copies[b] == 0) ? 71
+              : !(pre.parent[b][p]) ? 72
+              : !(pre.children[b] == 0) ? 73
               : 0, true);
         }
         break;
@@ -5178,9 +5069,9 @@ struct Model {
           const int b = who[1];
           const int h = who[2];
           propose(Transition::spill, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached)) ? 75
-              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 76
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 77
+              !(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) ? 74
+              : !(HostState(pre.host_state[h]) == HostState::Empty) ? 75
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 76
               : 0, true);
         }
         {
@@ -5188,10 +5079,10 @@ struct Model {
           const int b = who[1];
           const int h = who[2];
           propose(Transition::spill_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 78
-              : !(pre.block_of[c][b]) ? 79
-              : !(pre.host_of[c][h]) ? 81
-              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 83
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 77
+              : !(pre.block_of[c][b]) ? 78
+              : !(pre.host_of[c][h]) ? 80
+              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 82
               : 0, (!pre.failed[c]) && (!pre.copying[c]));
         }
         {
@@ -5199,10 +5090,10 @@ struct Model {
           const int b = who[1];
           const int h = who[2];
           propose(Transition::spill_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 84
-              : !(pre.block_of[c][b]) ? 85
-              : !(pre.host_of[c][h]) ? 87
-              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 89
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 83
+              : !(pre.block_of[c][b]) ? 84
+              : !(pre.host_of[c][h]) ? 86
+              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 88
               : 0, (pre.failed[c]) && (!pre.copying[c]));
         }
         {
@@ -5210,10 +5101,10 @@ struct Model {
           const int b = who[1];
           const int h = who[2];
           propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 94
-              : !(pre.block_of[c][b]) ? 95
-              : !(pre.host_of[c][h]) ? 97
-              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 99
+              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 93
+              : !(pre.block_of[c][b]) ? 94
+              : !(pre.host_of[c][h]) ? 96
+              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 98
               : 0, (!pre.failed[c]) && (!pre.copying[c]));
         }
         break;
@@ -5224,10 +5115,10 @@ struct Model {
           const int h = who[2];
           const int p = who[3];
           propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)},
-              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 90
-              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 91
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 92
-              : !(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h]))) ? 93
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 89
+              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 90
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 91
+              : !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h])) ? 92
               : 0, true);
         }
         {
@@ -5236,12 +5127,12 @@ struct Model {
           const int h = who[2];
           const int p = who[3];
           propose(Transition::fetch_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 100
-              : !(pre.block_of[c][b]) ? 101
-              : !(pre.host_of[c][h]) ? 103
-              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 105
-              : !(pre.parent[b][p]) ? 106
-              : !(pre.children[b] == 0) ? 107
+              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 99
+              : !(pre.block_of[c][b]) ? 100
+              : !(pre.host_of[c][h]) ? 102
+              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 104
+              : !(pre.parent[b][p]) ? 105
+              : !(pre.children[b] == 0) ? 106
               : 0, (pre.failed[c]) && (!pre.copying[c]));
         }
         break;
@@ -5249,8 +5140,8 @@ struct Model {
         {
           const int h = who[0];
           propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
-              !(HostState(pre.host_state[h]) == HostState::Valid) ? 108
-              : !(pre.host_copies[h] == 0) ? 109
+              !(HostState(pre.host_state[h]) == HostState::Valid) ? 107
+              : !(pre.host_copies[h] == 0) ? 108
               : 0, true);
         }
         break;
@@ -5261,13 +5152,13 @@ struct Model {
           const int b = who[2];
           for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
             propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 110
-                : !(pre.holds[r][b]) ? 111
-                : !((pre.position[b] + n) <= pre.computed[r]) ? 112
-                : !(pre.inbound[r] == 0) ? 113
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 114
-                : !(1 <= n) ? 115
-                : !(n <= k.page) ? 116
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 109
+                : !(pre.holds[r][b]) ? 110
+                : !(pre.position[b] + n <= pre.computed[r]) ? 111
+                : !(pre.inbound[r] == 0) ? 112
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 113
+                : !(n >= 1) ? 114
+                : !(n <= k.page) ? 115
                 : 0, n <= k.page + 1);
           }
         }
@@ -5277,15 +5168,15 @@ struct Model {
           const int b = who[2];
           for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
             propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 120
-                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 121
-                : !(pre.holds[r][b]) ? 122
-                : !(pre.pending[r] == 0) ? 123
-                : !(pre.position[b] <= pre.planned[r]) ? 124
-                : !((pre.planned[r] + n) <= (pre.position[b] + k.page)) ? 125
-                : !((pre.planned[r] + n) < pre.known[r]) ? 126
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 127
-                : !(1 <= n) ? 128
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 119
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 120
+                : !(pre.holds[r][b]) ? 121
+                : !(pre.pending[r] == 0) ? 122
+                : !(pre.position[b] <= pre.planned[r]) ? 123
+                : !(pre.planned[r] + n <= pre.position[b] + k.page) ? 124
+                : !(pre.planned[r] + n < pre.known[r]) ? 125
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 126
+                : !(n >= 1) ? 127
                 : 0, n <= k.page + 1);
           }
         }
@@ -5294,10 +5185,10 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 129
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 130
-              : !(pre.block_of[c][b]) ? 131
-              : !(pre.request_of[c][r]) ? 133
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 128
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 129
+              : !(pre.block_of[c][b]) ? 130
+              : !(pre.request_of[c][r]) ? 132
               : 0, (!pre.copying[c]));
         }
         {
@@ -5305,10 +5196,10 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 134
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 135
-              : !(pre.block_of[c][b]) ? 136
-              : !(pre.request_of[c][r]) ? 138
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 133
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 134
+              : !(pre.block_of[c][b]) ? 135
+              : !(pre.request_of[c][r]) ? 137
               : 0, (!pre.copying[c]));
         }
         {
@@ -5316,10 +5207,10 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 139
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 140
-              : !(pre.block_of[c][b]) ? 141
-              : !(pre.request_of[c][r]) ? 143
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 138
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 139
+              : !(pre.block_of[c][b]) ? 140
+              : !(pre.request_of[c][r]) ? 142
               : 0, (!pre.copying[c]));
         }
         break;
@@ -5328,8 +5219,8 @@ struct Model {
           const int c = who[0];
           const int b = who[1];
           propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 117
-              : !(pre.block_of[c][b]) ? 118
+              !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 116
+              : !(pre.block_of[c][b]) ? 117
               : 0, (!pre.copying[c]));
         }
         break;
@@ -5342,7 +5233,7 @@ struct Model {
         {
           const int c = who[0];
           propose(Transition::copy_fails, {static_cast<std::int8_t>(c)},
-              !((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching)) ? 146
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 145
               : 0, (pre.copying[c]));
         }
         break;
@@ -5353,11 +5244,11 @@ struct Model {
             for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
               for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
                 propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
-                    !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 147
-                    : !(tokens < most) ? 148
-                    : !(most <= (k.room + 1)) ? 149
-                    : !(pre.newest_arrival < turn) ? 150
-                    : !(1 <= tokens) ? 151
+                    !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 146
+                    : !(tokens < most) ? 147
+                    : !(most <= k.room + 1) ? 148
+                    : !(pre.newest_arrival < turn) ? 149
+                    : !(tokens >= 1) ? 150
                     : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
               }
             }
@@ -5366,50 +5257,50 @@ struct Model {
         {
           const int r = who[0];
           propose(Transition::guide, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 152
-              : !(!pre.guided[r]) ? 153
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 151
+              : !(!pre.guided[r]) ? 152
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::admit, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 154
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 153
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::finish, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 155
-              : !(pre.prompt[r] < pre.known[r]) ? 156
+              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 154
+              : !(pre.prompt[r] < pre.known[r]) ? 155
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::abort, {static_cast<std::int8_t>(r)},
-              !((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting)) ? 157
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) ? 156
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::requeue, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 164
-              : !(pre.blocks[r] == 0) ? 165
-              : !(pre.inbound[r] == 0) ? 166
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 163
+              : !(pre.blocks[r] == 0) ? 164
+              : !(pre.inbound[r] == 0) ? 165
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::close, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 167
-              : !(pre.blocks[r] == 0) ? 168
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 166
+              : !(pre.blocks[r] == 0) ? 167
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::recycle, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 169
-              : !(pre.pending[r] == 0) ? 170
-              : !(pre.inbound[r] == 0) ? 171
+              !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 168
+              : !(pre.pending[r] == 0) ? 169
+              : !(pre.inbound[r] == 0) ? 170
               : 0, true);
         }
         break;
@@ -5418,12 +5309,12 @@ struct Model {
           const int r = who[0];
           const int o = who[1];
           propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
-              !(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 158
-              : !(1 <= pre.blocks[r]) ? 159
-              : !(pre.pending[r] == 0) ? 160
-              : !(pre.known[r] < pre.limit[r]) ? 161
-              : !((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode)) ? 162
-              : !(pre.arrival[o] < pre.arrival[r]) ? 163
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 157
+              : !(pre.blocks[r] >= 1) ? 158
+              : !(pre.pending[r] == 0) ? 159
+              : !(pre.known[r] < pre.limit[r]) ? 160
+              : !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode) ? 161
+              : !(pre.arrival[o] < pre.arrival[r]) ? 162
               : 0, true);
         }
         break;
@@ -5431,15 +5322,15 @@ struct Model {
         {
           const int s = who[0];
           propose(Transition::open_step, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Idle) ? 172
-              : !(pre.opened == pre.launched) ? 173
+              !(StepState(pre.step_state[s]) == StepState::Idle) ? 171
+              : !(pre.opened == pre.launched) ? 172
               : 0, true);
         }
         {
           const int s = who[0];
           propose(Transition::launch, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Planned) ? 197
-              : !(1 <= pre.rows[s]) ? 198
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 196
+              : !(pre.rows[s] >= 1) ? 197
               : 0, true);
         }
         {
@@ -5450,15 +5341,15 @@ struct Model {
         {
           const int s = who[0];
           propose(Transition::observe, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 200
-              : !(pre.number[s] == (pre.landed + 1)) ? 202
+              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 199
+              : !(pre.number[s] == pre.landed + 1) ? 201
               : 0, (!pre.executing[s]));
         }
         {
           const int s = who[0];
           propose(Transition::retire, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Done) ? 212
-              : !(pre.rows[s] == 0) ? 213
+              !(StepState(pre.step_state[s]) == StepState::Done) ? 211
+              : !(pre.rows[s] == 0) ? 212
               : 0, true);
         }
         break;
@@ -5468,13 +5359,13 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 174
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 175
-                : !(!pre.in_step[s][r]) ? 176
-                : !(pre.inbound[r] == 0) ? 177
-                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 178
-                : !((pre.planned[r] + n) < pre.known[r]) ? 179
-                : !(1 <= n) ? 180
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 173
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 174
+                : !(!pre.in_step[s][r]) ? 175
+                : !(pre.inbound[r] == 0) ? 176
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 177
+                : !(pre.planned[r] + n < pre.known[r]) ? 178
+                : !(n >= 1) ? 179
                 : 0, n <= k.page);
           }
         }
@@ -5483,13 +5374,13 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 181
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 182
-                : !(!pre.in_step[s][r]) ? 183
-                : !(pre.inbound[r] == 0) ? 184
-                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 185
-                : !((pre.planned[r] + n) == pre.known[r]) ? 186
-                : !(1 <= n) ? 187
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 180
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 181
+                : !(!pre.in_step[s][r]) ? 182
+                : !(pre.inbound[r] == 0) ? 183
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 184
+                : !(pre.planned[r] + n == pre.known[r]) ? 185
+                : !(n >= 1) ? 186
                 : 0, n <= k.page);
           }
         }
@@ -5498,15 +5389,15 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
             propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 188
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 189
-                : !(!pre.in_step[s][r]) ? 190
-                : !(pre.inbound[r] == 0) ? 191
-                : !((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r])) ? 192
-                : !((pre.planned[r] + n) < pre.limit[r]) ? 193
-                : !(!pre.guided[r] || (pre.sampling[r] == 0)) ? 194
-                : !(1 <= n) ? 195
-                : !(n <= k.width) ? 196
+                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 187
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 188
+                : !(!pre.in_step[s][r]) ? 189
+                : !(pre.inbound[r] == 0) ? 190
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 191
+                : !(pre.planned[r] + n < pre.limit[r]) ? 192
+                : !(!pre.guided[r] || pre.sampling[r] == 0) ? 193
+                : !(n >= 1) ? 194
+                : !(n <= k.width) ? 195
                 : 0, n <= k.width + 1);
           }
         }
@@ -5515,12 +5406,12 @@ struct Model {
           const int r = who[1];
           for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
             propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
-                !((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? 203
-                : !(StepState(pre.step_state[s]) == StepState::Done) ? 204
-                : !(pre.in_step[s][r]) ? 205
-                : !(accepted <= pre.row_outputs[s][r]) ? 206
-                : !(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted) ? 207
-                : !(0 <= accepted) ? 208
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 202
+                : !(StepState(pre.step_state[s]) == StepState::Done) ? 203
+                : !(pre.in_step[s][r]) ? 204
+                : !(accepted <= pre.row_outputs[s][r]) ? 205
+                : !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted) ? 206
+                : !(accepted >= 0) ? 207
                 : 0, accepted <= k.width + 1);
           }
         }
@@ -5528,9 +5419,9 @@ struct Model {
           const int s = who[0];
           const int r = who[1];
           propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-              !((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished)) ? 209
-              : !(StepState(pre.step_state[s]) == StepState::Done) ? 210
-              : !(pre.in_step[s][r]) ? 211
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 208
+              : !(StepState(pre.step_state[s]) == StepState::Done) ? 209
+              : !(pre.in_step[s][r]) ? 210
               : 0, true);
         }
         break;
@@ -5552,14 +5443,14 @@ struct Model {
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
             seen[0].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
-            seen[1].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
-            seen[2].mark(pre.position[b] == pre.planned[r]);
-            seen[3].mark(pre.planned[r] == pre.capacity[r]);
-            seen[4].mark(!pre.holds[r][b]);
-            seen[5].mark((pre.planned[r] + k.page) < pre.known[r]);
+            seen[1].mark(!pre.holds[r][b]);
+            seen[2].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[3].mark(pre.position[b] == pre.planned[r]);
+            seen[4].mark(pre.planned[r] == pre.capacity[r]);
+            seen[5].mark(pre.planned[r] + k.page < pre.known[r]);
             seen[6].mark(pre.key[b] == x);
-            seen[7].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
-            seen[8].mark(1 <= x);
+            seen[7].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
+            seen[8].mark(x >= 1);
           }
         }
         {
@@ -5575,11 +5466,10 @@ struct Model {
             seen[11].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
             seen[12].mark(pre.position[b] == pre.planned[r]);
             seen[13].mark(pre.planned[r] == pre.capacity[r]);
-            seen[14].mark(!pre.holds[r][b]);
-            seen[15].mark((pre.planned[r] + k.page) < pre.known[r]);
-            seen[16].mark(pre.key[b] == x);
-            seen[17].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
-            seen[18].mark(1 <= x);
+            seen[14].mark(pre.planned[r] + k.page < pre.known[r]);
+            seen[15].mark(pre.key[b] == x);
+            seen[16].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
+            seen[17].mark(x >= 1);
           }
         }
         {
@@ -5590,17 +5480,17 @@ struct Model {
           (void)b;
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 2 + 1; ++x) {
-            seen[19].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
-            seen[20].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
-            seen[21].mark(pre.position[b] == pre.planned[r]);
-            seen[22].mark(pre.planned[r] == pre.capacity[r]);
-            seen[23].mark(pre.fill[b] < k.page);
-            seen[24].mark((pre.planned[r] + pre.fill[b]) < pre.known[r]);
-            seen[25].mark(pre.stamp[b] <= pre.landed);
-            seen[26].mark(pre.copies[b] == 0);
-            seen[27].mark(pre.key[b] == x);
-            seen[28].mark(pre.parent[b][p] && ((p == b) || pre.holds[r][p]));
-            seen[29].mark(1 <= x);
+            seen[18].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+            seen[19].mark(pre.fill[b] < k.page);
+            seen[20].mark(pre.stamp[b] <= pre.landed);
+            seen[21].mark(pre.copies[b] == 0);
+            seen[22].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+            seen[23].mark(pre.position[b] == pre.planned[r]);
+            seen[24].mark(pre.planned[r] == pre.capacity[r]);
+            seen[25].mark(pre.planned[r] + pre.fill[b] < pre.known[r]);
+            seen[26].mark(pre.key[b] == x);
+            seen[27].mark(pre.parent[b][p] && (p == b || pre.holds[r][p]));
+            seen[28].mark(x >= 1);
           }
         }
         {
@@ -5611,13 +5501,13 @@ struct Model {
           (void)b;
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
-            seen[33].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-            seen[34].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
-            seen[35].mark(pre.holds[r][b]);
-            seen[36].mark((pre.position[b] + k.page) <= pre.computed[r]);
-            seen[37].mark(pre.inbound[r] == 0);
-            seen[38].mark(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])));
-            seen[39].mark(1 <= x);
+            seen[32].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[33].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[34].mark(pre.holds[r][b]);
+            seen[35].mark(pre.position[b] + k.page <= pre.computed[r]);
+            seen[36].mark(pre.inbound[r] == 0);
+            seen[37].mark((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]));
+            seen[38].mark(x >= 1);
           }
         }
         {
@@ -5628,15 +5518,15 @@ struct Model {
           (void)b;
           (void)p;
           for (int x = pre.position[b] - 1; x <= pre.position[b] + 1 + 1; ++x) {
-            seen[57].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-            seen[58].mark((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing));
-            seen[59].mark(pre.holds[r][b]);
-            seen[60].mark(pre.position[b] < pre.computed[r]);
-            seen[61].mark(pre.computed[r] <= (pre.position[b] + k.page));
-            seen[62].mark(pre.last_step[r] <= pre.landed);
-            seen[63].mark(pre.inbound[r] == 0);
-            seen[64].mark(((pre.position[b] == 0) && (p == b)) || ((pre.holds[r][p] && (BlockState(pre.block_state[p]) == BlockState::Shared)) && ((pre.position[p] + k.page) == pre.position[b])));
-            seen[65].mark(1 <= x);
+            seen[56].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[57].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing);
+            seen[58].mark(pre.holds[r][b]);
+            seen[59].mark(pre.position[b] < pre.computed[r]);
+            seen[60].mark(pre.computed[r] <= pre.position[b] + k.page);
+            seen[61].mark(pre.last_step[r] <= pre.landed);
+            seen[62].mark(pre.inbound[r] == 0);
+            seen[63].mark((pre.position[b] == 0 && p == b) || (pre.holds[r][p] && BlockState(pre.block_state[p]) == BlockState::Shared && pre.position[p] + k.page == pre.position[b]));
+            seen[64].mark(x >= 1);
           }
         }
         break;
@@ -5646,59 +5536,59 @@ struct Model {
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[30].mark(BlockState(pre.block_state[b]) == BlockState::Free);
-          seen[31].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
-          seen[32].mark(((pre.pruned[r] + pre.capacity[r]) + 1) < pre.limit[r]);
+          seen[29].mark(BlockState(pre.block_state[b]) == BlockState::Free);
+          seen[30].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[31].mark(pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r]);
         }
         {
           const int r = who[0];
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[40].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-          seen[41].mark(pre.holds[r][b]);
-          seen[42].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
-          seen[43].mark(pre.last_step[r] <= pre.landed);
-          seen[44].mark(pre.copies[b] == 0);
+          seen[39].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+          seen[40].mark(pre.holds[r][b]);
+          seen[41].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[42].mark(pre.last_step[r] <= pre.landed);
+          seen[43].mark(pre.copies[b] == 0);
         }
         {
           const int r = who[0];
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[45].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-          seen[46].mark(pre.holds[r][b]);
-          seen[47].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
-          seen[48].mark((pre.landed < pre.last_step[r]) || (1 <= pre.copies[b]));
+          seen[44].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+          seen[45].mark(pre.holds[r][b]);
+          seen[46].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[47].mark(pre.landed < pre.last_step[r] || pre.copies[b] >= 1);
         }
         {
           const int r = who[0];
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[49].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
-          seen[50].mark(pre.holds[r][b]);
-          seen[51].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
-          seen[52].mark(1 < pre.refs[b]);
+          seen[48].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+          seen[49].mark(pre.holds[r][b]);
+          seen[50].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[51].mark(pre.refs[b] > 1);
         }
         {
           const int r = who[0];
           const int b = who[1];
           (void)r;
           (void)b;
-          seen[53].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
-          seen[54].mark(pre.holds[r][b]);
-          seen[55].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || ((((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) && ((pre.position[b] == pre.pruned[r]) && (((pre.position[b] + k.page) + k.window) <= (pre.computed[r] + 1)))) && (pre.children[b] == 0)));
-          seen[56].mark(pre.refs[b] == 1);
+          seen[52].mark(BlockState(pre.block_state[b]) == BlockState::Shared);
+          seen[53].mark(pre.holds[r][b]);
+          seen[54].mark((RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.position[b] == pre.pruned[r] && pre.position[b] + k.page + k.window <= pre.computed[r] + 1 && pre.children[b] == 0));
+          seen[55].mark(pre.refs[b] == 1);
         }
         break;
       case 2:
         {
           const int b = who[0];
           (void)b;
-          seen[66].mark(BlockState(pre.block_state[b]) == BlockState::Limbo);
-          seen[67].mark(pre.stamp[b] <= pre.landed);
-          seen[68].mark(pre.copies[b] == 0);
+          seen[65].mark(BlockState(pre.block_state[b]) == BlockState::Limbo);
+          seen[66].mark(pre.stamp[b] <= pre.landed);
+          seen[67].mark(pre.copies[b] == 0);
         }
         break;
       case 3:
@@ -5707,11 +5597,11 @@ struct Model {
           const int p = who[1];
           (void)b;
           (void)p;
-          seen[69].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
-          seen[70].mark(pre.stamp[b] <= pre.landed);
-          seen[71].mark(pre.copies[b] == 0);
-          seen[72].mark(pre.parent[b][p]);
-          seen[73].mark(pre.children[b] == 0);
+          seen[68].mark(BlockState(pre.block_state[b]) == BlockState::Cached);
+          seen[69].mark(pre.stamp[b] <= pre.landed);
+          seen[70].mark(pre.copies[b] == 0);
+          seen[71].mark(pre.parent[b][p]);
+          seen[72].mark(pre.children[b] == 0);
         }
         break;
       case 4:
@@ -5722,9 +5612,9 @@ struct Model {
           (void)c;
           (void)b;
           (void)h;
-          seen[74].mark((BlockState(pre.block_state[b]) == BlockState::Shared) || (BlockState(pre.block_state[b]) == BlockState::Cached));
-          seen[75].mark(HostState(pre.host_state[h]) == HostState::Empty);
-          seen[76].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+          seen[73].mark(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached);
+          seen[74].mark(HostState(pre.host_state[h]) == HostState::Empty);
+          seen[75].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
         }
         {
           const int c = who[0];
@@ -5733,12 +5623,12 @@ struct Model {
           (void)c;
           (void)b;
           (void)h;
-          seen[77].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling);
-          seen[78].mark(pre.block_of[c][b]);
-          seen[79].mark(!pre.copying[c]);
-          seen[80].mark(pre.host_of[c][h]);
-          seen[81].mark(!pre.failed[c]);
-          seen[82].mark(HostState(pre.host_state[h]) == HostState::Filling);
+          seen[76].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling);
+          seen[77].mark(pre.block_of[c][b]);
+          seen[78].mark(!pre.copying[c]);
+          seen[79].mark(pre.host_of[c][h]);
+          seen[80].mark(!pre.failed[c]);
+          seen[81].mark(HostState(pre.host_state[h]) == HostState::Filling);
         }
         {
           const int c = who[0];
@@ -5747,12 +5637,12 @@ struct Model {
           (void)c;
           (void)b;
           (void)h;
-          seen[83].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling);
-          seen[84].mark(pre.block_of[c][b]);
-          seen[85].mark(!pre.copying[c]);
-          seen[86].mark(pre.host_of[c][h]);
-          seen[87].mark(pre.failed[c]);
-          seen[88].mark(HostState(pre.host_state[h]) == HostState::Filling);
+          seen[82].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling);
+          seen[83].mark(pre.block_of[c][b]);
+          seen[84].mark(!pre.copying[c]);
+          seen[85].mark(pre.host_of[c][h]);
+          seen[86].mark(pre.failed[c]);
+          seen[87].mark(HostState(pre.host_state[h]) == HostState::Filling);
         }
         {
           const int c = who[0];
@@ -5761,12 +5651,12 @@ struct Model {
           (void)c;
           (void)b;
           (void)h;
-          seen[93].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
-          seen[94].mark(pre.block_of[c][b]);
-          seen[95].mark(!pre.copying[c]);
-          seen[96].mark(pre.host_of[c][h]);
-          seen[97].mark(!pre.failed[c]);
-          seen[98].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
+          seen[92].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
+          seen[93].mark(pre.block_of[c][b]);
+          seen[94].mark(!pre.copying[c]);
+          seen[95].mark(pre.host_of[c][h]);
+          seen[96].mark(!pre.failed[c]);
+          seen[97].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
         }
         break;
       case 5:
@@ -5779,10 +5669,10 @@ struct Model {
           (void)b;
           (void)h;
           (void)p;
-          seen[89].mark(BlockState(pre.block_state[b]) == BlockState::Free);
-          seen[90].mark(HostState(pre.host_state[h]) == HostState::Valid);
-          seen[91].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-          seen[92].mark(((pre.host_position[h] == 0) && (p == b)) || ((((((BlockState(pre.block_state[p]) == BlockState::Shared) || (BlockState(pre.block_state[p]) == BlockState::Cached)) || (BlockState(pre.block_state[p]) == BlockState::Fetching)) && (pre.fill[p] == k.page)) && (pre.key[p] == pre.host_before[h])) && ((pre.position[p] + k.page) == pre.host_position[h])));
+          seen[88].mark(BlockState(pre.block_state[b]) == BlockState::Free);
+          seen[89].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[90].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+          seen[91].mark((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]));
         }
         {
           const int c = who[0];
@@ -5793,22 +5683,22 @@ struct Model {
           (void)b;
           (void)h;
           (void)p;
-          seen[99].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
-          seen[100].mark(pre.block_of[c][b]);
-          seen[101].mark(!pre.copying[c]);
-          seen[102].mark(pre.host_of[c][h]);
-          seen[103].mark(pre.failed[c]);
-          seen[104].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
-          seen[105].mark(pre.parent[b][p]);
-          seen[106].mark(pre.children[b] == 0);
+          seen[98].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
+          seen[99].mark(pre.block_of[c][b]);
+          seen[100].mark(!pre.copying[c]);
+          seen[101].mark(pre.host_of[c][h]);
+          seen[102].mark(pre.failed[c]);
+          seen[103].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
+          seen[104].mark(pre.parent[b][p]);
+          seen[105].mark(pre.children[b] == 0);
         }
         break;
       case 6:
         {
           const int h = who[0];
           (void)h;
-          seen[107].mark(HostState(pre.host_state[h]) == HostState::Valid);
-          seen[108].mark(pre.host_copies[h] == 0);
+          seen[106].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[107].mark(pre.host_copies[h] == 0);
         }
         break;
       case 7:
@@ -5820,13 +5710,13 @@ struct Model {
           (void)r;
           (void)b;
           for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
-            seen[109].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
-            seen[110].mark(pre.holds[r][b]);
-            seen[111].mark((pre.position[b] + n) <= pre.computed[r]);
-            seen[112].mark(pre.inbound[r] == 0);
-            seen[113].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-            seen[114].mark(1 <= n);
-            seen[115].mark(n <= k.page);
+            seen[108].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[109].mark(pre.holds[r][b]);
+            seen[110].mark(pre.position[b] + n <= pre.computed[r]);
+            seen[111].mark(pre.inbound[r] == 0);
+            seen[112].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[113].mark(n >= 1);
+            seen[114].mark(n <= k.page);
           }
         }
         {
@@ -5837,15 +5727,15 @@ struct Model {
           (void)r;
           (void)b;
           for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
-            seen[119].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[120].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-            seen[121].mark(pre.holds[r][b]);
-            seen[122].mark(pre.pending[r] == 0);
-            seen[123].mark(pre.position[b] <= pre.planned[r]);
-            seen[124].mark((pre.planned[r] + n) <= (pre.position[b] + k.page));
-            seen[125].mark((pre.planned[r] + n) < pre.known[r]);
-            seen[126].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-            seen[127].mark(1 <= n);
+            seen[118].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[119].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[120].mark(pre.holds[r][b]);
+            seen[121].mark(pre.pending[r] == 0);
+            seen[122].mark(pre.position[b] <= pre.planned[r]);
+            seen[123].mark(pre.planned[r] + n <= pre.position[b] + k.page);
+            seen[124].mark(pre.planned[r] + n < pre.known[r]);
+            seen[125].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[126].mark(n >= 1);
           }
         }
         {
@@ -5855,11 +5745,11 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[128].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-          seen[129].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
-          seen[130].mark(pre.block_of[c][b]);
-          seen[131].mark(!pre.copying[c]);
-          seen[132].mark(pre.request_of[c][r]);
+          seen[127].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[128].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[129].mark(pre.block_of[c][b]);
+          seen[130].mark(!pre.copying[c]);
+          seen[131].mark(pre.request_of[c][r]);
         }
         {
           const int c = who[0];
@@ -5868,11 +5758,11 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[133].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-          seen[134].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
-          seen[135].mark(pre.block_of[c][b]);
-          seen[136].mark(!pre.copying[c]);
-          seen[137].mark(pre.request_of[c][r]);
+          seen[132].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[133].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[134].mark(pre.block_of[c][b]);
+          seen[135].mark(!pre.copying[c]);
+          seen[136].mark(pre.request_of[c][r]);
         }
         {
           const int c = who[0];
@@ -5881,11 +5771,11 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[138].mark(((RequestState(pre.request_state[r]) == RequestState::Retracting) || (RequestState(pre.request_state[r]) == RequestState::Releasing)) || (RequestState(pre.request_state[r]) == RequestState::Finished));
-          seen[139].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
-          seen[140].mark(pre.block_of[c][b]);
-          seen[141].mark(!pre.copying[c]);
-          seen[142].mark(pre.request_of[c][r]);
+          seen[137].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[138].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[139].mark(pre.block_of[c][b]);
+          seen[140].mark(!pre.copying[c]);
+          seen[141].mark(pre.request_of[c][r]);
         }
         break;
       case 8:
@@ -5894,22 +5784,22 @@ struct Model {
           const int b = who[1];
           (void)c;
           (void)b;
-          seen[116].mark(CopyState(pre.copy_state[c]) == CopyState::Sending);
-          seen[117].mark(pre.block_of[c][b]);
-          seen[118].mark(!pre.copying[c]);
+          seen[115].mark(CopyState(pre.copy_state[c]) == CopyState::Sending);
+          seen[116].mark(pre.block_of[c][b]);
+          seen[117].mark(!pre.copying[c]);
         }
         break;
       case 9:
         {
           const int c = who[0];
           (void)c;
-          seen[143].mark(pre.copying[c]);
+          seen[142].mark(pre.copying[c]);
         }
         {
           const int c = who[0];
           (void)c;
-          seen[144].mark(pre.copying[c]);
-          seen[145].mark((CopyState(pre.copy_state[c]) == CopyState::Spilling) || (CopyState(pre.copy_state[c]) == CopyState::Fetching));
+          seen[143].mark(pre.copying[c]);
+          seen[144].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching);
         }
         break;
       case 10:
@@ -5919,11 +5809,11 @@ struct Model {
           for (int tokens = 0 - 1; tokens <= k.max_prompt + 1; ++tokens) {
             for (int most = tokens - 1; most <= tokens + k.max_output + 1; ++most) {
               for (int turn = pre.newest_arrival - 1; turn <= pre.newest_arrival + 1 + 1; ++turn) {
-                seen[146].mark(RequestState(pre.request_state[r]) == RequestState::Absent);
-                seen[147].mark(tokens < most);
-                seen[148].mark(most <= (k.room + 1));
-                seen[149].mark(pre.newest_arrival < turn);
-                seen[150].mark(1 <= tokens);
+                seen[145].mark(RequestState(pre.request_state[r]) == RequestState::Absent);
+                seen[146].mark(tokens < most);
+                seen[147].mark(most <= k.room + 1);
+                seen[148].mark(pre.newest_arrival < turn);
+                seen[149].mark(tokens >= 1);
               }
             }
           }
@@ -5931,44 +5821,44 @@ struct Model {
         {
           const int r = who[0];
           (void)r;
-          seen[151].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
-          seen[152].mark(!pre.guided[r]);
+          seen[150].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+          seen[151].mark(!pre.guided[r]);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[153].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+          seen[152].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[154].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
-          seen[155].mark(pre.prompt[r] < pre.known[r]);
+          seen[153].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[154].mark(pre.prompt[r] < pre.known[r]);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[156].mark((((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode)) || (RequestState(pre.request_state[r]) == RequestState::Retracting));
+          seen[155].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[163].mark(RequestState(pre.request_state[r]) == RequestState::Retracting);
-          seen[164].mark(pre.blocks[r] == 0);
-          seen[165].mark(pre.inbound[r] == 0);
+          seen[162].mark(RequestState(pre.request_state[r]) == RequestState::Retracting);
+          seen[163].mark(pre.blocks[r] == 0);
+          seen[164].mark(pre.inbound[r] == 0);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[166].mark(RequestState(pre.request_state[r]) == RequestState::Releasing);
-          seen[167].mark(pre.blocks[r] == 0);
+          seen[165].mark(RequestState(pre.request_state[r]) == RequestState::Releasing);
+          seen[166].mark(pre.blocks[r] == 0);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[168].mark(RequestState(pre.request_state[r]) == RequestState::Finished);
-          seen[169].mark(pre.pending[r] == 0);
-          seen[170].mark(pre.inbound[r] == 0);
+          seen[167].mark(RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[168].mark(pre.pending[r] == 0);
+          seen[169].mark(pre.inbound[r] == 0);
         }
         break;
       case 11:
@@ -5977,44 +5867,44 @@ struct Model {
           const int o = who[1];
           (void)r;
           (void)o;
-          seen[157].mark(((RequestState(pre.request_state[r]) == RequestState::Waiting) || (RequestState(pre.request_state[r]) == RequestState::Prefill)) || (RequestState(pre.request_state[r]) == RequestState::Decode));
-          seen[158].mark(1 <= pre.blocks[r]);
-          seen[159].mark(pre.pending[r] == 0);
-          seen[160].mark(pre.known[r] < pre.limit[r]);
-          seen[161].mark((RequestState(pre.request_state[o]) == RequestState::Prefill) || (RequestState(pre.request_state[o]) == RequestState::Decode));
-          seen[162].mark(pre.arrival[o] < pre.arrival[r]);
+          seen[156].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[157].mark(pre.blocks[r] >= 1);
+          seen[158].mark(pre.pending[r] == 0);
+          seen[159].mark(pre.known[r] < pre.limit[r]);
+          seen[160].mark(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode);
+          seen[161].mark(pre.arrival[o] < pre.arrival[r]);
         }
         break;
       case 12:
         {
           const int s = who[0];
           (void)s;
-          seen[171].mark(StepState(pre.step_state[s]) == StepState::Idle);
-          seen[172].mark(pre.opened == pre.launched);
+          seen[170].mark(StepState(pre.step_state[s]) == StepState::Idle);
+          seen[171].mark(pre.opened == pre.launched);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[196].mark(StepState(pre.step_state[s]) == StepState::Planned);
-          seen[197].mark(1 <= pre.rows[s]);
+          seen[195].mark(StepState(pre.step_state[s]) == StepState::Planned);
+          seen[196].mark(pre.rows[s] >= 1);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[198].mark(pre.executing[s]);
+          seen[197].mark(pre.executing[s]);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[199].mark(StepState(pre.step_state[s]) == StepState::Inflight);
-          seen[200].mark(!pre.executing[s]);
-          seen[201].mark(pre.number[s] == (pre.landed + 1));
+          seen[198].mark(StepState(pre.step_state[s]) == StepState::Inflight);
+          seen[199].mark(!pre.executing[s]);
+          seen[200].mark(pre.number[s] == pre.landed + 1);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[211].mark(StepState(pre.step_state[s]) == StepState::Done);
-          seen[212].mark(pre.rows[s] == 0);
+          seen[210].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[211].mark(pre.rows[s] == 0);
         }
         break;
       case 13:
@@ -6024,13 +5914,13 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.page + 1; ++n) {
-            seen[173].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[174].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[175].mark(!pre.in_step[s][r]);
-            seen[176].mark(pre.inbound[r] == 0);
-            seen[177].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
-            seen[178].mark((pre.planned[r] + n) < pre.known[r]);
-            seen[179].mark(1 <= n);
+            seen[172].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[173].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[174].mark(!pre.in_step[s][r]);
+            seen[175].mark(pre.inbound[r] == 0);
+            seen[176].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[177].mark(pre.planned[r] + n < pre.known[r]);
+            seen[178].mark(n >= 1);
           }
         }
         {
@@ -6039,13 +5929,13 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.page + 1; ++n) {
-            seen[180].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[181].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[182].mark(!pre.in_step[s][r]);
-            seen[183].mark(pre.inbound[r] == 0);
-            seen[184].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
-            seen[185].mark((pre.planned[r] + n) == pre.known[r]);
-            seen[186].mark(1 <= n);
+            seen[179].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[180].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[181].mark(!pre.in_step[s][r]);
+            seen[182].mark(pre.inbound[r] == 0);
+            seen[183].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[184].mark(pre.planned[r] + n == pre.known[r]);
+            seen[185].mark(n >= 1);
           }
         }
         {
@@ -6054,15 +5944,15 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.width + 1 + 1; ++n) {
-            seen[187].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[188].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[189].mark(!pre.in_step[s][r]);
-            seen[190].mark(pre.inbound[r] == 0);
-            seen[191].mark((pre.planned[r] + n) <= (pre.pruned[r] + pre.capacity[r]));
-            seen[192].mark((pre.planned[r] + n) < pre.limit[r]);
-            seen[193].mark(!pre.guided[r] || (pre.sampling[r] == 0));
-            seen[194].mark(1 <= n);
-            seen[195].mark(n <= k.width);
+            seen[186].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[187].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[188].mark(!pre.in_step[s][r]);
+            seen[189].mark(pre.inbound[r] == 0);
+            seen[190].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[191].mark(pre.planned[r] + n < pre.limit[r]);
+            seen[192].mark(!pre.guided[r] || pre.sampling[r] == 0);
+            seen[193].mark(n >= 1);
+            seen[194].mark(n <= k.width);
           }
         }
         {
@@ -6071,12 +5961,12 @@ struct Model {
           (void)s;
           (void)r;
           for (int accepted = 0 - 1; accepted <= k.width + 1 + 1; ++accepted) {
-            seen[202].mark((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode));
-            seen[203].mark(StepState(pre.step_state[s]) == StepState::Done);
-            seen[204].mark(pre.in_step[s][r]);
-            seen[205].mark(accepted <= pre.row_outputs[s][r]);
-            seen[206].mark(((1 <= pre.row_outputs[s][r]) ? 1 : 0) <= accepted);
-            seen[207].mark(0 <= accepted);
+            seen[201].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[202].mark(StepState(pre.step_state[s]) == StepState::Done);
+            seen[203].mark(pre.in_step[s][r]);
+            seen[204].mark(accepted <= pre.row_outputs[s][r]);
+            seen[205].mark((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted);
+            seen[206].mark(accepted >= 0);
           }
         }
         {
@@ -6084,9 +5974,9 @@ struct Model {
           const int r = who[1];
           (void)s;
           (void)r;
-          seen[208].mark((RequestState(pre.request_state[r]) == RequestState::Releasing) || (RequestState(pre.request_state[r]) == RequestState::Finished));
-          seen[209].mark(StepState(pre.step_state[s]) == StepState::Done);
-          seen[210].mark(pre.in_step[s][r]);
+          seen[207].mark(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[208].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[209].mark(pre.in_step[s][r]);
         }
         break;
     }
@@ -6151,12 +6041,12 @@ struct Model {
         (void)x;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Owned);
         post.text[r][b] = static_cast<std::int8_t>(x);
-        post.parent[b][p] = static_cast<std::int8_t>(false);
-        post.key[b] = static_cast<std::int8_t>(0);
-        post.before[b] = static_cast<std::int8_t>(0);
         post.holds[r][b] = static_cast<std::int8_t>(true);
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + pre.fill[b]);
         post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.fill[b]);
+        post.parent[b][p] = static_cast<std::int8_t>(false);
+        post.key[b] = static_cast<std::int8_t>(0);
+        post.before[b] = static_cast<std::int8_t>(0);
         post.fill[b] = static_cast<std::int8_t>(0);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] + 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] + 1);
@@ -6166,7 +6056,7 @@ struct Model {
         post.held_room = static_cast<std::int8_t>(pre.held_room + k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room - k.page);
         post.table_entries = static_cast<std::int8_t>(pre.table_entries + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         break;
       }
@@ -6204,7 +6094,7 @@ struct Model {
         post.before[b] = static_cast<std::int8_t>(pre.key[p]);
         post.content[b] = static_cast<std::int8_t>(x);
         post.text[r][b] = static_cast<std::int8_t>(x);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
         break;
       }
@@ -6214,7 +6104,7 @@ struct Model {
         (void)r;
         (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.content[b] = static_cast<std::int8_t>(0);
@@ -6234,7 +6124,7 @@ struct Model {
         (void)r;
         (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Limbo);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.text[r][b] = static_cast<std::int8_t>(0);
         post.stamp[b] = static_cast<std::int8_t>(pre.last_step[r]);
@@ -6252,10 +6142,10 @@ struct Model {
         const int b = arguments[1];
         (void)r;
         (void)b;
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.text[r][b] = static_cast<std::int8_t>(0);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.stamp[b] = static_cast<std::int8_t>(pre.stamp[b] <= pre.last_step[r] ? pre.last_step[r] : pre.stamp[b]);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
@@ -6268,10 +6158,10 @@ struct Model {
         (void)r;
         (void)b;
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.pruned[r] = static_cast<std::int8_t>(((RequestState(pre.request_state[r]) == RequestState::Prefill) || (RequestState(pre.request_state[r]) == RequestState::Decode)) ? (pre.pruned[r] + k.page) : pre.pruned[r]);
+        post.pruned[r] = static_cast<std::int8_t>(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode ? pre.pruned[r] + k.page : pre.pruned[r]);
         post.holds[r][b] = static_cast<std::int8_t>(false);
         post.text[r][b] = static_cast<std::int8_t>(0);
-        post.stamp[b] = static_cast<std::int8_t>((pre.stamp[b] <= pre.last_step[r]) ? pre.last_step[r] : pre.stamp[b]);
+        post.stamp[b] = static_cast<std::int8_t>(pre.stamp[b] <= pre.last_step[r] ? pre.last_step[r] : pre.stamp[b]);
         post.refs[b] = static_cast<std::int8_t>(pre.refs[b] - 1);
         post.blocks[r] = static_cast<std::int8_t>(pre.blocks[r] - 1);
         post.capacity[r] = static_cast<std::int8_t>(pre.capacity[r] - k.page);
@@ -6307,7 +6197,7 @@ struct Model {
         post.held_room = static_cast<std::int8_t>(pre.held_room - k.page);
         post.idle_room = static_cast<std::int8_t>(pre.idle_room + k.page);
         post.table_entries = static_cast<std::int8_t>(pre.table_entries - 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
         break;
       }
@@ -6332,7 +6222,7 @@ struct Model {
         post.content[b] = static_cast<std::int8_t>(0);
         post.free = static_cast<std::int8_t>(pre.free + 1);
         post.cached = static_cast<std::int8_t>(pre.cached - 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         break;
       }
@@ -6428,7 +6318,7 @@ struct Model {
         post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
         post.free = static_cast<std::int8_t>(pre.free - 1);
         post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
         break;
       }
@@ -6477,7 +6367,7 @@ struct Model {
         post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
         post.free = static_cast<std::int8_t>(pre.free + 1);
         post.fetching = static_cast<std::int8_t>(pre.fetching - 1);
-        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (!(p == b) ? 1 : 0));
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
         post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         break;
       }
@@ -6728,7 +6618,7 @@ struct Model {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
         }
         post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
         post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
@@ -6752,7 +6642,7 @@ struct Model {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
         }
         post.row_outputs[s][r] = static_cast<std::int8_t>(1);
         post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
@@ -6777,7 +6667,7 @@ struct Model {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
         }
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
-          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && (pre.computed[r] < (pre.position[any_b0] + k.page)));
+          post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
         }
         post.row_outputs[s][r] = static_cast<std::int8_t>(n);
         post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
@@ -6819,15 +6709,15 @@ struct Model {
         for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
           post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
         }
-        post.computed[r] = static_cast<std::int8_t>((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted));
+        post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted));
         post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
         post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
         for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
-          post.row_start[any_s0][r] = static_cast<std::int8_t>((!(any_s0 == s) && pre.in_step[any_s0][r]) ? (pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted)) : 0);
+          post.row_start[any_s0][r] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] ? pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted) : 0);
         }
         for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
           for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
-            post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(((!(any_s0 == s) && pre.in_step[any_s0][r]) && pre.writes[any_s0][r][any_b1]) && (((pre.computed[r] + pre.row_tokens[s][r]) - (pre.row_outputs[s][r] - accepted)) < (pre.position[any_b1] + k.page)));
+            post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] && pre.writes[any_s0][r][any_b1] && pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted) < pre.position[any_b1] + k.page);
           }
         }
         post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
