@@ -17,6 +17,7 @@ from .symmetry import symmetry_methods
 
 NOBODY = """// Loops over nobody are never entered; the compiler warns of their bodies all the same.
 #pragma GCC diagnostic ignored "-Warray-bounds"
+#pragma GCC diagnostic ignored "-Wstringop-overflow"
 """
 
 

@@ -2,6 +2,7 @@
 // Instances of 1 Request, 1 Block, 1 Step, 0 Host, 0 Copy.
 // Loops over nobody are never entered; the compiler warns of their bodies all the same.
 #pragma GCC diagnostic ignored "-Warray-bounds"
+#pragma GCC diagnostic ignored "-Wstringop-overflow"
 #include "../search.h"
 
 namespace tokenspeed::explorer {
