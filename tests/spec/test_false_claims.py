@@ -402,6 +402,23 @@ def idle(t: Transition) -> None:
     t.set(V["fill"][b], V["fill"](b))
 
 
+def empty_claim() -> Callable[[], set[str]]:
+    """A free block that seven requests hold, and a page of 12345 tokens."""
+
+    def attempt() -> set[str]:
+        def says_nothing(b: Expr) -> Expr:
+            held = (V["block_state"](b) == SPEC.enums["BlockState"].FREE) & (V["refs"](b) >= 7)
+            return held >> (SPEC.constants["PAGE"][0] == 12345)
+
+        claim = SPEC.safety("P1", b=SPEC.sorts["Block"])(says_nothing)
+        try:
+            return unproved(Prover(SPEC).vacuous_antecedents(claim))
+        finally:
+            del SPEC.properties[claim.name]
+
+    return attempt
+
+
 WRONG: dict[str, tuple[Callable[[], set[str]], str]] = {
     "a parameter that is called like a variable": (claimed(Prover, named_alike), "at most the wattage"),
     "the same, asked of cvc5": (claimed(Cvc5Prover, named_alike), "at most the wattage"),
@@ -412,6 +429,10 @@ WRONG: dict[str, tuple[Callable[[], set[str]], str]] = {
     "a transition that only works with somebody it does not speak of": (
         claimed(Prover, needs_another_sort),
         "can be taken",
+    ),
+    "a claim about what can never be": (
+        empty_claim(),
+        "can matter: (block_state(b) = FREE) & (7 <= refs(b))",
     ),
     "a lemma that is kept and does not hold at the start": (claimed(Prover, not_at_the_start), "all are lit"),
     "a claim about three individuals of one sort": (claimed(Prover, at_most_two), "of three"),
