@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import click
 
 from . import __version__
+from .engine.options import ServeOptions
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
@@ -252,75 +254,44 @@ def simulate(out: Path | None, record_trace: Path | None, explain: bool, **setti
     sys.exit(status)
 
 
-@main.command()
-@click.option(
-    "--model", default="smollm2", help="A GGUF file, a Hugging Face directory, or smollm2 (the small demo model)."
-)
-@click.option(
-    "--load-format",
-    default="auto",
-    type=click.Choice(["auto", "dummy"]),
-    help="dummy: random weights; MODEL is a directory that needs a config.json only.",
-)
-@click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.")
-@click.option("--max-running", default=64, type=click.IntRange(min=1), help="Requests that may run at once.")
-@click.option("--num-blocks", type=click.IntRange(min=1), help="KV blocks in the pool.  [default: from --kv-memory]")
-@click.option("--kv-memory", default="1GiB", type=byte_size, metavar="SIZE", help="Memory of the KV cache.")
-@click.option("--host-kv-gib", default=0.0, type=host_gib, help="Host memory for KV blocks off the device, GiB.")
-@click.option("--block-size", default=16, type=click.IntRange(min=1), help="Tokens per KV block.")
-@click.option("--max-step-tokens", default=512, type=click.IntRange(min=1), help="Token budget of one step.")
-@click.option("--overlap-depth", default=1, type=click.IntRange(0, 1), help="Steps in flight while one is planned.")
-@click.option("--no-prefix-cache", is_flag=True, help="Do not share blocks between requests.")
-@click.option("--max-waiting", default=1024, type=click.IntRange(min=1), help="Requests that may wait; more get 429.")
-@click.option("--shutdown-timeout", default=10.0, type=click.FloatRange(min=0), help="Seconds to finish on SIGTERM.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of torch.  [default: all]")
-@click.option(
-    "--record-trace",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Record every transition of the scheduler for verify --trace.",
-)
-def serve(
-    model: str,
-    load_format: str,
-    host: str,
-    port: int,
-    max_running: int,
-    num_blocks: int | None,
-    kv_memory: int,
-    host_kv_gib: float,
-    block_size: int,
-    max_step_tokens: int,
-    overlap_depth: int,
-    no_prefix_cache: bool,
-    max_waiting: int,
-    shutdown_timeout: float,
-    threads: int | None,
-    record_trace: Path | None,
-) -> None:
-    """Serve a model behind an OpenAI-compatible HTTP API."""
+def serve_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option for each field of ServeOptions."""
+    hints = get_type_hints(ServeOptions, include_extras=True)
+    for item in reversed(fields(ServeOptions)):
+        [kind, about] = get_args(hints[item.name])
+        [kind, *_] = [part for part in get_args(kind) or [kind] if part is not type(None)]
+        settings: dict[str, Any] = {"help": about.help, "default": item.default}
+        if about.shown:
+            settings["help"] += f"  [default: {about.shown}]"
+        if kind is bool:
+            settings |= {"flag_value": not item.default, "type": bool, "show_default": False, "is_flag": True}
+        elif about.choices:
+            settings["type"] = click.Choice(about.choices)
+        elif about.size:
+            settings |= {"type": byte_size, "metavar": "SIZE", "default": size_text(item.default)}
+        elif kind is Path:
+            settings |= {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
+        elif kind in (int, float):
+            number = click.IntRange if kind is int else click.FloatRange
+            settings |= {"type": number(about.low, about.high), "metavar": "N"}
+        command = click.option(about.flag or f"--{item.name.replace('_', '-')}", item.name, **settings)(command)
+    return command
+
+
+def size_text(size: int) -> str:
+    """Bytes as `byte_size` reads them."""
+    unit = next(unit for unit in ("GiB", "MiB", "KiB", "") if size % SIZE_UNITS[unit.upper()] == 0)
+    return f"{size // SIZE_UNITS[unit.upper()]}{unit}" if size else "0"
+
+
+@main.command(epilog="Example: tokenspeed serve --model smollm2 --kv-memory 2GiB")
+@serve_options
+def serve(**options: Any) -> None:
+    """Serve a model over HTTP."""
     with explained_missing_dependency("serve"):
         from .engine.command import run_serve
 
-        status = run_serve(
-            model=model,
-            load_format=load_format,
-            host=host,
-            port=port,
-            max_running=max_running,
-            num_blocks=num_blocks,
-            kv_memory=kv_memory,
-            host_kv_memory=int(host_kv_gib * 2**30),
-            block_size=block_size,
-            max_step_tokens=max_step_tokens,
-            overlap_depth=overlap_depth,
-            prefix_cache=not no_prefix_cache,
-            max_waiting=max_waiting,
-            shutdown_timeout=shutdown_timeout,
-            threads=threads,
-            record_trace=record_trace,
-        )
+        status = run_serve(ServeOptions(**options))
     sys.exit(status)
 
 

@@ -7,66 +7,30 @@ import logging
 import os
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from ..scheduler import SPEC_HASH
+from .options import ServeOptions
 from .server.address import AddressUnavailable, listen
 
 if TYPE_CHECKING:
-    from .replica import Replica
+    from .served_model import Replica
 
 
-def run_serve(
-    *,
-    model: str,
-    load_format: str = "auto",
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    max_running: int = 64,
-    num_blocks: int | None = None,
-    kv_memory: int = 2**30,
-    host_kv_memory: int = 0,
-    block_size: int = 16,
-    max_step_tokens: int = 512,
-    overlap_depth: int = 1,
-    prefix_cache: bool = True,
-    max_waiting: int = 1024,
-    shutdown_timeout: float = 10.0,
-    threads: int | None = None,
-    record_trace: Path | None = None,
-) -> int:
-    """Serve `model` on `host`:`port` until SIGTERM or SIGINT and return the exit status.
-
-    Args:
-        model: a name or path that the loader knows.
-        load_format: "auto" reads the weights, "dummy" makes random ones.
-        host: address or name to listen on.
-        port: TCP port; 0 lets the system choose.
-        max_running: requests that may hold a slot at once.
-        num_blocks: KV blocks in the pool; None takes as many as `kv_memory` bytes hold.
-        kv_memory: bytes of the KV cache, if `num_blocks` is None.
-        host_kv_memory: bytes of host memory for KV blocks that leave the device; 0 for none.
-        block_size: tokens per KV block.
-        max_step_tokens: token budget of one step.
-        overlap_depth: a step may be planned while this many are in flight.
-        prefix_cache: whether requests share the KV of equal beginnings.
-        max_waiting: requests that may wait for a slot; more are answered with status 429.
-        shutdown_timeout: seconds that running requests have after the first signal.
-        threads: CPU threads of the model; None takes all that this process may use.
-        record_trace: file that every transition of the scheduler is written to, if any.
-    """
+def run_serve(options: ServeOptions) -> int:
+    """Serve a model until SIGTERM or SIGINT and return the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     console = Console(highlight=False)
     try:
-        listener = listen(host, port)
+        listener = listen(options.host, options.port)
     except AddressUnavailable as error:
         return _fail(error)
-    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
-    console.print(f"{address}: loading {model}", soft_wrap=True, markup=False)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    console.print(f"{address}: loading {options.model}", soft_wrap=True, markup=False)
 
     # Worker threads that spin while they wait take the cores from the control loop and from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -76,27 +40,11 @@ def run_serve(
     from .replica import load_replica
     from .server.lifecycle import serve
 
-    def load() -> Replica:
-        return load_replica(
-            model,
-            load_format=load_format,
-            max_running=max_running,
-            num_blocks=num_blocks,
-            kv_memory=kv_memory,
-            host_kv_memory=host_kv_memory,
-            block_size=block_size,
-            max_step_tokens=max_step_tokens,
-            overlap_depth=overlap_depth,
-            prefix_cache=prefix_cache,
-            threads=threads or len(os.sched_getaffinity(0)),
-            record_trace=record_trace,
-        )
-
     serving = serve(
         listener,
-        load,
-        max_waiting=max_waiting,
-        shutdown_timeout=shutdown_timeout,
+        lambda: load_replica(options),
+        max_waiting=options.max_waiting,
+        shutdown_timeout=options.shutdown_timeout,
         on_ready=lambda replica: _greet(console, address, replica),
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import time
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..scheduler import CONTRACT_HASH, Scheduler, SchedulerConfig
 from .checkpoints.loader import load_checkpoint
-from .loop.control_loop import Runner
 from .loop.trace_recorder import TraceRecorder
+from .options import ServeOptions
 from .run.decode_graphs import default_buckets
 from .run.host_pages import HostPages
 from .run.runner import ModelRunner
-from .server.service import ServedModel
+from .served_model import Replica, ServedModel
 
 
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """What an engine is made of, and what clients may ask of it."""
-
-    scheduler: Scheduler
-    runner: Runner
-    model: ServedModel
-    host_pages: HostPages | None = None
-    """The host tier, if there is one."""
-    trace: TraceRecorder | None = None
-    """Records the scheduler's transitions, if anything does."""
-
-
-def load_replica(
-    model: str,
-    *,
-    load_format: str,
-    max_running: int,
-    num_blocks: int | None,
-    kv_memory: int,
-    host_kv_memory: int,
-    block_size: int,
-    max_step_tokens: int,
-    overlap_depth: int,
-    prefix_cache: bool,
-    threads: int | None,
-    record_trace: Path | None = None,
-) -> Replica:
-    """Load `model` onto the first GPU (bfloat16) or the CPU (float32) and size its KV pool; see `run_serve`.
+def load_replica(options: ServeOptions) -> Replica:
+    """Load the model onto the first GPU (bfloat16) or the CPU (float32) and size its KV pool.
 
     Raises ValueError, with what to change, if the model or one of the limits cannot work, and OSError if the file
     `record_trace` cannot be made.
     """
-    checkpoint = load_checkpoint(model, load_format)
+    block_size, num_blocks, kv_memory = options.block_size, options.num_blocks, options.kv_memory
+    checkpoint = load_checkpoint(options.model, options.load_format)
     config = checkpoint.config
     on_gpu = torch.cuda.is_available()
     dtype, device = (torch.bfloat16, "cuda") if on_gpu else (torch.float32, "cpu")
@@ -62,25 +35,25 @@ def load_replica(
         num_blocks = kv_memory // block_bytes
         if num_blocks < 1:
             raise ValueError(f"kv_memory={kv_memory} bytes is less than one KV block; give at least {block_bytes}")
-    host_blocks = host_kv_memory // block_bytes
+    host_blocks = options.host_kv_memory // block_bytes
     limits = partial(
         SchedulerConfig,
         num_blocks=num_blocks,
         block_size=block_size,
-        max_running=max_running,
-        max_step_tokens=max_step_tokens,
-        overlap_depth=overlap_depth,
-        prefix_cache=prefix_cache,
-        record_trace=record_trace is not None,
+        max_running=options.max_running,
+        max_step_tokens=options.max_step_tokens,
+        overlap_depth=options.overlap_depth,
+        prefix_cache=options.prefix_cache,
+        record_trace=options.record_trace is not None,
     )
     runner = ModelRunner(
         checkpoint.build(dtype, device),
         num_blocks=num_blocks,
         block_size=block_size,
-        max_running=max_running,
-        max_step_tokens=max_step_tokens,
-        decode_buckets=default_buckets(max_running) if on_gpu else (),
-        num_threads=threads,
+        max_running=options.max_running,
+        max_step_tokens=options.max_step_tokens,
+        decode_buckets=default_buckets(options.max_running) if on_gpu else (),
+        num_threads=options.threads or len(os.sched_getaffinity(0)),
     )
     runner.capture()
     host_pages, copy_rate, prefill_rate = None, 1.0, 1.0
@@ -97,7 +70,7 @@ def load_replica(
         limits(num_host_blocks=host_blocks, host_copy_tokens_per_s=copy_rate, prefill_tokens_per_s=prefill_rate),
         CONTRACT_HASH,
     )
-    trace = None if record_trace is None else TraceRecorder(record_trace, scheduler)
+    trace = None if options.record_trace is None else TraceRecorder(options.record_trace, scheduler)
     return Replica(scheduler, runner, served, host_pages, trace)
 
 

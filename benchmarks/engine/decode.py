@@ -19,8 +19,8 @@ from tokenspeed.engine.models.llama import LlamaModel
 from tokenspeed.engine.run.decode_graphs import default_buckets
 from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.sampling import SamplingParams
 from tokenspeed.engine.run.step_arrays import StepArrays
+from tokenspeed.engine.text.sampling_params import SamplingParams
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 MAX_RUNNING = 128

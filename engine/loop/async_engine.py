@@ -1,6 +1,6 @@
 """The engine as seen from asyncio: requests go in, streams of new text come out.
 
-The control loop publishes the outputs of all requests once per turn; one callback on the event loop sorts them to their
+The control loop publishes the events of all requests once per turn; one callback on the event loop sorts them to their
 owners. An owner takes everything that has arrived since it last looked, so a slow client makes for fewer and larger
 pieces, never for a growing queue of wake-ups.
 """
@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...scheduler import Scheduler
-from ..run.sampling import SamplingParams
-from ..server.metrics import RequestTimes, ServingMetrics
-from ..text.answer import RequestOutput
+from ..text.sampling_params import SamplingParams
 from ..text.tokenizer import Tokenizer
 from .control_loop import ControlLoop, Copier, Runner, Snapshot, Submission
+from .events import Admitted, Ended, Failed, Rejected, RequestEvent
 from .generation import Generation
+from .metrics import RequestTimes, ServingMetrics
 from .trace_recorder import TraceRecorder
 
 
@@ -84,7 +84,7 @@ class AsyncEngine:
             runner,
             decode=tokenizer.decode,
             eos_token_ids=tokenizer.eos_token_ids,
-            publish=lambda outputs: self._post(self._deliver, outputs),
+            publish=lambda events: self._post(self._deliver, events),
             on_failure=lambda: self._post(on_failure),
             copier=copier,
             trace=trace,
@@ -96,23 +96,23 @@ class AsyncEngine:
         """Steps that failed one after another, up to the newest one; 0 while the runner works."""
         return self._loop.failed_steps
 
-    def generate(self, prompts: Sequence[NDArray[np.int32]], params: SamplingParams) -> Generation:
-        """Queue one request for each prompt (int32 [tokens >= 1]). Call the result's `abandon` when done with it.
+    def generate(self, requests: Sequence[tuple[NDArray[np.int32], SamplingParams]]) -> Generation:
+        """Queue requests: prompts (int32 [tokens >= 1]) and their parameters, one choice for each.
 
-        Raises Overloaded or EngineStopped; then none is queued.
+        Call the result's `abandon` when done with it. Raises Overloaded or EngineStopped; then none is queued.
         """
         if self._stopping:
             raise EngineStopped("the server is shutting down")
-        if self._waiting + len(prompts) > self._max_waiting:
+        if self._waiting + len(requests) > self._max_waiting:
             self._metrics.reject("overloaded")
             raise Overloaded(f"{self._waiting} requests are waiting already, and at most {self._max_waiting} may")
-        generation = Generation([len(prompt) for prompt in prompts], self._abort)
-        for index, prompt in enumerate(prompts):
+        generation = Generation([len(prompt) for prompt, _ in requests], self._abort)
+        for index, (prompt, params) in enumerate(requests):
             request_id = next(self._request_ids)
             generation.request_ids.append(request_id)
             self._live[request_id] = _Live(generation, index, RequestTimes(len(prompt)))
             self._loop.submit(Submission(request_id, prompt, params))
-        self._waiting += len(prompts)
+        self._waiting += len(requests)
         self._idle.clear()
         return generation
 
@@ -159,16 +159,16 @@ class AsyncEngine:
         if not self._events.is_closed():
             self._events.call_soon_threadsafe(call, *arguments)
 
-    def _deliver(self, outputs: list[RequestOutput]) -> None:
-        for output in outputs:
-            live = self._live[output.request_id]
-            self._metrics.record(live.times, output)
-            over = output.finish_reason is not None
-            if live.waiting and (over or output.cached_tokens is not None):
+    def _deliver(self, events: list[RequestEvent]) -> None:
+        for event in events:
+            live = self._live[event.request_id]
+            self._metrics.record(live.times, event)
+            over = isinstance(event, Ended | Failed | Rejected)
+            if live.waiting and (over or isinstance(event, Admitted)):
                 live.waiting = False
                 self._waiting -= 1
             if over:
-                del self._live[output.request_id]
-            live.owner.put(live.index, output)
+                del self._live[event.request_id]
+            live.owner.put(live.index, event)
         if not self._live:
             self._idle.set()

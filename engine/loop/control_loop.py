@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...scheduler import CopyBatch, EventKind, Scheduler, Stats, StepPlan
-from ..run.sampling import SamplingParams
 from ..run.step_result import StepResult
-from ..text.answer import RequestOutput, RequestState
+from ..text.answer import Answer
+from ..text.sampling_params import SamplingParams
+from .events import Accepted, Admitted, Ended, Failed, Rejected, RequestEvent, Text
 from .trace_recorder import TraceRecorder
 
 logger = logging.getLogger(__name__)
@@ -96,6 +97,14 @@ class _CopiesDone:
     error: Exception | None
 
 
+@dataclass(slots=True)
+class _Running:
+    """A request between submission and its last event."""
+
+    answer: Answer
+    admitted: bool = False
+
+
 class _Close:
     """Abort everything, wait for the steps in flight and end the thread."""
 
@@ -111,7 +120,7 @@ class ControlLoop:
         runner: executes steps; launched on a second thread, waited for on a third.
         decode: token ids to text.
         eos_token_ids: tokens that end a request unless it ignores them.
-        publish: receives the outputs of all requests once per turn of the loop, on the loop's thread.
+        publish: receives the events of all requests once per turn of the loop, on the loop's thread.
         on_failure: called once, on the loop's thread, if the loop cannot go on; all requests have been ended by then.
         copier: executes copies to and from the host, on a thread of their own; needed if the scheduler has a host tier.
         trace: records the scheduler's transitions; polled once per turn of the loop, and closed at its end.
@@ -124,7 +133,7 @@ class ControlLoop:
         *,
         decode: Callable[[Sequence[int]], str],
         eos_token_ids: Collection[int],
-        publish: Callable[[list[RequestOutput]], None],
+        publish: Callable[[list[RequestEvent]], None],
         on_failure: Callable[[], None] = lambda: None,
         copier: Copier | None = None,
         trace: TraceRecorder | None = None,
@@ -138,10 +147,10 @@ class ControlLoop:
         self._copier = copier
         self._trace = trace
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._requests: dict[int, RequestState] = {}
+        self._requests: dict[int, _Running] = {}
         self._in_flight = 0
         self._copying = 0
-        self._outputs: list[RequestOutput] = []
+        self._events: list[RequestEvent] = []
         self._closing = False
         self.failed_steps = 0
         """Steps that failed one after another, up to the newest one; 0 while the runner works."""
@@ -167,7 +176,7 @@ class ControlLoop:
             thread.start()
 
     def submit(self, submission: Submission) -> None:
-        """Queue a request. Its first output says whether it was accepted."""
+        """Queue a request. Its first event says whether it was accepted."""
         self._inbox.put(submission)
 
     def abort(self, request_id: int) -> None:
@@ -276,19 +285,19 @@ class ControlLoop:
                 self._scheduler.transfer_done(batch.ids)
 
     def _submit(self, submission: Submission) -> None:
-        request_id, params = submission.request_id, submission.params
+        request_id = submission.request_id
         try:
-            state = RequestState(request_id, submission.prompt, params, self._decode, self._eos_token_ids)
+            answer = Answer(submission.prompt, submission.params, self._decode, self._eos_token_ids)
         except Exception as error:  # the tokenizer's errors are of no particular type
             refused: str | None = f"the prompt cannot be turned into text: {error}"
         else:
             refused = self._offer(submission)
         if refused is None:
-            self._requests[request_id] = state
-            self._report(RequestOutput(request_id, accepted=True))
+            self._requests[request_id] = _Running(answer)
+            self._report(Accepted(request_id))
         else:
             logger.info("request %d was refused: %s", request_id, refused)
-            self._report(RequestOutput(request_id, finish_reason="error", error=refused, rejected=True))
+            self._report(Rejected(request_id, refused))
 
     def _offer(self, submission: Submission) -> str | None:
         """Give a request to the scheduler. Returns why it is refused, if it is; the scheduler is then unchanged."""
@@ -303,13 +312,13 @@ class ControlLoop:
         if self._requests.pop(request_id, None) is None:
             return  # it finished before the abort arrived
         self._scheduler.abort(request_id)
-        self._report(RequestOutput(request_id, finish_reason="error" if error else "abort", error=error))
+        self._report(Ended(request_id, "abort") if error is None else Failed(request_id, error))
 
     def _launch(self) -> None:
         """Hand every step that can be planned to the runner."""
         while not self._closing and (plan := self._scheduler.plan()) is not None:
             # Rows of requests that end before the step runs are still executed, so the step gets its own mapping.
-            sampling = {row: self._requests[row].params for row in plan.request_ids[plan.samples].tolist()}
+            sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.samples].tolist()}
             self._in_flight += 1
             self._steps.put((plan, sampling))
         if self._copier is not None and (copies := self._scheduler.copies()) is not None:
@@ -332,12 +341,12 @@ class ControlLoop:
             logger.error("step %d: the logits of request %d are not finite", plan.step, rows[row])
             self._end(rows[row], error="the model's output for this request is not a number")
         for row, (request_id, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
-            state = self._requests.get(request_id)
-            if state is None:
+            running = self._requests.get(request_id)
+            if running is None:
                 continue  # it ended while the step was in flight, and the scheduler ignores the token
             try:
-                texts[request_id] = state.accept(token)
-                stop[row] = state.stopped
+                texts[request_id] = running.answer.accept(token)
+                stop[row] = running.answer.stopped
             except Exception:  # whatever is wrong with this text must not end the others
                 logger.exception("request %d: token %d could not be turned into text", request_id, token)
                 broken.append(request_id)
@@ -346,25 +355,23 @@ class ControlLoop:
         self._scheduler.land(plan.step, tokens, stop)
         self._drain_events(texts)
         for request_id, text in texts.items():
-            self._report(RequestOutput(request_id, text=text, new_tokens=1))
+            self._report(Text(request_id, text, 1))
 
     def _drain_events(self, texts: dict[int, str] | None = None) -> None:
         """Report admissions and finishes; a request that finishes takes its text out of `texts`."""
         for kind, request_id, value in self._scheduler.events():
-            state = self._requests.get(request_id)
-            if state is None:
+            running = self._requests.get(request_id)
+            if running is None:
                 continue
-            if kind == EventKind.ADMITTED and not state.admitted:
-                state.admitted = True  # a retracted request is admitted again, but its owner heard of the first time
-                self._report(RequestOutput(request_id, cached_tokens=value))
+            if kind == EventKind.ADMITTED and not running.admitted:
+                running.admitted = True  # a retracted request is admitted again, but its owner heard of the first time
+                self._report(Admitted(request_id, value))
             elif kind == EventKind.FINISHED:
                 del self._requests[request_id]
+                answer = running.answer
                 text = texts.pop(request_id, None) if texts is not None else None
-                held, reason = state.finish()
-                tokens = 0 if text is None else 1
-                self._report(
-                    RequestOutput(request_id, text=(text or "") + held, new_tokens=tokens, finish_reason=reason)
-                )
+                self._report(Text(request_id, (text or "") + answer.finish(), 0 if text is None else 1))
+                self._report(Ended(request_id, answer.finish_reason, answer.stop))
 
     def _fail_step(self, plan: StepPlan, error: Exception) -> None:
         """The runner could not execute a step: its requests end with an error, the others go on."""
@@ -379,14 +386,14 @@ class ControlLoop:
     def _give_up(self) -> None:
         """End all requests without the scheduler, whose state is not to be trusted any more, and refuse new ones."""
         for request_id in self._requests:
-            self._report(RequestOutput(request_id, finish_reason="error", error="the engine failed"))
+            self._report(Failed(request_id, "the engine failed"))
         self._requests.clear()
         self._flush()
         self._on_failure()
         while not self._closing:
             match self._inbox.get():
                 case Submission(request_id):
-                    self._report(RequestOutput(request_id, finish_reason="error", error="the engine failed"))
+                    self._report(Failed(request_id, "the engine failed"))
                     self._flush()
                 case _Ask(answer):
                     answer(self._snapshot())
@@ -396,13 +403,13 @@ class ControlLoop:
     def _snapshot(self) -> Snapshot:
         return Snapshot(self._scheduler.stats(), self._scheduler.transition_counts())
 
-    def _report(self, output: RequestOutput) -> None:
-        self._outputs.append(output)
+    def _report(self, event: RequestEvent) -> None:
+        self._events.append(event)
 
     def _flush(self) -> None:
-        if self._outputs:
-            outputs, self._outputs = self._outputs, []
-            self._publish(outputs)
+        if self._events:
+            events, self._events = self._events, []
+            self._publish(events)
 
 
 def _checked(result: StepResult | Exception, sampling_rows: int) -> StepResult | Exception:

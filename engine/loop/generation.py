@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from ..text.answer import FinishReason, RequestOutput
+from ..text.answer import FinishReason
+from .events import Accepted, Admitted, Ended, Failed, Rejected, RequestEvent, Text
 
 
 class RequestRejected(ValueError):
@@ -30,6 +31,8 @@ class Choice:
     cached_tokens: int = 0
     completion_tokens: int = 0
     finish_reason: FinishReason | None = None
+    stop: str | int | None = None
+    """The stop string or token that ended it, if one did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,14 @@ class Generation:
         self.choices = [Choice(tokens) for tokens in prompt_tokens]
         self.request_ids: list[int] = []
         self._abort = abort
-        self._arrived: list[tuple[int, RequestOutput]] = []
+        self._arrived: list[tuple[int, RequestEvent]] = []
+        self._accepted = 0
         self._news = asyncio.Event()
 
-    def put(self, index: int, output: RequestOutput) -> None:
+    def put(self, index: int, event: RequestEvent) -> None:
         """Called by the engine with news of choice `index`."""
-        self._arrived.append((index, output))
+        self._accepted += isinstance(event, Accepted)
+        self._arrived.append((index, event))
         self._news.set()
 
     async def accepted(self) -> None:
@@ -66,9 +71,9 @@ class Generation:
         expected = len(self.choices)
         while True:
             await self._news.wait()
-            for _, output in self._arrived:
-                _check(output)
-            if sum(output.accepted for _, output in self._arrived) == expected:
+            for _, event in self._arrived:
+                _check(event)
+            if self._accepted == expected:
                 return
             self._news.clear()
 
@@ -100,17 +105,22 @@ class Generation:
                 parts[delta.index].append(delta.text)
         return ["".join(pieces) for pieces in parts]
 
-    def _merge(self, arrived: list[tuple[int, RequestOutput]]) -> list[Delta]:
+    def _merge(self, arrived: list[tuple[int, RequestEvent]]) -> list[Delta]:
         texts: dict[int, list[str]] = {}
-        for index, output in arrived:
-            _check(output)
+        for index, event in arrived:
             choice = self.choices[index]
-            if output.cached_tokens is not None:
-                choice.cached_tokens = output.cached_tokens
-            choice.completion_tokens += output.new_tokens
-            choice.finish_reason = output.finish_reason
-            if output.text or output.finish_reason:
-                texts.setdefault(index, []).append(output.text)
+            match event:
+                case Admitted(cached_tokens=cached):
+                    choice.cached_tokens = cached
+                case Text(text=text, tokens=tokens):
+                    choice.completion_tokens += tokens
+                    if text:
+                        texts.setdefault(index, []).append(text)
+                case Ended(reason=reason, stop=stop) if reason != "abort":
+                    choice.finish_reason, choice.stop = reason, stop
+                    texts.setdefault(index, [])
+                case _:
+                    _check(event)
         return [Delta(index, "".join(parts), self.choices[index].finish_reason) for index, parts in texts.items()]
 
     def abandon(self) -> None:
@@ -118,11 +128,12 @@ class Generation:
         self._abort(self.request_ids)
 
 
-def _check(output: RequestOutput) -> None:
+def _check(event: RequestEvent) -> None:
     """Raise what ended the request early, if anything did."""
-    if output.rejected:
-        raise RequestRejected(output.error)
-    if output.error is not None:
-        raise GenerationFailed(output.error)
-    if output.finish_reason == "abort":
-        raise GenerationFailed("the server is shutting down", shutdown=True)
+    match event:
+        case Rejected(reason=reason):
+            raise RequestRejected(reason)
+        case Failed(reason=reason):
+            raise GenerationFailed(reason)
+        case Ended(reason="abort"):
+            raise GenerationFailed("the server is shutting down", shutdown=True)

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from ...scheduler import StepPlan
 from ..models.model import DecodePlan, Model, RowLengths, StepInputs
+from ..text.sampling_params import SamplingParams
 from .block_table import BlockTable
 from .decode_graphs import DecodeGraphs
 from .exchange import Exchange, LaunchedStep
 from .kv_cache import KVCache
 from .sampler import SamplingTable, sample
-from .sampling import SamplingParams
 from .step_arrays import StepArrays, StepShape
 
 

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from ...kernels import sample_tokens
-from .sampling import GREEDY, SamplingParams, derive_seed, uniform
+from ..text.sampling_params import GREEDY, SamplingParams
+from .sampling import derive_seed, uniform
 from .step_arrays import StepArrays
 
 

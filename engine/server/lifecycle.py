@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import uvicorn
 
 from ..loop.async_engine import AsyncEngine
-from ..replica import Replica
+from ..served_model import Replica
 from .app import create_app
 from .service import Phase, Service
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from ..language.spec import Spec
 from ..system import SPEC
 from .bounds_proof import prove_bounds
-from .single_writer import other_writers, unchecked_friends
+from .single_writer import SUFFIXES, other_writers, unchecked_friends
 from .translation import Sources, read, validate
 
 SCHEDULER = Path(__file__).resolve().parents[2] / "scheduler"
@@ -64,7 +64,7 @@ class BinaryError(ValueError):
 def generated_sources(folder: Path = SCHEDULER) -> Sources:
     """The texts that are validated. Raises FileNotFoundError if the package was installed without them."""
     generated = folder / "generated"
-    texts = [p.read_text() for p in (generated / "machine.h", generated / "machine.cpp", folder / "ids.h")]
+    texts = [p.read_text() for p in (generated / "machine.h", generated / "machine.cpp", folder / "core/state/ids.h")]
     return Sources(*texts)
 
 
@@ -175,7 +175,7 @@ def _writers(spec: Spec, sources: Sources, folder: Path) -> Check:
     findings = [*unchecked_friends(sources.header), *other_writers(folder, private)]
     if findings:
         return Check("single writer", False, "hand-written code could write the state", [str(f) for f in findings])
-    files = sum(p.suffix in (".h", ".cpp") for p in folder.iterdir())
+    files = sum(p.suffix in SUFFIXES and "generated" not in p.parts for p in folder.rglob("*"))
     return Check("single writer", True, f"{files} hand-written C++ files have no way to write the machine's state")
 
 

@@ -6,7 +6,7 @@ import json
 import socket
 import string
 from collections.abc import Iterator
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -14,7 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from support import stand_ins as serving
+from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.openai.bodies import ChatCompletionRequest, CompletionRequest
+from tokenspeed.engine.text.chat_template import ChatTemplate
 
 PATHS = ["/v1/chat/completions", "/v1/completions"]
 JSON_TYPE = {"content-type": "application/json"}
@@ -23,11 +26,10 @@ COMPLETION = {"prompt": "say:ok|", "max_tokens": 4}
 
 
 @pytest.fixture(scope="module")
-def server(serving: ModuleType) -> Iterator[Any]:
+def server() -> Iterator[Any]:
     """One server for all requests of this file; at its end nothing may be held."""
     with serving.running_server() as running, httpx.Client(base_url=running.url, timeout=60) as client:
-        running.client = client
-        yield running
+        yield SimpleNamespace(client=client, service=running.service, address=running.address)
         assert client.post(PATHS[0], json=CHAT).json()["choices"][0]["message"]["content"] == "ok"
 
 
@@ -62,8 +64,6 @@ def check(response: httpx.Response) -> None:
         ({"max_tokens": 1.5}, "max_tokens"),
         ({"max_tokens": True}, "max_tokens"),
         ({"max_tokens": 10**30}, "max_tokens"),
-        ({"max_tokens": 10**6}, "max_tokens"),
-        ({"max_completion_tokens": 10**6}, "max_completion_tokens"),
         ({"temperature": -0.1}, "temperature"),
         ({"temperature": 2.1}, "temperature"),
         ({"temperature": "hot"}, "temperature"),
@@ -290,14 +290,14 @@ def test_unknown_paths_and_methods(server: Any) -> None:
         assert response.status_code == status
 
 
-def test_template_that_refuses_the_messages(serving: ModuleType, server: Any) -> None:
+def test_template_that_refuses_the_messages(server: Any) -> None:
     model = server.service.model
     try:
-        refusing = serving.ChatTemplate("{{ raise_exception('system message comes first') }}")
-        server.service.model = serving.ServedModel("fake", model.tokenizer, refusing, 1024)
+        refusing = ChatTemplate("{{ raise_exception('system message comes first') }}")
+        server.service.model = ServedModel("fake", model.tokenizer, refusing, 1024)
         error = server.client.post(PATHS[0], json=CHAT).json()["error"]
         assert error["param"] == "messages" and "system message comes first" in error["message"]
-        server.service.model = serving.ServedModel("fake", model.tokenizer, None, 1024)
+        server.service.model = ServedModel("fake", model.tokenizer, None, 1024)
         assert "no chat template" in server.client.post(PATHS[0], json=CHAT).json()["error"]["message"]
     finally:
         server.service.model = model

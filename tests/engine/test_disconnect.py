@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from types import ModuleType
 from typing import Any
 
 import httpx
 import openai
 import pytest
+
+from support import stand_ins as serving
 
 CLIENTS = 64
 
@@ -43,7 +44,7 @@ def test_client_that_leaves_while_its_request_runs(server: Any, path: str, promp
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_client_that_leaves_while_its_request_waits(serving: ModuleType, stream: bool) -> None:
+def test_client_that_leaves_while_its_request_waits(stream: bool) -> None:
     with serving.running_server(serving.small_config(max_running=1), max_waiting=1) as server:
         server.runner.hold()
         first = raw_request(server, prompt="first", max_tokens=4)
@@ -61,7 +62,7 @@ def test_client_that_leaves_while_its_request_waits(serving: ModuleType, stream:
         third.close()
 
 
-def test_client_that_leaves_during_a_chunked_prefill(serving: ModuleType) -> None:
+def test_client_that_leaves_during_a_chunked_prefill() -> None:
     with serving.running_server(serving.small_config(max_running=4, max_step_tokens=8)) as server:
         server.runner.step_seconds = 0.01
         connection = raw_request(server, prompt="x" * 800, max_tokens=100, stream=True)
@@ -94,7 +95,7 @@ def test_client_that_never_reads_does_not_hold_up_the_others(server: Any) -> Non
     silent.close()
 
 
-def test_half_of_64_clients_leave_midway(serving: ModuleType) -> None:
+def test_half_of_64_clients_leave_midway() -> None:
     config = serving.small_config(num_blocks=512, max_running=24, max_step_tokens=96)
     prefix = "a shared beginning of several blocks, then client "
 

@@ -10,7 +10,7 @@ import torch
 from tokenspeed.engine.checkpoints.checkpoint import CheckpointError
 from tokenspeed.engine.checkpoints.loader import load_checkpoint
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.sampling import GREEDY
+from tokenspeed.engine.text.sampling_params import GREEDY
 from tokenspeed.scheduler import Scheduler, SchedulerConfig
 
 pytestmark = pytest.mark.serve

@@ -16,7 +16,7 @@ from tokenspeed.engine.checkpoints.checkpoint import Checkpoint
 from tokenspeed.engine.models.model import Model
 from tokenspeed.engine.run.host_pages import HostPages
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.sampling import GREEDY
+from tokenspeed.engine.text.sampling_params import GREEDY
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, Stats, StepPlan
 
 FULL = os.environ.get("TOKENSPEED_PARITY") == "full"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from types import ModuleType
 from typing import Any
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from support import stand_ins as serving
+from tokenspeed.engine.loop.events import Admitted, Text
 from tokenspeed.scheduler import Scheduler
 
 PROMPTS = st.lists(st.sampled_from([b"aaaa", b"bbbb", b"cccc", b"d", b"ee"]), min_size=1, max_size=6).map(b"".join)
@@ -28,7 +29,6 @@ PROMPTS = st.lists(st.sampled_from([b"aaaa", b"bbbb", b"cccc", b"d", b"ee"]), mi
 # Not shrunk: a request that is stuck takes its time to be found.
 @settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 def test_output_is_a_function_of_the_prompt_whatever_else_runs(
-    serving: ModuleType,
     requests: list[tuple[bytes, int, int | None]],
     overlap: int,
     blocks: int,
@@ -63,7 +63,7 @@ def test_output_is_a_function_of_the_prompt_whatever_else_runs(
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 2])
-def test_pages_come_back_from_the_host_as_they_went(serving: ModuleType, overlap: int) -> None:
+def test_pages_come_back_from_the_host_as_they_went(overlap: int) -> None:
     config = serving.small_config(num_blocks=16, max_running=4, overlap_depth=overlap, num_host_blocks=64)
     engine = serving.LoopHarness(config, rule=serving.hashed)
     engine.runner.copy_seconds = 0.002  # several steps pass meanwhile
@@ -79,13 +79,13 @@ def test_pages_come_back_from_the_host_as_they_went(serving: ModuleType, overlap
     assert stats.spills > 0 and stats.fetches > 0 and stats.copies_in_flight == 0
 
 
-def test_a_copy_that_fails_ends_the_engine(serving: ModuleType) -> None:
+def test_a_copy_that_fails_ends_the_engine() -> None:
     engine = serving.LoopHarness(serving.small_config(num_blocks=12, max_running=4, num_host_blocks=8))
 
     def fail(batch: object) -> None:
         raise OSError("the host is gone")
 
-    engine.runner.copy = fail
+    engine.runner.copy = fail  # type: ignore[method-assign]
     for number in range(6):
         engine.submit(number, bytes([65 + number]) * 20, max_tokens=16)
     assert engine.failed.wait(30)
@@ -95,7 +95,7 @@ def test_a_copy_that_fails_ends_the_engine(serving: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 2])
-def test_retracted_requests_lose_nothing(serving: ModuleType, overlap: int) -> None:
+def test_retracted_requests_lose_nothing(overlap: int) -> None:
     config = serving.small_config(num_blocks=12, max_running=4, overlap_depth=overlap)
     engine = serving.LoopHarness(config, rule=serving.hashed)
     prompts = [bytes([65 + i] * 6) for i in range(4)]
@@ -105,13 +105,13 @@ def test_retracted_requests_lose_nothing(serving: ModuleType, overlap: int) -> N
     for number, prompt in enumerate(prompts):
         expected = serving.expected_text(prompt, 30)
         assert engine.text(number) == expected
-        assert sum(output.cached_tokens is not None for output in engine.outputs[number]) == 1
+        assert sum(isinstance(event, Admitted) for event in engine.outputs[number]) == 1
     assert engine.scheduler.stats().retractions > 0
     engine.close()
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 2])
-def test_a_step_is_launched_before_those_ahead_of_it_are_done(serving: ModuleType, overlap: int) -> None:
+def test_a_step_is_launched_before_those_ahead_of_it_are_done(overlap: int) -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=overlap), rule=serving.hashed)
     engine.runner.hold()
     engine.submit(1, b"abcdefgh" * 20, max_tokens=8)  # three chunks, of which two sample nothing
@@ -125,7 +125,7 @@ def test_a_step_is_launched_before_those_ahead_of_it_are_done(serving: ModuleTyp
     engine.close()
 
 
-def test_end_token_stop_token_and_stop_string(serving: ModuleType) -> None:
+def test_end_token_stop_token_and_stop_string() -> None:
     engine = serving.LoopHarness(serving.small_config())
     engine.submit(1, b"say:one two|", max_tokens=50)
     engine.submit(2, b"say:one two|", max_tokens=50, stop_token_ids=(ord("t"),))
@@ -146,19 +146,19 @@ def test_end_token_stop_token_and_stop_string(serving: ModuleType) -> None:
     engine.close()
 
 
-def test_stop_string_across_tokens_is_never_shown(serving: ModuleType) -> None:
+def test_stop_string_across_tokens_is_never_shown() -> None:
     engine = serving.LoopHarness(serving.small_config())
     engine.submit(1, b"say:abc---END---def|", max_tokens=50, stop=("--END--",))
     engine.wait(1)
     assert engine.text(1) == "abc-"
     shown = ""
-    for output in engine.outputs[1]:
-        shown += output.text
+    for event in engine.outputs[1]:
+        shown += event.text if isinstance(event, Text) else ""
         assert "abc-".startswith(shown)
     engine.close()
 
 
-def test_all_requests_of_a_step_are_published_together(serving: ModuleType) -> None:
+def test_all_requests_of_a_step_are_published_together() -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
     engine.runner.hold()
     for number in range(8):
@@ -168,14 +168,14 @@ def test_all_requests_of_a_step_are_published_together(serving: ModuleType) -> N
             engine.snapshot()
     engine.runner.release()
     engine.wait(*range(8))
-    with_tokens = [outputs for outputs in engine.published if any(output.new_tokens for output in outputs)]
+    with_tokens = [outputs for outputs in engine.published if any(isinstance(event, Text) for event in outputs)]
     # The first step may have been planned for the first request alone; the others then run one step behind it.
     assert len(with_tokens) <= 21
     assert sum(len(outputs) for outputs in with_tokens) >= 160
     engine.close()
 
 
-def test_idle_loop_does_nothing(serving: ModuleType) -> None:
+def test_idle_loop_does_nothing() -> None:
     config = serving.small_config()
     calls: list[str] = []
 
@@ -197,7 +197,7 @@ def test_idle_loop_does_nothing(serving: ModuleType) -> None:
     engine.close()
 
 
-def test_abort_while_a_step_is_in_flight(serving: ModuleType) -> None:
+def test_abort_while_a_step_is_in_flight() -> None:
     engine = serving.LoopHarness(serving.small_config())
     engine.submit(1, b"abcdefgh", max_tokens=100, ignore_eos=True)
     engine.submit(2, b"abcdefgh", max_tokens=10, ignore_eos=True)
@@ -216,7 +216,7 @@ def test_abort_while_a_step_is_in_flight(serving: ModuleType) -> None:
     engine.close()
 
 
-def test_closing_ends_running_requests(serving: ModuleType) -> None:
+def test_closing_ends_running_requests() -> None:
     engine = serving.LoopHarness(serving.small_config())
     engine.submit(1, b"abcdefgh", max_tokens=500, ignore_eos=True)
     engine.wait_for_tokens(1, 1)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support import stand_ins as serving
+from tokenspeed.engine.loop.events import Admitted
 from tokenspeed.engine.run.step_result import StepResult
 from tokenspeed.scheduler import Scheduler, StepPlan
 
@@ -25,7 +26,7 @@ def fail_on(request_id: int) -> Any:
     return check
 
 
-def test_failing_step_ends_its_own_requests_only(serving: ModuleType, caplog: pytest.LogCaptureFixture) -> None:
+def test_failing_step_ends_its_own_requests_only(caplog: pytest.LogCaptureFixture) -> None:
     engine = serving.LoopHarness()
     # The rows of one step share its fate, so the sick request is alone in the first step.
     engine.runner.before_step = fail_on(1)
@@ -37,7 +38,7 @@ def test_failing_step_ends_its_own_requests_only(serving: ModuleType, caplog: py
     engine.runner.release()
     engine.wait(1, 2)
     assert (engine.reason(1), engine.reason(2)) == ("error", "length")
-    assert engine.outputs[1][-1].error is not None and "device lost" not in engine.outputs[1][-1].error
+    assert "device lost" not in engine.error(1)
     assert engine.text(2) == serving.expected_text(b"healthy", 5)
     assert "device lost" in caplog.text
     engine.submit(3, b"sick too?", max_tokens=5)
@@ -46,7 +47,7 @@ def test_failing_step_ends_its_own_requests_only(serving: ModuleType, caplog: py
     engine.close()
 
 
-def test_failed_step_leaves_nothing_in_the_prefix_cache(serving: ModuleType) -> None:
+def test_failed_step_leaves_nothing_in_the_prefix_cache() -> None:
     engine = serving.LoopHarness()
     prompt = b"a prompt of several blocks, all of them full"
     engine.runner.before_step = fail_on(1)
@@ -55,21 +56,21 @@ def test_failed_step_leaves_nothing_in_the_prefix_cache(serving: ModuleType) -> 
     engine.submit(2, prompt, max_tokens=5)
     engine.wait(2)
     assert engine.text(2) == serving.expected_text(prompt, 5)
-    assert [o.cached_tokens for o in engine.outputs[2] if o.cached_tokens is not None] == [0]
+    assert [event.cached_tokens for event in engine.outputs[2] if isinstance(event, Admitted)] == [0]
     engine.close()
 
 
-def test_step_that_cannot_be_launched_ends_its_own_requests_only(serving: ModuleType) -> None:
+def test_step_that_cannot_be_launched_ends_its_own_requests_only() -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
     launch = engine.runner.launch
 
     def refuse(plan: StepPlan, sampling: Any) -> Any:
         raise RuntimeError("out of memory")
 
-    engine.runner.launch = refuse
+    engine.runner.launch = refuse  # type: ignore[method-assign]
     engine.submit(1, b"abc", max_tokens=2)
     engine.wait(1)
-    engine.runner.launch = launch
+    engine.runner.launch = launch  # type: ignore[method-assign]
     engine.submit(2, b"abc", max_tokens=2)
     engine.wait(2)
     assert (engine.reason(1), engine.reason(2)) == ("error", "length")
@@ -77,7 +78,7 @@ def test_step_that_cannot_be_launched_ends_its_own_requests_only(serving: Module
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 2])
-def test_logits_that_are_not_finite_end_their_own_request_only(serving: ModuleType, overlap: int) -> None:
+def test_logits_that_are_not_finite_end_their_own_request_only(overlap: int) -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=overlap))
     compute = engine.runner._run
 
@@ -86,7 +87,7 @@ def test_logits_that_are_not_finite_end_their_own_request_only(serving: ModuleTy
         sick = step.plan.request_ids[step.plan.samples] == 1
         step.result = StepResult(np.where(sick, 0, step.result.tokens), ~sick)
 
-    engine.runner._run = run
+    engine.runner._run = run  # type: ignore[method-assign]
     prompt = b"a prompt of several blocks, all of them full"
     engine.runner.hold()
     engine.submit(1, prompt, max_tokens=9)
@@ -101,7 +102,7 @@ def test_logits_that_are_not_finite_end_their_own_request_only(serving: ModuleTy
     engine.close()
 
 
-def test_failures_in_a_row_are_counted_until_a_step_succeeds(serving: ModuleType) -> None:
+def test_failures_in_a_row_are_counted_until_a_step_succeeds() -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
     engine.runner.before_step = lambda plan: (_ for _ in ()).throw(RuntimeError("broken"))
     for number in range(3):
@@ -134,23 +135,21 @@ class Done:
         (np.zeros(1, np.int32), np.ones(2, np.bool_)),
     ],
 )
-def test_result_that_does_not_fit_the_step_is_a_failure_of_the_step(
-    serving: ModuleType, tokens: Any, healthy: Any
-) -> None:
+def test_result_that_does_not_fit_the_step_is_a_failure_of_the_step(tokens: Any, healthy: Any) -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
     launch = engine.runner.launch
-    engine.runner.launch = lambda plan, sampling: Done(tokens, healthy)
+    engine.runner.launch = lambda plan, sampling: Done(tokens, healthy)  # type: ignore[method-assign]
     engine.submit(1, b"abc", max_tokens=2)
     engine.wait(1)
     assert engine.reason(1) == "error"
-    engine.runner.launch = launch
+    engine.runner.launch = launch  # type: ignore[method-assign]
     engine.submit(2, b"abc", max_tokens=2)
     engine.wait(2)
     assert engine.reason(2) == "length"
     engine.close()
 
 
-def test_request_that_the_scheduler_refuses_harms_nobody(serving: ModuleType) -> None:
+def test_request_that_the_scheduler_refuses_harms_nobody() -> None:
     engine = serving.LoopHarness(serving.small_config(num_blocks=8))
     engine.submit(1, b"fits", max_tokens=4)
     engine.submit(2, b"far too long", max_tokens=1000)
@@ -158,13 +157,13 @@ def test_request_that_the_scheduler_refuses_harms_nobody(serving: ModuleType) ->
     engine.submit(4, [], max_tokens=4)
     engine.submit(5, b"fits too", max_tokens=4)
     engine.wait(1, 2, 3, 4, 5)
-    assert [engine.reason(n) for n in range(1, 6)] == ["length", "error", "error", "error", "length"]
-    assert all(engine.outputs[n][-1].rejected and engine.outputs[n][-1].error for n in (2, 3, 4))
+    assert [engine.reason(n) for n in range(1, 6)] == ["length", "rejected", "rejected", "rejected", "length"]
+    assert all(engine.reason(n) == "rejected" and engine.error(n) for n in (2, 3, 4))
     assert engine.text(5) == serving.expected_text(b"fits too", 4)
     engine.close()
 
 
-def test_request_whose_text_cannot_be_decoded_harms_nobody(serving: ModuleType) -> None:
+def test_request_whose_text_cannot_be_decoded_harms_nobody() -> None:
     def decode(ids: list[int]) -> str:
         if ord("!") in ids:
             raise RuntimeError("no such token")
@@ -179,9 +178,7 @@ def test_request_whose_text_cannot_be_decoded_harms_nobody(serving: ModuleType) 
     engine.close()
 
 
-def test_scheduler_that_fails_ends_all_requests_and_the_loop_says_so(
-    serving: ModuleType, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_scheduler_that_fails_ends_all_requests_and_the_loop_says_so(caplog: pytest.LogCaptureFixture) -> None:
     class Failing:
         def __init__(self) -> None:
             self.real = Scheduler(serving.small_config())
@@ -200,19 +197,19 @@ def test_scheduler_that_fails_ends_all_requests_and_the_loop_says_so(
         scheduler.broken = True
         engine.wait(1)
         assert engine.failed.wait(30)
-    assert engine.outputs[1][-1].error == "the engine failed"
+    assert engine.error(1) == "the engine failed"
     assert "invariant violated" in caplog.text
     engine.submit(2, b"abc", max_tokens=5)  # late arrivals hear of it too
     engine.wait(2)
-    assert engine.outputs[2][-1].error == "the engine failed"
+    assert engine.error(2) == "the engine failed"
     assert engine.snapshot().stats.submitted == 1
     assert engine.loop.close(30)
 
 
-def test_request_submitted_after_close_is_not_run(serving: ModuleType) -> None:
+def test_request_submitted_after_close_is_not_run() -> None:
     engine = serving.LoopHarness()
     busy = threading.Event()
-    engine.loop.ask(lambda snapshot: busy.wait(30))
+    engine.loop.ask(lambda snapshot: [busy.wait(30)].clear())
     closing = threading.Thread(target=engine.loop.close)
     closing.start()
     time.sleep(0.05)  # the close is in the inbox, and the request behind it
@@ -223,7 +220,7 @@ def test_request_submitted_after_close_is_not_run(serving: ModuleType) -> None:
     engine.close()
 
 
-def test_closing_does_not_wait_for_ever_for_a_step_that_hangs(serving: ModuleType) -> None:
+def test_closing_does_not_wait_for_ever_for_a_step_that_hangs() -> None:
     engine = serving.LoopHarness()
     engine.runner.hold()
     engine.submit(1, b"abc", max_tokens=5)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from support import stand_ins as serving
 from tokenspeed.engine.text.detokenizer import MAX_HELD_TOKENS, IncrementalDetokenizer
 from tokenspeed.engine.text.stop_strings import StopMatcher
 
@@ -70,7 +70,7 @@ def test_decoder_that_strips_the_first_space_keeps_it_after_a_prompt() -> None:
     assert [detokenizer.add(1), detokenizer.add(2)] == [" cat", " sat"]
 
 
-def test_hugging_face_decoder_joins_bytes(serving: ModuleType) -> None:
+def test_hugging_face_decoder_joins_bytes() -> None:
     tokenizer = serving.byte_tokenizer()
     text = "naïve 🦜 日本"
     detokenizer = IncrementalDetokenizer(tokenizer.decode, tokenizer.encode("x").tolist())

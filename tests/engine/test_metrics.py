@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from support import stand_ins as serving
 from tokenspeed.scheduler import TRANSITIONS
 
 
@@ -25,7 +25,7 @@ def samples(server: Any) -> dict[str, float]:
 
 
 @pytest.fixture
-def quiet(serving: ModuleType) -> Iterator[Any]:
+def quiet() -> Iterator[Any]:
     """A server without overlap, so that every step is known."""
     with serving.running_server(serving.small_config(overlap_depth=0)) as server:
         yield server
@@ -67,7 +67,7 @@ def test_every_transition_of_the_specification_is_counted(quiet: Any) -> None:
     assert counts["launch"] == counts["retire"] == seen["tokenspeed_scheduler_steps_total"]
 
 
-def test_levels_while_a_request_runs_and_another_waits(serving: ModuleType) -> None:
+def test_levels_while_a_request_runs_and_another_waits() -> None:
     with serving.running_server(serving.small_config(max_running=1)) as server, httpx.Client() as client:
         server.runner.hold()
         with (

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import openai
 import pytest
 
+from support import stand_ins as serving
+
 USER = [{"role": "user", "content": "say:one two three|"}]
 
 
 @pytest.fixture(scope="module")
-def server(serving: ModuleType) -> Iterator[Any]:
+def server() -> Iterator[Any]:
     """One server for the file."""
     with serving.running_server() as running:
         yield running
@@ -101,7 +102,7 @@ def test_errors_have_the_type_that_the_client_expects(server: Any, client: Any) 
     server.runner.before_step = lambda plan: None
 
 
-def test_retries_after_429_succeed(serving: ModuleType) -> None:
+def test_retries_after_429_succeed() -> None:
     async def flood(url: str) -> list[str]:
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=8) as client:
             calls = [client.completions.create(model="fake", prompt=f"say:{i}|") for i in range(12)]

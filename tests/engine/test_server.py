@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
+
+from support import stand_ins as serving
+from tokenspeed.engine.served_model import ServedModel
+from tokenspeed.engine.server.service import Phase
 
 
 def post(server: Any, path: str, **body: Any) -> httpx.Response:
@@ -43,7 +46,7 @@ def test_chat_answer(server: Any) -> None:
     }
 
 
-def test_completion_answer(server: Any, serving: ModuleType) -> None:
+def test_completion_answer(server: Any) -> None:
     answer = post(server, "completions", prompt="abc", max_tokens=7).json()
     assert answer["object"] == "text_completion" and answer["id"].startswith("cmpl-")
     assert answer["choices"] == [
@@ -52,7 +55,7 @@ def test_completion_answer(server: Any, serving: ModuleType) -> None:
     assert answer["usage"]["completion_tokens"] == 7
 
 
-def test_completions_take_text_or_tokens_alone_or_in_lists(server: Any, serving: ModuleType) -> None:
+def test_completions_take_text_or_tokens_alone_or_in_lists(server: Any) -> None:
     texts = [serving.expected_text(prompt, 16) for prompt in (b"abc", b"de")]
     for prompt, expected in (
         ("abc", texts[:1]),
@@ -182,24 +185,23 @@ def test_models(server: Any) -> None:
     assert missing.status_code == 404 and missing.json()["error"]["param"] == "model"
 
 
-def test_request_that_fits_exactly_and_one_token_more(server: Any) -> None:
+def test_max_tokens_is_clamped_to_what_fits(server: Any) -> None:
     prompt = [65] * 1000
-    fits = post(server, "completions", prompt=prompt, max_tokens=24, ignore_eos=True)
-    assert fits.json()["usage"]["completion_tokens"] == 24
-    error = post(server, "completions", prompt=prompt, max_tokens=25)
-    assert error.status_code == 400
-    body = error.json()["error"]
-    assert (body["code"], body["param"]) == ("context_length_exceeded", "max_tokens")
-    assert all(number in body["message"] for number in ("1000", "25", "1024"))
+    for asked in (24, 25, 32000, 2**31 - 1):
+        answer = post(server, "completions", prompt=prompt, max_tokens=asked, ignore_eos=True).json()
+        assert answer["usage"]["completion_tokens"] == 24
+        assert answer["choices"][0]["finish_reason"] == "length"
+    mixed = post(server, "completions", prompt=[prompt, [65] * 1010], max_tokens=20, ignore_eos=True).json()
+    assert mixed["usage"]["completion_tokens"] == 20 + 14
     too_long = post(server, "completions", prompt=[65] * 1024).json()["error"]
     assert (too_long["code"], too_long["param"]) == ("context_length_exceeded", "prompt")
     # A chat without max_tokens takes what is left.
     assert chat(server, "x" * 900, ignore_eos=True).json()["usage"]["total_tokens"] == 1024
 
 
-def test_prompt_that_the_scheduler_refuses_ends_the_whole_call(server: Any, serving: ModuleType) -> None:
+def test_prompt_that_the_scheduler_refuses_ends_the_whole_call(server: Any) -> None:
     model = server.service.model
-    server.service.model = serving.ServedModel("fake", model.tokenizer, model.chat_template, 10**6)
+    server.service.model = ServedModel("fake", model.tokenizer, model.chat_template, 10**6)
     server.runner.step_seconds = 0.005
     refused = post(server, "completions", prompt=["abc", "x" * 2000], max_tokens=900, ignore_eos=True)
     assert refused.status_code == 400
@@ -209,7 +211,7 @@ def test_prompt_that_the_scheduler_refuses_ends_the_whole_call(server: Any, serv
     assert server.metric('tokenspeed_request_success_total{finished_reason="abort"}') == 1
 
 
-def test_too_many_waiting_requests_are_refused(serving: ModuleType) -> None:
+def test_too_many_waiting_requests_are_refused() -> None:
     with (
         serving.running_server(serving.small_config(max_running=2), max_waiting=3) as server,
         ThreadPoolExecutor(8) as pool,
@@ -230,9 +232,9 @@ def test_too_many_waiting_requests_are_refused(serving: ModuleType) -> None:
         assert post(server, "completions", prompt="now there is room").status_code == 200
 
 
-def test_health_follows_the_phase(server: Any, serving: ModuleType) -> None:
+def test_health_follows_the_phase(server: Any) -> None:
     assert httpx.get(f"{server.url}/health").status_code == 200
-    for phase in (serving.Phase.STARTING, serving.Phase.DRAINING, serving.Phase.FAILED):
+    for phase in (Phase.STARTING, Phase.DRAINING, Phase.FAILED):
         server.service.phase = phase
         for response in (
             httpx.get(f"{server.url}/health"),
@@ -241,18 +243,18 @@ def test_health_follows_the_phase(server: Any, serving: ModuleType) -> None:
         ):
             assert response.status_code == 503 and response.headers["retry-after"] == "5"
             assert phase.value in response.json()["error"]["message"]
-    server.service.phase = serving.Phase.READY
+    server.service.phase = Phase.READY
 
 
-def test_head_of_health_is_that_of_get_without_a_body(server: Any, serving: ModuleType) -> None:
-    for phase, status in ((serving.Phase.READY, 200), (serving.Phase.DRAINING, 503)):
+def test_head_of_health_is_that_of_get_without_a_body(server: Any) -> None:
+    for phase, status in ((Phase.READY, 200), (Phase.DRAINING, 503)):
         server.service.phase = phase
         head, get = httpx.head(f"{server.url}/health"), httpx.get(f"{server.url}/health")
         assert (head.status_code, get.status_code) == (status, status)
         assert head.content == b"" and get.content
         for name in ("content-type", "content-length", "retry-after"):
             assert head.headers.get(name) == get.headers.get(name)
-    server.service.phase = serving.Phase.READY
+    server.service.phase = Phase.READY
 
 
 def test_health_reports_a_runner_that_keeps_failing(server: Any) -> None:
@@ -284,7 +286,7 @@ def test_failure_in_the_middle_of_a_stream_ends_it_with_an_error_event(server: A
     assert error["error"]["type"] == "server_error"
 
 
-def test_concurrent_requests_get_their_own_answers(server: Any, serving: ModuleType) -> None:
+def test_concurrent_requests_get_their_own_answers(server: Any) -> None:
     barrier = threading.Barrier(32)
 
     def ask(number: int) -> bool:

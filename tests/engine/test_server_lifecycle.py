@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any
 
 import httpx
@@ -20,18 +19,16 @@ from tokenspeed.engine.server.address import AddressUnavailable, listen
 
 # A server process with the stand-in for the model. It loads when a line arrives on its standard input.
 PROCESS = """
-import asyncio, importlib.util, logging, sys
-from types import SimpleNamespace
+import asyncio, logging, sys
+sys.path.insert(0, sys.argv[1])
 import uvloop
+from support import stand_ins
 from tokenspeed.engine.text.chat_template import ChatTemplate
 from tokenspeed.engine.server.address import listen
 from tokenspeed.engine.server.lifecycle import serve
-from tokenspeed.engine.server.service import ServedModel
+from tokenspeed.engine.served_model import Replica, ServedModel
 from tokenspeed.scheduler import Scheduler
 
-spec = importlib.util.spec_from_file_location("stand_ins", sys.argv[1])
-stand_ins = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(stand_ins)
 logging.basicConfig(level=logging.INFO)
 
 def load():
@@ -44,7 +41,7 @@ def load():
     model = ServedModel("fake", stand_ins.byte_tokenizer(), ChatTemplate(stand_ins.TEMPLATE), 1024)
     if word == "break":
         runner.before_step = lambda plan: setattr(SCHEDULER, "broken", True)
-    return SimpleNamespace(scheduler=SCHEDULER, runner=runner, model=model, host_pages=None, trace=None)
+    return Replica(SCHEDULER, runner, model)
 
 class Breakable:
     broken = False
@@ -69,9 +66,9 @@ class Process:
     """The process, its address, and how it ended."""
 
     def __init__(self, step_seconds: float, shutdown_timeout: float) -> None:
-        stand_ins = Path(__file__).with_name("stand_ins.py")
+        tests = Path(__file__).parents[1]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROCESS, str(stand_ins), str(step_seconds), str(shutdown_timeout)],
+            [sys.executable, "-c", PROCESS, str(tests), str(step_seconds), str(shutdown_timeout)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -235,7 +232,7 @@ def test_sigterm_while_the_real_model_is_being_loaded() -> None:
     assert (process.returncode, "Traceback" in log) == (0, False)
 
 
-def test_command_explains_what_keeps_it_from_starting(serving: ModuleType) -> None:
+def test_command_explains_what_keeps_it_from_starting() -> None:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "tokenspeed", "serve", *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

@@ -6,11 +6,11 @@ import os
 import struct
 import threading
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from support import stand_ins as serving
 from tokenspeed.engine.loop.trace_recorder import TraceRecorder
 from tokenspeed.scheduler import Scheduler, SchedulerConfig
 from tokenspeed.spec.conform.trace_file import TraceFileError, Validator
@@ -25,7 +25,7 @@ def submit(scheduler: Scheduler, request: int) -> None:
     assert scheduler.submit(request, np.zeros(5, dtype=np.int32), 3)
 
 
-def test_a_control_loop_records_what_it_does(serving: ModuleType, tmp_path: Path) -> None:
+def test_a_control_loop_records_what_it_does(tmp_path: Path) -> None:
     path = tmp_path / "run.tstrace"
     config = serving.small_config(num_blocks=12, max_running=4, record_trace=True)
     engine = serving.LoopHarness(config, trace=lambda scheduler: TraceRecorder(path, scheduler))

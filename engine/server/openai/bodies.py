@@ -9,7 +9,8 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field_validator
 
-from ...run.sampling import MAX_STOP_STRINGS
+from ...loop.generation import Generation
+from ...text.sampling_params import MAX_STOP_STRINGS, SamplingParams
 
 MAX_PROMPTS: Final = 64
 """Prompts in one completions request."""
@@ -122,9 +123,22 @@ class GenerationRequest(BaseModel):
         return value
 
     @property
-    def output_limit(self) -> tuple[str, int | None]:
-        """The field that limits the output, and the most tokens to generate; None means as many as fit."""
-        return "max_tokens", self.max_tokens
+    def output_limit(self) -> int | None:
+        """Most tokens to generate; None means as many as fit."""
+        return self.max_tokens
+
+    def sampling_params(self) -> SamplingParams:
+        """The sampling fields; null and -1 become the defaults. The output's length is not decided here."""
+        return SamplingParams(
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=max(self.top_k or 0, 0),
+            min_p=self.min_p or 0.0,
+            seed=self.seed,
+            stop=tuple(self.stop or ()),
+            stop_token_ids=tuple(self.stop_token_ids or ()),
+            ignore_eos=bool(self.ignore_eos),
+        )
 
     @property
     def include_usage(self) -> bool:
@@ -193,11 +207,9 @@ class ChatCompletionRequest(GenerationRequest):
     top_logprobs: Integer | None = None
 
     @property
-    def output_limit(self) -> tuple[str, int | None]:
-        """The field that limits the output, and the most tokens to generate; None means as many as fit."""
-        if self.max_completion_tokens is not None:
-            return "max_completion_tokens", self.max_completion_tokens
-        return "max_tokens", self.max_tokens
+    def output_limit(self) -> int | None:
+        """Most tokens to generate; None means as many as fit."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @field_validator("logprobs", "top_logprobs")
     @classmethod
@@ -232,9 +244,9 @@ class CompletionRequest(GenerationRequest):
         return prompts
 
     @property
-    def output_limit(self) -> tuple[str, int | None]:
-        """The field that limits the output, and the most tokens to generate."""
-        return "max_tokens", self.max_tokens or DEFAULT_MAX_TOKENS
+    def output_limit(self) -> int | None:
+        """Most tokens to generate."""
+        return self.max_tokens or DEFAULT_MAX_TOKENS
 
     @field_validator("echo", "logprobs", "suffix")
     @classmethod
@@ -268,3 +280,16 @@ class CompletionRequest(GenerationRequest):
 def _token_ids(value: Any) -> bool:
     """Whether `value` is a list of token ids (their range is checked against the model's vocabulary later)."""
     return isinstance(value, list) and bool(value) and all(type(item) is int for item in value)
+
+
+def usage(generation: Generation) -> dict[str, object]:
+    """The usage object of an answer, over all its choices."""
+    prompt = sum(choice.prompt_tokens for choice in generation.choices)
+    completion = sum(choice.completion_tokens for choice in generation.choices)
+    cached = sum(choice.cached_tokens for choice in generation.choices)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }

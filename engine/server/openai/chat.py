@@ -12,11 +12,13 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from ...loop.generation import Generation, GenerationFailed
+from ...served_model import ServedModel
 from ...text.chat_template import ChatTemplateError
+from ..errors import APIError
 from ..http_io import DONE, HEARTBEAT, EventStream, body_schema, event, json_response, read_body, while_connected
-from ..service import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, ServedModel, encode, failure, service_of, usage
-from .bodies import ChatCompletionRequest
-from .errors import APIError
+from ..service import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, encode, failure, service_of
+from .bodies import ChatCompletionRequest, usage
+from .errors import error_body
 
 router = APIRouter()
 
@@ -29,7 +31,9 @@ async def chat_completions(request: Request) -> Response:
     body = await read_body(request, ChatCompletionRequest)
     model = service.check_model(body.model)
     prompt = await _prompt(model, body)
-    generation = await service.generate(body, [prompt], param="messages")
+    generation = await service.generate(
+        [prompt], body.sampling_params(), max_tokens=body.output_limit, source="messages"
+    )
     head = {
         "id": f"chatcmpl-{uuid.uuid4().hex}",
         "object": "chat.completion.chunk" if body.stream else "chat.completion",
@@ -84,7 +88,7 @@ async def _events(head: dict[str, Any], generation: Generation, include_usage: b
                 if delta.finish_reason is not None:
                     yield event(head | {"choices": [_choice(delta={}, finish_reason=delta.finish_reason)]} | extra)
     except GenerationFailed as error:
-        yield b"data: " + failure(error).body() + b"\n\n"
+        yield event(error_body(failure(error))[1])
     else:
         if include_usage:
             yield event(head | {"choices": [], "usage": usage(generation)})

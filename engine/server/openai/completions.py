@@ -12,10 +12,12 @@ from fastapi import APIRouter, Request, Response
 from numpy.typing import NDArray
 
 from ...loop.generation import Generation, GenerationFailed
+from ...served_model import ServedModel
+from ..errors import APIError
 from ..http_io import DONE, HEARTBEAT, EventStream, body_schema, event, json_response, read_body, while_connected
-from ..service import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, ServedModel, encode, failure, service_of, usage
-from .bodies import CompletionRequest
-from .errors import APIError
+from ..service import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, encode, failure, service_of
+from .bodies import CompletionRequest, usage
+from .errors import error_body
 
 router = APIRouter()
 
@@ -28,7 +30,7 @@ async def completions(request: Request) -> Response:
     body = await read_body(request, CompletionRequest)
     model = service.check_model(body.model)
     prompts = [await _prompt(model, prompt) for prompt in body.prompt]
-    generation = await service.generate(body, prompts, param="prompt")
+    generation = await service.generate(prompts, body.sampling_params(), max_tokens=body.output_limit, source="prompt")
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
@@ -68,7 +70,7 @@ async def _events(head: dict[str, Any], generation: Generation, include_usage: b
             for delta in deltas:
                 yield event(head | {"choices": [_choice(delta.index, delta.text, delta.finish_reason)]} | extra)
     except GenerationFailed as error:
-        yield b"data: " + failure(error).body() + b"\n\n"
+        yield event(error_body(failure(error))[1])
     else:
         if include_usage:
             yield event(head | {"choices": [], "usage": usage(generation)})

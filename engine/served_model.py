@@ -1,0 +1,38 @@
+"""What a server serves: a model as clients see it, and the replica that runs it. No torch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from ..scheduler import Scheduler
+from .loop.control_loop import Copier, Runner
+from .loop.trace_recorder import TraceRecorder
+from .text.chat_template import ChatTemplate
+from .text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """What clients can ask of the model."""
+
+    name: str
+    tokenizer: Tokenizer
+    chat_template: ChatTemplate | None
+    max_model_len: int
+    """Most tokens of prompt and output together."""
+    created: int = field(default_factory=lambda: int(time.time()))
+    """Unix time, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """What an engine is made of, and what clients may ask of it."""
+
+    scheduler: Scheduler
+    runner: Runner
+    model: ServedModel
+    host_pages: Copier | None = None
+    """The host tier, if there is one."""
+    trace: TraceRecorder | None = None
+    """Records the scheduler's transitions, if anything does."""
