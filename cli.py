@@ -254,6 +254,24 @@ def simulate(out: Path | None, record_trace: Path | None, explain: bool, **setti
     sys.exit(status)
 
 
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for tables and the report."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one for each core]")
+def study(file: Path, out: Path, workers: int | None) -> None:
+    """Simulate every combination of policies, settings and seeds in FILE (TOML), and compare them.
+
+    A study that was stopped goes on where it was.
+    """
+    with explained_missing_dependency():
+        from .simulator.sweep.command import run_study_file
+
+        status = run_study_file(file, out, workers)
+    sys.exit(status)
+
+
 def serve_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option for each field of ServeOptions."""
     hints = get_type_hints(ServeOptions, include_extras=True)

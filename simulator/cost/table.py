@@ -18,7 +18,8 @@ Needed are decoding points (tokens = 1) over rows and contexts, and prompt point
 each with one at context = tokens (decoding: at the smallest context). Other columns are ignored.
 
 A step is priced as base(its tokens) + what attention of its decoding rows adds to that + what each chunk's prefix adds.
-A pure decoding step of equal rows and a single chunk get exactly what was measured; between points everything is linear.
+Steps of equal decoding rows, and single chunks of more tokens than there are decoding rows, get exactly what was
+measured; between points everything is linear.
 """
 
 import csv
@@ -52,6 +53,7 @@ class Curve:
         return cls(tuple(xs), tuple(points[x] for x in xs))
 
     def __call__(self, x: float) -> float:
+        """The value at `x`."""
         xs, ys = self.xs, self.ys
         if len(xs) == 1:
             return ys[0]
@@ -164,9 +166,7 @@ def read_table(path: Path, placed: Deployment) -> MeasuredTable:
         else:
             raise ConfigurationError(f"{where}: rows is {rows:g} and tokens {tokens:g}; one of them must be 1")
         if x in target[u]:
-            raise ConfigurationError(
-                f"{where}: a point with rows {rows:g}, tokens {tokens:g}, context {context:g} again"
-            )
+            raise ConfigurationError(f"{where}: rows {rows:g}, tokens {tokens:g}, context {context:g} a second time")
         target[u][x] = ns
         points += 1
     if not decode or not prefill:
@@ -175,9 +175,7 @@ def read_table(path: Path, placed: Deployment) -> MeasuredTable:
         raise ConfigurationError(f"{path.name} has no {kind} for {' '.join(map(str, wanted))}; it has {there}")
     without = next((tokens for tokens, curve in prefill.items() if 0 not in curve), None)
     if without is not None:
-        raise ConfigurationError(
-            f"{path.name} has no point with {without:g} tokens and context {without:g} (no prefix)"
-        )
+        raise ConfigurationError(f"{path.name} has no point with tokens {without:g} and context {without:g}")
     base = {rows: curve[min(curve)] for rows, curve in decode.items()}
     base |= {tokens: curve[0] for tokens, curve in prefill.items() if tokens > max(decode)}
     return MeasuredTable(Curve.through(base), Surface.through(decode), Surface.through(prefill), path.name, points)
