@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--overlap", type=int, default=1)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--commit", help="of the tree, where git cannot tell")
     parser.add_argument("--profile", type=Path, help="folder for a trace and a table of one step")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -57,7 +58,7 @@ def main() -> None:
     report: dict[str, Any] = {
         "machine": machine(device) | {"torch": torch.__version__, "cuda": torch.version.cuda},
         "command": " ".join(sys.argv[1:]),
-        "commit": commit(),
+        "commit": options.commit or commit(),
         "shape": options.shape,
         "block_size": options.block_size,
         "overlap_depth": options.overlap,

@@ -72,7 +72,7 @@ class TimedRunner(ModelRunner):
             super()._run(step, columns, **options)
         elif len(step.last):
             self._last_tokens.index_fill_(0, step.result_slots, 1)
-            self._exchange.results[:, : len(step.last)] = 1
+            self._exchange.results[: len(step.last)] = 1
 
 
 class Engine:
