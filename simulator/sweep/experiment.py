@@ -116,6 +116,11 @@ class Experiment:
                 choices += [(axis, _text(value)) for axis, value in swept.items()]
                 for seed in self.seeds:
                     settings = replace(self.base, **{**configuration, **swept, "seed": seed})
+                    if len(self.seeds) > 1 and settings.workload not in PRESETS and settings.sample is None:
+                        raise ConfigurationError(
+                            f"seeds is {list(self.seeds)}, but nothing in {_text(settings.workload)!r} is drawn, so "
+                            "all would be the same; set sample to so many sessions"
+                        )
                     made.append(Cell(tuple(choices), seed, settings))
         return made
 

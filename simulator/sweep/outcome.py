@@ -105,6 +105,20 @@ class Outcome:
                     )
         return rows
 
+    def identical(self) -> list[Choices]:
+        """Combinations whose every metric in every seed is the baseline's: what was changed decided nothing."""
+        same = []
+        for choices, rows in self.groups.items():
+            other = self.baseline_of(choices)
+            if other is not None and [self._metrics(row) for row in rows] == list(
+                map(self._metrics, self.groups[other])
+            ):
+                same.append(choices)
+        return same
+
+    def _metrics(self, row: Row) -> Row:
+        return {name: value for name, value in row.items() if name not in self.axes}
+
     def pareto(self) -> set[Choices]:
         """Combinations that no other beats in both."""
         points = {}

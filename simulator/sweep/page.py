@@ -166,6 +166,7 @@ def _pairs(outcome: Outcome) -> list[str]:
     return [
         "<h2>Differences from the baseline, paired by seed</h2>",
         f'<p class="sub">{escape(said)}; all are in pairs.csv.</p>',
+        *(f'<p class="note">Exactly as the baseline: {escape(", ".join(same))}</p>' for same in outcome.identical()),
         *([_table(shown)] if shown else []),
     ]
 

@@ -106,6 +106,10 @@ def test_a_policy_that_fails_stops_the_study_and_names_the_cell(tmp_path: Path) 
         (("mine.py:Mine", "none.py:Mine"), "there is no file"),
         (("mine.py:Mine", "mine.py:Yours"), "mine.py has no class 'Yours'"),
         (("seeds = 2", "seeds = "), "cannot be read"),
+        (
+            ('workload = "swe-agent"', 'workload = "azure.csv"'),
+            "nothing in 'azure.csv' is drawn, so all would be the same",
+        ),
     ],
 )
 def test_what_a_study_cannot_mean_is_one_line(change: tuple[str, str], message: str, tmp_path: Path) -> None:
@@ -172,6 +176,13 @@ def test_the_floor_is_held_up_to_the_last_load_before_the_first_that_misses_it()
         {"policy": "default", "highest concurrency": "2", "highest concurrency, 95 %": "2"},
         {"policy": "lru", "highest concurrency": "4", "highest concurrency, 95 %": "2"},
     ]
+
+
+def test_what_decides_nothing_is_told() -> None:
+    result = outcome({("default", 4): [70.0, 90.0], ("youngest-victim", 4): [70.0, 90.0]})
+    for row in result.rows:
+        row["output_tokens_per_min_per_gpu_mean"] = 1.0
+    assert result.identical() == [("youngest-victim", "4")]
 
 
 def test_the_pareto_front_is_who_no_other_beats() -> None:
