@@ -9,7 +9,7 @@ import torch
 from ....kernels import paged_attention, rms_norm, rotary, write_kv
 from .linear import Linear
 from .module import Parts, Step
-from .rope import RotaryTable
+from .rope import Rotary
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class GroupedQuery:
     """How queries and keys are made: what the weights do not say."""
 
     head_dim: int
-    table: RotaryTable
+    table: Rotary
     """Turns the first `table.dim` values of every head."""
     norm_eps: float
     """Of the norms of each query and key head, if the model has them."""
