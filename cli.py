@@ -282,6 +282,50 @@ def size_text(size: int) -> str:
     return f"{size // SIZE_UNITS[unit.upper()]}{unit}" if size else "0"
 
 
+PARALLEL_OPTIONS = (
+    ("--tp", 1, "Ranks that share each attention layer, by heads."),
+    ("--dp", 1, "Groups of these, each with requests and a cache of its own."),
+    ("--ep", 1, "Ranks that share the experts, whole experts each."),
+    ("--expert-tp", None, "Ranks that share each expert, by width.  [default: what --ep leaves of all ranks]"),
+    ("--dense-tp", None, "Ranks that share each feed-forward layer without experts.  [default: --tp]"),
+    ("--vocab-tp", None, "Ranks that share the embedding and the output head.  [default: --tp]"),
+)
+"""Sizes of the axes over which a model is spread: option, default, help."""
+
+
+def parallel_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options of `engine.spmd.mesh.Parallelism`."""
+    for name, default, text in reversed(PARALLEL_OPTIONS):
+        option = click.option(name, default=default, type=click.IntRange(min=1), help=text)
+        command = option(command)
+    return command
+
+
+@main.command(epilog="Example: tokenspeed plan --model deepseek-v2-lite --tp 2 --dp 2 --ep 4")
+@click.option(
+    "--model", required=True, help="A directory with a config.json, such a file, or a published model's name."
+)
+@parallel_options
+@click.option("--tokens", default=512, type=click.IntRange(min=1), help="Tokens of a step, over all ranks.")
+@click.option("--value-bytes", default=2, type=click.IntRange(1, 4), help="Bytes of a weight and of a cached value.")
+@click.option("--compare/--no-compare", default=True, help="Also price other mappings of as many ranks.")
+@click.option("--json", "json_output", is_flag=True, help="Print the plan as JSON instead of tables.")
+def plan(model: str, tokens: int, value_bytes: int, compare: bool, json_output: bool, **sizes: int | None) -> None:
+    """Show how a model is spread over ranks: its collectives and why, memory, and what other mappings cost.
+
+    Needs neither a GPU nor weights.
+    """
+    with explained_missing_dependency():
+        from .engine.spmd.commands.plan_command import run_plan
+        from .engine.spmd.mesh import Parallelism
+
+        parallelism = Parallelism(**sizes)  # type: ignore[arg-type]
+        status = run_plan(
+            model, parallelism, tokens=tokens, value_bytes=value_bytes, compare=compare, json_output=json_output
+        )
+    sys.exit(status)
+
+
 @main.command(epilog="Example: tokenspeed serve --model smollm2 --kv-memory 2GiB")
 @serve_options
 def serve(**options: Any) -> None:
