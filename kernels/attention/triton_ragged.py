@@ -247,7 +247,7 @@ def paged_attention(
 ) -> None:
     """One launch, or two if contexts are split or there is a plan. Arguments as in the public `paged_attention`, and:
 
-    tile, splits: for batches without a plan, instead of those that `choose_tile` and `choose_splits` take from the shapes
+    tile, splits: without a plan, instead of those that `choose_tile` and `choose_splits` take from the shapes
     workspace: float32 [splits, tokens, heads, head_dim] and [splits, tokens, heads] for the splits' results, written
         before they are read; allocated if not given
     """
