@@ -18,6 +18,7 @@ from ..spmd.runtime.local_weights import LocalWeights
 from ..spmd.runtime.stack import Norm, Stack
 from .cache_layout import CacheLayout, CacheTensor
 from .config import DecoderConfig
+from .layers.attention import GroupedQueryAttention
 from .layers.feed_forward import Embedding, GatedMlp, Head, ResidualNorm
 from .layers.latent_attention import LatentAttention
 from .layers.module import Body, Parts, Step
@@ -65,7 +66,7 @@ class Decoder:
         kinds = {**COMMON, **makers(Rotary(config.rope, device))}
         caches = [module.name for module in declared.modules if module.cache is not None]
         embedding: list[Embedding] = []
-        self._latent: LatentAttention | None = None
+        self._attention: LatentAttention | GroupedQueryAttention | None = None
 
         def body(module: Module) -> Body:
             parts = Parts(module, local, caches.index(module.name) if module.cache is not None else -1)
@@ -74,8 +75,8 @@ class Decoder:
             made = kinds[module.kind](parts)
             if isinstance(made, Embedding):
                 embedding.append(made)
-            if isinstance(made, LatentAttention):
-                self._latent = made
+            if isinstance(made, LatentAttention | GroupedQueryAttention):
+                self._attention = made
             return made
 
         def norm(weight: Weight) -> Norm:
@@ -88,9 +89,9 @@ class Decoder:
         self, context_lens: torch.Tensor, *, row_tokens: int, block_size: int, max_context: int
     ) -> DecodePlan | None:
         """See `Model`."""
-        if self._latent is None:
+        if self._attention is None:
             return None
-        return self._latent.plan_decode(context_lens, row_tokens=row_tokens, max_context=max_context)
+        return self._attention.plan_decode(context_lens, row_tokens=row_tokens, max_context=max_context)
 
     @torch.inference_mode()
     def forward(self, input_ids: torch.Tensor, step: StepInputs, cache: KVCache) -> torch.Tensor:
