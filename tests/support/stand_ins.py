@@ -30,6 +30,7 @@ from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.app import create_app
 from tokenspeed.engine.server.service import Phase, Service
 from tokenspeed.engine.text.chat_template import ChatTemplate
+from tokenspeed.engine.text.detokenizer import WindowDetokenizer
 from tokenspeed.engine.text.sampling_params import SamplingParams
 from tokenspeed.engine.text.tokenizer import Tokenizer
 from tokenspeed.scheduler import CopyBatch, CopyKind, Scheduler, SchedulerConfig, StepPlan
@@ -214,7 +215,9 @@ class LoopHarness:
         self.loop = ControlLoop(
             self.scheduler,
             self.runner,
-            decode=decode or tokenizer.decode,
+            detokenizer=lambda prompt, _: (
+                WindowDetokenizer(decode, prompt) if decode else tokenizer.detokenizer(prompt)
+            ),
             eos_token_ids=tokenizer.eos_token_ids,
             publish=self._publish,
             on_failure=self.failed.set,
