@@ -88,3 +88,8 @@ class SamplingParams:
 
 GREEDY: Final = SamplingParams(temperature=0.0)
 """Parameters of a request that takes the most likely token."""
+
+
+def choice_seed(seed: int, number: int) -> int:
+    """The seed of one of several choices: that of the request for the first, others for the rest."""
+    return (seed + number * 0x9E3779B97F4A7C15 + 2**63) % 2**64 - 2**63

@@ -73,6 +73,18 @@ def scripted(context: NDArray[np.int32]) -> int:
     return script[1][spoken] if spoken < len(script[1]) else END
 
 
+def by_turn(context: NDArray[np.int32]) -> int:
+    """Says the first, second, ... of the parts that "~" separates in the script, by how many tools have answered."""
+    data = bytes(int(token) if token < 256 else 0 for token in context)
+    script = re.search(rb"say:([^|]*)\|", data)
+    assert script is not None, "a prompt without a script"
+    parts = script[1].split(b"~")
+    go = int(np.flatnonzero(context == GO)[-1])
+    words = parts[min(data[:go].count(b"<tool_response>"), len(parts) - 1)]
+    spoken = len(context) - go - 1
+    return words[spoken] if spoken < len(words) else END
+
+
 def expected_text(prompt: bytes, max_tokens: int, rule: Rule = hashed) -> str:
     """What the server must answer for the prompt, by the rule alone."""
     context = list(prompt)

@@ -48,7 +48,9 @@ class ReplyParser:
         self._calls = 0
         self._block: _Block | None = None
         self._began = False
-        """Something other than space has been said."""
+        """Something other than space has been said, so that a bare object is no call any more."""
+        self._trim = thinking
+        """Space is layout until something has been said."""
 
     @property
     def calls(self) -> int:
@@ -106,8 +108,8 @@ class ReplyParser:
         if mark == form.think_open:
             self._thinking = True
         elif mark == form.think_close:
-            self._thinking = False
-            self._began = False
+            self._thinking = self._began = False
+        self._trim = True
 
     def _open(self, call: CallSyntax, mark: str, rest: str) -> None:
         self._block = _Block(call, mark, self._tools, self._calls)
@@ -119,22 +121,22 @@ class ReplyParser:
         for event in self._block.feed(text, final):
             if isinstance(event, CallStarted):
                 self._calls += 1
-            if isinstance(event, Words):
-                self._began = True
+            self._trim = not isinstance(event, Words)
             if isinstance(event, Words) or self._parallel or event.index == 0:
                 yield event
         if self._block.rest is not None:
             self._buffer, self._block, self._began = self._block.rest, None, True
 
     def _say(self, text: str, strip_end: bool) -> Iterator[ReplyEvent]:
-        """Space at the beginning of a part and before a mark is layout, not text."""
-        if not self._began:
+        """Space around marks is layout, not text."""
+        if self._trim:
             text = text.lstrip()
         if strip_end:
             text = text.rstrip()
         if not text:
             return
-        self._began = True
+        self._trim = False
+        self._began = self._began or not text.isspace()
         yield Thinking(text) if self._thinking else Words(text)
 
 
