@@ -8,9 +8,11 @@ case the instructions of one measured call and the functions that spend them, wi
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -28,15 +30,15 @@ FUNCTIONS = 14
 
 
 def build() -> Path:
-    """The profiled program."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    scheduler = ROOT / "scheduler"
-    sources = [p for folder in (scheduler, scheduler / "generated") for p in sorted(folder.glob("*.cpp"))]
-    sources.remove(scheduler / "bindings.cpp")
-    program = BUILD / "profile"
-    command = ["c++", "-std=c++20", "-O3", "-DNDEBUG", "-g1", f"-I{scheduler}", str(HERE / "drive.cpp")]
-    subprocess.run([*command, *map(str, sources), "-o", str(program)], check=True)
-    return program
+    """The profiled program: the scheduler's library as it ships, with line tables."""
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "cmake"
+    pybind = [sys.executable, "-m", "pybind11", "--cmakedir"]
+    folder = subprocess.run(pybind, check=True, capture_output=True, text=True).stdout.strip()
+    options = [f"-Dpybind11_DIR={folder}", f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_CXX_FLAGS=-g1"]
+    subprocess.run([cmake, "-S", ROOT, "-B", BUILD, *options], check=True, stdout=subprocess.DEVNULL)
+    command = [cmake, "--build", BUILD, "--target", "scheduler_profile", "-j2"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return BUILD / "scheduler_profile"
 
 
 def profile(program: Path, namespace: str, calls: int, arguments: list[str]) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from ..models.architecture import Architecture
 from ..models.model import Model
-from ..models.registry import Architecture
 from ..models.weights import Weights
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer

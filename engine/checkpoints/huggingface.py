@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from ..models.registry import architecture_of
+from ..models.registry import read
 from ..models.weights import DummyWeights, Weights
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer
@@ -89,8 +89,7 @@ def load_directory(directory: Path, name: str, *, dummy: bool = False) -> Checkp
     that are not supported.
     """
     raw = _read_json(directory / "config.json")
-    architecture = architecture_of(raw)
-    config = architecture.read_config(raw)
+    architecture, config = read(raw)
     tokenizer_config = _optional_json(directory / "tokenizer_config.json")
     special = {
         key: text

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from ..models.config import UnsupportedModel
+from ..models.fields import UnsupportedModel
 
 
 class CheckpointWeights:

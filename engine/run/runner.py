@@ -216,5 +216,5 @@ class ModelRunner:
         tokens = sample(logits, step).int()
         self._last_tokens.index_copy_(0, step.result_slots, tokens)
         landing = self._exchange.results
-        landing[0, :results] = tokens
-        landing[1, :results] = logits.amax(dim=-1).isfinite()
+        landing[:results, 0] = tokens
+        landing[:results, 1] = logits.amax(dim=-1).isfinite()

@@ -8,7 +8,7 @@ for a chain this is the exact optimum. The result depends on model, mesh and one
 from dataclasses import dataclass, replace
 
 from .contract import Block, Model, Module
-from .derivation import NO_RULES, Derivation, Derived, Rule
+from .derivation import NO_RULES, Derivation, Derived, Known, Rule
 from .links import VALUE_BYTES, Links, moved
 from .mesh import TENSOR, VOCABULARY, Groups, Mesh, PlacementError, alone
 from .placements import Weight
@@ -39,24 +39,31 @@ def compile_model(
     links: Links | None = None,
     fuse: bool = True,
     ignored: frozenset[Rule] = NO_RULES,
+    known: Known | None = None,
 ) -> Plan:
     """The plan of `model` on `mesh`, the cheapest for steps of `tokens` tokens over all ranks.
 
     `fuse`: join an all-reduce and the norm after it into one call. `ignored`: rules that are left out, to see that
-    wrong plans follow. Raises PlacementError if the model cannot be placed, naming module, weight, wanted and found
-    placement, the option and the sizes that would work.
+    wrong plans follow. `known`: see `Derivation`. Raises PlacementError if the model cannot be placed, naming module,
+    weight, wanted and found placement, the option and the sizes that would work.
     """
-    return _Compiler(model, mesh, tokens, links or Links(), ignored).compile(fuse)
+    derivation = Derivation(mesh, _attention(mesh), ignored, known)
+    return _Compiler(model, mesh, tokens, links or Links(), derivation).compile(fuse)
+
+
+def _attention(mesh: Mesh) -> Groups:
+    """Ranks that serve the same requests."""
+    return mesh.groups((TENSOR,)) if TENSOR in mesh.axes else alone(mesh.world)
 
 
 class _Compiler:
-    def __init__(self, model: Model, mesh: Mesh, tokens: int, links: Links, ignored: frozenset[Rule]) -> None:
+    def __init__(self, model: Model, mesh: Mesh, tokens: int, links: Links, derivation: Derivation) -> None:
         if tokens < 1:
             raise ValueError(f"tokens={tokens} must be at least 1")
         self.model, self.mesh, self.tokens, self.links = model, mesh, tokens, links
-        self.attention = mesh.groups((TENSOR,)) if TENSOR in mesh.axes else alone(mesh.world)
+        self.attention = derivation.attention
         self.alone = alone(mesh.world)
-        self.derivation = Derivation(mesh, self.attention, ignored)
+        self.derivation = derivation
         rows = [self.derivation.derive(module).rows for module in model.modules]
         candidates = [self.attention, self.alone, *(groups for groups in rows if groups is not None)]
         self.layouts = list(dict.fromkeys(candidates))

@@ -42,7 +42,7 @@ class Act(Enum):
     """hidden = all columns, which are split over `groups`."""
 
 
-COLLECTIVES = frozenset({Act.ALL_REDUCE, Act.ALL_REDUCE_NORM, Act.REDUCE_SCATTER, Act.ALL_GATHER, Act.GATHER_COLUMNS})
+COLLECTIVES = (Act.ALL_REDUCE, Act.ALL_REDUCE_NORM, Act.REDUCE_SCATTER, Act.ALL_GATHER, Act.GATHER_COLUMNS)
 
 HIDDEN, STREAM = "hidden", "stream"
 

@@ -8,10 +8,10 @@
 #include <string_view>
 #include <vector>
 
-#include "../block_tables.h"
-#include "../ghost.h"
-#include "../ids.h"
-#include "../trace_buffer.h"
+#include "scheduler/core/state/block_tables.h"
+#include "scheduler/core/state/ghost.h"
+#include "scheduler/core/state/ids.h"
+#include "scheduler/core/state/trace_buffer.h"
 
 namespace tokenspeed {
 

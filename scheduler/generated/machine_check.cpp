@@ -3,7 +3,7 @@
 
 #if TOKENSPEED_CHECKED
 
-#include "machine.h"
+#include "scheduler/generated/machine.h"
 
 namespace tokenspeed {
 

@@ -16,7 +16,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from tokenspeed.engine.checkpoints.checkpoint import Checkpoint, CheckpointError
 from tokenspeed.engine.checkpoints.gguf_file import GGUFError, GGUFFile
 from tokenspeed.engine.checkpoints.loader import find_smollm2, load_checkpoint
-from tokenspeed.engine.models.config import UnsupportedModel
+from tokenspeed.engine.models.fields import UnsupportedModel
 from tokenspeed.engine.text.tokenizer import UnsupportedTokenizer
 
 pytestmark = pytest.mark.serve
@@ -167,8 +167,8 @@ def test_linear_rope_scaling_divides_every_frequency(tmp_path: Path) -> None:
         ({"llama.expert_count": 8}, r"llama\.expert_count=8"),
         ({"llama.rope.scaling.type": "yarn"}, r"llama\.rope\.scaling\.type='yarn'"),
         ({"llama.rope.dimension_count": 8}, "8 of 16 head dimensions"),
-        ({"llama.attention.head_count_kv": 3}, "num_kv_heads=3"),
-        ({"llama.attention.head_count_kv": [2, 2]}, "wrong kind"),
+        ({"llama.attention.head_count_kv": 3}, r"llama\.attention\.head_count_kv=3"),
+        ({"llama.attention.head_count_kv": [2, 2]}, r"head_count_kv=\[2, 2\] is not supported: give a whole"),
         ({"llama.block_count": None}, r"lacks 'llama\.block_count'"),
     ],
 )

@@ -1,19 +1,22 @@
-"""Compiles the C++ programs in programs/ with the scheduler's own sources."""
+"""Builds the C++ programs in programs/ with the scheduler's own objects, in the build folder of this checkout."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pybind11
 import pytest
 
 from tokenspeed.spec.conform.binary import SCHEDULER
 
-Compile = Callable[..., Path]
+Build = Callable[[str], Path]
 
 
 def cxx_compiler() -> str:
@@ -25,21 +28,35 @@ def cxx_compiler() -> str:
     return shutil.which("c++") or "g++"
 
 
+def cmake() -> str:
+    """The one beside this Python, or that of the system."""
+    return shutil.which("cmake", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}") or "cmake"
+
+
+def build_folder() -> Path:
+    """Where this Python's modules were built, or a folder of its own that is configured now."""
+    build = SCHEDULER.parent / "build"
+    tag = f"cp{sys.version_info.major}{sys.version_info.minor}-*/CMakeCache.txt"
+    found = sorted(build.glob(tag), key=lambda path: path.stat().st_mtime)
+    if found:
+        return found[-1].parent
+    options = [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}"]
+    subprocess.run([cmake(), "-S", SCHEDULER.parent, "-B", build / "programs", *options], check=True)
+    return build / "programs"
+
+
 @pytest.fixture(scope="session")
-def compile_program(tmp_path_factory: pytest.TempPathFactory) -> Compile:
-    """(name in programs/, with the scheduler's sources or not, more flags) -> binary."""
+def build_program() -> Build:
+    """Name of a program in CMakeLists.txt -> binary, of the sources as they are now."""
 
-    def compile_program(name: str, scheduler: bool, *more: str) -> Path:
-        sources = []
-        if scheduler:
-            sources = [p for folder in (SCHEDULER, SCHEDULER / "generated") for p in sorted(folder.glob("*.cpp"))]
-            for module in ("bindings.cpp", "state_machine.cpp"):  # these need Python
-                sources.remove(SCHEDULER / module)
-        binary = tmp_path_factory.mktemp("programs") / name
-        program = Path(__file__).parent / "programs" / f"{name}.cpp"
-        flags = ["-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{SCHEDULER}", *more]
-        command = [cxx_compiler(), *flags, str(program), *map(str, sources), "-o", str(binary)]
-        subprocess.run(command, check=True, env={**os.environ, "LC_ALL": "C"})
-        return binary
+    def build_program(name: str) -> Path:
+        (SCHEDULER.parent / "build").mkdir(exist_ok=True)
+        with (SCHEDULER.parent / "build" / "programs.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # workers of one test run share the folder
+            folder = build_folder()
+            command = [cmake(), "--build", str(folder), "--target", name, "-j2"]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return folder / name
 
-    return compile_program
+    return build_program

@@ -18,7 +18,7 @@ from tokenspeed.spec.system import SPEC
 HERE = Path(__file__).parent
 FAIL = sorted((HERE / "compile_fail").glob("*.cpp"))
 PASS = sorted((HERE / "compile_pass").glob("*.cpp"))
-FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Werror", f"-I{SCHEDULER}"]
+FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Werror", f"-I{SCHEDULER.parent}"]
 
 
 def cxx_compiler() -> str:
@@ -39,7 +39,7 @@ CXX = cxx_compiler()
 def header(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """handles.h, compiled once: every case starts from there."""
     header = tmp_path_factory.mktemp("handles") / "start.h"
-    header.write_text('#include <utility>\n#include <vector>\n#include "generated/handles.h"\n')
+    header.write_text('#include <utility>\n#include <vector>\n#include "scheduler/generated/handles.h"\n')
     subprocess.run([CXX, *FLAGS, "-x", "c++-header", str(header), "-o", f"{header}.gch"], check=True)
     return header
 
@@ -125,7 +125,7 @@ def program(header: Path) -> Path:
     """Lives of a request and a block, in the checked build."""
     source = header.parent / "lives.cpp"
     source.write_text(
-        '#include <cstring>\n#include "generated/handles.h"\n'
+        '#include <cstring>\n#include "scheduler/generated/handles.h"\n'
         + "".join(p.read_text() for p in PASS if p.stem in ("life_of_a_block", "life_of_a_request"))
         + """
 void tokenspeed::Machine::recheck() const {}  // what machine_check.cpp does is tested elsewhere

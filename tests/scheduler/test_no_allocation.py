@@ -13,8 +13,8 @@ from tokenspeed.scheduler import Scheduler, SchedulerConfig
 
 
 @pytest.fixture(scope="module")
-def program(compile_program: Callable[..., Path]) -> Path:
-    return compile_program("no_allocation", True)
+def program(build_program: Callable[[str], Path]) -> Path:
+    return build_program("no_allocation")
 
 
 @pytest.mark.parametrize(("overlap_depth", "block_size"), [(0, 16), (1, 16), (2, 64)])

@@ -15,8 +15,8 @@ WORD = 2**64
 
 
 @pytest.fixture(scope="module")
-def program(compile_program: Callable[..., Path]) -> Path:
-    return compile_program("prefix_hash", False)
+def program(build_program: Callable[[str], Path]) -> Path:
+    return build_program("prefix_hash")
 
 
 def answers(program: Path, page: int, point: int, words: list[int], tokens: list[int]) -> list[tuple[int, int]]:

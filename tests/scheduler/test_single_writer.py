@@ -8,7 +8,7 @@ import pytest
 
 from tokenspeed.spec.conform.binary import SCHEDULER, generated_sources
 from tokenspeed.spec.conform.cpp.declarations import Structure, read_unit
-from tokenspeed.spec.conform.single_writer import other_writers, unchecked_friends
+from tokenspeed.spec.conform.single_writer import EXCEPTION, other_writers, unchecked_friends
 
 HEADER = generated_sources().header
 
@@ -47,6 +47,7 @@ def test_the_state_is_private_and_every_transition_is_nodiscard() -> None:
         "template <> void grant<Machine>(Machine& m);",
         "std::memcpy(&machine_, saved, sizeof saved);",
         "mutable Machine machine_;",
+        '#include "scheduler/verification/state_image.h"',
         "machine_.globals_.free = 3;",
         "self->machine().globals_.free = 3;",
     ],
@@ -56,6 +57,15 @@ def test_each_way_around_is_named_with_file_and_line(tmp_path: Path, line: str) 
     (tmp_path / "scheduler/planner.cpp").write_text(f"// a comment may say const_cast\n\n{line}\n")
     found = other_writers(tmp_path / "scheduler", private_members())
     assert found and all(str(f).startswith("scheduler/planner.cpp:3: ") for f in found)
+
+
+def test_the_one_exception_is_the_only_file_that_needs_to_be_one(tmp_path: Path) -> None:
+    text = (SCHEDULER / EXCEPTION).read_text()
+    (tmp_path / "scheduler" / EXCEPTION.parent).mkdir(parents=True)
+    (tmp_path / "scheduler" / EXCEPTION).write_text(text)
+    assert other_writers(tmp_path / "scheduler") == []
+    (tmp_path / "scheduler/another.h").write_text(text)
+    assert {f.file for f in other_writers(tmp_path / "scheduler")} == {"scheduler/another.h"}
 
 
 @pytest.mark.parametrize("line", ["  friend class Planner;", "  mutable Limits spare_;", " protected:"])

@@ -13,9 +13,9 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def calls(compile_program: Callable[..., Path]) -> Callable[..., int]:
+def calls(build_program: Callable[[str], Path]) -> Callable[..., int]:
     """(context, running, waiting, pool) -> function calls of a decode step in the middle of a page."""
-    program = compile_program("work_of_a_step", True, "-O0", "-finstrument-functions")
+    program = build_program("work_of_a_step")
 
     def calls(context: int, running: int, waiting: int, pool: str = "full") -> int:
         command = [str(program), str(context), str(running), str(waiting), pool]

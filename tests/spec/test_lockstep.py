@@ -182,14 +182,14 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     source = folder / "changed.cpp"
     source.write_text(
         "#include <pybind11/pybind11.h>\n"
-        '#include "scheduler/state_access.h"\n#include "scheduler/state_machine.h"\n'
+        '#include "scheduler/verification/state_access.h"\n#include "scheduler/verification/state_machine.h"\n'
         "static void fill(pybind11::module_& m) {\n"
         '  m.attr("STATE_ACCESS") = pybind11::capsule(&tokenspeed::kStateAccess, tokenspeed::kStateAccessName);\n'
         "  tokenspeed::bind_state_machine(m);\n}\n"
         + "".join(f"PYBIND11_MODULE({name}, m) {{ fill(m); }}\n" for name in NAMES)
     )
     scheduler = ROOT / "scheduler"
-    sources = [source, scheduler / "state_machine.cpp", scheduler / "generated" / "machine_access.cpp"]
+    sources = [source, scheduler / "verification" / "state_machine.cpp", scheduler / "generated" / "machine_access.cpp"]
     objects = [folder / f"{path.stem}.o" for path in sources]
     for path, compiled in zip(sources, objects, strict=True):
         subprocess.run([compiler, *FLAGS, "-c", str(path), "-o", str(compiled)], check=True)
@@ -210,8 +210,7 @@ def build(name: str, folder: Path, machine: str, unchanged: list[str]) -> Any:
     source = folder / "machine.cpp"
     source.write_text(machine)
     library = folder / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}"
-    include = f"-I{ROOT / 'scheduler' / 'generated'}"
-    subprocess.run(["c++", *FLAGS, include, "-shared", str(source), *unchanged, "-o", str(library)], check=True)
+    subprocess.run(["c++", *FLAGS, "-shared", str(source), *unchanged, "-o", str(library)], check=True)
     spec = importlib.util.spec_from_file_location(name, library)
     assert spec is not None and spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)

@@ -115,7 +115,8 @@ class ExplorerGenerator:
         out = [header(spec, "Small instances of the specification, for exhaustive search."), "#pragma once\n"]
         out.append(
             "#include <algorithm>\n#include <array>\n#include <cstdint>\n#include <cstring>\n#include <stdexcept>\n"
-            '#include <string>\n#include <string_view>\n#include <vector>\n\n#include "scheduler/state_access.h"\n'
+            "#include <string>\n#include <string_view>\n#include <vector>\n\n"
+            '#include "scheduler/verification/state_access.h"\n'
         )
         out.append("namespace tokenspeed::explorer {\n")
         for enum in spec.enums.values():

@@ -8,20 +8,20 @@ from ...language.expressions import BOOL
 from ...language.spec import Sort, Spec, Variable
 from ...search.state_order import shared_order
 from ..cpp import header
-from .image import IMAGE
 from .machine import GROWING, RELATION_TABLES, SchedulerGenerator
 
 
 def machine_access(spec: Spec) -> str:
     """The file, for release builds: without the ghosts of a checked build no state can be restored."""
     g = SchedulerGenerator(spec)
-    out = [header(spec, "Restores and compares states of a machine; see scheduler/state_access.h.")]
-    out.append('#if !TOKENSPEED_CHECKED\n\n#include "../state_access.h"\n')
-    out.append('#include <algorithm>\n#include <bit>\n#include <cstddef>\n#include <cstring>\n\n#include "machine.h"\n')
+    out = [header(spec, "Restores and compares states of a machine; see scheduler/verification/state_access.h.")]
+    out.append("#if !TOKENSPEED_CHECKED\n")
+    out.append("#include <algorithm>\n#include <array>\n#include <cstddef>\n#include <cstdint>\n#include <vector>\n")
+    ours = ("generated/machine", "verification/state_access", "verification/state_image")
+    out.append("\n".join(f'#include "scheduler/{name}.h"' for name in ours) + "\n")
     out.append("namespace tokenspeed {\n")
     out.append("// The one friend of Machine. Verification puts states in with it; the scheduler never does.")
     out.append("struct MachineAccess {")
-    out.append(indent(IMAGE, "  "))
     parts = (_shown(g), _create(g), OWNED, _restore(g), _save(g), _difference(g), _propose(g), _take(g))
     out += [indent(text, "  ") for text in parts]
     out.append("};\n")
@@ -48,11 +48,11 @@ def _shown(g: SchedulerGenerator) -> str:
     tables = _tables(g)
     restored = (
         "struct Restored {\n  explicit Restored(const Limits& limits) : machine(limits) {}\n\n  Machine machine;\n"
-        f"  Image image;\n  std::array<std::vector<std::vector<BlockId>>, {len(tables)}> tables;\n"
+        f"  StateImage image;\n  std::array<std::vector<std::vector<BlockId>>, {len(tables)}> tables;\n"
         f"  std::array<std::int32_t, {len(tables)}> base{{}};  // their first values in a state\n"
         "};\n"
     )
-    lines = ["Machine& m = restored.machine;", "Image& image = restored.image;"]
+    lines = ["Machine& m = restored.machine;", "StateImage& image = restored.image;"]
     lines += [f"const {g.ids[s.name]} {s.name.lower()}s = m.{s.name.lower()}_count();" for s in g.spec.sorts.values()]
     found: dict[str, Variable] = {}
     for v in shared_order(g.spec):
@@ -130,7 +130,7 @@ is = is && left == 0;""",
     counts = [f"const {g.ids[name]} {name.lower()}s = m.{name.lower()}_count();" for name in used]
     lines = [
         "Machine& m = restored.machine;",
-        "Image& image = restored.image;",
+        "StateImage& image = restored.image;",
         *counts,
         "bool moved = false;",
         *touched,

@@ -17,7 +17,7 @@ PREAMBLE = """\
 #include <utility>
 #include <variant>
 
-#include "machine.h"
+#include "scheduler/generated/machine.h"
 
 // For C++ drivers and tests that follow one individual through its life: a wrong order of calls does not compile.
 // The scheduler itself keeps ids in tables that hold individuals of many states at once, and calls the machine.

@@ -88,7 +88,7 @@ class SchedulerGenerator:
         out = [header(spec, "The state and the transitions of requests, KV blocks and steps."), "#pragma once\n"]
         out.append("#include <array>\n#include <cstdint>\n#include <string_view>\n#include <vector>\n")
         ours = ("block_tables", "ghost", "ids", "trace_buffer")
-        out.append("\n".join(f'#include "../{name}.h"' for name in ours) + "\n")
+        out.append("\n".join(f'#include "scheduler/core/state/{name}.h"' for name in ours) + "\n")
         out.append("namespace tokenspeed {\n")
         out.append(f'inline constexpr std::string_view kSpecHash = "{spec.digest()}";\n')
         for enum in spec.enums.values():
@@ -245,7 +245,7 @@ class SchedulerGenerator:
     # machine.cpp
 
     def _machine_cpp(self) -> str:
-        out = [header(self.spec, "What each transition checks and does."), '#include "machine.h"\n']
+        out = [header(self.spec, "What each transition checks and does."), '#include "scheduler/generated/machine.h"\n']
         out.append("namespace tokenspeed {\n")
         out.append(self._constructor())
         for t in self.spec.transitions.values():
@@ -375,7 +375,8 @@ class SchedulerGenerator:
 
     def _machine_check_cpp(self) -> str:
         out = [header(self.spec, "Checked build: recounts every property and counter."), "#if TOKENSPEED_CHECKED\n"]
-        out.append('#include "machine.h"\n\nnamespace tokenspeed {\n\nvoid Machine::recheck() const {')
+        out.append('#include "scheduler/generated/machine.h"\n\nnamespace tokenspeed {\n')
+        out.append("void Machine::recheck() const {")
         out += [indent(text, "  ") for text in self._checks()]
         out.append("}\n\n}  // namespace tokenspeed\n\n#endif")
         return "\n".join(out) + "\n"

@@ -11,7 +11,7 @@
 
 #include "batch.h"
 #include "generated/model.h"
-#include "scheduler/state_access.h"
+#include "scheduler/verification/state_access.h"
 
 namespace tokenspeed::explorer {
 

@@ -1,5 +1,5 @@
 // reason: use of deleted function|overload resolution selected deleted operator|implicitly deleted
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

@@ -1,5 +1,5 @@
 // reason: use of deleted function|deleted (copy )?constructor
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

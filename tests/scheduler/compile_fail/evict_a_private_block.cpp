@@ -1,5 +1,5 @@
 // reason: BlockHandle<.*Owned.*has no member named 'evict'|no member named 'evict'
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

@@ -1,5 +1,5 @@
 // reason: conversion from|no viable conversion|could not convert
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

@@ -1,5 +1,5 @@
 // reason: no member named 'finish'
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

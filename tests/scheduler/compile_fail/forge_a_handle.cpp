@@ -1,5 +1,5 @@
 // reason: is private within this context|calling a private constructor
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

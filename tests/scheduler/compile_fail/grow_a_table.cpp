@@ -1,5 +1,5 @@
 // reason: discards qualifiers|is not marked const|marked 'const'|passing 'const
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

@@ -1,5 +1,5 @@
 // reason: nodiscard
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

@@ -1,5 +1,5 @@
 // reason: is private within this context|is a private member
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

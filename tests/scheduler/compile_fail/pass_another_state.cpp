@@ -1,5 +1,5 @@
 // reason: could not convert|no viable conversion|cannot convert
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

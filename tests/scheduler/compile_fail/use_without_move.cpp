@@ -1,5 +1,5 @@
 // reason: discards qualifiers|is not an rvalue|expects an rvalue
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

@@ -1,5 +1,5 @@
 // reason: lvalue required|expression is not assignable|using (temporary|rvalue)|temporary as lvalue
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

@@ -1,4 +1,4 @@
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

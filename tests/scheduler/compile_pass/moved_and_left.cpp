@@ -1,7 +1,7 @@
 #include <utility>
 #include <vector>
 
-#include "generated/handles.h"
+#include "scheduler/generated/handles.h"
 
 using namespace tokenspeed;
 

@@ -11,7 +11,7 @@
 #include <new>
 #include <vector>
 
-#include "scheduler.h"
+#include "scheduler/core/scheduler.h"
 
 namespace {
 

@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "page_hash.h"
-#include "prefix_table.h"
+#include "scheduler/core/memory/page_hash.h"
+#include "scheduler/core/memory/prefix_table.h"
 
 using tokenspeed::PageHash;
 using tokenspeed::PageHasher;

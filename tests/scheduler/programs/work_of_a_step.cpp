@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "scheduler.h"
+#include "scheduler/core/scheduler.h"
 
 namespace {
 

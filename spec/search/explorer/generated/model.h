@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "scheduler/state_access.h"
+#include "scheduler/verification/state_access.h"
 
 namespace tokenspeed::explorer {
 
