@@ -46,4 +46,4 @@ class ServeOptions:
     max_waiting: Annotated[int, Option("Requests that may wait; more are refused.", low=1)] = 1024
     shutdown_timeout: Annotated[float, Option("Seconds to finish on SIGTERM.", low=0)] = 10.0
     threads: Annotated[int | None, Option("CPU threads of torch.", low=1, shown="all")] = None
-    record_trace: Annotated[Path | None, Option("Record every transition for verify --trace.")] = None
+    record_trace: Annotated[Path | None, Option("Record every transition for verify trace.")] = None

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from shapes import token_bytes, weight_bytes
+from shapes import step_flops, weight_bytes
 
 from tokenspeed.engine.loop.control_loop import ControlLoop, Submission
-from tokenspeed.engine.models.llama import LlamaModel
+from tokenspeed.engine.models.model import Model
 from tokenspeed.engine.run.decode_graphs import default_buckets
 from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.runner import ModelRunner
@@ -78,7 +78,8 @@ class TimedRunner(ModelRunner):
 class Engine:
     """A model with a runner; every measurement makes its own scheduler and loop."""
 
-    def __init__(self, model: LlamaModel, *, num_blocks: int, block_size: int, overlap_depth: int) -> None:
+    def __init__(self, shape: str, model: Model, *, num_blocks: int, block_size: int, overlap_depth: int) -> None:
+        self.shape = shape
         self.model = model
         self._limits: dict[str, Any] = {
             "num_blocks": num_blocks,
@@ -178,7 +179,7 @@ def measure_decode(engine: Engine, batch: int, context: int, steps: int) -> dict
     step_ms = total / (len(seen) - 1)
     each = [a.end.elapsed_time(b.end) for a, b in itertools.pairwise(seen)]
     cached = seen[len(seen) // 2].context_tokens
-    config = engine.model.config
+    layout = engine.model.cache_layout
     return {
         "batch": batch,
         "context": context,
@@ -188,7 +189,7 @@ def measure_decode(engine: Engine, batch: int, context: int, steps: int) -> dict
         "step_p99_ms": sorted(each)[int(len(each) * 0.99)],
         "kernels_ms": engine.replay_ms(batch),
         "idle_percent": 100 * sum(idle) / total,
-        "roofline_ms": (weight_bytes(config) + cached * token_bytes(config)) / BANDWIDTH * 1e3,
+        "roofline_ms": (weight_bytes(engine.shape, batch) + cached * layout.bytes_per_token) / BANDWIDTH * 1e3,
         "tokens_per_s": batch / step_ms * 1e3,
         "host_ms": 1e3 * statistics.median(step.host_s for step in seen),
     }
@@ -196,7 +197,7 @@ def measure_decode(engine: Engine, batch: int, context: int, steps: int) -> dict
 
 def measure_prefill(engine: Engine, chunk: int, prefix: int, decoding: int) -> dict[str, Any]:
     """The figures of a step of `chunk` prompt tokens behind `prefix` cached ones, beside `decoding` rows of 1k."""
-    runner, config = engine.runner, engine.model.config
+    runner = engine.runner
     device_ms, launch_ms, flops = [], [], 0.0
     for _ in range(4):
         # Prompts are computed without a model until the step that is measured.
@@ -217,9 +218,7 @@ def measure_prefill(engine: Engine, chunk: int, prefix: int, decoding: int) -> d
         (launch,) = runner.launches
         device_ms.append(launch.begin.elapsed_time(launch.end))
         launch_ms.append(1e3 * launch.host_s)
-        flops = plan.tokens * weight_bytes(config) + 4 * config.num_layers * config.num_heads * config.head_dim * (
-            plan.attention_pairs
-        )
+        flops = step_flops(engine.shape, plan.tokens, plan.sampling_rows, plan.attention_pairs)
     step_ms = statistics.median(device_ms[1:])
     return {
         "chunk": chunk,

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tokenspeed.engine.checkpoints.loader import load_checkpoint
+from tokenspeed.engine.models.decoder import Decoder
 from tokenspeed.engine.models.layers.module import Step
 from tokenspeed.engine.models.model import RowLengths, StepInputs
 from tokenspeed.engine.run.kv_cache import KVCache
@@ -57,6 +58,7 @@ def on_rank(directory: Path, mesh: Mesh, links: Links) -> torch.Tensor:
     """The logits of all tokens of a rank's attention group."""
     place = Place(mesh, links.rank, lambda plan: links)
     model = load_checkpoint(str(directory)).build(torch.float32, "cpu", place)
+    assert isinstance(model, Decoder)
     groups = mesh.groups(("tp",)).parts
     own = next(i for i, group in enumerate(groups) if links.rank in group)
     if len(groups) == 1:  # as the runner calls it, in two chunks
@@ -89,6 +91,7 @@ def test_every_architecture_computes_on_ranks_what_it_computes_alone(
 ) -> None:
     checkpoint = load_checkpoint(str(directories(family)))
     one = checkpoint.build(torch.float32, "cpu")
+    assert isinstance(one, Decoder)
     wanted = [logits(one, prompt) if len(prompt) else torch.zeros(0, VOCABULARY) for prompt in PROMPTS]
     ran = 0
     for number, parallelism in enumerate(mappings(one.declared, world)):
