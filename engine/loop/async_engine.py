@@ -82,7 +82,7 @@ class AsyncEngine:
         self._loop = ControlLoop(
             scheduler,
             runner,
-            decode=tokenizer.decode,
+            detokenizer=lambda prompt, params: tokenizer.detokenizer(prompt, params.skip_special_tokens),
             eos_token_ids=tokenizer.eos_token_ids,
             publish=lambda events: self._post(self._deliver, events),
             on_failure=lambda: self._post(on_failure),

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from ...scheduler import CopyBatch, EventKind, Scheduler, Stats, StepPlan
 from ..run.step_result import StepResult
 from ..text.answer import Answer
+from ..text.detokenizer import CONTEXT_TOKENS, Detokenizer
 from ..text.sampling_params import SamplingParams
 from .events import Accepted, Admitted, Ended, Failed, Rejected, RequestEvent, Text
 from .trace_recorder import TraceRecorder
@@ -118,7 +119,7 @@ class ControlLoop:
     Args:
         scheduler: driven by this loop's thread alone from `start` on.
         runner: executes steps; launched on a second thread, waited for on a third.
-        decode: token ids to text.
+        detokenizer: what turns a request's output into text, from the request's prompt and parameters.
         eos_token_ids: tokens that end a request unless it ignores them.
         publish: receives the events of all requests once per turn of the loop, on the loop's thread.
         on_failure: called once, on the loop's thread, if the loop cannot go on; all requests have been ended by then.
@@ -131,7 +132,7 @@ class ControlLoop:
         scheduler: Scheduler,
         runner: Runner,
         *,
-        decode: Callable[[Sequence[int]], str],
+        detokenizer: Callable[[Sequence[int], SamplingParams], Detokenizer],
         eos_token_ids: Collection[int],
         publish: Callable[[list[RequestEvent]], None],
         on_failure: Callable[[], None] = lambda: None,
@@ -140,7 +141,7 @@ class ControlLoop:
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
-        self._decode = decode
+        self._detokenizer = detokenizer
         self._eos_token_ids = frozenset(eos_token_ids)
         self._publish = publish
         self._on_failure = on_failure
@@ -287,7 +288,8 @@ class ControlLoop:
     def _submit(self, submission: Submission) -> None:
         request_id = submission.request_id
         try:
-            answer = Answer(submission.prompt, submission.params, self._decode, self._eos_token_ids)
+            text = self._detokenizer(submission.prompt[-CONTEXT_TOKENS:].tolist(), submission.params)
+            answer = Answer(submission.params, text, self._eos_token_ids)
         except Exception as error:  # the tokenizer's errors are of no particular type
             refused: str | None = f"the prompt cannot be turned into text: {error}"
         else:
