@@ -107,8 +107,8 @@ def main() -> None:
         best = min((n for n in times if n.startswith("planned")), key=lambda n: times[n])
         measuring.progress(
             f"{name:22} unplanned {times['unplanned']:8.1f} us, dense {times.get('dense', float('nan')):8.1f}, default "
-            f"{times['planned 2x 64k4w2s']:8.1f}, best {times[best]:8.1f} ({best}; {bytes_read / times[best] / 1e6:.2f} "
-            f"TB/s), fill {times['fill 2x']:.1f}, error {max(errors.values()):.1e}"
+            f"{times['planned 2x 64k4w2s']:8.1f}, best {times[best]:8.1f} ({best}; "
+            f"{bytes_read / times[best] / 1e6:.2f} TB/s), fill {times['fill 2x']:.1f}, error {max(errors.values()):.1e}"
         )
     print(json.dumps(report, indent=1))
 
