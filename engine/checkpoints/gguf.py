@@ -14,6 +14,7 @@ from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer
 from .checkpoint import Checkpoint
 from .gguf_file import GGUFFile
+from .tensors import WholeTensors
 from .weights import CheckpointWeights
 
 _OUTSIDE_LAYERS: Final = {
@@ -60,6 +61,10 @@ class GGUFTensors(Mapping[str, torch.Tensor]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return self._file.tensors[self._names[name]].shape
 
     def __len__(self) -> int:
         return len(self._names)
@@ -140,7 +145,7 @@ def load_gguf(path: Path, name: str) -> Checkpoint:
         architecture=architecture,
         config=config,
         tensors=tensors,
-        weights=CheckpointWeights(tensors),
+        weights=CheckpointWeights(WholeTensors(tensors, str(path))),
         tokenizer=tokenizer,
         chat_template=None if source is None else ChatTemplate(source, tokenizer.special_tokens),
     )

@@ -13,7 +13,7 @@ from .cache_layout import CacheLayout
 from .config import DecoderConfig
 from .decoder import ALONE, Decoder, Maker, cache_layout
 from .fields import Fields
-from .layers.rope import RotaryTable
+from .layers.rope import Rotary
 from .model import Model
 from .weights import Weights
 
@@ -31,7 +31,7 @@ class Architecture:
     """What else config.json calls it: `architectures[0]`, and other values of `model_type`."""
     read_config: Callable[[Fields], Any]
     """Checks every field that matters. Raises UnsupportedModel naming the one that is not supported."""
-    makers: Callable[[Any, RotaryTable], Mapping[str, Maker]]
+    makers: Callable[[Any, Rotary], Mapping[str, Maker]]
     """The code of every kind of module but embedding, head and dense feed-forward layers."""
 
     def cache_layout(self, config: DecoderConfig, dtype: torch.dtype) -> CacheLayout:

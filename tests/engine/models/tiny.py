@@ -20,7 +20,7 @@ from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.host_pages import HostPages
 from tokenspeed.engine.run.kv_cache import KVCache
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.sampling import GREEDY
+from tokenspeed.engine.text.sampling_params import GREEDY
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 hf: Any = transformers  # typed in part only
