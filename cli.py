@@ -110,6 +110,7 @@ def version() -> None:
     metavar="REPLICA:FROM-TO[:drain]",
     help="A replica fails, or is drained, between two times in seconds. May be given several times.",
 )
+@click.option("--cost", default="roofline", help="roofline, or a file with measured or recorded step times.")
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
 @click.option(
@@ -124,12 +125,31 @@ def version() -> None:
     metavar="FILE",
     help="Record every transition for verify trace; with several replicas one FILE each, numbered.",
 )
-def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> None:
+@click.option("--explain", is_flag=True, help="Show where the time of the steps goes.")
+def simulate(out: Path | None, record_trace: Path | None, explain: bool, **settings: Any) -> None:
     """Run a workload on simulated GPUs that are driven by the compiled scheduler."""
     with explained_missing_dependency():
         from .simulator.command import run_simulate
 
-        status = run_simulate(settings, out, record_trace)
+        status = run_simulate(settings, out, record_trace, explain)
+    sys.exit(status)
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for tables and the report."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one for each core]")
+def study(file: Path, out: Path, workers: int | None) -> None:
+    """Simulate every combination of policies, settings and seeds in FILE (TOML), and compare them.
+
+    A study that was stopped goes on where it was.
+    """
+    with explained_missing_dependency():
+        from .simulator.sweep.command import run_study_file
+
+        status = run_study_file(file, out, workers)
     sys.exit(status)
 
 
@@ -147,7 +167,8 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
         elif about.choices:
             settings["type"] = click.Choice(about.choices)
         elif about.size:
-            settings |= {"type": byte_size, "metavar": "SIZE", "default": size_text(item.default)}
+            settings |= {"type": byte_size, "metavar": "SIZE"}
+            settings |= {} if item.default is None else {"default": size_text(item.default)}
         elif kind is Path:
             settings |= {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
         elif kind in (int, float):
