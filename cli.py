@@ -184,7 +184,8 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
         elif about.choices:
             settings["type"] = click.Choice(about.choices)
         elif about.size:
-            settings |= {"type": byte_size, "metavar": "SIZE", "default": size_text(item.default)}
+            settings |= {"type": byte_size, "metavar": "SIZE"}
+            settings |= {} if item.default is None else {"default": size_text(item.default)}
         elif kind is Path:
             settings |= {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
         elif kind in (int, float):
