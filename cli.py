@@ -17,7 +17,7 @@ import click
 from . import __version__
 from .engine.options import ServeOptions
 from .missing_dependency import explained_missing_dependency
-from .verify_cli import verify
+from .verify_cli import FOLDER, as_json, examples, verify
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
@@ -58,6 +58,23 @@ def main() -> None:
 
 
 main.add_command(verify)
+
+
+@verify.command(epilog=examples("spmd", "spmd --bug tokenspeed-0.1.1-attention-2x2", "spmd --smtlib obligations"))
+@click.option("--smtlib", type=FOLDER, metavar="DIR", help="Write the theorems into DIR as SMT-LIB instead.")
+@click.option("--bug", metavar="NAME", help="Show what happens to the ranks under another compiler's wrong plan.")
+@click.option("--processes", default=2, type=click.IntRange(min=1), help="Processes that check mappings and mutants.")
+@as_json
+def spmd(smtlib: Path | None, bug: str | None, processes: int, json_output: bool) -> None:
+    """Prove that models spread over ranks equal one device: placements, collectives, mappings, mutants.
+
+    Exit status: 0 if everything holds, 1 if something does not, 2 for a bug that is not known.
+    """
+    with explained_missing_dependency():
+        from .engine.spmd.commands.verify_command import run_verify_spmd
+
+        status = run_verify_spmd(json_output, smtlib=smtlib, bug=bug, processes=processes)
+    sys.exit(status)
 
 
 @main.command()
@@ -167,7 +184,8 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
         elif about.choices:
             settings["type"] = click.Choice(about.choices)
         elif about.size:
-            settings |= {"type": byte_size, "metavar": "SIZE", "default": size_text(item.default)}
+            settings |= {"type": byte_size, "metavar": "SIZE"}
+            settings |= {} if item.default is None else {"default": size_text(item.default)}
         elif kind is Path:
             settings |= {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
         elif kind in (int, float):

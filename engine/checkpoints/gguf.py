@@ -13,7 +13,7 @@ from ..models.registry import read
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer
 from .checkpoint import Checkpoint
-from .gguf_file import GGUFFile
+from .gguf_file import GGUFError, GGUFFile
 from .tensors import WholeTensors
 from .weights import CheckpointWeights
 
@@ -139,6 +139,11 @@ def load_gguf(path: Path, name: str) -> Checkpoint:
     architecture, config = read(raw, Fields(raw, "the GGUF metadata", shown))
     tokenizer = Tokenizer.from_gguf(file.metadata)
     source = file.metadata.get("tokenizer.chat_template")
+    if source is not None and not isinstance(source, str):
+        raise GGUFError(f"{path}: tokenizer.chat_template={source!r} is not a text")
+    beyond = [token for token in sorted(tokenizer.eos_token_ids) if token >= config.vocab_size]
+    if beyond:
+        raise GGUFError(f"{path}: token {beyond[0]} ends answers but is not one of the model's {config.vocab_size}")
     tensors = GGUFTensors(file, config)
     return Checkpoint(
         name=name,

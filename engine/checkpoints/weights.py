@@ -36,8 +36,9 @@ class CheckpointWeights:
             if found != shape:
                 where = self._tensors.where(self._prefix + name)
                 raise UnsupportedModel(f"{where} has shape {found}, but the config says {shape}")
-        left = [name for name in self._tensors if name.removeprefix(self._prefix) not in expected]
-        passed = [name for name in left if is_ignored(name, tuple(ignored))]
+        stored = {self._prefix + name for name in expected}
+        left = [name for name in self._tensors if name not in stored]
+        passed = [name for name in left if is_ignored(name.removeprefix(self._prefix), tuple(ignored))]
         unknown = sorted(set(left) - set(passed))
         if unknown:
             raise UnsupportedModel(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from ..spmd.families import declare
+from ..spmd.runtime.place import Place
 from .cache_layout import CacheLayout
 from .config import DecoderConfig
 from .decoder import ALONE, Decoder, Maker, cache_layout
@@ -38,6 +39,16 @@ class Architecture:
         """What a token adds to the cache, known without weights."""
         return cache_layout(declare(config.declared), ALONE, 0, dtype)
 
-    def build(self, config: DecoderConfig, weights: Weights, dtype: torch.dtype, device: torch.device) -> Model:
-        """Read all weights. Raises UnsupportedModel or CheckpointError naming the tensor."""
-        return Decoder(config, lambda table: self.makers(config, table), weights, dtype, device)
+    def build(
+        self,
+        config: DecoderConfig,
+        weights: Weights,
+        dtype: torch.dtype,
+        device: torch.device,
+        place: Place | None = None,
+    ) -> Model:
+        """Read a rank's weights; all of them without a `place`.
+
+        Raises UnsupportedModel or CheckpointError naming the tensor, and PlacementError if the model does not fit.
+        """
+        return Decoder(config, lambda table: self.makers(config, table), weights, dtype, device, place)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from ..spmd.compiler import compile_model
 from ..spmd.contract import Model as Declaration
 from ..spmd.contract import Module
 from ..spmd.families import declare
 from ..spmd.mesh import Mesh, Parallelism
 from ..spmd.placements import Weight
+from ..spmd.plan import StepRows
 from ..spmd.runtime.local_weights import LocalWeights
+from ..spmd.runtime.place import Place
 from ..spmd.runtime.stack import Norm, Stack
 from .cache_layout import CacheLayout, CacheTensor
 from .config import DecoderConfig
@@ -49,8 +50,10 @@ class Decoder:
         weights: Weights,
         dtype: torch.dtype,
         device: torch.device,
+        place: Place | None = None,
     ) -> None:
-        """Read all weights. `makers`: for each kind of module of this architecture the code that runs it.
+        """Read this rank's weights. `makers`: for each kind of module of this architecture the code that runs it.
+        `place`: the rank; None is a world of one.
 
         Raises what `Weights.check` and `Weights.read` do.
         """
@@ -59,10 +62,12 @@ class Decoder:
         self.max_positions = config.max_position_embeddings
         self.dtype = dtype
         self.device = device
-        declared = declare(config.declared)
+        self.declared = declared = declare(config.declared)
+        place = place or Place(ALONE)
+        self._ranks = place.mesh.world
         weights.check(checkpoint_shapes(declared), config.ignored)
-        self.cache_layout = cache_layout(declared, ALONE, 0, dtype)
-        local = CountedWeights(weights, ALONE, 0, dtype=dtype, device=device)
+        self.cache_layout = cache_layout(declared, place.mesh, place.rank, dtype)
+        local = CountedWeights(weights, place.mesh, place.rank, dtype=dtype, device=device)
         kinds = {**COMMON, **makers(Rotary(config.rope, device))}
         caches = [module.name for module in declared.modules if module.cache is not None]
         embedding: list[Embedding] = []
@@ -82,7 +87,9 @@ class Decoder:
         def norm(weight: Weight) -> Norm:
             return ResidualNorm(weight, local, config.rms_norm_eps)
 
-        self._stack = Stack(compile_model(declared, ALONE), 0, body=body, norm=norm)
+        plan = place.plan(declared)
+        self.stack = Stack(plan, place.rank, body=body, norm=norm, communicator=place.communicator(plan))
+        """What runs the plan; in a world of several attention groups it is called directly, with the rows of each."""
         local.check(declared)
 
     def plan_decode(
@@ -96,12 +103,16 @@ class Decoder:
     @torch.inference_mode()
     def forward(self, input_ids: torch.Tensor, step: StepInputs, cache: KVCache) -> torch.Tensor:
         """See `Model`. The result has been through the final norm."""
-        return self._stack.forward([input_ids], Step(step, cache))
+        return self.stack.forward([input_ids], Step(step, cache), self._rows(len(input_ids), 0))
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `Model`."""
-        return self._stack.logits(hidden)
+        return self.stack.logits(hidden, None, self._rows(0, len(hidden)))
+
+    def _rows(self, tokens: int, sampled: int) -> StepRows | None:
+        """The rows of each rank, if there are several: all serve the same requests."""
+        return None if self._ranks == 1 else StepRows.single(self._ranks, tokens, sampled)
 
 
 class CountedWeights(LocalWeights):
