@@ -19,9 +19,9 @@ from tokenspeed.engine.spmd.mesh import Mesh, Parallelism, PlacementError
 from tokenspeed.engine.spmd.plan import StepRows
 from tokenspeed.engine.spmd.proof.mappings import mappings
 from tokenspeed.engine.spmd.runtime.place import Place
+from tokenspeed.engine.spmd.runtime.threads import Links, World
 
-from ..engine.models.tiny import FAMILIES, VOCABULARY, error, logits, save
-from .threads import Links, World
+from .tiny import FAMILIES, VOCABULARY, error, logits, save
 
 pytestmark = pytest.mark.serve
 
@@ -62,7 +62,8 @@ def on_rank(directory: Path, mesh: Mesh, links: Links) -> torch.Tensor:
     groups = mesh.groups(("tp",)).parts
     own = next(i for i, group in enumerate(groups) if links.rank in group)
     if len(groups) == 1:  # as the runner calls it, in two chunks
-        return logits(model, PROMPTS[0], [30, 7])
+        whole: torch.Tensor = logits(model, PROMPTS[0], [30, 7])
+        return whole
     tokens = tuple(LENGTHS[: len(groups)])
     rows = StepRows.of(
         model.stack.plan.attention,
