@@ -1,21 +1,21 @@
 """Times simulations alone (no loading, no report) in CPU seconds, stepped natively and in Python.
 
-    TOKENSPEED_TRACES=FOLDER python -m benchmarks.simulator.speed        (or run this file)
+    TOKENSPEED_TRACES=FOLDER PYTHONPATH=benchmarks python benchmarks/simulator/speed.py [--both]
 
 Kimi K2 on 4 x B200 for each replica. Prints a line for each case and writes results/speed.json.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import resource
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+from record import write
 
 from tokenspeed.scheduler import Policy, RequestView
 from tokenspeed.simulator import StudySettings, load_workload
@@ -105,19 +105,12 @@ def measure(name: str, work: Workload, settings: StudySettings, how: Stepping) -
 def main() -> None:
     """Measure and write."""
     given = os.environ.get("TOKENSPEED_TRACES")
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
     rows = []
     for name, work, settings in cases(Path(given) if given else None):
         rows.append(measure(name, work, settings, Stepping.NATIVE))
         if "--both" in sys.argv and rows[-1]["steps"] < 3_000_000:
             rows.append(measure(name, work, settings, Stepping.PYTHON))
-    result = {
-        "machine": {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version()},
-        "load": os.getloadavg()[0],
-        "rows": rows,
-    }
-    (HERE / "results" / "speed.json").write_text(json.dumps(result, indent=1) + "\n")
+    write(HERE / "results" / "speed.json", {"rows": rows})
 
 
 if __name__ == "__main__":

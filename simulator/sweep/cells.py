@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ... import __version__
 from ...scheduler import SPEC_HASH
 from ..errors import ConfigurationError, SimulatorError
 from ..policies import policy_source
@@ -20,6 +19,7 @@ from ..study.run import run_study
 from ..study.settings import StudySettings, load_workload, settings_as_json
 from ..study.study import Study
 from ..traces.source import trace_source
+from ..version import VERSION
 from ..workload.presets import PRESETS
 from .experiment import Cell, Experiment, Targets
 
@@ -126,7 +126,7 @@ def _key(cell: Cell, targets: Targets, sources: dict[str, Any]) -> str:
         "policy": policy_source(settings.policy),
         "choices": cell.choices,
         "targets": [targets.ttft_ms, targets.tokens_per_s],
-        "version": __version__,
+        "version": VERSION,
         "scheduler": SPEC_HASH,
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]

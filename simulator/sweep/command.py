@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ... import __version__
 from ...scheduler import SPEC_HASH
 from ..errors import ConfigurationError, SimulatorError
+from ..version import VERSION
 from .cells import Row, run_cells
 from .experiment import Experiment, read_experiment
 from .outcome import Outcome
@@ -93,7 +93,7 @@ def write_outcome(outcome: Outcome, out: Path) -> list[str]:
 def provenance(experiment: Experiment) -> Mapping[str, str]:
     """What ran."""
     return {
-        "TokenSpeed": __version__,
+        "TokenSpeed": VERSION,
         "Scheduler specification": SPEC_HASH,
         "Cost model": experiment.as_json()["base"]["cost"],
     }

@@ -104,8 +104,8 @@ def _plots(outcome: Outcome) -> Iterable[tuple[str, dict[str, Any]]]:
     front = outcome.pareto()
     dots = []
     for color, (common, line) in zip(_colors(), outcome.series().items(), strict=False):
-        known = [(c, [outcome.mean(c, column) for column in PARETO]) for c in line]
-        good = [(c, x.mean, y.mean) for c, (x, y) in known if x is not None and y is not None]
+        means = [(c, outcome.mean(c, PARETO[0]), outcome.mean(c, PARETO[1])) for c in line]
+        good = [(choices, x.mean, y.mean) for choices, x, y in means if x is not None and y is not None]
         dots.append(
             {
                 "type": "scatter",
@@ -113,8 +113,8 @@ def _plots(outcome: Outcome) -> Iterable[tuple[str, dict[str, Any]]]:
                 "name": ", ".join(common) or "all",
                 "x": [x for _, x, _ in good],
                 "y": [y for _, _, y in good],
-                "text": [", ".join(c) for c, _, _ in good],
-                "marker": {"size": 9, "symbol": ["star" if c in front else "circle" for c, _, _ in good]},
+                "text": [", ".join(choices) for choices, _, _ in good],
+                "marker": {"size": 9, "symbol": ["star" if choices in front else "circle" for choices, _, _ in good]},
                 "line": {"color": color, "width": 1},
             }
         )

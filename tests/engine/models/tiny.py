@@ -78,7 +78,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
-    "qwen2": ("qwen2", {name: value for name, value in _GROUPED.items() if name != "head_dim"}),
+    "qwen2": ("qwen2", {key: value for key, value in _GROUPED.items() if key != "head_dim"}),
     "qwen3": ("qwen3", {**_GROUPED, "head_dim": 24}),
     "qwen3-moe": (
         "qwen3_moe",
