@@ -40,8 +40,8 @@ class Weights(Protocol):
 class DummyWeights:
     """Random weights of any name and shape, made on the device: to run an architecture without a checkpoint.
 
-    Matrices are normal with a deviation of 0.02, vectors are 1 (norms) except biases, which are 0. A tensor follows from
-    its name, so that the ranks of a world hold parts of one model.
+    Matrices are normal with a deviation of 0.02, vectors are 1 (norms) except biases, which are 0. A tensor follows
+    from its name, so that the ranks of a world hold parts of one model.
     """
 
     def __init__(self, seed: int = 0) -> None:
