@@ -100,8 +100,8 @@ fuzz: $(STAMPS)/test ## 10,200 random programs (overlap 0 to 2, host tier or not
 	@TOKENSPEED_PROGRAMS=1700 TOKENSPEED_MISUSES=100000 $(BIN)/python -m pytest tests/scheduler/test_against_monitor.py \
 		tests/scheduler/test_misuse.py $(PYTEST_ARGS)
 
-parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone in every setting
-	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py $(PYTEST_ARGS)
+parity: $(STAMPS)/test ## Logits and greedy output against transformers: every architecture in every setting
+	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py tests/engine/models $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/core ## Judge every mutant of the specification (about 3 minutes)
 	@$(BIN)/tokenspeed verify mutants $(ARGS)

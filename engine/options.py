@@ -41,7 +41,9 @@ class ServeOptions:
         int | None, Option("Memory of the KV cache.", size=True, shown="what a GPU has left; 1GiB on a CPU")
     ] = None
     host_kv_memory: Annotated[int, Option("Host memory for KV blocks off the device.", size=True)] = 0
-    block_size: Annotated[int, Option("Tokens per KV block.", low=1)] = 16
+    block_size: Annotated[int | None, Option("Tokens per KV block.", low=1, shown="64 for latent caches, else 16")] = (
+        None
+    )
     max_step_tokens: Annotated[int, Option("Token budget of one step.", low=1)] = 512
     overlap_depth: Annotated[int, Option("Steps in flight while one is planned.", low=0, high=2)] = 1
     prefix_cache: Annotated[bool, Option("Do not share blocks between requests.", flag="--no-prefix-cache")] = True
