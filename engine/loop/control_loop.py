@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,10 @@ class HungStep(RuntimeError):
     """The device does not end a step."""
 
 
+class RunnerLost(RuntimeError):
+    """The runner will never execute a step again: a rank is gone."""
+
+
 class PendingStep(Protocol):
     """A step that the device may still be computing."""
 
@@ -47,6 +51,15 @@ class Runner(Protocol):
 
     def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PendingStep:
         """Start the step behind those that were launched before; `sampling` is by request id."""
+        ...
+
+
+@runtime_checkable
+class WatchedRunner(Protocol):
+    """A runner that may be lost while no step runs."""
+
+    def watch(self, lost: Callable[[Exception], None]) -> None:
+        """Have `lost` called when it is, on any thread."""
         ...
 
 
@@ -102,6 +115,13 @@ class _CopiesDone:
     error: Exception | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """The runner is gone."""
+
+    error: Exception
+
+
 @dataclass(slots=True)
 class _Running:
     """A request between submission and its last event."""
@@ -114,7 +134,7 @@ class _Close:
     """Abort everything, wait for the steps in flight and end the thread."""
 
 
-_Message = Submission | _Abort | _Ask | _StepDone | _CopiesDone | _Close
+_Message = Submission | _Abort | _Ask | _StepDone | _CopiesDone | _Lost | _Close
 
 
 class ControlLoop:
@@ -182,6 +202,8 @@ class ControlLoop:
 
     def start(self) -> None:
         """Start the threads."""
+        if isinstance(self._runner, WatchedRunner):
+            self._runner.watch(lambda error: self._inbox.put(_Lost(error)))
         for thread in self._threads:
             thread.start()
 
@@ -293,6 +315,8 @@ class ControlLoop:
                 self._closing = True
                 for request_id in list(self._requests):
                     self._end(request_id)
+            case _Lost(error):
+                raise error
             case _StepDone(plan, result):
                 self._in_flight -= 1
                 self._progress = time.monotonic()
@@ -350,6 +374,8 @@ class ControlLoop:
 
     def _land(self, plan: StepPlan, result: StepResult | Exception) -> None:
         checked = _checked(result, plan.sampling_rows)
+        if isinstance(checked, RunnerLost):
+            raise checked
         if isinstance(checked, Exception):
             self._fail_step(plan, checked)
             return
