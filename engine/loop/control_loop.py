@@ -318,7 +318,7 @@ class ControlLoop:
         """Hand every step that can be planned to the runner."""
         while not self._closing and (plan := self._scheduler.plan()) is not None:
             # Rows of requests that end before the step runs are still executed, so the step gets its own mapping.
-            sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.samples].tolist()}
+            sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.outputs > 0].tolist()}
             self._in_flight += 1
             self._steps.put((plan, sampling))
         if self._copier is not None and (copies := self._scheduler.copies()) is not None:
@@ -336,7 +336,7 @@ class ControlLoop:
         texts: dict[int, str] = {}
         broken: list[int] = []
         stop = np.zeros(plan.sampling_rows, dtype=np.bool_)
-        rows = plan.request_ids[plan.samples].tolist()
+        rows = plan.request_ids[plan.outputs > 0].tolist()
         for row in np.flatnonzero(~checked.healthy).tolist():
             logger.error("step %d: the logits of request %d are not finite", plan.step, rows[row])
             self._end(rows[row], error="the model's output for this request is not a number")
@@ -352,7 +352,7 @@ class ControlLoop:
                 broken.append(request_id)
         for request_id in broken:
             self._end(request_id, error="the output could not be turned into text")
-        self._scheduler.land(plan.step, tokens, stop)
+        self._scheduler.land(plan.step, tokens, stop=stop)
         self._drain_events(texts)
         for request_id, text in texts.items():
             self._report(Text(request_id, text, 1))

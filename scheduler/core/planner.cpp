@@ -68,10 +68,11 @@ void Scheduler::promise(RequestId request) {
 }
 
 void Scheduler::plan_decode(RequestId request) {
-    if (machine_.planned(request) + 1 >= machine_.limit(request)) return;
+    if (machine_.planned(request) + 1 >= machine_.limit(request) || awaits_drafts(request)) return;
     if (machine_.planned(request) == machine_.capacity(request) && !grow(request)) return;
+    const std::int64_t drafts = drafts_.empty() ? 0 : draft_tokens(request);
     open_row(request);
-    require(machine_.apply_decode(open_->record, request, 1));
+    require(machine_.apply_decode(open_->record, request, 1 + drafts));
     ++open_->decode_rows;
     close_row(request);
 }
@@ -141,26 +142,36 @@ void Scheduler::append_tokens(StepPlan& plan, const Record& record, std::int64_t
               static_cast<std::int32_t>(start));
 }
 
+// A decode row that ends in drafts.
+void Scheduler::append_drafts(StepPlan& plan, RequestId request, std::int64_t start, std::int64_t tokens) {
+    const std::vector<std::int32_t>& drafts = drafts_[request].tokens;
+    append_tokens(plan, records_[request], start, 1);
+    plan.input_ids.insert(plan.input_ids.end(), drafts.begin(), drafts.begin() + tokens - 1);
+    for (std::int64_t at = 1; at < tokens; ++at) plan.positions.push_back(static_cast<std::int32_t>(start + at));
+}
+
 // The row is complete: describe it to the runner.
 void Scheduler::close_row(RequestId request) {
     StepPlan& plan = *open_;
     Record& record = records_[request];
     const std::int64_t tokens = machine_.row_tokens(plan.record, request);
     const std::int64_t start = machine_.planned(request) - tokens;
-    const bool samples = machine_.row_outputs(plan.record, request) > 0;
+    const std::int64_t outputs = machine_.row_outputs(plan.record, request);
     plan.requests.push_back(request);
     plan.request_ids.push_back(record.request_id);
     plan.slots.push_back(record.slot);
     plan.start.push_back(static_cast<std::int32_t>(start));
     plan.num_tokens.push_back(static_cast<std::int32_t>(tokens));
-    plan.samples.push_back(samples ? 1 : 0);
+    plan.outputs.push_back(static_cast<std::int32_t>(outputs));
     plan.tokens += tokens;
-    plan.sampling_rows += samples ? 1 : 0;
+    plan.sampling_rows += outputs > 0 ? 1 : 0;
     plan.context_tokens += start + tokens;
     plan.attention_pairs += tokens * start + tokens * (tokens + 1) / 2;
     budget_ -= tokens;
     if (record.hashed) {
         plan.has_token_ids = false;
+    } else if (outputs > 1) {
+        append_drafts(plan, request, start, tokens);
     } else {
         append_tokens(plan, record, start, tokens);
     }

@@ -48,8 +48,15 @@ class Scheduler {
     // The next step to execute, or nullptr until an event changes something. Valid until the step has landed.
     std::shared_ptr<const StepPlan> plan();
 
-    // Results of the oldest step in flight; `stop` may be empty.
-    void land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop);
+    // Tokens that may follow the request's newest known one, at most `max_draft_tokens`: its next decode row carries
+    // them. From the first call on the request has one row in flight at a time. No tokens take the offer back.
+    void offer_drafts(std::int64_t request_id, std::span<const std::int32_t> tokens);
+
+    // Results of the oldest step in flight. `counts` says for each sampling row how many of `tokens`, which follow each
+    // other in row order, are its own, and `stop` whether the last of them ends the request; either may be empty: one
+    // token for each row, nobody stops.
+    void land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::int32_t> counts,
+              std::span<const std::uint8_t> stop);
 
     // Copies to start now, beside the steps and in any order.
     CopyBatch take_copies() {
@@ -104,6 +111,13 @@ class Scheduler {
         std::int64_t needed = 0;          // blocks that it will want
     };
 
+    // What the driver expects a request to say next.
+    struct Drafts {
+        std::vector<std::int32_t> tokens;
+        std::int64_t known = 0;  // tokens of the request when they were offered: with more they are out of date
+        bool drafting = false;   // it has one row in flight at a time
+    };
+
     // Throws AskedWhileDeciding if a policy that is being asked calls this.
     void refuse_while_deciding(const char* call) const;
 
@@ -111,7 +125,10 @@ class Scheduler {
     std::string why_never(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens) const;
     void enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens, Record record);
     RequestId find(std::int64_t request_id) const;
-    void land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop);
+    void check_results(const StepPlan& plan, std::span<const std::int32_t> tokens, std::span<const std::int32_t> counts,
+                       std::span<const std::uint8_t> stop) const;
+    void land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens, std::span<const std::int32_t> counts,
+                   std::span<const std::uint8_t> stop);
     void extend_hashes(Record& record);
     void publish(RequestId request);
     void leave(RequestId request);
@@ -127,8 +144,13 @@ class Scheduler {
     void open_row(RequestId request);
     void close_row(RequestId request);
     static void append_tokens(StepPlan& plan, const Record& record, std::int64_t start, std::int64_t tokens);
+    void append_drafts(StepPlan& plan, RequestId request, std::int64_t start, std::int64_t tokens);
     StepPlan& open_plan();
     std::shared_ptr<StepPlan> unused_plan();
+
+    // Draft tokens (drafts.cpp).
+    bool awaits_drafts(RequestId request) const;
+    std::int64_t draft_tokens(RequestId request);
 
     // Who joins (admission.cpp).
     enum class Admission : std::uint8_t { Admitted, PassOver, NoRoom };
@@ -150,6 +172,8 @@ class Scheduler {
     bool keeps_protection(RequestId request) const;
     void announce(RequestId request);
     void withdraw(Record& record, std::int64_t end);
+    void check_chain(std::span<const std::uint64_t> page_hashes) const;
+    HostId find_on_host(const Record& record, std::int64_t page) const;
 
     // Who makes room (pressure.cpp).
     bool grow(RequestId request);
@@ -190,6 +214,7 @@ class Scheduler {
     HostTier host_;
     std::shared_ptr<const Policy> policy_;
     std::vector<Record> records_;
+    std::vector<Drafts> drafts_;  // empty, or one for each record
     std::vector<RequestId> unused_;
     PrefixTable computing_;  // prefixes that running requests will publish
     std::vector<std::int32_t> free_slots_;

@@ -56,7 +56,7 @@ void Replica::happen(std::vector<std::int64_t>& finished) {
 void Replica::land(std::vector<std::int64_t>& finished) {
     const Flight flight = in_flight_.front();
     in_flight_.pop_front();
-    scheduler_->land(flight.step, {sampled_.data(), static_cast<std::size_t>(flight.sampled)}, {});
+    scheduler_->land(flight.step, {sampled_.data(), static_cast<std::size_t>(flight.sampled)}, {}, {});
     steps_.add(flight.start, flight.end, flight.context, flight.pairs, flight.levels);
     note_events(flight.end, &finished);
     want_plan();

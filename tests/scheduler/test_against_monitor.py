@@ -137,7 +137,7 @@ class Driver:
                 if self.in_flight:
                     step, rows = self.in_flight.pop(0)
                     stop = np.array([bool(stops >> i & 1) for i in range(rows)], dtype=bool)
-                    self.scheduler.land(step, np.zeros(rows, dtype=np.int32), stop)
+                    self.scheduler.land(step, np.zeros(rows, dtype=np.int32), stop=stop)
             case Abort(which):
                 if self.live:
                     self.scheduler.abort(self.live[which % len(self.live)])

@@ -35,8 +35,9 @@ struct Stats {
     std::int64_t prefix_query_tokens = 0, prefix_hit_tokens = 0, host_hit_tokens = 0;
     std::int64_t num_host_blocks = 0, host_used_blocks = 0, copies_in_flight = 0;
     std::int64_t spills = 0, fetches = 0, host_evictions = 0, tails_kept = 0, tails_matched = 0;
-    std::int64_t most_retractions = 0;  // of one request
-    std::int64_t policy_errors = 0;     // scores that could not be used
+    std::int64_t draft_tokens = 0, accepted_draft_tokens = 0;  // that were in rows, and of these those that landed
+    std::int64_t most_retractions = 0;                         // of one request
+    std::int64_t policy_errors = 0;                            // scores that could not be used
 
     // Calls f(name, pointer to member) for every figure.
     template <class F>
@@ -68,6 +69,8 @@ struct Stats {
         f("host_evictions", &Stats::host_evictions);
         f("tails_kept", &Stats::tails_kept);
         f("tails_matched", &Stats::tails_matched);
+        f("draft_tokens", &Stats::draft_tokens);
+        f("accepted_draft_tokens", &Stats::accepted_draft_tokens);
         f("most_retractions", &Stats::most_retractions);
         f("policy_errors", &Stats::policy_errors);
     }

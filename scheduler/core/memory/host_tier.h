@@ -33,8 +33,9 @@ class HostTier {
 
     // The host page with this prefix's last page that can be fetched, or kNone.
     HostId find(const PageHash& prefix) const;
-    // Whether the page is on the host or on its way there.
-    bool has(const PageHash& prefix) const { return by_prefix_.find(prefix) != kNone; }
+    // The page that is on the host or on its way there, or kNone.
+    HostId known(const PageHash& prefix) const { return by_prefix_.find(prefix); }
+    bool has(const PageHash& prefix) const { return known(prefix) != kNone; }
     std::uint8_t uses(HostId page) const { return uses_[page]; }
 
     // Whether another copy can begin: a record is unused and, for a spill, a page is empty or may and can be dropped.
