@@ -152,6 +152,9 @@ class SubmitResult:
         """Why it was rejected, naming the value and the limit; empty if accepted."""
     def __bool__(self) -> bool: ...
 
+GUARDS: Final[tuple[str, ...]]
+"""Names of the specification's guards; EventKind.FAILED gives a number of one."""
+
 class EventKind:
     """Kinds of `Scheduler.events`; the third column (value) is given here."""
 
@@ -167,6 +170,9 @@ class EventKind:
     """Preempted for memory; what is not in the cache any more will be recomputed; value = tokens given up."""
     FETCHED: Final[int]
     """Comes before ADMITTED; value = prompt tokens that were copied back from the host for it."""
+    FAILED: Final[int]
+    """The planner proposed for the request what the guard of this number (`GUARDS`) forbids: a defect of the scheduler.
+    Nothing forbidden has happened; the request has ended, and the others go on."""
     KV_STORED: Final[int]
     """With `kv_events`: a page can be found on the device. The second column is its number in its text, value the low
     64 bits (signed) of the hash of the prefix that it ends; of requests submitted by hashes, that hash itself."""
@@ -254,6 +260,9 @@ class Stats:
     @property
     def most_retractions(self) -> int:
         """Of one request; never above `max_retractions`."""
+    @property
+    def refusals(self) -> int:
+        """Proposals of the planner that the machine refused; each ended one request (EventKind.FAILED)."""
     @property
     def policy_errors(self) -> int:
         """Answers of the policy that were errors or no answers; the default policy answered instead."""

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...scheduler import CopyBatch, EventKind, Scheduler, Stats, StepPlan
+from ...scheduler import GUARDS, CopyBatch, EventKind, Scheduler, Stats, StepPlan
 from ..run.step_result import StepResult
 from ..text.answer import Answer
 from ..text.sampling_params import SamplingParams
@@ -366,6 +366,10 @@ class ControlLoop:
             if kind == EventKind.ADMITTED and not running.admitted:
                 running.admitted = True  # a retracted request is admitted again, but its owner heard of the first time
                 self._report(Admitted(request_id, value))
+            elif kind == EventKind.FAILED:
+                del self._requests[request_id]
+                logger.error("request %d: the planner proposed what %s forbids", request_id, GUARDS[value])
+                self._report(Failed(request_id, "the scheduler could not plan this request"))
             elif kind == EventKind.FINISHED:
                 del self._requests[request_id]
                 answer = running.answer

@@ -41,10 +41,10 @@ std::int64_t Scheduler::draft_tokens(RequestId request) {
     Drafts& drafts = drafts_[request];
     if (drafts.known != machine_.known(request)) drafts.tokens.clear();
     const std::int64_t planned = machine_.planned(request);
-    std::int64_t most = std::min({static_cast<std::int64_t>(drafts.tokens.size()), budget_ - decodes_to_come_ - 1,
-                                  machine_.limit(request) - planned - 2});
+    std::int64_t most = std::min({static_cast<std::int64_t>(drafts.tokens.size()),
+                                  round_.budget - round_.decodes_to_come - 1, machine_.limit(request) - planned - 2});
     while (most > 0 && machine_.capacity(request) < planned + 1 + most) {
-        const BlockId block = short_ ? kNoBlock : pool_.free_block();
+        const BlockId block = round_.short_of_memory ? kNoBlock : pool_.free_block();
         if (block == kNoBlock) {
             most = machine_.capacity(request) - planned - 1;
         } else {

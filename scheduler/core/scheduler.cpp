@@ -34,6 +34,7 @@ Scheduler::Scheduler(const SchedulerConfig& config, std::shared_ptr<const Policy
       pool_(machine_, config.num_blocks),
       hasher_(config.block_size),
       host_(machine_, config),
+      builder_(config),
       policy_(policy != nullptr ? std::move(policy) : std::make_shared<const Policy>()) {
     for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
     for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
@@ -148,7 +149,7 @@ void Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std
     by_id_.emplace(request_id, request);
     records_[request].place = place(request);
     records_[request].fetches_left = fetch_limit(request);
-    enter_line(request);
+    waiting_.enter(request, records_[request].place, machine_.arrival(request));
     ++totals_.submitted;
 }
 
@@ -173,7 +174,7 @@ void Scheduler::abort(std::int64_t request_id) {
     refuse_while_deciding("abort");
     const RequestId request = find(request_id);
     if (machine_.request_state(request) == RequestState::Waiting) {
-        waiting_.erase(std::find(waiting_.begin(), waiting_.end(), request));
+        waiting_.leave(request);
     }
     require(machine_.apply_abort(request));
     emit(EventKind::Aborted, request, machine_.known(request) - machine_.prompt(request));
@@ -192,15 +193,13 @@ void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, st
     }
     StepPlan* const plan = in_flight_.front().get();
     check_results(*plan, tokens, counts, stop);
-    // At most as many as can be planned at once: what the driver holds beyond that is its own.
-    if (spare_plans_.size() > static_cast<std::size_t>(config_.overlap_depth) + 1)
-        spare_plans_.erase(spare_plans_.begin());
-    spare_plans_.push_back(std::move(in_flight_.front()));
+    builder_.landed(std::move(in_flight_.front()));
     in_flight_.erase(in_flight_.begin());
     require(machine_.apply_device_done(plan->record));
     require(machine_.apply_observe(plan->record));
     finished_.clear();
     land_rows(*plan, tokens, counts, stop);
+    drop_abandoned(*plan);
     require(machine_.apply_retire(plan->record));
     idle_steps_.push_back(plan->record);
     pool_.reap();
@@ -216,6 +215,7 @@ void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, st
         ++totals_.finished;
         leave(request);
     }
+    land_abandoned();
 }
 
 // Throws BadResults that names the field, before anything has changed.
@@ -389,8 +389,9 @@ void Scheduler::check() const {
     expect(states[static_cast<std::size_t>(BlockState::Free)] == machine_.free(), "the count of free blocks is wrong");
     expect(states[static_cast<std::size_t>(BlockState::Cached)] == machine_.cached(),
            "the count of cached blocks is wrong");
-    for (const RequestId request : waiting_) {
-        expect(machine_.request_state(request) == RequestState::Waiting, "a request in the waiting line does not wait");
+    for (std::size_t at = 0; at < waiting_.size(); ++at) {
+        expect(machine_.request_state(waiting_[at]) == RequestState::Waiting,
+               "a request in the waiting line does not wait");
     }
     const auto guarded =
         std::count_if(running_.begin(), running_.end(), [this](RequestId r) { return is_protected(r); });

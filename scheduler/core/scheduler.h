@@ -1,9 +1,10 @@
 // The scheduler of one replica: events in, plans out. No clock, thread or device of its own.
 //
-// scheduler.cpp has the driver's events (submit, abort, land), planner.cpp decides what the next step executes,
-// admission.cpp who joins it, prefixes.cpp what of a text is there already, pressure.cpp who makes room for whom, and
-// transfers.cpp what is copied to and from the host. All only propose transitions to `Machine`, which is generated from
-// the specification and checks every guard.
+// scheduler.cpp has the driver's events (submit, abort, land) and drafts.cpp its drafts; in planning/, planner.cpp
+// decides what the next step executes, admission.cpp who joins it, prefixes.cpp what of a text is there already and
+// pressure.cpp who makes room for whom; transfers.cpp is what is copied to and from the host. All only propose
+// transitions to `Machine`, which is generated from the specification and checks every guard; recovery.cpp is for when
+// it refuses.
 #pragma once
 
 #include <array>
@@ -24,6 +25,9 @@
 #include "scheduler/core/memory/host_tier.h"
 #include "scheduler/core/memory/page_hash.h"
 #include "scheduler/core/memory/prefix_table.h"
+#include "scheduler/core/planning/plan_builder.h"
+#include "scheduler/core/planning/round.h"
+#include "scheduler/core/planning/waiting_line.h"
 #include "scheduler/generated/machine.h"
 
 namespace tokenspeed {
@@ -71,10 +75,14 @@ class Scheduler {
     void clear_events() { events_.clear(); }
     Stats stats() const;
     const Machine& machine() const { return machine_; }
+    // Proposals of the planner that the machine has refused, oldest first, at most kMostRefusals.
+    std::span<const Refusal> refusals() const { return refusals_; }
     // What was recorded since the last call; empty unless the configuration says record_trace.
     std::vector<TraceRecord> take_trace();
     std::uint64_t events_recorded() const { return trace_ == nullptr ? 0 : trace_->events(); }
     std::uint64_t events_lost() const { return trace_ == nullptr ? 0 : trace_->lost(); }
+    // The same for two states that go on alike, and most likely for no others (fingerprint.cpp).
+    std::uint64_t fingerprint() const;
     // Recounts lists and tables; throws InvariantViolated with the difference.
     void check() const;
 
@@ -136,26 +144,30 @@ class Scheduler {
     void emit(EventKind kind, RequestId request, std::int64_t value);
     void emit_page(EventKind kind, std::int64_t page, const PageHash& prefix);
 
-    // Planning (planner.cpp).
+    // Planning (planning/planner.cpp).
+    void propose();
     void plan_running();
     void promise(RequestId request);
     void plan_decode(RequestId request);
     void plan_prefill(RequestId request, std::int64_t budget);
     void open_row(RequestId request);
-    void close_row(RequestId request);
-    static void append_tokens(StepPlan& plan, const Record& record, std::int64_t start, std::int64_t tokens);
-    void append_drafts(StepPlan& plan, RequestId request, std::int64_t start, std::int64_t tokens);
-    StepPlan& open_plan();
-    std::shared_ptr<StepPlan> unused_plan();
+    void close_row(RequestId request, bool decodes);
+
+    // What to do when the machine refuses (recovery.cpp).
+    void recover(Guard refused);
+    void give_up(RequestId request, Guard refused);
+    void drop_abandoned(const StepPlan& plan);
+    void launch_abandoned();
+    void land_abandoned();
+    void restore_lists();
 
     // Draft tokens (drafts.cpp).
     bool awaits_drafts(RequestId request) const;
     std::int64_t draft_tokens(RequestId request);
 
-    // Who joins (admission.cpp).
+    // Who joins (planning/admission.cpp).
     enum class Admission : std::uint8_t { Admitted, PassOver, NoRoom };
     void plan_waiting();
-    void enter_line(RequestId request);
     Admission admit(RequestId request);
     void run(RequestId request);
     void count_overtaking(RequestId request);
@@ -175,7 +187,7 @@ class Scheduler {
     void check_chain(std::span<const std::uint64_t> page_hashes) const;
     HostId find_on_host(const Record& record, std::int64_t page) const;
 
-    // Who makes room (pressure.cpp).
+    // Who makes room (planning/pressure.cpp).
     bool grow(RequestId request);
     BlockId take_block(bool urgent, BlockId kept = kNoBlock);
     bool memory_is_coming();
@@ -212,6 +224,7 @@ class Scheduler {
     BlockPool pool_;
     PageHasher hasher_;
     HostTier host_;
+    PlanBuilder builder_;
     std::shared_ptr<const Policy> policy_;
     std::vector<Record> records_;
     std::vector<Drafts> drafts_;  // empty, or one for each record
@@ -219,46 +232,26 @@ class Scheduler {
     PrefixTable computing_;  // prefixes that running requests will publish
     std::vector<std::int32_t> free_slots_;
     std::unordered_map<std::int64_t, RequestId> by_id_;
-    std::deque<RequestId> waiting_;    // by place, then by arrival
-    bool waiting_by_arrival_ = true;   // whether that is the order of arrival
-    bool resort_ = false;              // a place has changed
+    WaitingLine waiting_;
     std::vector<RequestId> running_;   // by arrival
     std::vector<RequestId> finished_;  // scratch of land
     std::vector<StepId> idle_steps_;
-    std::vector<std::shared_ptr<StepPlan>> in_flight_;    // oldest first
-    std::vector<std::shared_ptr<StepPlan>> spare_plans_;  // landed; the driver may still hold some
+    std::vector<std::shared_ptr<StepPlan>> in_flight_;  // oldest first
     std::vector<Event> events_;
     std::unique_ptr<TraceBuffer> trace_;
     Stats totals_;
     std::int64_t arrivals_ = 0;
 
-    // While planning.
-    std::shared_ptr<StepPlan> open_;
-    std::int64_t budget_ = 0;
-    std::int64_t decodes_to_come_ = 0;
-    std::int64_t promised_blocks_ = 0;
+    Round round_;
+    std::vector<BlockId> matched_;  // scratch: the prefix that the request being admitted found
     std::int64_t protected_ = 0;    // running requests that must not be retracted again
     std::uint64_t departures_ = 0;  // requests that have left `running_`
-    std::vector<BlockId> matched_;  // the prefix that the request being admitted found
     // A request that has to be retracted as soon as no step has it: it gets no rows until then. With its arrival, since
     // the record may serve another meanwhile.
     RequestId doomed_ = kNone;
     std::int64_t doomed_arrival_ = 0;
-    bool deciding_ = false;         // the policy is being asked
-    bool short_ = false;            // somebody needed memory that is not there
-    std::int64_t spills_left_ = 0;  // copies to the host that may still begin to make room
-    std::int64_t unmet_ = 0;        // blocks that were asked for and will come without anybody making room
-
-    // The head of the line did not fit: how many blocks it needs, for which state of the prefix index, and whether it
-    // waits until one of those that ran then has left.
-    struct Parked {
-        RequestId request = -1;
-        std::int64_t arrival = 0;
-        std::uint64_t version = 0;
-        std::int64_t blocks_needed = 0;
-        bool until_departure = false;
-        std::uint64_t departures = 0;
-    } parked_;
+    bool deciding_ = false;  // the policy is being asked
+    std::vector<Refusal> refusals_;
 };
 
 }  // namespace tokenspeed

@@ -80,6 +80,15 @@ py::dict trace_footer(const Scheduler& scheduler) {
     footer["events"] = scheduler.events_recorded();
     footer["lost"] = scheduler.events_lost();
     footer["state"] = state_digests(scheduler.machine());
+    py::list refused;
+    for (const Refusal& refusal : scheduler.refusals()) {
+        py::dict entry;
+        entry["step"] = refusal.step;
+        entry["request"] = refusal.request_id;
+        entry["guard"] = std::string(kGuardNames[static_cast<std::size_t>(refusal.guard)]);
+        refused.append(entry);
+    }
+    footer["refused"] = refused;
     return footer;
 }
 
@@ -120,6 +129,7 @@ void bind_results(py::module_& m) {
     kinds.attr("HOST_STORED") = static_cast<int>(EventKind::HostStored);
     kinds.attr("HOST_REMOVED") = static_cast<int>(EventKind::HostRemoved);
     kinds.attr("FETCHED") = static_cast<int>(EventKind::Fetched);
+    kinds.attr("FAILED") = static_cast<int>(EventKind::Failed);
     auto stats = py::class_<Stats>(m, "Stats");
     Stats::visit([&stats](const char* name, auto member) { stats.def_readonly(name, member); });
 }

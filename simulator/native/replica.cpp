@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <stdexcept>
+#include <string>
 
 namespace tokenspeed::simulator {
 
@@ -146,6 +148,9 @@ void Replica::note_events(std::int64_t now, std::vector<std::int64_t>* finished)
             case EventKind::KvRemoved:
                 stored_.erase(event.value);
                 break;
+            case EventKind::Failed:
+                throw std::runtime_error("call " + std::to_string(event.request_id) +
+                                         ": the planner proposed what the specification forbids");
             default:
                 break;
         }

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenspeed.scheduler import (
+    GUARDS,
     SPEC_HASH,
     TRANSITIONS,
     EventKind,
@@ -155,6 +156,7 @@ class Driver:
         self.monitor.compare(self.scheduler.snapshot())
         self.scheduler.check()
         for kind, request_id, value in self.scheduler.events():
+            assert kind != EventKind.FAILED, GUARDS[value]
             if kind in (EventKind.FINISHED, EventKind.ABORTED):
                 self.live.remove(request_id)
                 self.outcomes[request_id] = (kind, value)

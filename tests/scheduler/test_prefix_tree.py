@@ -85,9 +85,10 @@ def test_hashes_that_are_no_chain_with_what_is_known_are_refused(hashes: list[in
     )
     known = np.array([100, 300, 400], dtype=np.uint64)
     assert scheduler.submit_hashed(1, 3 * PAGE + 1, known, 1)
-    if when == "computed":
-        assert scheduler.plan() is not None
-    else:
+    plan = scheduler.plan()
+    assert plan is not None
+    if when != "computed":
+        scheduler.land(plan.step, np.zeros(plan.sampling_rows, dtype=np.int32))
         finish(scheduler)
     if host:
         assert scheduler.submit(2, np.arange(4 * PAGE, dtype=np.int32), 1)
@@ -97,6 +98,8 @@ def test_hashes_that_are_no_chain_with_what_is_known_are_refused(hashes: list[in
     with pytest.raises(BadRequest, match=r"page_hashes\[\d\] is \d+, which"):
         scheduler.submit_hashed(3, 3 * PAGE + 1, np.array(hashes, dtype=np.uint64), 1)
     assert scheduler.snapshot() == before
+    if when == "computed":
+        scheduler.land(plan.step, np.zeros(plan.sampling_rows, dtype=np.int32))
     assert scheduler.submit_hashed(4, 3 * PAGE + 1, known, 1)
     finish(scheduler)
     assert scheduler.stats().finished == (3 if host else 2)

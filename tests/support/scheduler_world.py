@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tokenspeed.scheduler import CopyKind, EventKind, Scheduler, SchedulerConfig, StepPlan
+from tokenspeed.scheduler import GUARDS, CopyKind, EventKind, Scheduler, SchedulerConfig, StepPlan
 
 Drafter = Callable[[list[int], int], list[int]]
 """(text so far, most tokens) -> draft tokens."""
@@ -267,6 +267,7 @@ class World:
     def listen(self) -> None:
         """What the scheduler tells."""
         for kind, request, value in self.scheduler.events():
+            assert kind != EventKind.FAILED, f"request {request}: {GUARDS[value]}"
             if kind == EventKind.ADMITTED:
                 client = self.clients[request]
                 assert client.started is None and 0 <= value < len(client.text)

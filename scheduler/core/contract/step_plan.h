@@ -34,6 +34,7 @@ struct StepPlan {
     std::int64_t context_tokens = 0;
     std::int64_t attention_pairs = 0;
     bool has_token_ids = true;
+    std::vector<RequestId> abandoned;  // requests with a row that is not executed; it goes when the step lands
 
     // Room for every decode step, so that those allocate nothing.
     void reserve(std::size_t rows, std::size_t step_tokens) {
@@ -53,6 +54,7 @@ struct StepPlan {
         }
         request_ids.clear();
         requests.clear();
+        abandoned.clear();
         tokens = decode_rows = sampling_rows = context_tokens = attention_pairs = 0;
         has_token_ids = true;
     }

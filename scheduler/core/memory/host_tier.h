@@ -74,6 +74,24 @@ class HostTier {
     std::int64_t in_flight() const { return static_cast<std::int64_t>(running_.size()); }
     std::int64_t copies(CopyKind kind) const { return begun_[static_cast<std::size_t>(kind)]; }
 
+    // Calls add(value) for what decides which pages are used next, and for the copies under way, oldest first.
+    template <class Add>
+    void fingerprint(Add&& add) const {
+        for (const HostId page : empty_) add(page);
+        add(-1);
+        const auto end = static_cast<HostId>(prefix_of_.size());
+        for (HostId page = links_[end].next; page != end; page = links_[page].next) add(page);
+        add(-1);
+        for (const std::uint8_t uses : uses_) add(uses);
+        for (const CopyId copy : idle_copies_) add(copy);
+        add(-1);
+        for (std::int64_t id = last_id_ - static_cast<std::int64_t>(tokens_of_.size()); id <= last_id_; ++id) {
+            if (const CopyId copy = record_of(id); copy != kNone) add(copy);
+        }
+        add(static_cast<std::int64_t>(batch_.ids.size()));
+    }
+    // Makes the lists of pages and copy records again from the machine's state.
+    void restore();
     // Throws InvariantViolated if a list disagrees with the machine.
     void check() const;
 

@@ -186,7 +186,7 @@ bool Scheduler::fetch_rest(RequestId request) {
     }
     const std::int64_t tokens = (end - found) * config_.block_size + (tail_page == kNone ? 0 : record.tail_tokens);
     if (tokens == 0 || !prefers_fetch(found * config_.block_size, tokens)) return false;
-    spills_left_ = std::max(spills_left_, end - found);
+    round_.spills_left = std::max(round_.spills_left, end - found);
     BlockId parent = matched_.empty() ? kNoBlock : matched_.back();
     std::int64_t at = found;
     for (; at < end; ++at) {
@@ -197,7 +197,7 @@ bool Scheduler::fetch_rest(RequestId request) {
     const bool with_tail = at == end && tail_page != kNone && fetch(tail_page, tail, parent) != kNoBlock;
     if (at == found && !with_tail) {
         --record.fetches_left;  // so that this ends
-        const bool something_will_happen = open_ != nullptr || !in_flight_.empty() || host_.in_flight() > 0;
+        const bool something_will_happen = builder_.is_open() || !in_flight_.empty() || host_.in_flight() > 0;
         return something_will_happen && memory_is_coming();
     }
     record.hold = Hold::Fetch;
