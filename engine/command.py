@@ -46,6 +46,7 @@ def run_serve(options: ServeOptions) -> int:
         max_waiting=options.max_waiting,
         shutdown_timeout=options.shutdown_timeout,
         on_ready=lambda replica: _greet(console, address, replica),
+        step_timeout=options.step_timeout,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

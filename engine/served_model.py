@@ -9,6 +9,8 @@ from ..scheduler import Scheduler
 from .loop.control_loop import Copier, Runner
 from .loop.trace_recorder import TraceRecorder
 from .text.chat_template import ChatTemplate
+from .text.prompts import PromptEncoder
+from .text.replies.formats import ReplyFormat, detect
 from .text.tokenizer import Tokenizer
 
 
@@ -23,6 +25,20 @@ class ServedModel:
     """Most tokens of prompt and output together."""
     created: int = field(default_factory=lambda: int(time.time()))
     """Unix time, seconds."""
+    aliases: tuple[str, ...] = ()
+    """Other names that clients may use; "*" takes every name."""
+    prompts: PromptEncoder = field(init=False)
+    replies: ReplyFormat = field(init=False)
+    """How the model writes thinking and tool calls."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompts", PromptEncoder(self.tokenizer))
+        source = self.chat_template.source if self.chat_template is not None else ""
+        object.__setattr__(self, "replies", detect(source))
+
+    def goes_by(self, name: str) -> bool:
+        """Whether a client that says `name` means this model."""
+        return name == self.name or name in self.aliases or "*" in self.aliases
 
 
 @dataclass(frozen=True, slots=True)

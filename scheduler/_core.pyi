@@ -17,13 +17,13 @@ SPEC_HASH: Final[str]
 """SHA-256 (hex) of the canonical specification that this binary was generated from."""
 
 SOURCE_HASH: Final[str]
-"""SHA-256 (hex) of the generated C++ that this binary was compiled from; `tokenspeed verify --binary` compares it."""
+"""SHA-256 (hex) of the generated C++ that this binary was compiled from; `tokenspeed verify binary` compares it."""
 
 CHECKED: Final[bool]
 """True in the checked build, which carries ghost state and recounts every invariant after every transition."""
 
 STATE_ACCESS: Final[object | None]
-"""A capsule for `tokenspeed verify --lockstep`, which puts a machine into any state; None in the checked build."""
+"""A capsule for `tokenspeed verify lockstep`, which puts a machine into any state; None in the checked build."""
 
 TRANSITIONS: Final[tuple[str, ...]]
 """Transition names in the order of their numbers in `Scheduler.drain_trace`."""
@@ -595,7 +595,7 @@ class Machine:
         """As `Scheduler.snapshot`."""
 
 class StateMachine:
-    """The generated state machine in states that are given as bytes (`tokenspeed verify --lockstep --through-python`).
+    """The generated state machine in states that are given as bytes (`tokenspeed verify lockstep --through-python`).
 
     Not in the checked build. A state has one byte for each value that the scheduler keeps, in the order of
     `spec.layout.shared_order`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -9,6 +10,14 @@ import torch
 
 class Weights(Protocol):
     """Tensors by Hugging Face name, read a slice at a time."""
+
+    def check(self, expected: Mapping[str, tuple[int, ...]], ignored: Sequence[str]) -> None:
+        """See that exactly these tensors are there, by name and shape, before anything is read.
+
+        `ignored`: patterns of names that may be there too ("model.layers.61.*"). Raises UnsupportedModel listing the
+        tensors that are absent, of another shape, or left over.
+        """
+        ...
 
     def read(
         self,
@@ -36,6 +45,9 @@ class DummyWeights:
     def __init__(self, seed: int = 0) -> None:
         self._seed = seed
         self._generators: dict[torch.device, torch.Generator] = {}
+
+    def check(self, expected: Mapping[str, tuple[int, ...]], ignored: Sequence[str]) -> None:
+        """Whatever is asked for can be made."""
 
     def read(
         self,

@@ -30,9 +30,9 @@ class LaunchedStep:
         """
         if self._lane.event is not None:
             self._lane.event.synchronize()
-        tokens, healthy = self._results.numpy()[:, self._chosen]  # a copy: the lane is used again
+        chosen = self._results.numpy()[self._chosen]  # a copy: the lane is used again
         self._exchange.give_back(self._lane)
-        return StepResult(tokens, healthy.astype(np.bool_))
+        return StepResult(chosen[:, 0].copy(), chosen[:, 1].astype(np.bool_))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,9 @@ class Exchange:
         self._pinned = device.type == "cuda"
         self._largest = largest
         self._device = torch.empty(buffer_bytes(largest), dtype=torch.uint8, device=device)
-        self.results = torch.zeros((2, largest.results), dtype=torch.int32, device=device)
-        """[2, results] the tokens that the device samples, and whether the logits were finite."""
+        # Rows first, so that the first results adjoin: a copy that has to gather them would make the host wait.
+        self.results = torch.zeros((largest.results, 2), dtype=torch.int32, device=device)
+        """[results, 2] the tokens that the device samples, and whether the logits were finite."""
         self._free: deque[_Lane] = deque()
 
     def device_arrays(self, shape: StepShape) -> StepArrays[torch.Tensor]:
@@ -78,9 +79,9 @@ class Exchange:
 
     def receive(self, lane: _Lane, results: int, chosen: NDArray[np.int64]) -> LaunchedStep:
         """Queue the copy of the first `results` results to the host. `chosen`: which of them the plan asks for."""
-        landing = lane.results[:, :results]
+        landing = lane.results[:results]
         if results:
-            landing.copy_(self.results[:, :results], non_blocking=True)
+            landing.copy_(self.results[:results], non_blocking=True)
         if lane.event is not None:
             lane.event.record()
         return LaunchedStep(self, lane, chosen, landing)
@@ -92,6 +93,6 @@ class Exchange:
     def _new_lane(self) -> _Lane:
         return _Lane(
             torch.empty(buffer_bytes(self._largest), dtype=torch.uint8, pin_memory=self._pinned),
-            torch.empty((2, self._largest.results), dtype=torch.int32, pin_memory=self._pinned),
+            torch.empty((self._largest.results, 2), dtype=torch.int32, pin_memory=self._pinned),
             torch.cuda.Event(blocking=True) if self._pinned else None,
         )

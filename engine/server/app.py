@@ -7,13 +7,14 @@ from typing import Final
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from ..loop.metrics import CONTENT_TYPE
+from .anthropic.protocol import ANTHROPIC
 from .errors import APIError
 from .http_io import json_response
 from .openai.protocol import OPENAI
 from .protocol import Protocol, install
 from .service import Service, service_of
 
-PROTOCOLS: Final[tuple[Protocol, ...]] = (OPENAI,)
+PROTOCOLS: Final[tuple[Protocol, ...]] = (OPENAI, ANTHROPIC)
 """Every protocol that is served; the first one writes the errors of paths that belong to none."""
 
 router = APIRouter()

@@ -1,4 +1,4 @@
-"""Declared bounds of integers. Within them no operation of the generated C++ can wrap (`tokenspeed verify --binary`).
+"""Declared bounds of integers. Within them no operation of the generated C++ can wrap (`tokenspeed verify binary`).
 
 Bounds are inclusive. TOKENS limits what a driver may submit (`Scheduler::submit` accepts 2^30 prompt and 2^30 output
 tokens); INDIVIDUALS is what 32-bit ids can name; TICKS is never reached: at a million steps a second it takes more

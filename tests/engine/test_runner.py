@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenspeed.engine.checkpoints.tensors import WholeTensors
 from tokenspeed.engine.checkpoints.weights import CheckpointWeights
-from tokenspeed.engine.models.config import LlamaConfig, RopeConfig
-from tokenspeed.engine.models.llama import LlamaModel, llama_cache
 from tokenspeed.engine.models.model import Model, StepInputs
+from tokenspeed.engine.models.registry import read
 from tokenspeed.engine.run.decode_graphs import default_buckets
 from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.kv_cache import KVCache
@@ -26,23 +26,25 @@ from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 pytestmark = pytest.mark.serve
 
-CONFIG = LlamaConfig(
-    vocab_size=101,
-    hidden_size=48,
-    intermediate_size=80,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=12,
-    rms_norm_eps=1e-5,
-    rope=RopeConfig(theta=100.0, dim=12),
-    max_position_embeddings=64,
-    tie_word_embeddings=False,
-)
+RAW = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 101,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100.0,
+    "max_position_embeddings": 64,
+}
+LLAMA, CONFIG = read(RAW)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-def random_tensors(config: LlamaConfig) -> dict[str, torch.Tensor]:
+def random_tensors(config: Any) -> dict[str, torch.Tensor]:
     """Weights large enough that the next token depends on the whole context."""
     generator = torch.Generator().manual_seed(7)
     c = config
@@ -61,9 +63,9 @@ def random_tensors(config: LlamaConfig) -> dict[str, torch.Tensor]:
                 "self_attn.v_proj": (c.num_kv_heads * c.head_dim, c.hidden_size),
                 "self_attn.o_proj": (c.hidden_size, c.num_heads * c.head_dim),
                 "post_attention_layernorm": (c.hidden_size,),
-                "mlp.gate_proj": (c.intermediate_size, c.hidden_size),
-                "mlp.up_proj": (c.intermediate_size, c.hidden_size),
-                "mlp.down_proj": (c.hidden_size, c.intermediate_size),
+                "mlp.gate_proj": (RAW["intermediate_size"], c.hidden_size),
+                "mlp.up_proj": (RAW["intermediate_size"], c.hidden_size),
+                "mlp.down_proj": (c.hidden_size, RAW["intermediate_size"]),
             }.items()
         }
     return {name: torch.randn(shape, generator=generator) * 0.4 for name, shape in shapes.items()}
@@ -71,7 +73,9 @@ def random_tensors(config: LlamaConfig) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module", params=DEVICES)
 def model(request: pytest.FixtureRequest) -> Model:
-    return LlamaModel(CONFIG, CheckpointWeights(random_tensors(CONFIG)), torch.float32, torch.device(request.param))
+    return LLAMA.build(
+        CONFIG, CheckpointWeights(WholeTensors(random_tensors(CONFIG))), torch.float32, torch.device(request.param)
+    )
 
 
 def alone(model: Model, prompt: Sequence[int], params: SamplingParams, seed: int) -> list[int]:
@@ -350,7 +354,7 @@ def test_a_limit_below_one_is_refused_by_name(model: Model, field: str) -> None:
 
 
 def test_bytes_per_block_is_what_a_block_takes() -> None:
-    layout = llama_cache(CONFIG, torch.bfloat16)
+    layout = LLAMA.cache_layout(CONFIG, torch.bfloat16)
     cache = KVCache(layout, 10, 4, torch.device("cpu"))
     taken = sum(tensor.numel() * tensor.element_size() for layer in cache.layers for tensor in layer.values())
     assert layout.bytes_per_block(4) * 10 == taken == sum(p.numel() * p.element_size() for p in cache.pools)

@@ -30,6 +30,7 @@ from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.app import create_app
 from tokenspeed.engine.server.service import Phase, Service
 from tokenspeed.engine.text.chat_template import ChatTemplate
+from tokenspeed.engine.text.detokenizer import WindowDetokenizer
 from tokenspeed.engine.text.sampling_params import SamplingParams
 from tokenspeed.engine.text.tokenizer import Tokenizer
 from tokenspeed.scheduler import CopyBatch, CopyKind, Scheduler, SchedulerConfig, StepPlan
@@ -70,6 +71,18 @@ def scripted(context: NDArray[np.int32]) -> int:
     go = np.flatnonzero(context == GO)
     spoken = len(context) - (int(go[-1]) + 1 if len(go) else script.end())
     return script[1][spoken] if spoken < len(script[1]) else END
+
+
+def by_turn(context: NDArray[np.int32]) -> int:
+    """Says the first, second, ... of the parts that "~" separates in the script, by how many tools have answered."""
+    data = bytes(int(token) if token < 256 else 0 for token in context)
+    script = re.search(rb"say:([^|]*)\|", data)
+    assert script is not None, "a prompt without a script"
+    parts = script[1].split(b"~")
+    go = int(np.flatnonzero(context == GO)[-1])
+    words = parts[min(data[:go].count(b"<tool_response>"), len(parts) - 1)]
+    spoken = len(context) - go - 1
+    return words[spoken] if spoken < len(words) else END
 
 
 def expected_text(prompt: bytes, max_tokens: int, rule: Rule = hashed) -> str:
@@ -201,6 +214,7 @@ class LoopHarness:
         scheduler: Any = None,
         decode: Any = None,
         trace: Callable[[Scheduler], TraceRecorder] | None = None,
+        step_timeout: float | None = None,
     ) -> None:
         config = config or small_config()
         self.scheduler = Scheduler(config) if scheduler is None else scheduler
@@ -214,12 +228,15 @@ class LoopHarness:
         self.loop = ControlLoop(
             self.scheduler,
             self.runner,
-            decode=decode or tokenizer.decode,
+            detokenizer=lambda prompt, _: (
+                WindowDetokenizer(decode, prompt) if decode else tokenizer.detokenizer(prompt)
+            ),
             eos_token_ids=tokenizer.eos_token_ids,
             publish=self._publish,
             on_failure=self.failed.set,
             copier=self.runner,
             trace=None if trace is None else trace(self.scheduler),
+            step_timeout=step_timeout,
         )
         self.loop.start()
 

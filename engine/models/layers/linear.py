@@ -1,5 +1,7 @@
 """Matrix products with fixed weights."""
 
+from __future__ import annotations
+
 from typing import Final
 
 import torch
@@ -12,19 +14,20 @@ _MULTIPLY: Final = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 class Linear:
-    """y = x @ weight.T, with the weight in the layout that is fastest on its device."""
+    """y = x @ weight.T + bias, with the weight in the layout that is fastest on its device."""
 
-    def __init__(self, weight: torch.Tensor) -> None:
-        """`weight`: [out, in]; not kept if it is repacked."""
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+        """`weight`: [out, in], not kept if it is repacked. `bias`: [out]."""
         self._packed = _can_pack(weight)
         self._weight = _PACK(weight) if self._packed and _PACK is not None else weight
+        self._bias = bias
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """`x`: [n, in], of the weight's dtype; returns [n, out]."""
         if self._packed and _MULTIPLY is not None:
-            y: torch.Tensor = _MULTIPLY(x, self._weight, None, "none", [], "")
+            y: torch.Tensor = _MULTIPLY(x, self._weight, self._bias, "none", [], "")
             return y
-        return F.linear(x, self._weight)
+        return F.linear(x, self._weight, self._bias)
 
 
 def _can_pack(weight: torch.Tensor) -> bool:
