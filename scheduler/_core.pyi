@@ -496,7 +496,8 @@ class Scheduler:
         `page_hashes`: [<= (prompt_tokens + max_new_tokens) // block_size]; entry i names the content of blocks 0..i
         together.
         Entries beyond the prompt name blocks that the output will fill; blocks without a hash are never shared.
-        Rejects and raises as `submit`.
+        Rejects and raises as `submit`. Raises BadRequest also if a hash is here twice, or is known (on the device, on
+        the host, or of a request that runs) behind another page: a hash names everything up to its page's end.
         """
     def abort(self, request_id: int) -> None:
         """End a request at any moment. Its blocks come back now, or when the last step that reads them has landed."""
