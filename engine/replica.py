@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 import numpy as np
 import torch
@@ -12,11 +15,18 @@ import torch
 from ..scheduler import CONTRACT_HASH, Scheduler, SchedulerConfig
 from .checkpoints.loader import load_checkpoint
 from .loop.trace_recorder import TraceRecorder
+from .models.model import Model
 from .options import ServeOptions
 from .run.decode_graphs import default_buckets
 from .run.host_pages import HostPages
+from .run.memory import explained, memory_for_blocks
 from .run.runner import ModelRunner
 from .served_model import Replica, ServedModel
+
+logger = logging.getLogger(__name__)
+
+CPU_KV_MEMORY: Final = 2**30
+"""Bytes of the KV cache on a CPU, if nothing else is asked for."""
 
 
 def load_replica(options: ServeOptions) -> Replica:
@@ -25,16 +35,20 @@ def load_replica(options: ServeOptions) -> Replica:
     Raises ValueError, with what to change, if the model or one of the limits cannot work, and OSError if the file
     `record_trace` cannot be made.
     """
-    block_size, num_blocks, kv_memory = options.block_size, options.num_blocks, options.kv_memory
     checkpoint = load_checkpoint(options.model, options.load_format)
     config = checkpoint.config
     on_gpu = torch.cuda.is_available()
     dtype, device = (torch.bfloat16, "cuda") if on_gpu else (torch.float32, "cpu")
-    block_bytes = checkpoint.architecture.cache_layout(config, dtype).bytes_per_block(block_size)
-    if num_blocks is None:
-        num_blocks = kv_memory // block_bytes
-        if num_blocks < 1:
-            raise ValueError(f"kv_memory={kv_memory} bytes is less than one KV block; give at least {block_bytes}")
+    torch.set_num_threads(options.threads or len(os.sched_getaffinity(0)))
+    begin = time.perf_counter()
+    with explained("the weights", "take a smaller model"):
+        model = checkpoint.build(dtype, device)
+    where = f"{torch.cuda.memory_allocated() / 2**30:.1f} GiB on the GPU" if on_gpu else "on the CPU"
+    logger.info("weights: %s, read in %.1f s", where, time.perf_counter() - begin)
+    block_size = options.block_size or model.cache_layout.block_size
+    buckets = default_buckets(options.max_running) if on_gpu else ()
+    num_blocks = _num_blocks(options, model, block_size, buckets)
+    block_bytes = model.cache_layout.bytes_per_block(block_size)
     host_blocks = options.host_kv_memory // block_bytes
     limits = partial(
         SchedulerConfig,
@@ -46,16 +60,17 @@ def load_replica(options: ServeOptions) -> Replica:
         prefix_cache=options.prefix_cache,
         record_trace=options.record_trace is not None,
     )
-    runner = ModelRunner(
-        checkpoint.build(dtype, device),
-        num_blocks=num_blocks,
-        block_size=block_size,
-        max_running=options.max_running,
-        max_step_tokens=options.max_step_tokens,
-        decode_buckets=default_buckets(options.max_running) if on_gpu else (),
-        num_threads=options.threads or len(os.sched_getaffinity(0)),
-    )
-    runner.capture()
+    advice = f"lower --kv-memory (the cache takes {num_blocks * block_bytes / 2**30:.1f} GiB) or --max-running"
+    with explained("the KV cache and the decode graphs", advice):
+        runner = ModelRunner(
+            model,
+            num_blocks=num_blocks,
+            block_size=block_size,
+            max_running=options.max_running,
+            max_step_tokens=options.max_step_tokens,
+            decode_buckets=buckets,
+        )
+        runner.capture(_log_capture)
     host_pages, copy_rate, prefill_rate = None, 1.0, 1.0
     if host_blocks:
         host_pages = HostPages(runner.cache, host_blocks)
@@ -76,6 +91,32 @@ def load_replica(options: ServeOptions) -> Replica:
     )
     trace = None if options.record_trace is None else TraceRecorder(options.record_trace, scheduler)
     return Replica(scheduler, runner, served, host_pages, trace)
+
+
+def _num_blocks(options: ServeOptions, model: Model, block_size: int, buckets: Sequence[int]) -> int:
+    """KV blocks of the pool: as many as are asked for, or as fit into the memory."""
+    if options.num_blocks is not None:
+        return options.num_blocks
+    block_bytes = model.cache_layout.bytes_per_block(block_size)
+    memory = options.kv_memory
+    if memory is None and model.device.type == "cuda":
+        memory = memory_for_blocks(
+            model,
+            block_size=block_size,
+            max_running=options.max_running,
+            max_step_tokens=options.max_step_tokens,
+            decode_buckets=buckets,
+        )
+        logger.info("KV cache: the GPU has %.1f GiB beside weights, steps and graphs", memory / 2**30)
+    memory = CPU_KV_MEMORY if memory is None else memory
+    if memory < block_bytes:
+        raise ValueError(f"kv_memory={memory} bytes is less than one KV block; give at least {block_bytes}")
+    return memory // block_bytes
+
+
+def _log_capture(done: int, count: int, seconds: float) -> None:
+    if done == count or done % 5 == 1:
+        logger.info("decode steps: %d of %d sizes recorded in %.1f s", done, count, seconds)
 
 
 def prefill_tokens_per_s(runner: ModelRunner, limits: SchedulerConfig) -> float:

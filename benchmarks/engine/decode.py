@@ -15,6 +15,7 @@ import torch
 from shapes import step_flops, weight_bytes
 
 from tokenspeed.engine.loop.control_loop import ControlLoop, Submission
+from tokenspeed.engine.loop.events import Ended, Failed, Rejected
 from tokenspeed.engine.models.model import Model
 from tokenspeed.engine.run.decode_graphs import default_buckets
 from tokenspeed.engine.run.exchange import LaunchedStep
@@ -40,6 +41,18 @@ class Launch:
     host_s: float
     begin: torch.cuda.Event
     end: torch.cuda.Event
+
+
+class Words:
+    """Makes text of tokens without a tokenizer."""
+
+    def add(self, token: int) -> str:
+        """Always the same word."""
+        return " word"
+
+    def finish(self) -> str:
+        """Nothing is held back."""
+        return ""
 
 
 class TimedRunner(ModelRunner):
@@ -124,7 +137,9 @@ class Engine:
 
         def publish(outputs: list[Any]) -> None:
             for output in outputs:
-                if getattr(output, "finish_reason", None) or type(output).__name__ in ("Ended", "Failed", "Rejected"):
+                if isinstance(output, Failed | Rejected):
+                    raise SystemExit(f"error: a request of the measurement fails: {output.reason}")
+                if isinstance(output, Ended):
                     finished.release()
 
         self.runner.filling, self.runner.launches = filling, []
@@ -134,7 +149,7 @@ class Engine:
         loop = ControlLoop(
             self.scheduler(),
             self.runner,
-            decode=lambda ids: " word" * len(ids),
+            detokenizer=lambda prompt, params: Words(),
             eos_token_ids=[],
             publish=publish,
         )
@@ -206,8 +221,9 @@ def measure_prefill(engine: Engine, chunk: int, prefix: int, decoding: int) -> d
         for _ in range(decoding):
             prompt = engine.prompt(1024)
             scheduler.submit(engine._next_id, prompt, 100)
-        while scheduler.stats().output_tokens < 2 * decoding:
-            step(scheduler, runner)
+        taken = None
+        while decoding and (taken is None or not taken.rows == taken.tokens == decoding):
+            taken = step(scheduler, runner)
         if chunk:
             prompt = engine.prompt(prefix + chunk)
             scheduler.submit(engine._next_id, prompt, 2)

@@ -56,6 +56,7 @@ class AsyncEngine:
         on_failure: called on the event loop if the engine cannot go on; all requests have had their error by then.
         copier: executes copies to and from the host, if the scheduler has a host tier.
         trace: records the scheduler's transitions.
+        step_timeout: seconds after which a step counts as hung and the engine cannot go on; None waits for ever.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class AsyncEngine:
         on_failure: Callable[[], None] = lambda: None,
         copier: Copier | None = None,
         trace: TraceRecorder | None = None,
+        step_timeout: float | None = None,
     ) -> None:
         self._events = asyncio.get_running_loop()
         self._metrics = metrics
@@ -90,6 +92,7 @@ class AsyncEngine:
             on_failure=lambda: self._post(on_failure),
             copier=copier,
             trace=trace,
+            step_timeout=step_timeout,
         )
         self._loop.start()
 

@@ -30,6 +30,10 @@ from .trace_recorder import TraceRecorder
 logger = logging.getLogger(__name__)
 
 
+class HungStep(RuntimeError):
+    """The device does not end a step."""
+
+
 class PendingStep(Protocol):
     """A step that the device may still be computing."""
 
@@ -125,6 +129,7 @@ class ControlLoop:
         on_failure: called once, on the loop's thread, if the loop cannot go on; all requests have been ended by then.
         copier: executes copies to and from the host, on a thread of their own; needed if the scheduler has a host tier.
         trace: records the scheduler's transitions; polled once per turn of the loop, and closed at its end.
+        step_timeout: seconds in which a step in flight must end, or the loop cannot go on; None waits for ever.
     """
 
     def __init__(
@@ -138,6 +143,7 @@ class ControlLoop:
         on_failure: Callable[[], None] = lambda: None,
         copier: Copier | None = None,
         trace: TraceRecorder | None = None,
+        step_timeout: float | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
@@ -149,7 +155,10 @@ class ControlLoop:
         self._trace = trace
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._requests: dict[int, _Running] = {}
+        self._step_timeout = step_timeout
         self._in_flight = 0
+        self._progress = 0.0
+        """When a step was last landed, or the first of those in flight planned, on the `time.monotonic` clock."""
         self._copying = 0
         self._events: list[RequestEvent] = []
         self._closing = False
@@ -255,13 +264,21 @@ class ControlLoop:
 
     def _receive(self) -> None:
         """Wait for a message, then handle all that are there."""
-        self._handle(self._inbox.get())
+        self._handle(self._next_message())
         while True:
             try:
                 message = self._inbox.get_nowait()
             except queue.Empty:
                 return
             self._handle(message)
+
+    def _next_message(self) -> _Message:
+        if self._step_timeout is None or not self._in_flight:
+            return self._inbox.get()
+        try:
+            return self._inbox.get(timeout=max(0.0, self._progress + self._step_timeout - time.monotonic()))
+        except queue.Empty:
+            raise HungStep(f"none of {self._in_flight} steps in flight ended in {self._step_timeout:g} s") from None
 
     def _handle(self, message: _Message) -> None:
         match message:
@@ -278,6 +295,7 @@ class ControlLoop:
                     self._end(request_id)
             case _StepDone(plan, result):
                 self._in_flight -= 1
+                self._progress = time.monotonic()
                 self._land(plan, result)
             case _CopiesDone(batch, error):
                 self._copying -= 1
@@ -321,6 +339,8 @@ class ControlLoop:
         while not self._closing and (plan := self._scheduler.plan()) is not None:
             # Rows of requests that end before the step runs are still executed, so the step gets its own mapping.
             sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.samples].tolist()}
+            if not self._in_flight:
+                self._progress = time.monotonic()
             self._in_flight += 1
             self._steps.put((plan, sampling))
         if self._copier is not None and (copies := self._scheduler.copies()) is not None:

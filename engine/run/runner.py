@@ -83,6 +83,15 @@ class ModelRunner:
         Raises ValueError if the plan has no token ids, or reaches past the model's context or the runner's limits.
         """
         self._check(plan)
+        try:
+            return self._launch(plan, sampling)
+        except torch.OutOfMemoryError as error:
+            raise RuntimeError(
+                f"the GPU has no memory for step {plan.step} of {plan.tokens} tokens: lower --kv-memory or "
+                "--max-step-tokens"
+            ) from error
+
+    def _launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> LaunchedStep:
         sampling_rows = np.flatnonzero(plan.samples)
         self._sampling.assign(plan.slots[sampling_rows], plan.request_ids[sampling_rows], sampling)
         with self._on_stream():

@@ -49,12 +49,14 @@ async def serve(
     shutdown_timeout: float,
     api_keys: Collection[str] = (),
     on_ready: Callable[[Replica], None],
+    step_timeout: float | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status: 0 after a signal, 1 if the engine failed.
 
     `load` runs on a thread of its own while the server already answers (with 503); its errors are raised from here.
     After the first signal no requests are taken, and running ones have `shutdown_timeout` seconds; a second signal ends
-    them at once. `api_keys`: a request must bring one of them, if there are any.
+    them at once. `api_keys`: a request must bring one of them, if there are any. A step that takes `step_timeout`
+    seconds has hung: the engine has failed.
     """
     events = asyncio.get_running_loop()
     service = Service()
@@ -97,6 +99,7 @@ async def serve(
             on_failure=on_failure,
             copier=replica.host_pages,
             trace=replica.trace,
+            step_timeout=step_timeout,
         )
         service.start(engine, replica.model)
         on_ready(replica)

@@ -220,6 +220,24 @@ def test_request_submitted_after_close_is_not_run() -> None:
     engine.close()
 
 
+def test_step_that_hangs_ends_the_engine(caplog: pytest.LogCaptureFixture) -> None:
+    engine = serving.LoopHarness(step_timeout=1.5)
+    engine.submit(1, b"abc", max_tokens=3)
+    engine.wait(1)
+    threading.Event().wait(1.6)  # an idle engine has no step that could hang
+    engine.submit(2, b"abc", max_tokens=3)
+    engine.wait(2)
+    assert engine.reason(2) == "length"
+    engine.runner.hold()
+    engine.submit(3, b"abc", max_tokens=3)
+    engine.wait(3)
+    assert engine.failed.wait(30)
+    assert engine.reason(3) == "error"
+    assert "steps in flight ended in 1.5 s" in caplog.text
+    engine.runner.release()
+    assert engine.loop.close(30)
+
+
 def test_closing_does_not_wait_for_ever_for_a_step_that_hangs() -> None:
     engine = serving.LoopHarness()
     engine.runner.hold()

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenspeed.engine.checkpoints.tensors import WholeTensors
 from tokenspeed.engine.checkpoints.weights import CheckpointWeights
 from tokenspeed.engine.models.model import Model, StepInputs
 from tokenspeed.engine.models.registry import read
@@ -72,7 +73,9 @@ def random_tensors(config: Any) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module", params=DEVICES)
 def model(request: pytest.FixtureRequest) -> Model:
-    return LLAMA.build(CONFIG, CheckpointWeights(random_tensors(CONFIG)), torch.float32, torch.device(request.param))
+    return LLAMA.build(
+        CONFIG, CheckpointWeights(WholeTensors(random_tensors(CONFIG))), torch.float32, torch.device(request.param)
+    )
 
 
 def alone(model: Model, prompt: Sequence[int], params: SamplingParams, seed: int) -> list[int]:

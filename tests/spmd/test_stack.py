@@ -12,10 +12,10 @@ from tokenspeed.engine.spmd.mesh import Mesh, Parallelism
 from tokenspeed.engine.spmd.plan import Plan, StepRows
 from tokenspeed.engine.spmd.proof.mappings import mappings
 from tokenspeed.engine.spmd.runtime.stack import Stack
+from tokenspeed.engine.spmd.runtime.threads import Links, World
 
 from .bodies import Code, run_rank
 from .models import model
-from .threads import Links, World
 
 TOKENS = (5, 0, 3, 1)
 SAMPLED = ((1, 4), (), (0, 1, 2), ())

@@ -215,6 +215,7 @@ class LoopHarness:
         scheduler: Any = None,
         decode: Any = None,
         trace: Callable[[Scheduler], TraceRecorder] | None = None,
+        step_timeout: float | None = None,
     ) -> None:
         config = config or small_config()
         self.scheduler = Scheduler(config) if scheduler is None else scheduler
@@ -236,6 +237,7 @@ class LoopHarness:
             on_failure=self.failed.set,
             copier=self.runner,
             trace=None if trace is None else trace(self.scheduler),
+            step_timeout=step_timeout,
         )
         self.loop.start()
 

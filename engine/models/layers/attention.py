@@ -10,7 +10,7 @@ from ....kernels import AttentionPlan, paged_attention, plan_paged_attention, rm
 from ..model import DecodePlan
 from .linear import Linear
 from .module import Parts, Step
-from .rope import RotaryTable
+from .rope import Rotary
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class GroupedQuery:
     """How queries and keys are made: what the weights do not say."""
 
     head_dim: int
-    table: RotaryTable
+    table: Rotary
     """Turns the first `table.dim` values of every head."""
     norm_eps: float
     """Of the norms of each query and key head, if the model has them."""
