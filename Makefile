@@ -23,7 +23,11 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+<<<<<<< HEAD
 .PHONY: help setup setup-serve demo test checked fuzz parity second-solver lockstep mutants binary-mutants planner-mutants planner-search lint types imports generated fresh format clean
+=======
+.PHONY: help setup setup-serve demo test agents checked fuzz parity second-solver lockstep mutants binary-mutants lint types imports generated fresh format clean
+>>>>>>> main
 
 help: ## Explain the targets
 	@echo "Usage: make TARGET"
@@ -88,6 +92,12 @@ demo: $(STAMPS)/serve ## Set everything up, then verify, simulate and serve once
 test: $(STAMPS)/test ## Set up what the tests need and run them (PYTEST_ARGS="-k name" to choose)
 	@$(PYTEST) $(PYTEST_ARGS)
 
+AGENTS := @anthropic-ai/claude-code@2.1.197 @openai/codex@0.169.0 opencode-ai@1.18.33
+
+agents: ## Install the coding agents that tests/engine/test_agents.py runs (needs npm and a network)
+	@mkdir -p build/agents
+	@npm install --prefix build/agents --no-audit --no-fund $(AGENTS)
+
 bench-%: $(STAMPS)/serve ## Run benchmarks/%.py or the folder benchmarks/%
 	@PYTHONPATH=benchmarks $(BIN)/python $(firstword $(wildcard benchmarks/$*.py) benchmarks/$*) $(ARGS)
 
@@ -100,8 +110,8 @@ fuzz: $(STAMPS)/test ## 10,200 random programs (overlap 0 to 2, host tier or not
 	@TOKENSPEED_PROGRAMS=1700 TOKENSPEED_MISUSES=100000 $(BIN)/python -m pytest tests/scheduler/test_against_monitor.py \
 		tests/scheduler/test_misuse.py $(PYTEST_ARGS)
 
-parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone in every setting
-	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py $(PYTEST_ARGS)
+parity: $(STAMPS)/test ## Logits and greedy output against transformers: every architecture in every setting
+	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py tests/engine/models $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/core ## Judge every mutant of the specification (about 3 minutes)
 	@$(BIN)/tokenspeed verify mutants $(ARGS)

@@ -41,11 +41,17 @@ class ServeOptions:
         int | None, Option("Memory of the KV cache.", size=True, shown="what a GPU has left; 1GiB on a CPU")
     ] = None
     host_kv_memory: Annotated[int, Option("Host memory for KV blocks off the device.", size=True)] = 0
-    block_size: Annotated[int, Option("Tokens per KV block.", low=1)] = 16
+    block_size: Annotated[int | None, Option("Tokens per KV block.", low=1, shown="64 for latent caches, else 16")] = (
+        None
+    )
     max_step_tokens: Annotated[int, Option("Token budget of one step.", low=1)] = 512
     overlap_depth: Annotated[int, Option("Steps in flight while one is planned.", low=0, high=2)] = 1
     prefix_cache: Annotated[bool, Option("Do not share blocks between requests.", flag="--no-prefix-cache")] = True
     max_waiting: Annotated[int, Option("Requests that may wait; more are refused.", low=1)] = 1024
+    served_model_name: Annotated[
+        str | None, Option("Names that clients may use, with commas between; * takes all.", shown="the model's")
+    ] = None
+    api_key_file: Annotated[Path | None, Option("File with API keys, one a line; requests must bring one.")] = None
     step_timeout: Annotated[float, Option("Seconds after which a step hangs and the server ends.", low=1)] = 300.0
     shutdown_timeout: Annotated[float, Option("Seconds to finish on SIGTERM.", low=0)] = 10.0
     threads: Annotated[int | None, Option("CPU threads of torch.", low=1, shown="all")] = None

@@ -35,7 +35,6 @@ def load_replica(options: ServeOptions) -> Replica:
     Raises ValueError, with what to change, if the model or one of the limits cannot work, and OSError if the file
     `record_trace` cannot be made.
     """
-    block_size = options.block_size
     checkpoint = load_checkpoint(options.model, options.load_format)
     config = checkpoint.config
     on_gpu = torch.cuda.is_available()
@@ -46,8 +45,10 @@ def load_replica(options: ServeOptions) -> Replica:
         model = checkpoint.build(dtype, device)
     where = f"{torch.cuda.memory_allocated() / 2**30:.1f} GiB on the GPU" if on_gpu else "on the CPU"
     logger.info("weights: %s, read in %.1f s", where, time.perf_counter() - begin)
+    block_size = options.block_size or model.cache_layout.block_size
     buckets = default_buckets(options.max_running) if on_gpu else ()
-    num_blocks, block_bytes = _num_blocks(options, model, buckets), model.cache_layout.bytes_per_block(block_size)
+    num_blocks = _num_blocks(options, model, block_size, buckets)
+    block_bytes = model.cache_layout.bytes_per_block(block_size)
     host_blocks = options.host_kv_memory // block_bytes
     limits = partial(
         SchedulerConfig,
@@ -74,8 +75,12 @@ def load_replica(options: ServeOptions) -> Replica:
     if host_blocks:
         host_pages = HostPages(runner.cache, host_blocks)
         copy_rate, prefill_rate = host_pages.tokens_per_s(), prefill_tokens_per_s(runner, limits())
+    names = [name.strip() for name in (options.served_model_name or checkpoint.name).split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"served_model_name={options.served_model_name!r} has no name; give at least one")
     served = ServedModel(
-        name=checkpoint.name,
+        name=names[0],
+        aliases=tuple(names[1:]),
         tokenizer=checkpoint.tokenizer,
         chat_template=checkpoint.chat_template,
         max_model_len=min(config.max_position_embeddings, num_blocks * block_size),
@@ -88,16 +93,16 @@ def load_replica(options: ServeOptions) -> Replica:
     return Replica(scheduler, runner, served, host_pages, trace)
 
 
-def _num_blocks(options: ServeOptions, model: Model, buckets: Sequence[int]) -> int:
+def _num_blocks(options: ServeOptions, model: Model, block_size: int, buckets: Sequence[int]) -> int:
     """KV blocks of the pool: as many as are asked for, or as fit into the memory."""
     if options.num_blocks is not None:
         return options.num_blocks
-    block_bytes = model.cache_layout.bytes_per_block(options.block_size)
+    block_bytes = model.cache_layout.bytes_per_block(block_size)
     memory = options.kv_memory
     if memory is None and model.device.type == "cuda":
         memory = memory_for_blocks(
             model,
-            block_size=options.block_size,
+            block_size=block_size,
             max_running=options.max_running,
             max_step_tokens=options.max_step_tokens,
             decode_buckets=buckets,

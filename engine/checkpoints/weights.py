@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -14,6 +15,8 @@ from .tensors import Tensors
 
 logger = logging.getLogger(__name__)
 
+_TELL_EVERY = 5.0
+"""Seconds between two lines about the progress of reading."""
 _SHOWN = 8
 """Names in an error that has many."""
 
@@ -25,9 +28,12 @@ class CheckpointWeights:
         """`prefix`: what the checkpoint puts before the names that the model knows ("language_model.")."""
         self._tensors = tensors
         self._prefix = prefix
+        self._expected = self._read = 0
+        self._told = time.monotonic()
 
     def check(self, expected: Mapping[str, tuple[int, ...]], ignored: Sequence[str]) -> None:
         """See `models.weights.Weights`. Reads nothing but the headers of files."""
+        self._expected = len(expected)
         absent = [name for name in expected if self._prefix + name not in self._tensors]
         if absent:
             raise UnsupportedModel(f"the checkpoint lacks {_listed('tensor', absent)}")
@@ -81,6 +87,10 @@ class CheckpointWeights:
             least, most = torch.aminmax(tensor)
             if not (least.isfinite() and most.isfinite()):
                 raise CheckpointError(f"{where} holds NaN or infinity in {dtype}: the checkpoint is damaged")
+        self._read += 1
+        if time.monotonic() - self._told >= _TELL_EVERY:
+            self._told = time.monotonic()
+            logger.info("weights: %d read, of %d in the checkpoint", self._read, self._expected)
         return tensor
 
 

@@ -26,7 +26,7 @@ void Replica::start(std::int64_t now, std::shared_ptr<const Policy> policy) {
     copy_free_ns_[0] = copy_free_ns_[1] = 0;
     host_free_ns_ = device_free_ns_ = now;
     next_event_ = kNever;
-    wants_plan_ = false;
+    wants_plan_ = policy_failed_ = false;
     stored_.clear();
     live_.clear();
 }
@@ -86,6 +86,7 @@ void Replica::plan(std::int64_t now) {
         host_free_ns_ = planned;
         device_free_ns_ = end;
         const Stats level = scheduler_->stats();
+        policy_failed_ = policy_failed_ || level.policy_errors > 0;
         const auto rows = static_cast<std::int64_t>(plan->start.size());
         in_flight_.push_back({plan->step, start, end, plan->sampling_rows, plan->context_tokens, plan->attention_pairs,
                               Levels{rows, plan->tokens, plan->decode_rows, plan->sampling_rows, level.held_blocks,

@@ -78,6 +78,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "qwen2": ("qwen2", {key: value for key, value in _GROUPED.items() if key != "head_dim"}),
     "qwen3": ("qwen3", {**_GROUPED, "head_dim": 24}),
     "qwen3-moe": (
         "qwen3_moe",
