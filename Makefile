@@ -23,11 +23,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-<<<<<<< HEAD
-.PHONY: help setup setup-serve demo test checked fuzz parity second-solver lockstep mutants binary-mutants planner-mutants planner-search lint types imports generated fresh format clean
-=======
-.PHONY: help setup setup-serve demo test agents checked fuzz parity second-solver lockstep mutants binary-mutants lint types imports generated fresh format clean
->>>>>>> main
+.PHONY: help setup setup-serve demo test agents checked fuzz parity second-solver lockstep mutants binary-mutants planner-mutants planner-search lint types imports generated fresh format clean
 
 help: ## Explain the targets
 	@echo "Usage: make TARGET"
