@@ -89,8 +89,12 @@ def load_replica(options: ServeOptions) -> Replica:
     if host_blocks and isinstance(runner, ModelRunner):
         host_pages = HostPages(runner.cache, host_blocks)
         copy_rate, prefill_rate = host_pages.tokens_per_s(), prefill_tokens_per_s(runner, limits())
+    names = [name.strip() for name in (options.served_model_name or checkpoint.name).split(",") if name.strip()]
+    if not names:
+        raise ValueError(f"served_model_name={options.served_model_name!r} has no name; give at least one")
     served = ServedModel(
-        name=checkpoint.name,
+        name=names[0],
+        aliases=tuple(names[1:]),
         tokenizer=checkpoint.tokenizer,
         chat_template=checkpoint.chat_template,
         max_model_len=min(config.max_position_embeddings, num_blocks * block_size),
