@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...scheduler import CopyBatch, EventKind, Scheduler, Stats, StepPlan
+from ...scheduler import GUARDS, CopyBatch, EventKind, Scheduler, Stats, StepPlan
 from ..run.step_result import StepResult
 from ..text.answer import Answer
 from ..text.detokenizer import CONTEXT_TOKENS, Detokenizer
@@ -338,7 +338,7 @@ class ControlLoop:
         """Hand every step that can be planned to the runner."""
         while not self._closing and (plan := self._scheduler.plan()) is not None:
             # Rows of requests that end before the step runs are still executed, so the step gets its own mapping.
-            sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.samples].tolist()}
+            sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.outputs > 0].tolist()}
             if not self._in_flight:
                 self._progress = time.monotonic()
             self._in_flight += 1
@@ -358,7 +358,7 @@ class ControlLoop:
         texts: dict[int, str] = {}
         broken: list[int] = []
         stop = np.zeros(plan.sampling_rows, dtype=np.bool_)
-        rows = plan.request_ids[plan.samples].tolist()
+        rows = plan.request_ids[plan.outputs > 0].tolist()
         for row in np.flatnonzero(~checked.healthy).tolist():
             logger.error("step %d: the logits of request %d are not finite", plan.step, rows[row])
             self._end(rows[row], error="the model's output for this request is not a number")
@@ -374,7 +374,7 @@ class ControlLoop:
                 broken.append(request_id)
         for request_id in broken:
             self._end(request_id, error="the output could not be turned into text")
-        self._scheduler.land(plan.step, tokens, stop)
+        self._scheduler.land(plan.step, tokens, stop=stop)
         self._drain_events(texts)
         for request_id, text in texts.items():
             self._report(Text(request_id, text, 1))
@@ -388,6 +388,10 @@ class ControlLoop:
             if kind == EventKind.ADMITTED and not running.admitted:
                 running.admitted = True  # a retracted request is admitted again, but its owner heard of the first time
                 self._report(Admitted(request_id, value))
+            elif kind == EventKind.FAILED:
+                del self._requests[request_id]
+                logger.error("request %d: the planner proposed what %s forbids", request_id, GUARDS[value])
+                self._report(Failed(request_id, "the scheduler could not plan this request"))
             elif kind == EventKind.FINISHED:
                 del self._requests[request_id]
                 answer = running.answer
