@@ -18,6 +18,7 @@ from .loop.trace_recorder import TraceRecorder
 from .models.model import Model
 from .options import ServeOptions
 from .run.decode_graphs import default_buckets
+from .run.drafts import SuffixDrafter
 from .run.host_pages import HostPages
 from .run.memory import explained, memory_for_blocks
 from .run.runner import ModelRunner
@@ -49,6 +50,7 @@ def load_replica(options: ServeOptions) -> Replica:
     buckets = default_buckets(options.max_running) if on_gpu else ()
     num_blocks = _num_blocks(options, model, block_size, buckets)
     block_bytes = model.cache_layout.bytes_per_block(block_size)
+    draft_tokens = 0 if options.drafts == "none" else options.draft_tokens
     host_blocks = options.host_kv_memory // block_bytes
     limits = partial(
         SchedulerConfig,
@@ -58,6 +60,7 @@ def load_replica(options: ServeOptions) -> Replica:
         max_step_tokens=options.max_step_tokens,
         overlap_depth=options.overlap_depth,
         prefix_cache=options.prefix_cache,
+        max_draft_tokens=draft_tokens,
         record_trace=options.record_trace is not None,
     )
     advice = f"lower --kv-memory (the cache takes {num_blocks * block_bytes / 2**30:.1f} GiB) or --max-running"
@@ -69,6 +72,7 @@ def load_replica(options: ServeOptions) -> Replica:
             max_running=options.max_running,
             max_step_tokens=options.max_step_tokens,
             decode_buckets=buckets,
+            draft_tokens=draft_tokens,
         )
         runner.capture(_log_capture)
     host_pages, copy_rate, prefill_rate = None, 1.0, 1.0
@@ -86,7 +90,7 @@ def load_replica(options: ServeOptions) -> Replica:
         CONTRACT_HASH,
     )
     trace = None if options.record_trace is None else TraceRecorder(options.record_trace, scheduler)
-    return Replica(scheduler, runner, served, host_pages, trace)
+    return Replica(scheduler, runner, served, host_pages, trace, SuffixDrafter() if draft_tokens else None)
 
 
 def _num_blocks(options: ServeOptions, model: Model, block_size: int, buckets: Sequence[int]) -> int:
