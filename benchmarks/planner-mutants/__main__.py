@@ -61,8 +61,13 @@ def prepare() -> list[Path]:
     shutil.copy(ROOT / "scheduler/core/scheduler.h", header)
     command = ["c++", *FLAGS, f"-I{ROOT}", "-x", "c++-header", str(header), "-o", f"{header}.gch"]
     subprocess.run(command, check=True)
-    folders = (BUILD / "cmake/CMakeFiles/_core.dir", BUILD / "cmake/CMakeFiles/tokenspeed_scheduler.dir")
-    return [path for folder in folders for path in sorted(folder.rglob("*.o"))]
+    modules = {"_core": ("python", "verification"), "tokenspeed_scheduler": ("core", "generated")}
+    return [
+        BUILD / f"cmake/CMakeFiles/{target}.dir" / f"{path.relative_to(ROOT)}.o"
+        for target, rooms in modules.items()
+        for room in rooms
+        for path in sorted((ROOT / "scheduler" / room).rglob("*.cpp"))
+    ]
 
 
 def judge(mutant: Mutant, objects: list[Path], folder: Path) -> tuple[str, str]:

@@ -25,7 +25,8 @@ from ..text.answer import Answer
 from ..text.detokenizer import CONTEXT_TOKENS, Detokenizer
 from ..text.sampling_params import SamplingParams
 from .events import Accepted, Admitted, Ended, Failed, Rejected, RequestEvent, Text
-from .runner import Copier, HungStep, PendingStep, Runner, checked
+from .runner import Copier, HungStep, PendingStep, Runner, RunnerLost, WatchedRunner, checked
+from .running import Running
 from .trace_recorder import TraceRecorder
 
 logger = logging.getLogger(__name__)
@@ -75,34 +76,18 @@ class _CopiesDone:
     error: Exception | None
 
 
-@dataclass(slots=True)
-class _Running:
-    """A request between submission and its last event."""
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """The runner is gone."""
 
-    answer: Answer
-    history: History | None
-    """Prompt and output, if somebody drafts."""
-    admitted: bool = False
-    drafted: bool = False
-    """Drafts were offered for it."""
-
-    def accept(self, tokens: list[int]) -> tuple[str, int]:
-        """Take what was sampled, up to the token that ends the request; returns the text and the number of tokens."""
-        pieces = []
-        for token in tokens:
-            pieces.append(self.answer.accept(token))
-            if self.history is not None:
-                self.history.add(token)
-            if self.answer.stopped:
-                break
-        return "".join(pieces), len(pieces)
+    error: Exception
 
 
 class _Close:
     """Abort everything, wait for the steps in flight and end the thread."""
 
 
-_Message = Submission | _Abort | _Ask | _StepDone | _CopiesDone | _Close
+_Message = Submission | _Abort | _Ask | _StepDone | _CopiesDone | _Lost | _Close
 
 
 class ControlLoop:
@@ -144,7 +129,7 @@ class ControlLoop:
         self._copier = copier
         self._trace = trace
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._requests: dict[int, _Running] = {}
+        self._requests: dict[int, Running] = {}
         self._step_timeout = step_timeout
         self._drafter = drafter
         self._in_flight = 0
@@ -173,6 +158,8 @@ class ControlLoop:
 
     def start(self) -> None:
         """Start the threads."""
+        if isinstance(self._runner, WatchedRunner):
+            self._runner.watch(lambda error: self._inbox.put(_Lost(error)))
         for thread in self._threads:
             thread.start()
 
@@ -284,6 +271,8 @@ class ControlLoop:
                 self._closing = True
                 for request_id in list(self._requests):
                     self._end(request_id)
+            case _Lost(error):
+                raise error
             case _StepDone(plan, result):
                 self._in_flight -= 1
                 self._progress = time.monotonic()
@@ -307,7 +296,7 @@ class ControlLoop:
             history = None
             if self._drafter is not None:
                 history = History(submission.prompt, submission.params.max_tokens)
-            self._requests[request_id] = _Running(answer, history)
+            self._requests[request_id] = Running(answer, history)
             self._report(Accepted(request_id))
         else:
             logger.info("request %d was refused: %s", request_id, refused)
@@ -344,6 +333,8 @@ class ControlLoop:
 
     def _land(self, plan: StepPlan, result: StepResult | Exception) -> None:
         found = checked(result, plan.outputs)
+        if isinstance(found, RunnerLost):
+            raise found
         if isinstance(found, Exception):
             self._fail_step(plan, found)
             return

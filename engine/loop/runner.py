@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,10 @@ from ..text.sampling_params import SamplingParams
 
 class HungStep(RuntimeError):
     """The device does not end a step."""
+
+
+class RunnerLost(RuntimeError):
+    """The runner will never execute a step again: a rank is gone."""
 
 
 class PendingStep(Protocol):
@@ -30,6 +34,15 @@ class Runner(Protocol):
 
     def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PendingStep:
         """Start the step behind those that were launched before; `sampling` is by request id."""
+        ...
+
+
+@runtime_checkable
+class WatchedRunner(Protocol):
+    """A runner that may be lost while no step runs."""
+
+    def watch(self, lost: Callable[[Exception], None]) -> None:
+        """Have `lost` called when it is, on any thread."""
         ...
 
 

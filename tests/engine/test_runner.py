@@ -142,7 +142,7 @@ def drive(
         assert tokens.dtype == np.int32
         assert tokens.shape == (result.counts.sum(),)
         rows = plan.request_ids[plan.outputs > 0].tolist()
-        for request, own in zip(rows, np.split(tokens, np.cumsum(result.counts)[:-1]), strict=True):
+        for request, own in zip(rows, np.split(tokens, np.cumsum(result.counts))[:-1], strict=True):
             if request in live:
                 outputs[request] += own.tolist()
         scheduler.land(plan.step, tokens, result.counts)

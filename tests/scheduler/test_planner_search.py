@@ -39,7 +39,8 @@ def test_whatever_happens_when_nothing_is_refused_and_everything_ends(
     search: Callable[..., tuple[int, int]], page: int, overlap_depth: int, host_pages: int
 ) -> None:
     for blocks in (3, 4):
-        states, tried = search(page, blocks, overlap_depth, host_pages, (3 if LARGE else 1) * page + 1)
+        output = blocks * page - page if LARGE else page + 1  # the longest that fits, or one page
+        states, tried = search(page, blocks, overlap_depth, host_pages, output)
         print(
             f"page {page}, {blocks} blocks, overlap {overlap_depth}, {host_pages} host pages: {states} states, {tried}"
         )

@@ -24,7 +24,8 @@ def faulty(
     """Name of a program -> binary, linked with a planner that does not look whether a page is still read."""
     folder = tmp_path_factory.mktemp("faulty")
     objects = build_program("planner_search").parent / "CMakeFiles/tokenspeed_scheduler.dir"
-    others = [path for path in objects.rglob("*.o") if path.name != "pressure.cpp.o"]
+    library = [p for room in ("core", "generated") for p in (SCHEDULER / room).rglob("*.cpp") if p != PRESSURE]
+    others = [objects / f"{path.relative_to(SCHEDULER.parent)}.o" for path in library]
     text = PRESSURE.read_text()
     assert text.count(LOOK) == 1
     (folder / "pressure.cpp").write_text(text.replace(LOOK, ""))

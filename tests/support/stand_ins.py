@@ -30,6 +30,7 @@ from tokenspeed.engine.run.step_result import StepResult
 from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.app import create_app
 from tokenspeed.engine.server.service import Phase, Service
+from tokenspeed.engine.server.wire.connection import Connection
 from tokenspeed.engine.text.chat_template import ChatTemplate
 from tokenspeed.engine.text.detokenizer import WindowDetokenizer
 from tokenspeed.engine.text.sampling_params import SamplingParams
@@ -318,12 +319,15 @@ class LoopHarness:
 class ServerThread:
     """A server with a `PagedRunner` on a real socket, run by a thread of its own."""
 
-    def __init__(self, config: SchedulerConfig, rule: Rule = scripted, *, max_waiting: int = 128) -> None:
+    def __init__(
+        self, config: SchedulerConfig, rule: Rule = scripted, *, max_waiting: int = 128, api_keys: Sequence[str] = ()
+    ) -> None:
         self.config = config
         self.scheduler = Scheduler(config)
         self.runner = PagedRunner(config, rule)
         self.service: Service
         self._max_waiting = max_waiting
+        self._api_keys = api_keys
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.address = self._listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}"
@@ -346,9 +350,10 @@ class ServerThread:
             max_waiting=self._max_waiting,
             on_failure=lambda: setattr(self.service, "phase", Phase.FAILED),
         )
+        app = create_app(self.service, self._api_keys)
         longest = self.config.num_blocks * self.config.block_size
         self.service.start(engine, ServedModel("fake", tokenizer, ChatTemplate(TEMPLATE), longest))
-        config = uvicorn.Config(create_app(self.service), log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(app, http=Connection, log_config=None, access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         http = asyncio.create_task(server.serve(sockets=[self._listener]))
         self._ready.set()
