@@ -276,3 +276,25 @@ def kernels(check: bool, bench: bool, json_output: bool, operations: tuple[str, 
 
         status = run_kernels(check, json_output, bench, operations)
     sys.exit(status)
+
+
+@main.command(epilog="Example: tokenspeed profile --model DIRECTORY --load-format dummy --out llama-3.1-8b_h200.csv")
+@click.option("--model", default="smollm2", help="A GGUF file, a Hugging Face directory, or smollm2.")
+@click.option("--load-format", default="auto", type=click.Choice(["auto", "dummy"]), help="dummy: random weights.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write.")
+@click.option("--device-name", help="The device in the simulator's words.  [default: its own last word]")
+@click.option("--model-name", help="The model in the simulator's words.  [default: the checkpoint's name]")
+@click.option("--max-running", default=128, type=click.IntRange(min=1), help="Most decoding rows.")
+@click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Longest chunk of a prompt.")
+@click.option("--max-context", default=131072, type=click.IntRange(min=1), help="Longest context, if the model has it.")
+@click.option("--block-size", default=64, type=click.IntRange(min=1), help="Tokens per KV block.")
+def profile(**options: Any) -> None:
+    """Measure whole steps on the device at hand, as a table that simulate --cost reads."""
+    with explained_missing_dependency("serve"):
+        from .engine.profiling.command import run_profile
+
+        try:
+            status = run_profile(**options)
+        except (ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+    sys.exit(status)

@@ -30,6 +30,8 @@ class ServeOptions:
     """What a server is started with. What cannot work together is found when the model is loaded."""
 
     model: Annotated[str, Option("A GGUF file, a Hugging Face directory, or smollm2 (a small model).")] = "smollm2"
+    tp: Annotated[int, Option("Ranks (GPUs) that share the model, each in a process of its own.", low=1)] = 1
+    ep: Annotated[int, Option("Of these, ranks that share the experts, whole experts each.", low=1)] = 1
     load_format: Annotated[
         str, Option("dummy: random weights for a directory with only a config.json.", choices=("auto", "dummy"))
     ] = "auto"
@@ -48,6 +50,10 @@ class ServeOptions:
     overlap_depth: Annotated[int, Option("Steps in flight while one is planned.", low=0, high=2)] = 1
     prefix_cache: Annotated[bool, Option("Do not share blocks between requests.", flag="--no-prefix-cache")] = True
     max_waiting: Annotated[int, Option("Requests that may wait; more are refused.", low=1)] = 1024
+    served_model_name: Annotated[
+        str | None, Option("Names that clients may use, with commas between; * takes all.", shown="the model's")
+    ] = None
+    api_key_file: Annotated[Path | None, Option("File with API keys, one a line; requests must bring one.")] = None
     step_timeout: Annotated[float, Option("Seconds after which a step hangs and the server ends.", low=1)] = 300.0
     shutdown_timeout: Annotated[float, Option("Seconds to finish on SIGTERM.", low=0)] = 10.0
     threads: Annotated[int | None, Option("CPU threads of torch.", low=1, shown="all")] = None

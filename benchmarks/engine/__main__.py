@@ -29,6 +29,8 @@ KV_BYTES = 100e9
 """Of the device's memory, for the cache."""
 BATCHES = (1, 8, 32, 128)
 CONTEXTS = (1024, 8192, 50_000)
+PREFILLS = ((8192, 0, 0), (8192, 32768, 0), (2048, 0, 0), (2048, 0, 32), (0, 0, 32))
+"""Tokens of the chunk, cached tokens before it, rows that decode beside it."""
 
 
 def main() -> None:
@@ -39,6 +41,9 @@ def main() -> None:
     parser.add_argument("--overlap", type=int, default=1)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
+    parser.add_argument("--no-prefill", action="store_true")
     parser.add_argument("--commit", help="of the tree, where git cannot tell")
     parser.add_argument("--profile", type=Path, help="folder for a trace and a table of one step")
     options = parser.parse_args()
@@ -76,8 +81,8 @@ def main() -> None:
         f"{engine.graph_bytes / 2**20:.0f} MiB of graphs, {tokens:,} tokens of KV",
         flush=True,
     )
-    for context in CONTEXTS:
-        for batch in BATCHES:
+    for context in options.contexts:
+        for batch in options.batches:
             if context + options.steps + 64 > model.max_positions:
                 continue
             if batch * (context + options.steps + 160 + options.block_size) > tokens:
@@ -91,7 +96,7 @@ def main() -> None:
                 flush=True,
             )
             options.out.write_text(json.dumps(report, indent=1) + "\n")
-    for chunk, prefix, decoding in ((8192, 0, 0), (8192, 32768, 0), (2048, 0, 0), (2048, 0, 32), (0, 0, 32)):
+    for chunk, prefix, decoding in () if options.no_prefill else PREFILLS:
         if prefix + chunk > model.max_positions:
             continue
         row = measure_prefill(engine, chunk, prefix, decoding)

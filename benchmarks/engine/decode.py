@@ -221,8 +221,9 @@ def measure_prefill(engine: Engine, chunk: int, prefix: int, decoding: int) -> d
         for _ in range(decoding):
             prompt = engine.prompt(1024)
             scheduler.submit(engine._next_id, prompt, 100)
-        while scheduler.stats().output_tokens < 2 * decoding:
-            step(scheduler, runner)
+        taken = None
+        while decoding and (taken is None or not taken.rows == taken.tokens == decoding):
+            taken = step(scheduler, runner)
         if chunk:
             prompt = engine.prompt(prefix + chunk)
             scheduler.submit(engine._next_id, prompt, 2)

@@ -14,12 +14,6 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
-
-if "tokenspeed" not in sys.modules:  # from the source tree: nothing is compiled for what is measured here
-    package = ModuleType("tokenspeed")
-    package.__path__ = [str(Path(__file__).resolve().parents[2])]
-    sys.modules["tokenspeed"] = package
 
 import torch
 import torch.multiprocessing as multiprocessing

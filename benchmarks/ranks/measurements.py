@@ -5,16 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
+
+if "tokenspeed" not in sys.modules:  # from the source tree: nothing is compiled for what is measured here
+    package = ModuleType("tokenspeed")
+    package.__path__ = [str(Path(__file__).resolve().parents[2])]
+    sys.modules["tokenspeed"] = package
 
 from tokenspeed.engine.models.decoder import Decoder
 from tokenspeed.engine.models.layers.module import Step
@@ -251,6 +259,7 @@ def replayed(
         return model.stack.logits(hidden, None, rows)  # every row is sampled: all are selected
 
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())  # inputs are still being filled there
     with torch.inference_mode(), torch.cuda.stream(stream):
         for _ in range(3):
             step()

@@ -80,6 +80,8 @@ class AsyncEngine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._request_ids = itertools.count(1)
+        self.block_size = scheduler.config.block_size
+        """Tokens per KV block."""
         self._stopping = False
         self._loop = ControlLoop(
             scheduler,

@@ -151,31 +151,35 @@ def _cost(unit: str, ids: NDArray[np.int32]) -> int:
 
 
 def _joined(parts: list[NDArray[np.int32]], max_tokens: int) -> NDArray[np.int32]:
-    ids = np.concatenate([np.empty(0, dtype=np.int32), *parts])
+    ids: NDArray[np.int32] = np.concatenate([np.empty(0, dtype=np.int32), *parts])
     if len(ids) > max_tokens:
         raise PromptTooLong(len(ids))
     return ids
 
 
+class _Node(dict[str, "_Node"]):
+    """A tree of beginnings; the key "" says that a word ends here."""
+
+
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:
     """Matches the longest of `words` at a place, through a tree of their beginnings (there may be a thousand)."""
-    tree: dict[str, dict[str, object]] = {}
+    tree = _Node()
     for word in words:
-        node: dict[str, object] = tree  # type: ignore[assignment]
+        node = tree
         for character in word:
-            node = node.setdefault(character, {})  # type: ignore[assignment]
-        node[""] = {}
+            node = node.setdefault(character, _Node())
+        node[""] = _Node()
     return re.compile(_pattern(tree)) if tree else re.compile(r"(?!)")
 
 
-def _pattern(node: dict[str, object]) -> str:
+def _pattern(node: _Node) -> str:
     branches = []
     for character, below in node.items():
         text = re.escape(character)
-        while character and len(below) == 1 and "" not in below:  # type: ignore[arg-type]
-            [(character, below)] = below.items()  # type: ignore[attr-defined]
+        while character and len(below) == 1 and "" not in below:
+            [(character, below)] = below.items()
             text += re.escape(character)
         if character:
-            branches.append(text + (_pattern(below) if set(below) != {""} else ""))  # type: ignore[arg-type, call-overload]
+            branches.append(text + (_pattern(below) if set(below) != {""} else ""))
     inside = f"(?:{'|'.join(branches)})" if branches else ""
     return f"(?:{inside})?" if "" in node and inside else inside

@@ -17,7 +17,7 @@ from ..mla.plan import fill_tables, multiprocessors
 from ..mla.tuning import TILE, Tuning
 
 DEFAULT: Final = Tuning(min_tiles=4, most_results=16384)
-PROGRAMS_PER_MULTIPROCESSOR: Final = 2
+PROGRAMS_PER_MULTIPROCESSOR: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def plan_paged_attention(
 
     row_tokens: how many tokens every row has
     max_context: bound of every row's context, over the life of the plan
-    programs: into how many parts to cut the batch at most; by default two programs for each multiprocessor
+    programs: into how many parts to cut the batch at most; by default three programs for each multiprocessor
 
     Raises TypeError or ValueError naming the argument.
     """

@@ -157,7 +157,7 @@ class Engine:
                     continue
                 return list(outputs.values())
             plan, tokens = in_flight.popleft()
-            for request, token in zip(plan.request_ids[plan.samples].tolist(), tokens.tolist(), strict=True):
+            for request, token in zip(plan.request_ids[plan.outputs > 0].tolist(), tokens.tolist(), strict=True):
                 outputs[request].append(token)
             self.scheduler.land(plan.step, tokens)
 

@@ -26,7 +26,9 @@ def small_tokenizer() -> Tokenizer:
     backend.train_from_iterator(["the cat sat on the mat, im_start im_end tool_call <| |> user system\n"] * 4, trainer)
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ADDED[:2]])
     backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in ADDED[2:]])
-    return Tokenizer(backend, eos_token_ids=[backend.token_to_id("<|im_end|>")])
+    end = backend.token_to_id("<|im_end|>")
+    assert end is not None
+    return Tokenizer(backend, eos_token_ids=[end])
 
 
 TOKENIZER = small_tokenizer()

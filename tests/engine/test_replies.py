@@ -55,7 +55,9 @@ REPLIES: list[tuple[str, str, str, list[tuple[str, Any]]]] = [
 
 def collect(pieces: list[str], form: str, thinking: bool = False, parallel: bool = True) -> dict[str, Any]:
     parser = ReplyParser(FORMATS[form], TOOLS, thinking=thinking, parallel=parallel)
-    words, thoughts, names, ids = "", "", [], []
+    words, thoughts = "", ""
+    names: list[str] = []
+    ids: list[str | None] = []
     arguments: dict[int, str] = {}
     for event in [e for piece in pieces for e in parser.feed(piece)] + parser.finish():
         match event:

@@ -29,6 +29,7 @@ from tokenspeed.engine.run.step_result import StepResult
 from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.app import create_app
 from tokenspeed.engine.server.service import Phase, Service
+from tokenspeed.engine.server.wire.connection import Connection
 from tokenspeed.engine.text.chat_template import ChatTemplate
 from tokenspeed.engine.text.detokenizer import WindowDetokenizer
 from tokenspeed.engine.text.sampling_params import SamplingParams
@@ -148,7 +149,7 @@ class PagedRunner:
 
     def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PagedStep:
         """Queue the step on the device."""
-        assert set(sampling) >= set(plan.request_ids[plan.samples].tolist())
+        assert set(sampling) >= set(plan.request_ids[plan.outputs > 0].tolist())
         step = PagedStep(self, plan)
         self._queue.append(step)
         self.most_launched = max(self.most_launched, len(self._queue))
@@ -175,12 +176,12 @@ class PagedRunner:
     def _compute(self, plan: StepPlan) -> NDArray[np.int32]:
         self._table[plan.table_slots, plan.table_index] = plan.table_blocks
         tokens, at = [], 0
-        for slot, start, count, samples in zip(plan.slots, plan.start, plan.num_tokens, plan.samples, strict=True):
+        for slot, start, count, outputs in zip(plan.slots, plan.start, plan.num_tokens, plan.outputs, strict=True):
             ids = plan.input_ids[at : at + count]
             positions = np.arange(start + count)
             places = self._table[slot, positions // self._size] * self._size + positions % self._size
             self._pool[places[start:]] = np.where(ids < 0, self._last[slot], ids)
-            if samples:
+            if outputs:
                 self._last[slot] = self._rule(self._pool[places])
                 tokens.append(self._last[slot])
             at += count
@@ -307,12 +308,15 @@ class LoopHarness:
 class ServerThread:
     """A server with a `PagedRunner` on a real socket, run by a thread of its own."""
 
-    def __init__(self, config: SchedulerConfig, rule: Rule = scripted, *, max_waiting: int = 128) -> None:
+    def __init__(
+        self, config: SchedulerConfig, rule: Rule = scripted, *, max_waiting: int = 128, api_keys: Sequence[str] = ()
+    ) -> None:
         self.config = config
         self.scheduler = Scheduler(config)
         self.runner = PagedRunner(config, rule)
         self.service: Service
         self._max_waiting = max_waiting
+        self._api_keys = api_keys
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.address = self._listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}"
@@ -335,9 +339,10 @@ class ServerThread:
             max_waiting=self._max_waiting,
             on_failure=lambda: setattr(self.service, "phase", Phase.FAILED),
         )
+        app = create_app(self.service, self._api_keys)
         longest = self.config.num_blocks * self.config.block_size
         self.service.start(engine, ServedModel("fake", tokenizer, ChatTemplate(TEMPLATE), longest))
-        config = uvicorn.Config(create_app(self.service), log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(app, http=Connection, log_config=None, access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         http = asyncio.create_task(server.serve(sockets=[self._listener]))
         self._ready.set()

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from ...text.sampling_params import MAX_STOP_STRINGS, SamplingParams
-from ..http_io import RequestBody
+from ..wire.http_io import RequestBody
 
 MAX_MESSAGES: Final = 10_000
 MAX_BLOCKS: Final = 10_000

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field
 
 from ...loop.generation import Generation
 from ...text.sampling_params import MAX_STOP_STRINGS, SamplingParams, choice_seed
-from ..http_io import RequestBody
+from ..wire.http_io import RequestBody
 from .fields import REFUSED
 
 MAX_PROMPTS: Final = 64

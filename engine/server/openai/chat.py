@@ -15,7 +15,8 @@ from ...text.chat_messages import Message, RawObject
 from ...text.replies.events import CallArguments, CallStarted, ReplyEvent, Thinking, Words
 from ..conversation import Conversation, Finished, Replies, ToolChoice, call_id, chat_params, chat_prompt
 from ..errors import APIError
-from ..http_io import (
+from ..service import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, failure, service_of
+from ..wire.http_io import (
     DONE,
     HEARTBEAT,
     EventStream,
@@ -26,7 +27,6 @@ from ..http_io import (
     read_body,
     while_connected,
 )
-from ..service import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, failure, service_of
 from .bodies import ChatCompletionRequest, NamedTool, usage
 from .bodies import Message as MessageBody
 from .errors import error_body

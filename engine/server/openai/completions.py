@@ -15,7 +15,8 @@ from ...loop.generation import Generation, GenerationFailed
 from ...served_model import ServedModel
 from ...text.prompts import PromptTooLong
 from ..errors import APIError, ContextLengthExceeded
-from ..http_io import (
+from ..service import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, failure, service_of
+from ..wire.http_io import (
     DONE,
     HEARTBEAT,
     EventStream,
@@ -26,7 +27,6 @@ from ..http_io import (
     read_body,
     while_connected,
 )
-from ..service import HEARTBEAT_SECONDS, SYSTEM_FINGERPRINT, failure, service_of
 from .bodies import CompletionRequest, usage
 from .errors import error_body
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-_EMPTY: Final = (None, False, "", [], {})
+_EMPTY: Final[tuple[Any, ...]] = (None, False, "", [], {})
 
 REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     # Penalties and biases of the sampler.

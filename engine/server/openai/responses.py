@@ -12,8 +12,17 @@ from fastapi import APIRouter, Request, Response
 from ...loop.generation import Generation, GenerationFailed
 from ...text.replies.events import CallArguments, CallStarted, ReplyEvent, Thinking, Words
 from ..conversation import Finished, Replies, call_id, chat_params, chat_prompt
-from ..http_io import HEARTBEAT, EventStream, body_schema, event, json_response, off_loop, read_body, while_connected
 from ..service import HEARTBEAT_SECONDS, failure, service_of
+from ..wire.http_io import (
+    HEARTBEAT,
+    EventStream,
+    body_schema,
+    event,
+    json_response,
+    off_loop,
+    read_body,
+    while_connected,
+)
 from .errors import error_body
 from .responses_bodies import ResponsesRequest, conversation
 

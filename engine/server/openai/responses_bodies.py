@@ -12,7 +12,7 @@ from ...text.chat_messages import Message, RawObject
 from ...text.sampling_params import SamplingParams
 from ..conversation import Conversation, ToolChoice
 from ..errors import APIError
-from ..http_io import RequestBody
+from ..wire.http_io import RequestBody
 from .bodies import MAX_MESSAGES, MAX_TOOLS, Flag, Integer, Number, Text
 
 

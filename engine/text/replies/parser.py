@@ -122,7 +122,7 @@ class ReplyParser:
             if isinstance(event, CallStarted):
                 self._calls += 1
             self._trim = not isinstance(event, Words)
-            if isinstance(event, Words) or self._parallel or event.index == 0:
+            if not isinstance(event, CallStarted | CallArguments) or self._parallel or event.index == 0:
                 yield event
         if self._block.rest is not None:
             self._buffer, self._block, self._began = self._block.rest, None, True
@@ -341,7 +341,7 @@ def _merged(events: Iterator[ReplyEvent]) -> list[ReplyEvent]:
     for event in events:
         last = result[-1] if result else None
         if isinstance(event, Words | Thinking) and type(last) is type(event):
-            result[-1] = type(event)(last.text + event.text)  # type: ignore[union-attr]
+            result[-1] = type(event)(last.text + event.text)
         elif isinstance(event, CallArguments) and isinstance(last, CallArguments) and last.index == event.index:
             result[-1] = CallArguments(event.index, last.text + event.text)
         else:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from .errors import APIError, from_validation
+from ..errors import APIError, from_validation
 
 MAX_BODY_BYTES: Final = 32 * 2**20
 MAX_CONTAINERS: Final = 100_000
