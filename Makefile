@@ -23,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-serve demo test agents checked fuzz parity second-solver lockstep mutants binary-mutants lint types imports generated fresh format clean
+.PHONY: help setup setup-serve demo test agents checked fuzz parity second-solver lockstep mutants binary-mutants planner-mutants planner-search lint types imports generated fresh format clean
 
 help: ## Explain the targets
 	@echo "Usage: make TARGET"
@@ -120,6 +120,12 @@ second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on
 
 binary-mutants: $(STAMPS)/core ## Leave out every line of the generated C++ and damage every token: who notices?
 	@$(BIN)/python -m tokenspeed.spec.conform.cpp.mutants $(ARGS)
+
+planner-mutants: $(STAMPS)/test ## Plant faults in the hand-written scheduler: which does a test notice? (ARGS="--count 20")
+	@$(BIN)/python benchmarks/planner-mutants $(ARGS)
+
+planner-search: $(STAMPS)/test ## Drive the planner through every order of events of 24 small settings, with longer texts
+	@TOKENSPEED_SEARCH=large $(BIN)/python -m pytest -s tests/scheduler/test_planner_search.py $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev ## Check style: ruff and clang-format
 	@$(BIN)/ruff check .

@@ -30,6 +30,8 @@ class ServeOptions:
     """What a server is started with. What cannot work together is found when the model is loaded."""
 
     model: Annotated[str, Option("A GGUF file, a Hugging Face directory, or smollm2 (a small model).")] = "smollm2"
+    tp: Annotated[int, Option("Ranks (GPUs) that share the model, each in a process of its own.", low=1)] = 1
+    ep: Annotated[int, Option("Of these, ranks that share the experts, whole experts each.", low=1)] = 1
     load_format: Annotated[
         str, Option("dummy: random weights for a directory with only a config.json.", choices=("auto", "dummy"))
     ] = "auto"

@@ -259,6 +259,7 @@ def replayed(
         return model.stack.logits(hidden, None, rows)  # every row is sampled: all are selected
 
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())  # inputs are still being filled there
     with torch.inference_mode(), torch.cuda.stream(stream):
         for _ in range(3):
             step()

@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...scheduler import CopyBatch, EventKind, Scheduler, Stats, StepPlan
+from ...scheduler import GUARDS, CopyBatch, EventKind, Scheduler, Stats, StepPlan
 from ..run.step_result import StepResult
 from ..text.answer import Answer
 from ..text.detokenizer import CONTEXT_TOKENS, Detokenizer
@@ -32,6 +32,10 @@ logger = logging.getLogger(__name__)
 
 class HungStep(RuntimeError):
     """The device does not end a step."""
+
+
+class RunnerLost(RuntimeError):
+    """The runner will never execute a step again: a rank is gone."""
 
 
 class PendingStep(Protocol):
@@ -47,6 +51,15 @@ class Runner(Protocol):
 
     def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PendingStep:
         """Start the step behind those that were launched before; `sampling` is by request id."""
+        ...
+
+
+@runtime_checkable
+class WatchedRunner(Protocol):
+    """A runner that may be lost while no step runs."""
+
+    def watch(self, lost: Callable[[Exception], None]) -> None:
+        """Have `lost` called when it is, on any thread."""
         ...
 
 
@@ -102,6 +115,13 @@ class _CopiesDone:
     error: Exception | None
 
 
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """The runner is gone."""
+
+    error: Exception
+
+
 @dataclass(slots=True)
 class _Running:
     """A request between submission and its last event."""
@@ -114,7 +134,7 @@ class _Close:
     """Abort everything, wait for the steps in flight and end the thread."""
 
 
-_Message = Submission | _Abort | _Ask | _StepDone | _CopiesDone | _Close
+_Message = Submission | _Abort | _Ask | _StepDone | _CopiesDone | _Lost | _Close
 
 
 class ControlLoop:
@@ -182,6 +202,8 @@ class ControlLoop:
 
     def start(self) -> None:
         """Start the threads."""
+        if isinstance(self._runner, WatchedRunner):
+            self._runner.watch(lambda error: self._inbox.put(_Lost(error)))
         for thread in self._threads:
             thread.start()
 
@@ -293,6 +315,8 @@ class ControlLoop:
                 self._closing = True
                 for request_id in list(self._requests):
                     self._end(request_id)
+            case _Lost(error):
+                raise error
             case _StepDone(plan, result):
                 self._in_flight -= 1
                 self._progress = time.monotonic()
@@ -338,7 +362,7 @@ class ControlLoop:
         """Hand every step that can be planned to the runner."""
         while not self._closing and (plan := self._scheduler.plan()) is not None:
             # Rows of requests that end before the step runs are still executed, so the step gets its own mapping.
-            sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.samples].tolist()}
+            sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.outputs > 0].tolist()}
             if not self._in_flight:
                 self._progress = time.monotonic()
             self._in_flight += 1
@@ -350,6 +374,8 @@ class ControlLoop:
 
     def _land(self, plan: StepPlan, result: StepResult | Exception) -> None:
         checked = _checked(result, plan.sampling_rows)
+        if isinstance(checked, RunnerLost):
+            raise checked
         if isinstance(checked, Exception):
             self._fail_step(plan, checked)
             return
@@ -358,7 +384,7 @@ class ControlLoop:
         texts: dict[int, str] = {}
         broken: list[int] = []
         stop = np.zeros(plan.sampling_rows, dtype=np.bool_)
-        rows = plan.request_ids[plan.samples].tolist()
+        rows = plan.request_ids[plan.outputs > 0].tolist()
         for row in np.flatnonzero(~checked.healthy).tolist():
             logger.error("step %d: the logits of request %d are not finite", plan.step, rows[row])
             self._end(rows[row], error="the model's output for this request is not a number")
@@ -374,7 +400,7 @@ class ControlLoop:
                 broken.append(request_id)
         for request_id in broken:
             self._end(request_id, error="the output could not be turned into text")
-        self._scheduler.land(plan.step, tokens, stop)
+        self._scheduler.land(plan.step, tokens, stop=stop)
         self._drain_events(texts)
         for request_id, text in texts.items():
             self._report(Text(request_id, text, 1))
@@ -388,6 +414,10 @@ class ControlLoop:
             if kind == EventKind.ADMITTED and not running.admitted:
                 running.admitted = True  # a retracted request is admitted again, but its owner heard of the first time
                 self._report(Admitted(request_id, value))
+            elif kind == EventKind.FAILED:
+                del self._requests[request_id]
+                logger.error("request %d: the planner proposed what %s forbids", request_id, GUARDS[value])
+                self._report(Failed(request_id, "the scheduler could not plan this request"))
             elif kind == EventKind.FINISHED:
                 del self._requests[request_id]
                 answer = running.answer

@@ -92,7 +92,7 @@ class ModelRunner:
             ) from error
 
     def _launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> LaunchedStep:
-        sampling_rows = np.flatnonzero(plan.samples)
+        sampling_rows = np.flatnonzero(plan.outputs)
         self._sampling.assign(plan.slots[sampling_rows], plan.request_ids[sampling_rows], sampling)
         with self._on_stream():
             self._table.apply(plan)
@@ -130,6 +130,8 @@ class ModelRunner:
     def _check(self, plan: StepPlan) -> None:
         if len(plan.input_ids) != plan.tokens:
             raise ValueError(f"step {plan.step} has no token ids: requests of an engine are submitted with `submit`")
+        if int(np.max(plan.outputs)) > 1:
+            raise ValueError(f"step {plan.step} has rows with drafts, which this runner does not check: offer none")
         end = int(np.max(plan.start + plan.num_tokens))
         if end > self._max_positions:
             raise ValueError(f"step {plan.step} reaches position {end - 1}; the model has {self._max_positions}")
@@ -161,7 +163,7 @@ class ModelRunner:
         into.input_ids[:rows] = plan.input_ids
         into.positions[:rows] = plan.positions
         into.context_lens[:rows] = plan.start + 1
-        into.result_slots[:rows] = np.where(plan.samples, plan.slots, self._null_slot)
+        into.result_slots[:rows] = np.where(plan.outputs > 0, plan.slots, self._null_slot)
         self._sampling.write(plan.slots, into.context_lens[:rows], into)
         self._pad(rows, into)
 

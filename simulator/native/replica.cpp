@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <stdexcept>
+#include <string>
 
 namespace tokenspeed::simulator {
 
@@ -56,7 +58,7 @@ void Replica::happen(std::vector<std::int64_t>& finished) {
 void Replica::land(std::vector<std::int64_t>& finished) {
     const Flight flight = in_flight_.front();
     in_flight_.pop_front();
-    scheduler_->land(flight.step, {sampled_.data(), static_cast<std::size_t>(flight.sampled)}, {});
+    scheduler_->land(flight.step, {sampled_.data(), static_cast<std::size_t>(flight.sampled)}, {}, {});
     steps_.add(flight.start, flight.end, flight.context, flight.pairs, flight.levels);
     note_events(flight.end, &finished);
     want_plan();
@@ -147,6 +149,9 @@ void Replica::note_events(std::int64_t now, std::vector<std::int64_t>* finished)
             case EventKind::KvRemoved:
                 stored_.erase(event.value);
                 break;
+            case EventKind::Failed:
+                throw std::runtime_error("call " + std::to_string(event.request_id) +
+                                         ": the planner proposed what the specification forbids");
             default:
                 break;
         }

@@ -162,7 +162,7 @@ def _pairs(outcome: Outcome) -> list[str]:
         for row in pairs
         if row["significant"]
     ]
-    said = f"{len(shown):,} of {len(pairs):,} differences have an interval without 0"
+    said = f"{len(shown):,} of {len(pairs):,} differences have an interval without 0, one in twenty by chance alone"
     return [
         "<h2>Differences from the baseline, paired by seed</h2>",
         f'<p class="sub">{escape(said)}; all are in pairs.csv.</p>',

@@ -134,7 +134,7 @@ def drive(
         assert result.healthy.all()
         assert tokens.dtype == np.int32
         assert tokens.shape == (plan.sampling_rows,)
-        for request, token in zip(plan.request_ids[plan.samples].tolist(), tokens.tolist(), strict=True):
+        for request, token in zip(plan.request_ids[plan.outputs > 0].tolist(), tokens.tolist(), strict=True):
             if request in live:
                 outputs[request].append(token)
         scheduler.land(plan.step, tokens)
@@ -226,8 +226,8 @@ class Plan:
         self.slots = np.array([slot for slot, *_ in self.rows_], dtype=np.int32)
         self.start = np.array([start for _, start, *_ in self.rows_], dtype=np.int32)
         self.num_tokens = np.array([len(ids) for _, _, ids, _ in self.rows_], dtype=np.int32)
-        self.samples = np.array([samples for *_, samples in self.rows_], dtype=np.bool_)
-        self.sampling_rows = int(self.samples.sum())
+        self.outputs = np.array([samples for *_, samples in self.rows_], dtype=np.int32)
+        self.sampling_rows = int(self.outputs.sum())
         self.tokens = int(self.num_tokens.sum())
         self.input_ids = np.array([i for _, _, ids, _ in self.rows_ for i in ids], dtype=np.int32)
         self.positions = np.array(
@@ -235,7 +235,7 @@ class Plan:
         )
         table = np.array(self.deltas, dtype=np.int32).reshape(-1, 3)
         self.table_slots, self.table_index, self.table_blocks = (np.ascontiguousarray(c) for c in table.T)
-        for field in ("slots", "start", "num_tokens", "samples", "input_ids", "positions", "table_slots"):
+        for field in ("slots", "start", "num_tokens", "outputs", "input_ids", "positions", "table_slots"):
             getattr(self, field).flags.writeable = False  # as the scheduler's views may be
 
 

@@ -149,7 +149,7 @@ class PagedRunner:
 
     def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PagedStep:
         """Queue the step on the device."""
-        assert set(sampling) >= set(plan.request_ids[plan.samples].tolist())
+        assert set(sampling) >= set(plan.request_ids[plan.outputs > 0].tolist())
         step = PagedStep(self, plan)
         self._queue.append(step)
         self.most_launched = max(self.most_launched, len(self._queue))
@@ -176,12 +176,12 @@ class PagedRunner:
     def _compute(self, plan: StepPlan) -> NDArray[np.int32]:
         self._table[plan.table_slots, plan.table_index] = plan.table_blocks
         tokens, at = [], 0
-        for slot, start, count, samples in zip(plan.slots, plan.start, plan.num_tokens, plan.samples, strict=True):
+        for slot, start, count, outputs in zip(plan.slots, plan.start, plan.num_tokens, plan.outputs, strict=True):
             ids = plan.input_ids[at : at + count]
             positions = np.arange(start + count)
             places = self._table[slot, positions // self._size] * self._size + positions % self._size
             self._pool[places[start:]] = np.where(ids < 0, self._last[slot], ids)
-            if samples:
+            if outputs:
                 self._last[slot] = self._rule(self._pool[places])
                 tokens.append(self._last[slot])
             at += count

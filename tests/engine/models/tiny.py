@@ -260,6 +260,6 @@ class Engine:
             plan, launched = in_flight.popleft()
             result = launched.wait()
             assert result.healthy.all()
-            for request, token in zip(plan.request_ids[plan.samples].tolist(), result.tokens.tolist(), strict=True):
+            for request, token in zip(plan.request_ids[plan.outputs > 0].tolist(), result.tokens.tolist(), strict=True):
                 outputs[request].append(token)
             self.scheduler.land(plan.step, result.tokens)
