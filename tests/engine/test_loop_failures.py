@@ -138,7 +138,7 @@ class Done:
 def test_result_that_does_not_fit_the_step_is_a_failure_of_the_step(tokens: Any, healthy: Any) -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
     launch = engine.runner.launch
-    engine.runner.launch = lambda plan, sampling: Done(tokens, healthy)  # type: ignore[method-assign]
+    engine.runner.launch = lambda plan, sampling: Done(tokens, healthy)  # type: ignore
     engine.submit(1, b"abc", max_tokens=2)
     engine.wait(1)
     assert engine.reason(1) == "error"
