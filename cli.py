@@ -17,7 +17,7 @@ import click
 from . import __version__
 from .engine.options import ServeOptions
 from .missing_dependency import explained_missing_dependency
-from .verify_cli import verify
+from .verify_cli import FOLDER, as_json, examples, verify
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
@@ -58,6 +58,23 @@ def main() -> None:
 
 
 main.add_command(verify)
+
+
+@verify.command(epilog=examples("spmd", "spmd --bug tokenspeed-0.1.1-attention-2x2", "spmd --smtlib obligations"))
+@click.option("--smtlib", type=FOLDER, metavar="DIR", help="Write the theorems into DIR as SMT-LIB instead.")
+@click.option("--bug", metavar="NAME", help="Show what happens to the ranks under another compiler's wrong plan.")
+@click.option("--processes", default=2, type=click.IntRange(min=1), help="Processes that check mappings and mutants.")
+@as_json
+def spmd(smtlib: Path | None, bug: str | None, processes: int, json_output: bool) -> None:
+    """Prove that models spread over ranks equal one device: placements, collectives, mappings, mutants.
+
+    Exit status: 0 if everything holds, 1 if something does not, 2 for a bug that is not known.
+    """
+    with explained_missing_dependency():
+        from .engine.spmd.commands.verify_command import run_verify_spmd
+
+        status = run_verify_spmd(json_output, smtlib=smtlib, bug=bug, processes=processes)
+    sys.exit(status)
 
 
 @main.command()
@@ -110,6 +127,7 @@ def version() -> None:
     metavar="REPLICA:FROM-TO[:drain]",
     help="A replica fails, or is drained, between two times in seconds. May be given several times.",
 )
+@click.option("--cost", default="roofline", help="roofline, or a file with measured or recorded step times.")
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
 @click.option(
@@ -124,12 +142,31 @@ def version() -> None:
     metavar="FILE",
     help="Record every transition for verify trace; with several replicas one FILE each, numbered.",
 )
-def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> None:
+@click.option("--explain", is_flag=True, help="Show where the time of the steps goes.")
+def simulate(out: Path | None, record_trace: Path | None, explain: bool, **settings: Any) -> None:
     """Run a workload on simulated GPUs that are driven by the compiled scheduler."""
     with explained_missing_dependency():
         from .simulator.command import run_simulate
 
-        status = run_simulate(settings, out, record_trace)
+        status = run_simulate(settings, out, record_trace, explain)
+    sys.exit(status)
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for tables and the report."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one for each core]")
+def study(file: Path, out: Path, workers: int | None) -> None:
+    """Simulate every combination of policies, settings and seeds in FILE (TOML), and compare them.
+
+    A study that was stopped goes on where it was.
+    """
+    with explained_missing_dependency():
+        from .simulator.sweep.command import run_study_file
+
+        status = run_study_file(file, out, workers)
     sys.exit(status)
 
 
@@ -147,7 +184,8 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
         elif about.choices:
             settings["type"] = click.Choice(about.choices)
         elif about.size:
-            settings |= {"type": byte_size, "metavar": "SIZE", "default": size_text(item.default)}
+            settings |= {"type": byte_size, "metavar": "SIZE"}
+            settings |= {} if item.default is None else {"default": size_text(item.default)}
         elif kind is Path:
             settings |= {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
         elif kind in (int, float):
@@ -237,4 +275,26 @@ def kernels(check: bool, bench: bool, json_output: bool, operations: tuple[str, 
         from .kernels.workbench.command import run_kernels
 
         status = run_kernels(check, json_output, bench, operations)
+    sys.exit(status)
+
+
+@main.command(epilog="Example: tokenspeed profile --model DIRECTORY --load-format dummy --out llama-3.1-8b_h200.csv")
+@click.option("--model", default="smollm2", help="A GGUF file, a Hugging Face directory, or smollm2.")
+@click.option("--load-format", default="auto", type=click.Choice(["auto", "dummy"]), help="dummy: random weights.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write.")
+@click.option("--device-name", help="The device in the simulator's words.  [default: its own last word]")
+@click.option("--model-name", help="The model in the simulator's words.  [default: the checkpoint's name]")
+@click.option("--max-running", default=128, type=click.IntRange(min=1), help="Most decoding rows.")
+@click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Longest chunk of a prompt.")
+@click.option("--max-context", default=131072, type=click.IntRange(min=1), help="Longest context, if the model has it.")
+@click.option("--block-size", default=64, type=click.IntRange(min=1), help="Tokens per KV block.")
+def profile(**options: Any) -> None:
+    """Measure whole steps on the device at hand, as a table that simulate --cost reads."""
+    with explained_missing_dependency("serve"):
+        from .engine.profiling.command import run_profile
+
+        try:
+            status = run_profile(**options)
+        except (ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from error
     sys.exit(status)

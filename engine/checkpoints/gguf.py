@@ -13,7 +13,8 @@ from ..models.registry import read
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer
 from .checkpoint import Checkpoint
-from .gguf_file import GGUFFile
+from .gguf_file import GGUFError, GGUFFile
+from .tensors import WholeTensors
 from .weights import CheckpointWeights
 
 _OUTSIDE_LAYERS: Final = {
@@ -60,6 +61,10 @@ class GGUFTensors(Mapping[str, torch.Tensor]):
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading it."""
+        return self._file.tensors[self._names[name]].shape
 
     def __len__(self) -> int:
         return len(self._names)
@@ -134,13 +139,18 @@ def load_gguf(path: Path, name: str) -> Checkpoint:
     architecture, config = read(raw, Fields(raw, "the GGUF metadata", shown))
     tokenizer = Tokenizer.from_gguf(file.metadata)
     source = file.metadata.get("tokenizer.chat_template")
+    if source is not None and not isinstance(source, str):
+        raise GGUFError(f"{path}: tokenizer.chat_template={source!r} is not a text")
+    beyond = [token for token in sorted(tokenizer.eos_token_ids) if token >= config.vocab_size]
+    if beyond:
+        raise GGUFError(f"{path}: token {beyond[0]} ends answers but is not one of the model's {config.vocab_size}")
     tensors = GGUFTensors(file, config)
     return Checkpoint(
         name=name,
         architecture=architecture,
         config=config,
         tensors=tensors,
-        weights=CheckpointWeights(tensors),
+        weights=CheckpointWeights(WholeTensors(tensors, str(path))),
         tokenizer=tokenizer,
         chat_template=None if source is None else ChatTemplate(source, tokenizer.special_tokens),
     )

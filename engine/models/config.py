@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .fields import Fields, UnsupportedModel
 from .layers.rope import RopeConfig, read_rope
 
 __all__ = ["DecoderConfig", "GroupedQueryConfig", "UnsupportedModel", "read_common", "read_grouped_query"]
+
+
+_NEVER_READ: Final = ("*.rotary_emb.inv_freq", "*.k_proj.k_scale", "*.v_proj.v_scale")
+"""Frequencies follow from the configuration, and the cache is not quantised."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,12 @@ class DecoderConfig:
     """Longest sequence, prompt and output together, in tokens."""
     tie_word_embeddings: bool
     """Whether the output matrix is the embedding matrix."""
+    quantization: Mapping[str, Any] | None = None
+    """`quantization_config`: how weights are stored."""
+    weight_prefix: str = ""
+    """What the checkpoint puts before the names of weights."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of names of tensors that the checkpoint may hold though the model has no use for them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +52,27 @@ def read_common(fields: Fields, *, rope_dim: int) -> dict[str, Any]:
     """The arguments of `DecoderConfig`. Raises UnsupportedModel naming the field that is not supported."""
     fields.only("hidden_act", "silu")
     fields.only("pretraining_tp", 1)
-    if fields.has("quantization_config"):
-        method = fields.section("quantization_config").raw.get("quant_method")
-        raise fields.error("quantization_config.quant_method", method, "use unquantised weights")
     hidden, vocab = fields.integer("hidden_size"), fields.integer("vocab_size")
+    tied = fields.flag("tie_word_embeddings")
+    layers, drafts = (
+        fields.integer("num_hidden_layers", most=4096),
+        fields.integer("num_nextn_predict_layers", 0, least=0),
+    )
     return {
         "declared": fields.raw,
         "vocab_size": vocab,
         "hidden_size": hidden,
-        "num_layers": fields.integer("num_hidden_layers", most=4096),
+        "num_layers": layers,
         "rms_norm_eps": fields.number("rms_norm_eps"),
         "rope": read_rope(fields, rope_dim),
         "max_position_embeddings": fields.integer("max_position_embeddings"),
-        "tie_word_embeddings": fields.flag("tie_word_embeddings"),
+        "tie_word_embeddings": tied,
+        "quantization": fields.section("quantization_config").raw if fields.has("quantization_config") else None,
+        "ignored": (
+            *_NEVER_READ,
+            *(("lm_head.weight",) if tied else ()),
+            *(f"model.layers.{layers + index}.*" for index in range(drafts)),  # layers that draft tokens
+        ),
     }
 
 

@@ -127,6 +127,16 @@ class StepRows:
     chosen: tuple[tuple[bool, ...], ...]
     """For each rank which rows of its share are sampled."""
 
+    @classmethod
+    def single(cls, ranks: int, tokens: int, sampled: int) -> "StepRows":
+        """One attention group of all ranks, which therefore know the counts without asking.
+
+        The sampled rows are shared out anew: for a plan that has all rows on every rank when they are selected.
+        """
+        held = tuple(len(part) for part in share(tokens, ranks))
+        left = tuple((True,) * len(part) for part in share(sampled, ranks))
+        return cls(held, left)
+
     @cached_property
     def sampled(self) -> tuple[int, ...]:
         """Rows of each rank's share that are left after `Act.SELECT`."""

@@ -180,6 +180,37 @@ def test_an_unsupported_model_is_named(tmp_path: Path, metadata: dict[str, Any],
 @pytest.mark.parametrize(
     ("metadata", "message"),
     [
+        ({"llama.rope.freq_base": float("nan")}, r"llama\.rope\.freq_base=nan"),
+        ({"llama.rope.freq_base": 0.0}, r"llama\.rope\.freq_base=0\.0"),
+        ({"llama.rope.freq_base": -10.0}, r"llama\.rope\.freq_base=-10\.0"),
+        ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, r"layer_norm_rms_epsilon=nan"),
+        ({"llama.context_length": 2**31}, r"llama\.context_length=2147483648"),
+        ({"llama.embedding_length": 0}, r"llama\.embedding_length=0"),
+        ({"llama.rope.scaling.type": "linear"}, "lacks 'factor'"),
+        ({"tokenizer.chat_template": 7}, r"tokenizer\.chat_template=7 is not a text"),
+        ({"llama.vocab_size": 3, "tokenizer.ggml.eos_token_id": 4}, "token 4 ends answers but is not one of the mod"),
+    ],
+)
+def test_a_value_that_would_make_nonsense_is_named(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
+    with pytest.raises((GGUFError, UnsupportedModel), match=message):
+        load_checkpoint(str(write_gguf(tmp_path / "tiny.gguf", metadata)))
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"output_norm.weight") + len(b"output_norm.weight")
+    dimensions = int.from_bytes(content[at : at + 4], "little")
+    offset = at + 4 + 8 * dimensions + 4
+    content[offset : offset + 8] = (0).to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(GGUFError, match="overlap at byte 0"):
+        load_checkpoint(str(path))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
         ({"tokenizer.ggml.model": "llama"}, r"tokenizer\.ggml\.model='llama'"),
         ({"tokenizer.ggml.pre": "tekken"}, r"tokenizer\.ggml\.pre='tekken'"),
         ({"tokenizer.ggml.merges": None}, r"lacks tokenizer\.ggml\.merges"),

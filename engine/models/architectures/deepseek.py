@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ....kernels.mla import LATENT_DIM, ROPE_DIM
@@ -14,7 +14,7 @@ from ..decoder import Maker
 from ..fields import Fields
 from ..layers.experts import MixtureOfExperts, Routing
 from ..layers.latent_attention import Latent, LatentAttention
-from ..layers.rope import RotaryTable, yarn_scale
+from ..layers.rope import Rotary, yarn_scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +101,20 @@ def read_v3(fields: Fields) -> LatentConfig:
 
 
 def read_wrapped(fields: Fields) -> LatentConfig:
-    """Kimi-K2.5: the decoder's fields are in `text_config`. Raises UnsupportedModel naming the field."""
-    return read_v3(fields.section("text_config").with_values(model_type="deepseek_v3"))
+    """Kimi-K2.5: the decoder's fields are in `text_config`; what sees is not loaded. Raises UnsupportedModel naming the
+    field."""
+    text = fields.section("text_config")
+    config = read_v3(text.with_values(model_type="deepseek_v3"))
+    quantization = fields.section("quantization_config").raw if fields.has("quantization_config") else None
+    return replace(
+        config,
+        quantization=config.quantization or quantization,
+        weight_prefix="language_model.",
+        ignored=(*config.ignored, "vision_tower.*", "mm_projector.*"),
+    )
 
 
-def makers(config: LatentConfig, table: RotaryTable) -> Mapping[str, Maker]:
+def makers(config: LatentConfig, table: Rotary) -> Mapping[str, Maker]:
     """Latent attention, and experts if there are any."""
     attention = Latent(
         config.kv_lora_rank,

@@ -12,7 +12,7 @@ from ..decoder import Maker
 from ..fields import Fields
 from ..layers.attention import GroupedQuery, GroupedQueryAttention
 from ..layers.experts import MixtureOfExperts, Routing
-from ..layers.rope import RotaryTable
+from ..layers.rope import Rotary
 from .deepseek import read_routing
 
 
@@ -33,7 +33,7 @@ def read_config(fields: Fields) -> Glm4MoeConfig:
     return Glm4MoeConfig(**read_grouped_query(fields, partial_rotary=True), routing=routing)
 
 
-def makers(config: Glm4MoeConfig, table: RotaryTable) -> Mapping[str, Maker]:
+def makers(config: Glm4MoeConfig, table: Rotary) -> Mapping[str, Maker]:
     """Attention, and experts if there are any."""
     attention = GroupedQuery(config.head_dim, table, config.rms_norm_eps)
     routing = config.routing

@@ -10,7 +10,7 @@ from ..config import GroupedQueryConfig, read_grouped_query
 from ..decoder import Maker
 from ..fields import Fields
 from ..layers.attention import GroupedQuery, GroupedQueryAttention
-from ..layers.rope import RotaryTable
+from ..layers.rope import Rotary
 
 
 def read_config(fields: Fields) -> GroupedQueryConfig:
@@ -21,7 +21,7 @@ def read_config(fields: Fields) -> GroupedQueryConfig:
     return GroupedQueryConfig(**read_grouped_query(fields))
 
 
-def makers(config: GroupedQueryConfig, table: RotaryTable) -> Mapping[str, Maker]:
+def makers(config: GroupedQueryConfig, table: Rotary) -> Mapping[str, Maker]:
     """Attention without norms of heads."""
     attention = GroupedQuery(config.head_dim, table, config.rms_norm_eps)
     return {"attention": lambda parts: GroupedQueryAttention(parts, attention)}

@@ -12,7 +12,7 @@ from ..decoder import Maker
 from ..fields import Fields
 from ..layers.attention import GroupedQuery, GroupedQueryAttention
 from ..layers.experts import MixtureOfExperts, Routing
-from ..layers.rope import RotaryTable
+from ..layers.rope import Rotary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +51,13 @@ def read_experts(fields: Fields) -> Qwen3MoeConfig:
     return Qwen3MoeConfig(**common, routing=routing)
 
 
-def dense(config: GroupedQueryConfig, table: RotaryTable) -> Mapping[str, Maker]:
+def dense(config: GroupedQueryConfig, table: Rotary) -> Mapping[str, Maker]:
     """Attention whose query and key heads are normed before they turn."""
     attention = GroupedQuery(config.head_dim, table, config.rms_norm_eps)
     return {"attention": lambda parts: GroupedQueryAttention(parts, attention)}
 
 
-def experts(config: Qwen3MoeConfig, table: RotaryTable) -> Mapping[str, Maker]:
+def experts(config: Qwen3MoeConfig, table: Rotary) -> Mapping[str, Maker]:
     """The same, and experts chosen by softmax over all of them."""
     return {**dense(config, table), "moe": lambda parts: MixtureOfExperts(parts, config.routing)}
 

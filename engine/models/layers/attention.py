@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ....kernels import paged_attention, rms_norm, rotary, write_kv
+from ....kernels import AttentionPlan, paged_attention, plan_paged_attention, rms_norm, rotary, write_kv
+from ..model import DecodePlan
 from .linear import Linear
 from .module import Parts, Step
-from .rope import RotaryTable
+from .rope import Rotary
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class GroupedQuery:
     """How queries and keys are made: what the weights do not say."""
 
     head_dim: int
-    table: RotaryTable
+    table: Rotary
     """Turns the first `table.dim` values of every head."""
     norm_eps: float
     """Of the norms of each query and key head, if the model has them."""
@@ -38,6 +39,19 @@ class GroupedQueryAttention:
         self._norms = [parts.read(f"{name}_norm.weight") for name in "qk"] if parts.has("q_norm.weight") else None
         self._o = Linear(parts.read("o_proj.weight"), parts.read("o_proj.bias") if parts.has("o_proj.bias") else None)
 
+    def plan_decode(self, context_lens: torch.Tensor, *, row_tokens: int, max_context: int) -> DecodePlan | None:
+        """See `Model.plan_decode`; the same for all layers. The CPU's kernel has no use for one."""
+        if context_lens.device.type == "cpu":
+            return None
+        return plan_paged_attention(
+            context_lens,
+            row_tokens=row_tokens,
+            heads=self._heads,
+            kv_heads=self._kv_heads,
+            head_dim=self._config.head_dim,
+            max_context=max_context,
+        )
+
     def __call__(self, x: torch.Tensor, step: Step) -> torch.Tensor:
         """Attention of all tokens of the step, which are in the order of their requests."""
         c, inputs, cached = self._config, step.inputs, step.cache.layers[self._layer]
@@ -52,6 +66,7 @@ class GroupedQueryAttention:
             inputs.context_lens,
             inputs.query_start,
             scale=c.head_dim**-0.5,
+            plan=inputs.decode_plan if isinstance(inputs.decode_plan, AttentionPlan) else None,
         )
         return self._o(attended.reshape(len(x), -1))
 

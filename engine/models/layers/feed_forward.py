@@ -19,22 +19,23 @@ class Embedding:
         weight = parts.module.weights[0]
         self._ids = weight.slices(parts.mesh, parts.rank)[0]
         self._all = len(self._ids) == weight.shape[0]
-        self._matrix = parts.read(weight.name)
+        self.matrix = parts.read(weight.name)
 
     def __call__(self, ids: torch.Tensor, step: Step) -> torch.Tensor:
         """`ids`: [tokens] integer; returns [tokens, hidden]."""
         if self._all:
-            return F.embedding(ids, self._matrix)
+            return F.embedding(ids, self.matrix)
         local = ids - self._ids.start
         here = (local >= 0) & (local < len(self._ids))
-        return F.embedding(local.where(here, 0), self._matrix) * here[:, None]
+        return F.embedding(local.where(here, 0), self.matrix) * here[:, None]
 
 
 class Head:
     """The output matrix, or this rank's token ids of it."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._matrix = Linear(parts.read(parts.module.weights[0].name))
+    def __init__(self, parts: Parts, tied: torch.Tensor | None = None) -> None:
+        """`tied`: the embedding's matrix, if it is the output matrix too."""
+        self._matrix = Linear(parts.read(parts.module.weights[0].name) if tied is None else tied)
 
     def __call__(self, x: torch.Tensor, step: Step) -> torch.Tensor:
         """Logits [rows, own token ids]."""

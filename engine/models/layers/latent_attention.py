@@ -18,7 +18,7 @@ from ....kernels.mla_prefill import NOPE_DIM, ROPE_DIM, VALUE_DIM
 from ..model import DecodePlan, StepInputs
 from .linear import Linear
 from .module import Parts, Step
-from .rope import RotaryTable
+from .rope import Rotary
 
 PREFIX_TOKENS = 8192
 """Cached tokens whose keys and values are expanded at a time, over all rows of a step."""
@@ -33,7 +33,7 @@ class Latent:
     rope_dim: int
     v_dim: int
     scale: float
-    table: RotaryTable
+    table: Rotary
     interleaved: bool = True
     """Whether the checkpoint's rotary values are pairs of neighbours; they are brought into halves when read."""
     norm_eps: float = 1e-6

@@ -110,16 +110,20 @@ def _yarn(plain: RopeConfig, scaling: Fields, context: int) -> RopeConfig:
     return RopeConfig(theta, dim, tuple(divisors), attention)
 
 
-class RotaryTable:
-    """Cosines and sines of every position, float32 [positions, dim / 2], on the device."""
+class Rotary:
+    """Cosines and sines of positions. They are computed for each step: a table would take memory for every position."""
 
-    def __init__(self, rope: RopeConfig, positions: int, device: torch.device) -> None:
+    def __init__(self, rope: RopeConfig, device: torch.device) -> None:
         self.dim = rope.dim
-        frequencies = torch.tensor(rope.frequencies(), dtype=torch.float32)
-        angles = torch.outer(torch.arange(positions, dtype=torch.float32), frequencies)
-        self._cos = (angles.cos() * rope.attention_factor).to(device)
-        self._sin = (angles.sin() * rope.attention_factor).to(device)
+        self._frequencies = torch.tensor(rope.frequencies(), dtype=torch.float32, device=device)
+        self._factor = rope.attention_factor
 
     def at(self, step: StepInputs) -> tuple[torch.Tensor, torch.Tensor]:
-        """Those of the step's tokens, [tokens, dim / 2]; gathered once for all layers."""
-        return step.once(("rotary", id(self)), lambda: (self._cos[step.positions], self._sin[step.positions]))
+        """Those of the step's tokens, float32 [tokens, dim / 2]; computed once for all layers."""
+        return step.once(("rotary", id(self)), lambda: self._compute(step.positions))
+
+    def _compute(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        angles = torch.outer(positions.float(), self._frequencies)
+        if self._factor == 1.0:
+            return angles.cos(), angles.sin()
+        return angles.cos() * self._factor, angles.sin() * self._factor

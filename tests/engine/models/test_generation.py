@@ -99,3 +99,16 @@ def test_retraction_and_copies_to_the_host_change_nothing(pairs: Callable[[str],
         stats = engine.scheduler.stats()
         assert stats.retractions > 0
         assert (stats.spills > 0 and stats.fetches > 0) == (num_host_blocks > 0)
+
+
+@pytest.mark.parametrize("family", ["llama", "deepseek-v3", "glm-4.7-flash"])
+def test_only_planned_slots_of_the_cache_are_written(pairs: Callable[[str], Pair], family: str) -> None:
+    engine = Engine(pairs(family).ours, config(8, num_blocks=8), buckets=(4,))
+    prompt = np.arange(20, dtype=np.int32)
+    engine.generate([prompt], 6)
+    for pool in engine.runner.cache.pools:  # NaN before the first step
+        written = ~pool.isnan().flatten(3).all(-1)
+        partly = ~pool.isnan().flatten(3).any(-1)
+        assert written.equal(partly)
+        assert written[:, :8].sum(dim=(1, 2)).tolist() == [20 + 6 - 1] * len(pool)
+        assert not written[:, 8, 3:].any()  # three rows pad a step of one, each in a slot of the null block

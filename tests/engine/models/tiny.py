@@ -20,7 +20,7 @@ from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.host_pages import HostPages
 from tokenspeed.engine.run.kv_cache import KVCache
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.sampling import GREEDY
+from tokenspeed.engine.text.sampling_params import GREEDY
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 hf: Any = transformers  # typed in part only
@@ -78,6 +78,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
+    "qwen2": ("qwen2", {key: value for key, value in _GROUPED.items() if key != "head_dim"}),
     "qwen3": ("qwen3", {**_GROUPED, "head_dim": 24}),
     "qwen3-moe": (
         "qwen3_moe",
@@ -259,6 +260,6 @@ class Engine:
             plan, launched = in_flight.popleft()
             result = launched.wait()
             assert result.healthy.all()
-            for request, token in zip(plan.request_ids[plan.samples].tolist(), result.tokens.tolist(), strict=True):
+            for request, token in zip(plan.request_ids[plan.outputs > 0].tolist(), result.tokens.tolist(), strict=True):
                 outputs[request].append(token)
             self.scheduler.land(plan.step, result.tokens)

@@ -16,39 +16,26 @@ constexpr std::int64_t kNext = std::numeric_limits<std::int64_t>::min();
 
 }  // namespace
 
-void Scheduler::enter_line(RequestId request) {
-    const auto before = [this](RequestId a, RequestId b) {
-        return std::pair(records_[a].place, machine_.arrival(a)) < std::pair(records_[b].place, machine_.arrival(b));
-    };
-    const auto at = std::upper_bound(waiting_.begin(), waiting_.end(), request, before);
-    const bool behind = at == waiting_.begin() || machine_.arrival(*(at - 1)) < machine_.arrival(request);
-    const bool ahead = at == waiting_.end() || machine_.arrival(request) < machine_.arrival(*at);
-    waiting_by_arrival_ = waiting_.empty() || (waiting_by_arrival_ && behind && ahead);
-    waiting_.insert(at, request);
-}
-
 void Scheduler::plan_waiting() {
-    if (short_) return;  // whoever runs needs the memory first
-    if (resort_) {
-        std::stable_sort(waiting_.begin(), waiting_.end(),
-                         [this](RequestId a, RequestId b) { return records_[a].place < records_[b].place; });
-        resort_ = false;
-    }
+    if (round_.short_of_memory) return;  // whoever runs needs the memory first
+    waiting_.settle();
     std::size_t at = 0;
     // Who has just joined and found no memory takes what comes next, so nobody joins behind it.
-    while (!short_ && at < waiting_.size() && budget_ > 0 && at < free_slots_.size() && at < kLookahead) {
+    while (!round_.short_of_memory && at < waiting_.size() && round_.budget > 0 && at < free_slots_.size() &&
+           at < kLookahead) {
         const RequestId request = waiting_[at];
+        round_.acting = request;
         const Admission answer = admit(request);
         if (answer == Admission::NoRoom) return;
         if (answer == Admission::PassOver) {
-            promised_blocks_ += records_[request].needed;
+            round_.promised_blocks += records_[request].needed;
             if (records_[request].overtaken >= kMaxOvertakes) return;
             ++at;
             continue;
         }
-        waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
+        waiting_.take(at);
         count_overtaking(request);
-        plan_prefill(request, budget_);
+        plan_prefill(request, round_.budget);
         promise(request);
     }
 }
@@ -60,13 +47,11 @@ Scheduler::Admission Scheduler::admit(RequestId request) {
         record.hold = Hold::None;
     }
     // Who is alone is always admitted: `submit` made sure that it fits the empty pool.
-    const bool alone = running_.empty() && promised_blocks_ == 0;
+    const bool alone = running_.empty() && round_.promised_blocks == 0;
     const std::int64_t available = machine_.free() + machine_.cached();
     const std::int64_t arrival = machine_.arrival(request);
-    if (!alone && parked_.request == request && parked_.arrival == arrival && parked_.version == pool_.version()) {
-        const bool nobody_left = parked_.until_departure && parked_.departures == departures_;
-        if (nobody_left || parked_.blocks_needed + promised_blocks_ > available) return Admission::NoRoom;
-    }
+    const std::int64_t left = available - round_.promised_blocks;
+    if (!alone && waiting_.waits_still(request, arrival, pool_.version(), departures_, left)) return Admission::NoRoom;
     const std::int64_t known = machine_.known(request);
     if (!record.hashed && config_.prefix_cache) extend_hashes(record);
     match_prefix(record, known);
@@ -76,10 +61,10 @@ Scheduler::Admission Scheduler::admit(RequestId request) {
     }
     if (waits_for_other(request)) return Admission::PassOver;
     if (!alone) {
-        const bool fits = record.needed + promised_blocks_ <= available;
+        const bool fits = record.needed + round_.promised_blocks <= available;
         const bool until_departure = fits && !keeps_protection(request);
         if (!fits || until_departure) {
-            parked_ = {request, arrival, pool_.version(), record.needed, until_departure, departures_};
+            waiting_.park({request, arrival, pool_.version(), record.needed, until_departure, departures_});
             return Admission::NoRoom;
         }
     }
@@ -133,15 +118,12 @@ void Scheduler::run(RequestId request) {
 // Nobody is overtaken for ever: after kMaxOvertakes younger requests the oldest that waits is next.
 void Scheduler::count_overtaking(RequestId request) {
     if (waiting_.empty()) return;
-    const auto older = [this](RequestId a, RequestId b) { return machine_.arrival(a) < machine_.arrival(b); };
-    const RequestId oldest =
-        waiting_by_arrival_ ? waiting_.front() : *std::min_element(waiting_.begin(), waiting_.end(), older);
+    const RequestId oldest = waiting_.oldest();
     if (machine_.arrival(oldest) >= machine_.arrival(request)) return;
     Record& record = records_[oldest];
     if (++record.overtaken >= kMaxOvertakes && record.place.first != kNext) {
         record.place = {kNext, kNext};
-        waiting_by_arrival_ = false;
-        resort_ = true;
+        waiting_.move(oldest, record.place);
     }
 }
 

@@ -16,7 +16,7 @@ bool Scheduler::grow(RequestId request) {
             require(machine_.apply_allocate(request, block));
             return true;
         }
-        short_ = true;
+        round_.short_of_memory = true;
         if (memory_is_coming()) return false;
         const RequestId victim = choose_victim(request);
         if (victim == kNone) return false;
@@ -45,7 +45,7 @@ BlockId Scheduler::take_block(bool urgent, BlockId kept) {
             return candidate;
         }
         // With it the pages in front of it, which come next.
-        for (BlockId at = candidate; spills_left_ > 0 && can_spill(); --spills_left_) {
+        for (BlockId at = candidate; round_.spills_left > 0 && can_spill(); --round_.spills_left) {
             const BlockId parent = machine_.parent(at);
             spill(at);
             if (parent == at || machine_.block_state(parent) != BlockState::Cached) break;
@@ -59,8 +59,8 @@ BlockId Scheduler::take_block(bool urgent, BlockId kept) {
 // Whether a block will be free when a copy or a step in flight has ended, beside those that others wait for already.
 // With nothing in flight all cached blocks can be evicted and none is in limbo, so this wait always ends.
 bool Scheduler::memory_is_coming() {
-    if (machine_.cached() + machine_.fetching() + pool_.limbo_count() <= unmet_) return false;
-    ++unmet_;
+    if (machine_.cached() + machine_.fetching() + pool_.limbo_count() <= round_.unmet) return false;
+    ++round_.unmet;
     return true;
 }
 
@@ -103,7 +103,7 @@ RequestId Scheduler::choose_victim(RequestId beneficiary) {
 
 void Scheduler::retract(RequestId victim, RequestId beneficiary) {
     const std::int64_t dropped = machine_.planned(victim);
-    decodes_to_come_ -= machine_.request_state(victim) == RequestState::Decode ? 1 : 0;
+    round_.decodes_to_come -= machine_.request_state(victim) == RequestState::Decode ? 1 : 0;
     require(machine_.apply_retract(victim, beneficiary));
     stop_running(victim);
     Record& record = records_[victim];
@@ -118,7 +118,7 @@ void Scheduler::retract(RequestId victim, RequestId beneficiary) {
     record.stalled_rounds = 0;
     ++record.retractions;
     if (victim == doomed_) doomed_ = kNone;
-    enter_line(victim);
+    waiting_.enter(victim, record.place, machine_.arrival(victim));
     ++totals_.retractions;
     totals_.most_retractions = std::max<std::int64_t>(totals_.most_retractions, record.retractions);
     emit(EventKind::Retracted, victim, dropped);

@@ -1,7 +1,9 @@
 // What of a request's text is there already: on the device, on the host, or being computed by another request.
 #include <algorithm>
 #include <cstddef>
+#include <string>
 
+#include "scheduler/core/contract/errors.h"
 #include "scheduler/core/scheduler.h"
 
 namespace tokenspeed {
@@ -111,6 +113,56 @@ bool Scheduler::waits_for_other(RequestId request) {
     return true;
 }
 
+// The host page that continues what is in front of this page of the request's text, or kNone: hashes that a driver made
+// may name a page without it.
+HostId Scheduler::find_on_host(const Record& record, std::int64_t page) const {
+    const HostId found = host_.find(record.pages[page]);
+    if (found == kNone || !record.hashed) return found;
+    const std::int64_t before = page == 0 ? 0 : name_of(record.pages[page - 1]);
+    const bool continues =
+        machine_.host_position(found) == page * config_.block_size && machine_.host_before(found) == before;
+    return continues ? found : kNone;
+}
+
+// A page's hash names everything up to its end, so it has one place and one predecessor. Throws BadRequest if a hash is
+// known with another: on the device, on the host, or as a page that a running request computes.
+void Scheduler::check_chain(std::span<const std::uint64_t> page_hashes) const {
+    const auto refuse = [&](std::size_t page, const std::string& why) {
+        throw BadRequest("page_hashes[" + std::to_string(page) + "] is " + std::to_string(page_hashes[page]) +
+                         ", which " + why +
+                         "; the hash of a page must name all tokens up to its end, so derive it from the hash before "
+                         "it as well");
+    };
+    std::vector<std::uint64_t> sorted(page_hashes.begin(), page_hashes.end());
+    std::sort(sorted.begin(), sorted.end());
+    if (const auto twice = std::adjacent_find(sorted.begin(), sorted.end()); twice != sorted.end()) {
+        const auto first = std::find(page_hashes.begin(), page_hashes.end(), *twice);
+        refuse(static_cast<std::size_t>(std::find(first + 1, page_hashes.end(), *twice) - page_hashes.begin()),
+               "is in this list twice");
+    }
+    for (std::size_t page = 0; page < page_hashes.size(); ++page) {
+        const PageHash prefix{0, page_hashes[page]};
+        const PageHash previous = page == 0 ? PageHash{} : PageHash{0, page_hashes[page - 1]};
+        const std::int64_t position = static_cast<std::int64_t>(page) * config_.block_size;
+        const std::int64_t before = page == 0 ? 0 : name_of(previous);
+        const BlockId block = pool_.find(prefix);
+        if (block != kNoBlock && (machine_.position(block) != position || machine_.before(block) != before)) {
+            refuse(page, "is on the device behind another page");
+        }
+        const HostId host = host_.known(prefix);
+        if (host != kNone && (machine_.host_position(host) != position || machine_.host_before(host) != before)) {
+            refuse(page, "is on the host behind another page");
+        }
+        const RequestId other = computing_.find(prefix);
+        if (other == kNone) continue;
+        const std::vector<PageHash>& pages = records_[other].pages;
+        const bool here = page < pages.size() && pages[page] == prefix;
+        if (!here || (page > 0 && !(pages[page - 1] == previous))) {
+            refuse(page, "request " + std::to_string(records_[other].request_id) + " computes behind another page");
+        }
+    }
+}
+
 // Twice what its prefix has, so that a wait for pages that are evicted again and again ends.
 std::int64_t Scheduler::fetch_limit(RequestId request) const {
     return 2 * (machine_.known(request) / config_.block_size + 1);
@@ -125,7 +177,7 @@ bool Scheduler::fetch_rest(RequestId request) {
     const std::int64_t known = machine_.known(request);
     const std::int64_t most = whole_pages(record, known);
     std::int64_t end = found;
-    while (end < most && host_.find(record.pages[end]) != kNone && pool_.find(record.pages[end]) == kNoBlock) ++end;
+    while (end < most && find_on_host(record, end) != kNone && pool_.find(record.pages[end]) == kNoBlock) ++end;
     PageHash tail;
     HostId tail_page = kNone;
     if (record.tail_tokens > 0 && end * config_.block_size + record.tail_tokens < known) {
@@ -134,18 +186,18 @@ bool Scheduler::fetch_rest(RequestId request) {
     }
     const std::int64_t tokens = (end - found) * config_.block_size + (tail_page == kNone ? 0 : record.tail_tokens);
     if (tokens == 0 || !prefers_fetch(found * config_.block_size, tokens)) return false;
-    spills_left_ = std::max(spills_left_, end - found);
+    round_.spills_left = std::max(round_.spills_left, end - found);
     BlockId parent = matched_.empty() ? kNoBlock : matched_.back();
     std::int64_t at = found;
     for (; at < end; ++at) {
-        const BlockId block = fetch(host_.find(record.pages[at]), record.pages[at], parent);
+        const BlockId block = fetch(find_on_host(record, at), record.pages[at], parent);
         if (block == kNoBlock) break;
         parent = block;
     }
     const bool with_tail = at == end && tail_page != kNone && fetch(tail_page, tail, parent) != kNoBlock;
     if (at == found && !with_tail) {
         --record.fetches_left;  // so that this ends
-        const bool something_will_happen = open_ != nullptr || !in_flight_.empty() || host_.in_flight() > 0;
+        const bool something_will_happen = builder_.is_open() || !in_flight_.empty() || host_.in_flight() > 0;
         return something_will_happen && memory_is_coming();
     }
     record.hold = Hold::Fetch;
