@@ -191,7 +191,7 @@ class Prover(Terms):
         found = []
         for condition in antecedents(p.formula):
             start = time.perf_counter()
-            taken = self.steps_for(condition) if p.kind == "action" else [None]
+            taken: Sequence[Transition | None] = self.steps_for(condition) if p.kind == "action" else [None]
             verdict = "possible" if any(self.can_hold(p, condition, t) for t in taken) else "VACUOUS"
             claim = f"can matter: {condition}"
             found.append(Obligation(p.name, claim, "antecedent", verdict, time.perf_counter() - start))
