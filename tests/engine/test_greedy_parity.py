@@ -89,7 +89,7 @@ def transformers_model(smollm2: Checkpoint) -> Any:
     config = hf.LlamaConfig(
         vocab_size=c.vocab_size,
         hidden_size=c.hidden_size,
-        intermediate_size=c.intermediate_size,
+        intermediate_size=c.declared["intermediate_size"],
         num_hidden_layers=c.num_layers,
         num_attention_heads=c.num_heads,
         num_key_value_heads=c.num_kv_heads,

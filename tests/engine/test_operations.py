@@ -195,3 +195,13 @@ def test_hostile_bodies_are_refused_with_one_error(shared: serving.ServerThread,
 def test_containers_within_strings_do_not_count() -> None:
     assert http_io.containers(rb'{"a": "[[[{{{\"[[", "b": [1, {"c": "\\"}, []]}') == 4
     assert http_io.containers(b'"' + b"{" * 1000 + b'"') == 0
+
+
+def test_a_stream_for_http_1_0_is_refused_and_an_answer_is_given(shared: serving.ServerThread) -> None:
+    for stream, status in (("false", b" 200 "), ("true", b" 505 ")):
+        body = b'{"prompt": "say:ok|", "stream": %s}' % stream.encode()
+        with socket.create_connection(shared.address) as client:
+            client.sendall(b"POST /v1/completions HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+            answer = read_all(client)
+        assert status in answer[:20] and b"chunked" not in answer
+    shared.assert_drained()

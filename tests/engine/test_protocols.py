@@ -47,9 +47,9 @@ def test_chat_calls_tools_and_goes_on(gpt: openai.OpenAI, stream: bool) -> None:
     messages: list[Any] = [{"role": "user", "content": SCRIPT}]
     if stream:
         with gpt.chat.completions.stream(model="fake", messages=messages, tools=CHAT_TOOLS) as events:
-            answer = events.get_final_completion()
+            answer: Any = events.get_final_completion()
     else:
-        answer = gpt.chat.completions.create(model="fake", messages=messages, tools=CHAT_TOOLS)  # type: ignore[assignment]
+        answer = gpt.chat.completions.create(model="fake", messages=messages, tools=CHAT_TOOLS)
     [choice] = answer.choices
     assert (choice.finish_reason, choice.message.content) == ("tool_calls", "I look.")
     calls = choice.message.tool_calls or []

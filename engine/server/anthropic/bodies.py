@@ -79,10 +79,26 @@ class Thinking(BaseModel):
     type: Literal["enabled", "disabled", "adaptive"]
 
 
+class OutputConfig(BaseModel):
+    """How the answer is written; an effort has no effect."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: None = None
+
+
 class CountTokensRequest(RequestBody):
     """Body of POST /v1/messages/count_tokens."""
 
     model_config = ConfigDict(extra="ignore")
+
+    ignored: ClassVar[tuple[str, ...]] = (
+        "betas",
+        "cache_control",
+        "context_management",
+        "metadata",
+        "service_tier",
+    )
 
     model: Text
     messages: Annotated[list[MessageBody], Field(fail_fast=True, min_length=1, max_length=MAX_MESSAGES)]
@@ -110,6 +126,8 @@ class MessagesRequest(CountTokensRequest):
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     top_k: Annotated[Integer, Field(ge=0, lt=2**31)] | None = None
     stream: Flag | None = None
+    output_config: OutputConfig | None = None
+    """A format is refused; an effort has no effect."""
 
     def sampling_params(self) -> SamplingParams:
         """The sampling fields; what is left out becomes the default."""
@@ -119,7 +137,3 @@ class MessagesRequest(CountTokensRequest):
             top_k=self.top_k or 0,
             stop=tuple(self.stop_sequences or ()),
         )
-
-
-IGNORED: Final = ("metadata", "context_management", "output_config", "service_tier", "betas", "cache_control")
-"""Fields that are taken and have no effect on the answer here."""

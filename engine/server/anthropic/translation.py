@@ -24,7 +24,7 @@ def conversation(body: CountTokensRequest, model: ServedModel) -> Conversation:
             messages.append({"role": "system", "content": system})
     for at, message in enumerate(body.messages):
         messages += _messages(message, f"messages[{at}].content")
-    tools = [
+    tools: list[dict[str, Any]] = [
         {
             "type": "function",
             "function": {

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, Strict, ValidationInfo, field
 from ...loop.generation import Generation
 from ...text.sampling_params import MAX_STOP_STRINGS, SamplingParams, choice_seed
 from ..wire.http_io import RequestBody
-from .fields import REFUSED
+from .fields import IGNORED, REFUSED
 
 MAX_PROMPTS: Final = 64
 """Prompts in one completions request."""
@@ -46,9 +46,11 @@ class GenerationRequest(RequestBody):
 
     model_config = ConfigDict(extra="ignore")
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = REFUSED
+    ignored: ClassVar[tuple[str, ...]] = IGNORED
 
     model: Text | None = None
     max_tokens: Annotated[Integer, Field(ge=1, lt=2**31)] | None = None
+    """Most tokens to generate, clamped to what fits; left out, 16 for a completion and what fits for a chat."""
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     top_k: Annotated[Integer, Field(ge=-1, lt=2**31)] | None = None
@@ -57,6 +59,7 @@ class GenerationRequest(RequestBody):
     """Extension: drop tokens less likely than this share of the most likely one."""
     seed: Annotated[Integer, Field(ge=-_INT64, lt=_INT64)] | None = None
     stop: list[Text] | None = None
+    """A string, or up to 16; never shown, not even in part."""
     stop_token_ids: list[Annotated[Integer, Field(ge=0, lt=2**31)]] | None = Field(None, max_length=64)
     """Extension: tokens that end the output."""
     ignore_eos: Flag | None = None
@@ -248,8 +251,11 @@ class ChatCompletionRequest(GenerationRequest):
     add_generation_prompt: Flag | None = None
     """Extension: false opens no turn of the assistant."""
     logprobs: Flag | None = None
+    """Refused when true."""
     echo: Flag | None = None
+    """Refused when true."""
     best_of: Integer | None = None
+    """Refused above 1."""
 
     @property
     def output_limit(self) -> int | None:
@@ -297,11 +303,17 @@ class CompletionRequest(GenerationRequest):
     echo: Flag | None = None
     """Give the prompt back before the output."""
     logprobs: Integer | None = None
+    """Refused."""
     best_of: Integer | None = None
+    """Refused above 1."""
     suffix: Text | None = None
+    """Refused."""
     max_completion_tokens: Integer | None = None
+    """Refused: it is a field of chats."""
     messages: list[Any] | None = None
+    """Refused unless empty."""
     tools: list[Any] | None = None
+    """Refused unless empty."""
 
     @field_validator("tools")
     @classmethod

@@ -125,7 +125,8 @@ def _arguments(arguments: str | dict[str, Any]) -> Any:
     """The object, which templates write as it was written by the model; text that is no object stays text."""
     if isinstance(arguments, dict):
         return arguments
-    return RawObject.parse(arguments) if arguments.strip() else {}
+    parsed = RawObject.parse(arguments if arguments.strip() else "{}")
+    return arguments if parsed is None else parsed
 
 
 async def _choices(generation: Generation, replies: Replies) -> list[dict[str, Any]]:

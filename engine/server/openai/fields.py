@@ -29,6 +29,7 @@ REFUSED: Final[Mapping[str, tuple[Any, ...]]] = {
     "custom_params": _EMPTY,
     "repetition_detection": _EMPTY,
     "stop_regex": _EMPTY,
+    "add_special_tokens": (None,),
     "use_beam_search": _EMPTY,
     # Log probabilities and what else is told beside the text.
     "top_logprobs": (None, 0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -83,6 +83,17 @@ class ResponsesRequest(RequestBody):
         "truncation": (None, "disabled"),
         "text": (None, {}, {"format": {"type": "text"}}),
     }
+    ignored: ClassVar[tuple[str, ...]] = (
+        "client_metadata",
+        "include",
+        "metadata",
+        "prompt_cache_key",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream_options",
+        "user",
+    )
 
     model: Text | None = None
     input: Text | Annotated[list[Item], Field(fail_fast=True, max_length=MAX_MESSAGES)]
@@ -104,20 +115,6 @@ class ResponsesRequest(RequestBody):
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
         )
-
-
-IGNORED_BY_RESPONSES: Final = (
-    "client_metadata",
-    "include",
-    "metadata",
-    "prompt_cache_key",
-    "safety_identifier",
-    "service_tier",
-    "store",
-    "stream_options",
-    "user",
-)
-"""Fields that are taken and have no effect on the answer here."""
 
 
 def conversation(body: ResponsesRequest, model: ServedModel) -> Conversation:
@@ -185,7 +182,7 @@ def _add(messages: list[Message], item: Item, place: str) -> None:
         case "function_call":
             if item.name is None:
                 raise APIError(400, f"{place}.name: this field is required", param=f"{place}.name")
-            arguments = RawObject.parse(item.arguments) if (item.arguments or "").strip() else {}
+            arguments = RawObject.parse(item.arguments or "{}")
             function = {"name": item.name, "arguments": {} if arguments is None else arguments}
             call = {"id": item.call_id or "", "type": "function", "function": function}
             _assistant(messages).setdefault("tool_calls", []).append(call)

@@ -66,7 +66,7 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 ids = [(b"x-request-id", request_id), (b"request-id", request_id)]
-                message = message | {"headers": [*message.get("headers", ()), *ids]}
+                message = {**message, "headers": [*message.get("headers", ()), *ids]}
             await send(message)
 
         try:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, TypeVar
 import numpy as np
 import orjson
 from fastapi import Request, Response
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
@@ -41,6 +41,9 @@ _arriving = 0
 class RequestBody(BaseModel):
     """A body that `read_body` reads."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    ignored: ClassVar[tuple[str, ...]] = ()
+    """Fields that are taken and have no effect on the answer."""
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     """Fields that are not supported, with the values that are taken because they ask for nothing."""
 
@@ -192,6 +195,12 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events as they come."""
+        if scope["http_version"] == "1.0":
+            # Such a client does not know chunks, and the end of the connection is no end of an event stream to it.
+            self._on_end()
+            reason = b'{"error": {"message": "a stream needs HTTP/1.1", "type": "invalid_request_error"}}'
+            await Response(reason, 505, media_type="application/json")(scope, receive, send)
+            return
         try:
             await while_connected(receive, self._send(send))
         except (ClientDisconnect, OSError):
