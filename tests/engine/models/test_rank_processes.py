@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from tokenspeed.engine.checkpoints.loader import load_checkpoint
-from tokenspeed.engine.loop.control_loop import RunnerLost
+from tokenspeed.engine.loop.runner import RunnerLost
 from tokenspeed.engine.ranks.group import RankedRunner, ranked_runner, start_ranks
 from tokenspeed.engine.ranks.sent_plan import SentPlan
 from tokenspeed.engine.ranks.worker import RankOptions, RunnerLimits, build_runner
