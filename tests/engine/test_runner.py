@@ -146,8 +146,8 @@ def drive(
             if request in live:
                 outputs[request] += own.tolist()
         scheduler.land(plan.step, tokens, result.counts)
-        for request in rows if drafts else []:
-            if request in live and len(outputs[request]) < live[request].max_tokens:
+        for request in rows:
+            if drafts is not None and request in live and len(outputs[request]) < live[request].max_tokens:
                 scheduler.offer_drafts(request, drafts(request, len(outputs[request])))
 
 
