@@ -48,6 +48,11 @@ class ServeOptions:
     )
     max_step_tokens: Annotated[int, Option("Token budget of one step.", low=1)] = 512
     overlap_depth: Annotated[int, Option("Steps in flight while one is planned.", low=0, high=2)] = 1
+    drafts: Annotated[
+        str,
+        Option("suffix: guess what repeats of a text, and check it in one step.", choices=("none", "suffix")),
+    ] = "none"
+    draft_tokens: Annotated[int, Option("Most drafts of a request in a step.", low=1, high=15)] = 4
     prefix_cache: Annotated[bool, Option("Do not share blocks between requests.", flag="--no-prefix-cache")] = True
     max_waiting: Annotated[int, Option("Requests that may wait; more are refused.", low=1)] = 1024
     served_model_name: Annotated[

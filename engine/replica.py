@@ -22,6 +22,7 @@ from .options import ServeOptions
 from .ranks.group import RankedRunner, ranked_runner, start_ranks
 from .ranks.worker import RankOptions, RunnerLimits
 from .run.decode_graphs import default_buckets
+from .run.drafts import SuffixDrafter
 from .run.host_pages import HostPages
 from .run.memory import explained, memory_for_blocks
 from .run.runner import ModelRunner
@@ -58,6 +59,7 @@ def load_replica(options: ServeOptions) -> Replica:
     buckets = default_buckets(options.max_running) if on_gpu else ()
     num_blocks = _num_blocks(options, model, block_size, buckets)
     block_bytes = model.cache_layout.bytes_per_block(block_size)
+    draft_tokens = 0 if options.drafts == "none" else options.draft_tokens
     host_blocks = options.host_kv_memory // block_bytes
     limits = partial(
         SchedulerConfig,
@@ -67,6 +69,7 @@ def load_replica(options: ServeOptions) -> Replica:
         max_step_tokens=options.max_step_tokens,
         overlap_depth=options.overlap_depth,
         prefix_cache=options.prefix_cache,
+        max_draft_tokens=draft_tokens,
         record_trace=options.record_trace is not None,
     )
     advice = f"lower --kv-memory (the cache takes {num_blocks * block_bytes / 2**30:.1f} GiB) or --max-running"
@@ -83,6 +86,7 @@ def load_replica(options: ServeOptions) -> Replica:
                 max_running=options.max_running,
                 max_step_tokens=options.max_step_tokens,
                 decode_buckets=buckets,
+                draft_tokens=draft_tokens,
             )
             runner.capture(_log_capture)
     host_pages, copy_rate, prefill_rate = None, 1.0, 1.0
@@ -104,7 +108,7 @@ def load_replica(options: ServeOptions) -> Replica:
         CONTRACT_HASH,
     )
     trace = None if options.record_trace is None else TraceRecorder(options.record_trace, scheduler)
-    return Replica(scheduler, runner, served, host_pages, trace)
+    return Replica(scheduler, runner, served, host_pages, trace, SuffixDrafter() if draft_tokens else None)
 
 
 def rank_options(options: ServeOptions, gpus: int | None) -> RankOptions:
@@ -116,6 +120,8 @@ def rank_options(options: ServeOptions, gpus: int | None) -> RankOptions:
         raise ValueError(f"tp={options.tp} ranks need as many GPUs, but there are {gpus}; use --tp {gpus} at most")
     if options.host_kv_memory:
         raise ValueError(f"host_kv_memory={options.host_kv_memory} goes with one rank; leave it out, or use --tp 1")
+    if options.drafts != "none":
+        raise ValueError(f"drafts={options.drafts} goes with one rank; leave it out, or use --tp 1")
     if gpus is not None and options.num_blocks is None and options.kv_memory is None:
         raise ValueError(f"kv_memory is not given, and is not measured for tp={options.tp} ranks; give --kv-memory")
     parallelism = Parallelism(options.tp, ep=options.ep)

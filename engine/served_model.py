@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, field
 
 from ..scheduler import Scheduler
-from .loop.control_loop import Copier, Runner
+from .loop.runner import Copier, Runner
 from .loop.trace_recorder import TraceRecorder
+from .run.drafts import Drafter
 from .text.chat_template import ChatTemplate
 from .text.prompts import PromptEncoder
 from .text.replies.formats import ReplyFormat, detect
@@ -52,3 +53,5 @@ class Replica:
     """The host tier, if there is one."""
     trace: TraceRecorder | None = None
     """Records the scheduler's transitions, if anything does."""
+    drafter: Drafter | None = None
+    """Guesses what requests say next, if anything does."""

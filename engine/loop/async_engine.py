@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...scheduler import Scheduler
+from ..run.drafts import Drafter
 from ..text.sampling_params import SamplingParams
 from ..text.tokenizer import Tokenizer
-from .control_loop import ControlLoop, Copier, Runner, Snapshot, Submission
+from .control_loop import ControlLoop, Snapshot, Submission
 from .events import Admitted, Ended, Failed, Rejected, RequestEvent
 from .generation import Generation
 from .metrics import RequestTimes, ServingMetrics
+from .runner import Copier, Runner
 from .trace_recorder import TraceRecorder
 
 
@@ -57,6 +59,7 @@ class AsyncEngine:
         copier: executes copies to and from the host, if the scheduler has a host tier.
         trace: records the scheduler's transitions.
         step_timeout: seconds after which a step counts as hung and the engine cannot go on; None waits for ever.
+        drafter: guesses what requests say next.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class AsyncEngine:
         copier: Copier | None = None,
         trace: TraceRecorder | None = None,
         step_timeout: float | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self._events = asyncio.get_running_loop()
         self._metrics = metrics
@@ -93,6 +97,7 @@ class AsyncEngine:
             copier=copier,
             trace=trace,
             step_timeout=step_timeout,
+            drafter=drafter,
         )
         self._loop.start()
 

@@ -12,63 +12,24 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...scheduler import GUARDS, CopyBatch, EventKind, Scheduler, Stats, StepPlan
+from ..run.drafts import MOST_DRAFTING_ROWS, Drafter, History
 from ..run.step_result import StepResult
 from ..text.answer import Answer
 from ..text.detokenizer import CONTEXT_TOKENS, Detokenizer
 from ..text.sampling_params import SamplingParams
 from .events import Accepted, Admitted, Ended, Failed, Rejected, RequestEvent, Text
+from .runner import Copier, HungStep, PendingStep, Runner, RunnerLost, WatchedRunner, checked
+from .running import Running
 from .trace_recorder import TraceRecorder
 
 logger = logging.getLogger(__name__)
-
-
-class HungStep(RuntimeError):
-    """The device does not end a step."""
-
-
-class RunnerLost(RuntimeError):
-    """The runner will never execute a step again: a rank is gone."""
-
-
-class PendingStep(Protocol):
-    """A step that the device may still be computing."""
-
-    def wait(self) -> StepResult:
-        """Return when the device has run the step, also if nothing is sampled. Called once, on any thread."""
-        ...
-
-
-class Runner(Protocol):
-    """What executes steps: `ModelRunner`, or a stand-in in tests. `launch` is called on one thread."""
-
-    def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PendingStep:
-        """Start the step behind those that were launched before; `sampling` is by request id."""
-        ...
-
-
-@runtime_checkable
-class WatchedRunner(Protocol):
-    """A runner that may be lost while no step runs."""
-
-    def watch(self, lost: Callable[[Exception], None]) -> None:
-        """Have `lost` called when it is, on any thread."""
-        ...
-
-
-class Copier(Protocol):
-    """What executes copies between device and host: `HostPages`, or a stand-in in tests."""
-
-    def copy(self, batch: CopyBatch) -> None:
-        """Execute the copies and return when they have ended."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +83,6 @@ class _Lost:
     error: Exception
 
 
-@dataclass(slots=True)
-class _Running:
-    """A request between submission and its last event."""
-
-    answer: Answer
-    admitted: bool = False
-
-
 class _Close:
     """Abort everything, wait for the steps in flight and end the thread."""
 
@@ -150,6 +103,7 @@ class ControlLoop:
         copier: executes copies to and from the host, on a thread of their own; needed if the scheduler has a host tier.
         trace: records the scheduler's transitions; polled once per turn of the loop, and closed at its end.
         step_timeout: seconds in which a step in flight must end, or the loop cannot go on; None waits for ever.
+        drafter: guesses what requests say next, if the scheduler's `max_draft_tokens` is above 0 and the runner checks.
     """
 
     def __init__(
@@ -164,6 +118,7 @@ class ControlLoop:
         copier: Copier | None = None,
         trace: TraceRecorder | None = None,
         step_timeout: float | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
@@ -174,8 +129,9 @@ class ControlLoop:
         self._copier = copier
         self._trace = trace
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._requests: dict[int, _Running] = {}
+        self._requests: dict[int, Running] = {}
         self._step_timeout = step_timeout
+        self._drafter = drafter
         self._in_flight = 0
         self._progress = 0.0
         """When a step was last landed, or the first of those in flight planned, on the `time.monotonic` clock."""
@@ -337,7 +293,10 @@ class ControlLoop:
         else:
             refused = self._offer(submission)
         if refused is None:
-            self._requests[request_id] = _Running(answer)
+            history = None
+            if self._drafter is not None:
+                history = History(submission.prompt, submission.params.max_tokens)
+            self._requests[request_id] = Running(answer, history)
             self._report(Accepted(request_id))
         else:
             logger.info("request %d was refused: %s", request_id, refused)
@@ -373,40 +332,60 @@ class ControlLoop:
         self._drain_events()
 
     def _land(self, plan: StepPlan, result: StepResult | Exception) -> None:
-        checked = _checked(result, plan.sampling_rows)
-        if isinstance(checked, RunnerLost):
-            raise checked
-        if isinstance(checked, Exception):
-            self._fail_step(plan, checked)
+        found = checked(result, plan.outputs)
+        if isinstance(found, RunnerLost):
+            raise found
+        if isinstance(found, Exception):
+            self._fail_step(plan, found)
             return
-        tokens = checked.tokens
         self.failed_steps = 0
-        texts: dict[int, str] = {}
+        said: dict[int, tuple[str, int]] = {}
         broken: list[int] = []
-        stop = np.zeros(plan.sampling_rows, dtype=np.bool_)
+        counts, stop = found.counts.copy(), np.zeros(plan.sampling_rows, dtype=np.bool_)
         rows = plan.request_ids[plan.outputs > 0].tolist()
-        for row in np.flatnonzero(~checked.healthy).tolist():
+        for row in np.flatnonzero(~found.healthy).tolist():
             logger.error("step %d: the logits of request %d are not finite", plan.step, rows[row])
             self._end(rows[row], error="the model's output for this request is not a number")
-        for row, (request_id, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+        ends = np.cumsum(found.counts)
+        tokens = []
+        for row, (request_id, end, count) in enumerate(zip(rows, ends.tolist(), found.counts.tolist(), strict=True)):
+            own = found.tokens[end - count : end]
+            # None if it ended while the step was in flight; the scheduler then ignores the tokens.
             running = self._requests.get(request_id)
-            if running is None:
-                continue  # it ended while the step was in flight, and the scheduler ignores the token
-            try:
-                texts[request_id] = running.answer.accept(token)
-                stop[row] = running.answer.stopped
-            except Exception:  # whatever is wrong with this text must not end the others
-                logger.exception("request %d: token %d could not be turned into text", request_id, token)
-                broken.append(request_id)
+            if running is not None:
+                try:
+                    text, counts[row] = running.accept(own.tolist())
+                    said[request_id] = text, int(counts[row])
+                    stop[row] = running.answer.stopped
+                except Exception:  # whatever is wrong with this text must not end the others
+                    logger.exception("request %d: %s could not be turned into text", request_id, own.tolist())
+                    broken.append(request_id)
+            tokens.append(own[: counts[row]])
         for request_id in broken:
             self._end(request_id, error="the output could not be turned into text")
-        self._scheduler.land(plan.step, tokens, stop=stop)
-        self._drain_events(texts)
-        for request_id, text in texts.items():
-            self._report(Text(request_id, text, 1))
+        landed = np.concatenate(tokens) if tokens else np.empty(0, dtype=np.int32)
+        self._scheduler.land(plan.step, landed, counts, stop)
+        self._drain_events(said)
+        for request_id, (text, number) in said.items():
+            self._report(Text(request_id, text, number))
+        self._draft(said)
 
-    def _drain_events(self, texts: dict[int, str] | None = None) -> None:
-        """Report admissions and finishes; a request that finishes takes its text out of `texts`."""
+    def _draft(self, landed: Iterable[int]) -> None:
+        """Say what these requests may say next, while few of them run."""
+        if self._drafter is None or self._scheduler.stats().running > MOST_DRAFTING_ROWS:
+            return
+        most = self._scheduler.config.max_draft_tokens
+        for request_id in landed:
+            running = self._requests.get(request_id)
+            if running is not None and running.history is not None:
+                drafts = self._drafter.propose(running.history.text, most)
+                # A request that never had any keeps its steps overlapped.
+                if len(drafts) or running.drafted:
+                    running.drafted = True
+                    self._scheduler.offer_drafts(request_id, drafts)
+
+    def _drain_events(self, said: dict[int, tuple[str, int]] | None = None) -> None:
+        """Report admissions and finishes; a request that finishes takes its text and tokens out of `said`."""
         for kind, request_id, value in self._scheduler.events():
             running = self._requests.get(request_id)
             if running is None:
@@ -421,8 +400,8 @@ class ControlLoop:
             elif kind == EventKind.FINISHED:
                 del self._requests[request_id]
                 answer = running.answer
-                text = texts.pop(request_id, None) if texts is not None else None
-                self._report(Text(request_id, (text or "") + answer.finish(), 0 if text is None else 1))
+                text, number = ("", 0) if said is None else said.pop(request_id, ("", 0))
+                self._report(Text(request_id, text + answer.finish(), number))
                 self._report(Ended(request_id, answer.finish_reason, answer.stop))
 
     def _fail_step(self, plan: StepPlan, error: Exception) -> None:
@@ -462,15 +441,3 @@ class ControlLoop:
         if self._events:
             events, self._events = self._events, []
             self._publish(events)
-
-
-def _checked(result: StepResult | Exception, sampling_rows: int) -> StepResult | Exception:
-    """The runner's result if there is one for each sampling row, else what is wrong."""
-    if isinstance(result, Exception):
-        return result
-    for name, array in (("tokens", result.tokens), ("healthy", result.healthy)):
-        if array.shape != (sampling_rows,):
-            return ValueError(f"the runner returned {name} of shape {array.shape} for {sampling_rows} sampling rows")
-    if sampling_rows and int(result.tokens.min()) < 0:
-        return ValueError(f"the runner returned a negative token id: {int(result.tokens.min())}")
-    return StepResult(result.tokens.astype(np.int32, copy=False), result.healthy)

@@ -10,7 +10,7 @@ from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 
 from ...scheduler import StepPlan
-from ..loop.control_loop import RunnerLost
+from ..loop.runner import RunnerLost
 from ..models.model import Model
 from ..run.exchange import LaunchedStep
 from ..run.runner import ModelRunner

@@ -100,6 +100,7 @@ async def serve(
             copier=replica.host_pages,
             trace=replica.trace,
             step_timeout=step_timeout,
+            drafter=replica.drafter,
         )
         service.start(engine, replica.model)
         on_ready(replica)

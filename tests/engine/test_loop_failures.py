@@ -85,7 +85,7 @@ def test_logits_that_are_not_finite_end_their_own_request_only(overlap: int) -> 
     def run(step: Any) -> None:
         compute(step)
         sick = step.plan.request_ids[step.plan.outputs > 0] == 1
-        step.result = StepResult(np.where(sick, 0, step.result.tokens), ~sick)
+        step.result = StepResult(np.where(sick, 0, step.result.tokens), step.result.counts, ~sick)
 
     engine.runner._run = run  # type: ignore[method-assign]
     prompt = b"a prompt of several blocks, all of them full"
@@ -120,7 +120,7 @@ class Done:
     """A step that was never run, and what it pretends to have given."""
 
     def __init__(self, tokens: Any, healthy: Any) -> None:
-        self.result = StepResult(tokens, healthy)
+        self.result = StepResult(tokens, np.ones(1, np.int32), healthy)
 
     def wait(self) -> StepResult:
         return self.result

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -111,9 +111,16 @@ def alone(model: Model, prompt: Sequence[int], params: SamplingParams, seed: int
 
 
 def drive(
-    scheduler: Scheduler, runner: ModelRunner, sampling: dict[int, SamplingParams], aborts: dict[int, int] | None = None
+    scheduler: Scheduler,
+    runner: ModelRunner,
+    sampling: dict[int, SamplingParams],
+    aborts: dict[int, int] | None = None,
+    drafts: Callable[[int, int], list[int]] | None = None,
 ) -> dict[int, list[int]]:
-    """Run all that was submitted to its end; `aborts`: request id -> step after whose planning it is aborted."""
+    """Run all that was submitted to its end; `aborts`: request id -> step after whose planning it is aborted.
+
+    `drafts`: what is drafted for a request, by its id and the tokens that it has.
+    """
     outputs: dict[int, list[int]] = {request: [] for request in sampling}
     live = dict(sampling)
     in_flight: deque[tuple[StepPlan, LaunchedStep]] = deque()
@@ -133,11 +140,15 @@ def drive(
         tokens = result.tokens
         assert result.healthy.all()
         assert tokens.dtype == np.int32
-        assert tokens.shape == (plan.sampling_rows,)
-        for request, token in zip(plan.request_ids[plan.outputs > 0].tolist(), tokens.tolist(), strict=True):
+        assert tokens.shape == (result.counts.sum(),)
+        rows = plan.request_ids[plan.outputs > 0].tolist()
+        for request, own in zip(rows, np.split(tokens, np.cumsum(result.counts))[:-1], strict=True):
             if request in live:
-                outputs[request].append(token)
-        scheduler.land(plan.step, tokens)
+                outputs[request] += own.tolist()
+        scheduler.land(plan.step, tokens, result.counts)
+        for request in rows:
+            if drafts is not None and request in live and len(outputs[request]) < live[request].max_tokens:
+                scheduler.offer_drafts(request, drafts(request, len(outputs[request])))
 
 
 PARAMS = [
@@ -161,6 +172,7 @@ def test_any_schedule_gives_each_request_what_it_gets_alone(model: Model, data: 
         max_step_tokens=data.draw(st.integers(5, 40), label="max_step_tokens"),
         overlap_depth=data.draw(st.integers(0, 2), label="overlap_depth"),
         prefix_cache=data.draw(st.booleans(), label="prefix_cache"),
+        max_draft_tokens=data.draw(st.sampled_from([0, 0, 1, 3]), label="max_draft_tokens"),
     )
     runner = ModelRunner(
         model,
@@ -169,6 +181,7 @@ def test_any_schedule_gives_each_request_what_it_gets_alone(model: Model, data: 
         max_running=config.max_running,
         max_step_tokens=config.max_step_tokens,
         decode_buckets=data.draw(st.sampled_from([(), (1, 2, 4), (4, 8), (8,)]), label="decode_buckets"),
+        draft_tokens=config.max_draft_tokens,
         seed=99,
     )
     # What padding reads and writes must not matter, and neither must what is left in the blocks that nobody has.
@@ -188,12 +201,19 @@ def test_any_schedule_gives_each_request_what_it_gets_alone(model: Model, data: 
     aborts = data.draw(
         st.dictionaries(st.sampled_from(sorted(prompts)), st.integers(1, 12), max_size=2), label="aborts"
     )
-    outputs = drive(scheduler, runner, sampling, aborts)
-    for request, tokens in outputs.items():
-        params = sampling[request]
+    expected = {}
+    for request, params in sampling.items():
         seed = derive_seed(99, request) if params.seed is None else params.seed
-        expected = alone(model, prompts[request], params, seed)
-        assert tokens == (expected[: len(tokens)] if request in aborts else expected)
+        expected[request] = alone(model, prompts[request], params, seed)
+    wrong = data.draw(st.integers(0, 4), label="first wrong draft")
+
+    def drafts(request: int, known: int) -> list[int]:
+        right = expected[request][known : known + config.max_draft_tokens]
+        return [token if i < wrong else (token + 1) % 101 for i, token in enumerate(right)]
+
+    outputs = drive(scheduler, runner, sampling, aborts, drafts if config.max_draft_tokens else None)
+    for request, tokens in outputs.items():
+        assert tokens == (expected[request][: len(tokens)] if request in aborts else expected[request])
     stats = scheduler.stats()
     assert stats.live_requests == stats.held_blocks == 0
 
@@ -348,7 +368,7 @@ def test_a_plan_past_the_context_is_refused(runner: ModelRunner) -> None:
 
 @pytest.mark.parametrize("field", ["num_blocks", "block_size", "max_running", "max_step_tokens"])
 def test_a_limit_below_one_is_refused_by_name(model: Model, field: str) -> None:
-    limits = {"num_blocks": 4, "block_size": 4, "max_running": 4, "max_step_tokens": 4, field: 0}
+    limits: dict[str, Any] = {"num_blocks": 4, "block_size": 4, "max_running": 4, "max_step_tokens": 4, field: 0}
     with pytest.raises(ValueError, match=f"{field}=0"):
         ModelRunner(model, **limits)
 

@@ -25,6 +25,7 @@ from tokenspeed.engine.loop.async_engine import AsyncEngine
 from tokenspeed.engine.loop.control_loop import ControlLoop, Snapshot, Submission
 from tokenspeed.engine.loop.events import Ended, Failed, Rejected, RequestEvent, Text
 from tokenspeed.engine.loop.trace_recorder import TraceRecorder
+from tokenspeed.engine.run.drafts import Drafter
 from tokenspeed.engine.run.step_result import StepResult
 from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.app import create_app
@@ -167,25 +168,33 @@ class PagedRunner:
     def _run(self, step: PagedStep) -> None:
         try:
             self.before_step(step.plan)
-            tokens = self._compute(step.plan)
+            rows = self._compute(step.plan)
         except Exception as error:
             step.result = error
         else:
-            step.result = StepResult(tokens, np.ones(len(tokens), dtype=np.bool_))
+            counts = np.array([len(row) for row in rows], dtype=np.int32)
+            tokens = np.array([token for row in rows for token in row], dtype=np.int32)
+            step.result = StepResult(tokens, counts, np.ones(len(rows), dtype=np.bool_))
 
-    def _compute(self, plan: StepPlan) -> NDArray[np.int32]:
+    def _compute(self, plan: StepPlan) -> list[list[int]]:
+        """The accepted tokens of each sampling row."""
         self._table[plan.table_slots, plan.table_index] = plan.table_blocks
-        tokens, at = [], 0
+        rows, at = [], 0
         for slot, start, count, outputs in zip(plan.slots, plan.start, plan.num_tokens, plan.outputs, strict=True):
             ids = plan.input_ids[at : at + count]
             positions = np.arange(start + count)
             places = self._table[slot, positions // self._size] * self._size + positions % self._size
             self._pool[places[start:]] = np.where(ids < 0, self._last[slot], ids)
             if outputs:
-                self._last[slot] = self._rule(self._pool[places])
-                tokens.append(self._last[slot])
+                said = [self._rule(self._pool[places[: start + count - outputs + 1]])]
+                for draft in ids[count - outputs + 1 :].tolist():
+                    if draft != said[-1]:
+                        break
+                    said.append(self._rule(self._pool[places[: start + count - outputs + 1 + len(said)]]))
+                self._last[slot] = said[-1]
+                rows.append(said)
             at += count
-        return np.array(tokens, dtype=np.int32)
+        return rows
 
     def copy(self, batch: CopyBatch) -> None:
         """Copy blocks to the host and back, in no particular order."""
@@ -216,6 +225,7 @@ class LoopHarness:
         decode: Any = None,
         trace: Callable[[Scheduler], TraceRecorder] | None = None,
         step_timeout: float | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         config = config or small_config()
         self.scheduler = Scheduler(config) if scheduler is None else scheduler
@@ -238,6 +248,7 @@ class LoopHarness:
             copier=self.runner,
             trace=None if trace is None else trace(self.scheduler),
             step_timeout=step_timeout,
+            drafter=drafter,
         )
         self.loop.start()
 

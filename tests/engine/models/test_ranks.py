@@ -96,7 +96,7 @@ def test_every_architecture_computes_on_ranks_what_it_computes_alone(
     wanted = [logits(one, prompt) if len(prompt) else torch.zeros(0, VOCABULARY) for prompt in PROMPTS]
     ran = 0
     for number, parallelism in enumerate(mappings(one.declared, world)):
-        if not FULL and number % (7 if world == 2 else 47):  # every mapping is compiled and validated elsewhere
+        if not FULL and number % (11 if world == 2 else 97):  # every mapping is compiled and validated elsewhere
             continue
         mesh = Mesh.of(parallelism)
         try:
