@@ -368,7 +368,7 @@ def test_a_plan_past_the_context_is_refused(runner: ModelRunner) -> None:
 
 @pytest.mark.parametrize("field", ["num_blocks", "block_size", "max_running", "max_step_tokens"])
 def test_a_limit_below_one_is_refused_by_name(model: Model, field: str) -> None:
-    limits = {"num_blocks": 4, "block_size": 4, "max_running": 4, "max_step_tokens": 4, field: 0}
+    limits: dict[str, Any] = {"num_blocks": 4, "block_size": 4, "max_running": 4, "max_step_tokens": 4, field: 0}
     with pytest.raises(ValueError, match=f"{field}=0"):
         ModelRunner(model, **limits)
 
