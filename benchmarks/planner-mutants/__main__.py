@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from operators import Mutant, mutants
+from record import record
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -80,8 +81,19 @@ def judge(mutant: Mutant, objects: list[Path], folder: Path) -> tuple[str, str]:
         return "does not compile", ""
     others = [path for path in objects if not path.as_posix().endswith(f"{mutant.file}.o")]
     assert len(others) == len(objects) - 1, mutant.file
-    linked = run(["c++", "-shared", *others, folder / "changed.o", "-o", module])
+    link([*others, folder / "changed.o"], module)
+    return ask(module)
+
+
+def link(objects: Sequence[Path], module: Path) -> None:
+    """An extension module of these objects."""
+    module.parent.mkdir(parents=True, exist_ok=True)
+    linked = run(["c++", "-shared", *objects, "-o", module])
     assert linked.returncode == 0, linked.stderr
+
+
+def ask(module: Path) -> tuple[str, str]:
+    """What the tests say of a module, and which of them."""
     tests = [ROOT / "tests/scheduler" / test for test in TESTS]
     try:
         done = run([sys.executable, HERE / "judge.py", module, *tests], SECONDS)
@@ -113,11 +125,16 @@ def main() -> None:
     if RESULTS.exists():
         before = json.loads(RESULTS.read_text())
         if before["sources"] == document["sources"] and before["seed"] == options.seed:
-            document = before
+            document = {name: before[name] for name in document}
+    described = record("make planner-mutants")
     judged: dict[str, dict[str, str]] = document["mutants"]
     order = random.Random(options.seed).sample(every, len(every))[: options.count]
     todo = [m for m in order if str(m.number) not in judged]
     objects = prepare()
+    link(objects, BUILD / "unchanged" / "_core.so")
+    verdict, by = ask(BUILD / "unchanged" / "_core.so")
+    if verdict != "survives":
+        raise SystemExit(f"the tests do not pass without a fault, so they say nothing: {verdict} {by}")
 
     def one(numbered: tuple[int, Mutant]) -> None:
         i, mutant = numbered
@@ -129,7 +146,7 @@ def main() -> None:
             "after": mutant.after.strip(), "verdict": verdict, "by": by,
         }  # fmt: skip
         print(f"{verdict:16} {where} [{mutant.operator}] {mutant.after.strip() or 'left out'}  {by}", flush=True)
-        RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+        RESULTS.write_text(json.dumps({**described, **document}, indent=1) + "\n")
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(one, enumerate(todo)))

@@ -4,10 +4,14 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from tokenspeed.engine.checkpoints.loader import load_checkpoint
 from tokenspeed.engine.models.layers import latent_attention
+from tokenspeed.engine.models.model import Model, RowLengths, StepInputs
+from tokenspeed.engine.run.kv_cache import KVCache
 
 from .tiny import FAMILIES, VOCABULARY, Pair, error, logits
 
@@ -58,11 +62,53 @@ def test_the_absorbed_form_equals_the_expanded_one(
 
 @pytest.mark.parametrize("family", ["llama", "qwen3-moe", "deepseek-v3", "glm-4.7-flash"])
 def test_half_precision_stays_close(pairs: Callable[[str], Pair], family: str) -> None:
-    from tokenspeed.engine.checkpoints.loader import load_checkpoint
-
     pair = pairs(family)
     model = load_checkpoint(str(pair.directory)).build(torch.bfloat16, "cpu")
     half = logits(model, IDS)
     assert half.dtype == torch.bfloat16
     similarity: Any = torch.nn.functional.cosine_similarity(half.float(), expected(pair))
     assert similarity.median() > 0.99  # routing flips a few tokens of a random model
+
+
+def ragged(model: Model, sequences: list[torch.Tensor], prefixes: list[int]) -> list[torch.Tensor]:
+    """Logits of each sequence behind its prefix, which is cached, all of them in one step."""
+    size = 16
+    cache = KVCache(model.cache_layout, 40, size, model.device)
+    for pool in cache.pools:
+        pool.fill_(torch.nan)
+    table = torch.randperm(40, generator=torch.Generator().manual_seed(2)).view(len(sequences), -1).int()
+
+    def run(begins: list[int], ends: list[int]) -> torch.Tensor:
+        rows = [i for i, (begin, end) in enumerate(zip(begins, ends, strict=True)) if begin < end]
+        positions = torch.cat([torch.arange(begins[i], ends[i]) for i in rows])
+        row = torch.cat([torch.full((ends[i] - begins[i],), i) for i in rows])
+        queries, contexts = [ends[i] - begins[i] for i in rows], [ends[i] for i in rows]
+        step = StepInputs(
+            positions=positions,
+            slot_mapping=table[row, positions // size].long() * size + positions % size,
+            block_table=table[rows],
+            context_lens=torch.tensor(contexts, dtype=torch.int32),
+            query_start=torch.tensor([0, *np.cumsum(queries)], dtype=torch.int32),
+            lengths=RowLengths(np.array(queries, dtype=np.int32), np.array(contexts, dtype=np.int32)),
+        )
+        ids = torch.cat([sequences[i][begins[i] : ends[i]] for i in rows])
+        return model.logits(model.forward(ids, step, cache))
+
+    lengths = [len(sequence) for sequence in sequences]
+    run([0] * len(sequences), prefixes)
+    found = run(prefixes, lengths)
+    return list(found.split([n - prefix for n, prefix in zip(lengths, prefixes, strict=True)]))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3-moe", "deepseek-v3", "glm-4.7-flash"])
+@pytest.mark.parametrize("chunk", [4, 8192])
+def test_rows_of_a_step_do_not_touch_each_other(
+    pairs: Callable[[str], Pair], monkeypatch: pytest.MonkeyPatch, family: str, chunk: int
+) -> None:
+    """Chunks and single tokens, long prefixes and none: rows without keys in a chunk of the prefixes among them."""
+    monkeypatch.setattr(latent_attention, "PREFIX_TOKENS", chunk)
+    model = pairs(family).ours
+    lengths, prefixes = [20, 51, 70, 33, 9], [0, 50, 47, 16, 8]
+    sequences = [torch.randint(0, VOCABULARY, (n,), generator=torch.Generator().manual_seed(n)) for n in lengths]
+    for found, ids, prefix in zip(ragged(model, sequences, prefixes), sequences, prefixes, strict=True):
+        assert error(found, logits(model, ids)[prefix:]) <= TOLERANCE
