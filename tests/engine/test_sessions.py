@@ -104,7 +104,7 @@ def test_a_call_that_comes_back_is_the_tokens_that_were_generated(server: servin
         seen.append(render(shown, **names))
         return seen[-1]
 
-    model.chat_template.render = spy  # type: ignore[method-assign]
+    model.chat_template.render = spy  # type: ignore[method-assign, assignment]
     try:
         answer = httpx.post(f"{server.url}/v1/chat/completions", json={"messages": messages, "max_tokens": 1})
     finally:

@@ -317,14 +317,20 @@ class LoopHarness:
 
 
 class ServerThread:
-    """A server with a `PagedRunner` on a real socket, run by a thread of its own."""
+    """A server with a `PagedRunner`, or another, on a real socket, run by a thread of its own."""
 
     def __init__(
-        self, config: SchedulerConfig, rule: Rule = scripted, *, max_waiting: int = 128, api_keys: Sequence[str] = ()
+        self,
+        config: SchedulerConfig,
+        rule: Rule = scripted,
+        *,
+        max_waiting: int = 128,
+        api_keys: Sequence[str] = (),
+        runner: Any = None,
     ) -> None:
         self.config = config
         self.scheduler = Scheduler(config)
-        self.runner = PagedRunner(config, rule)
+        self.runner: Any = PagedRunner(config, rule) if runner is None else runner
         self.service: Service
         self._max_waiting = max_waiting
         self._api_keys = api_keys

@@ -129,7 +129,7 @@ def conversation(body: ResponsesRequest, model: ServedModel) -> Conversation:
             _add(messages, item, f"input[{at}]")
     if not messages:
         raise APIError(400, "input: there is nothing to answer; give at least one message", param="input")
-    tools = [
+    tools: list[dict[str, Any]] = [
         {
             "type": "function",
             "function": tool.model_dump(include={"name", "description", "parameters"}, exclude_none=True),
