@@ -336,7 +336,8 @@ BROKEN = {
     ),
     "who has to give way gets no row": events(
         ("allocate", 1, 1), ("open_step", 0), ("prefill", 0, 0, 1), ("launch", 0),
-        ("device_done", 0), ("observe", 0), ("land_row", 0, 0, 0), ("retire", 0), ("open_step", 0), ("prefill", 0, 1, 1),
+        ("device_done", 0), ("observe", 0), ("land_row", 0, 0, 0), ("retire", 0), ("open_step", 0),
+        ("prefill", 0, 1, 1),
     ),
 }  # fmt: skip
 
