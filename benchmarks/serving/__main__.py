@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from record import write
 
 from support import stand_ins
-from tokenspeed.engine.run.step_result import StepResult
+from tokenspeed.engine.run.step.result import StepResult
 
 HERE = Path(__file__).resolve().parent
 
