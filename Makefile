@@ -122,7 +122,7 @@ binary-mutants: $(STAMPS)/core ## Leave out every line of the generated C++ and 
 	@$(BIN)/python -m tokenspeed.spec.conform.cpp.mutants $(ARGS)
 
 planner-mutants: $(STAMPS)/test ## Plant faults in the hand-written scheduler: which does a test notice? (ARGS="--count 20")
-	@$(BIN)/python benchmarks/planner-mutants $(ARGS)
+	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/planner-mutants $(ARGS)
 
 planner-search: $(STAMPS)/test ## Drive the planner through every order of events of 24 small settings, with longer texts
 	@TOKENSPEED_SEARCH=large $(BIN)/python -m pytest -s tests/scheduler/test_planner_search.py $(PYTEST_ARGS)

@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from operators import Mutant, mutants
+from record import record
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -124,7 +125,8 @@ def main() -> None:
     if RESULTS.exists():
         before = json.loads(RESULTS.read_text())
         if before["sources"] == document["sources"] and before["seed"] == options.seed:
-            document = before
+            document = {name: before[name] for name in document}
+    described = record("make planner-mutants")
     judged: dict[str, dict[str, str]] = document["mutants"]
     order = random.Random(options.seed).sample(every, len(every))[: options.count]
     todo = [m for m in order if str(m.number) not in judged]
@@ -144,7 +146,7 @@ def main() -> None:
             "after": mutant.after.strip(), "verdict": verdict, "by": by,
         }  # fmt: skip
         print(f"{verdict:16} {where} [{mutant.operator}] {mutant.after.strip() or 'left out'}  {by}", flush=True)
-        RESULTS.write_text(json.dumps(document, indent=1) + "\n")
+        RESULTS.write_text(json.dumps({**described, **document}, indent=1) + "\n")
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(one, enumerate(todo)))

@@ -51,9 +51,10 @@ class _Frame:
         self.findings.append(Finding(file or self.code.file, line, what, "structure"))
 
     def includes(self) -> None:
-        needed = {self.code.file: ['"machine.h"']}
+        needed = {self.code.file: ['"scheduler/generated/machine.h"']}
         needed[self.layout.unit.file] = ["<array>", "<cstdint>", "<string_view>", "<vector>"]
-        needed[self.layout.unit.file] += [f'"../{name}.h"' for name in ("block_tables", "ghost", "ids", "trace_buffer")]
+        ours = ("block_tables", "ghost", "ids", "trace_buffer")
+        needed[self.layout.unit.file] += [f'"scheduler/core/state/{name}.h"' for name in ours]
         for unit in (self.code, self.layout.unit):
             for name in needed[unit.file]:
                 if name not in unit.source.includes:
