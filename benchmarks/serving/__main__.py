@@ -35,7 +35,7 @@ class LetterRunner:
         """Every sampling row gets the letter x."""
         step = LetterRunner()
         rows = plan.sampling_rows
-        step.result = StepResult(np.full(rows, ord("x"), np.int32), np.ones(rows, np.bool_))
+        step.result = StepResult(np.full(rows, ord("x"), np.int32), np.ones(rows, np.int32), np.ones(rows, np.bool_))
         return step
 
     def release(self) -> None:
