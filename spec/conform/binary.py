@@ -59,7 +59,8 @@ def generated_sources(folder: Path = SCHEDULER) -> Sources:
     """The texts that are validated. Raises FileNotFoundError if the package was installed without them."""
     generated = folder / "generated"
     names = ("machine.h", "machine.cpp", "machine_ghosts.cpp")
-    return Sources(*[(generated / name).read_text() for name in names], (folder / "core/state/ids.h").read_text())
+    header, code, ghosts = [(generated / name).read_text() for name in names]
+    return Sources(header, code, ghosts, (folder / "core/state/ids.h").read_text())
 
 
 def source_hash(folder: Path = SCHEDULER) -> str:

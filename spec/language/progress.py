@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import counting
-from .expressions import Expr, lift, still, to_text
+from .expressions import Expr, lift, still, substituted, to_text
 from .spec import Parameter, Sort, Spec, Variable
 
 
@@ -117,7 +117,7 @@ class Progress:
         names = {p.name: a for p, a in zip(transition.parameters, option.arguments, strict=True)}
         result = lift(True)
         for guard in transition.guards:
-            result = result & counting.substituted(guard.condition, names)
+            result = result & substituted(guard.condition, names)
         return result
 
 

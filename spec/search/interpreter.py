@@ -71,7 +71,7 @@ def _printer(reader: str, after: Printer | None) -> Printer:
         PYTHON,
         name=lambda e: f"{'p' if e.op == 'param' else 'c'}[{e.args[0]!r}]",
         read=lambda v, index: f"{reader}({v.name!r}, ({''.join(f'{i}, ' for i in index)}))",
-        after=after and (lambda e: after.text(e, ATOM)),
+        after=None if after is None else (lambda e: after.text(e, ATOM)),
         taken=lambda name: f"(t == {name!r})",
     )
 

@@ -267,7 +267,9 @@ def with_transition(body: Callable[[Transition], None], **parameters: str) -> Ca
     """The scheduler's specification with one transition more."""
 
     def attempt() -> set[str]:
-        @SPEC.transition(**{p: SPEC.sorts[sort] for p, sort in parameters.items()})
+        individuals: dict[str, Any] = {p: SPEC.sorts[sort] for p, sort in parameters.items()}
+
+        @SPEC.transition(**individuals)
         def the_attempt(t: Transition, *_: Expr) -> None:
             body(t)
 
@@ -540,7 +542,7 @@ def test_names_that_collide_change_no_verdict(solver: type[Prover] | type[Cvc5Pr
         t.set(largest.place, n)
 
     body.__name__ = number
-    parameters = {one: kind, three_: Number(1, None)}
+    parameters: dict[str, Any] = {one: kind, three_: Number(1, None)}
     spec.transition(**parameters)(body)
     spec.safety("P1")(named("total is not negative", lambda: total() >= 0))
     spec.safety("P1")(named("largest is small", lambda: largest() <= 5))
