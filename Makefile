@@ -133,7 +133,7 @@ lint: $(STAMPS)/dev ## Check style: ruff and clang-format
 	@$(if $(strip $(CXX_FORMATTED)),$(BIN)/clang-format --dry-run -Werror $(CXX_FORMATTED))
 
 types: $(STAMPS)/dev build/typed/tokenspeed ## Check types: mypy --strict over the package and the tests
-	@$(BIN)/mypy $(patsubst %,build/typed/tokenspeed/%,__init__.py __main__.py cli.py spec scheduler kernels simulator engine) \
+	@$(BIN)/mypy $(patsubst %,build/typed/tokenspeed/%,__init__.py __main__.py cli.py verify_cli.py missing_dependency.py spec scheduler kernels simulator engine) \
 		demo.py tests
 
 imports: $(STAMPS)/dev ## Check which folder may import which

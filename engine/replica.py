@@ -21,11 +21,11 @@ from .models.model import Model
 from .options import ServeOptions
 from .ranks.group import RankedRunner, ranked_runner, start_ranks
 from .ranks.worker import RankOptions, RunnerLimits
-from .run.decode_graphs import default_buckets
 from .run.drafts import SuffixDrafter
 from .run.host_pages import HostPages
 from .run.memory import explained, memory_for_blocks
 from .run.runner import ModelRunner
+from .run.step.decode_graphs import default_buckets
 from .served_model import Replica, ServedModel
 from .spmd.mesh import Parallelism
 

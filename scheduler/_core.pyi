@@ -603,7 +603,7 @@ class StateMachine:
     """
 
     def __init__(self, constants: list[int], population: list[int]) -> None:
-        """In the order of the specification. Raises ValueError for a wrong number of them, or one beyond 1 to 99."""
+        """In the order of the specification. Raises ValueError for a wrong number of them, or one beyond 0 to 99."""
 
     def answer(self, states: bytes, counts: bytes, proposals: bytes) -> tuple[bytes, bytes]:
         """Make proposals in many states: `counts` (4 bytes each) says how many of them belong to each state.

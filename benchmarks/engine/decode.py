@@ -17,10 +17,10 @@ from shapes import step_flops, weight_bytes
 from tokenspeed.engine.loop.control_loop import ControlLoop, Submission
 from tokenspeed.engine.loop.events import Ended, Failed, Rejected
 from tokenspeed.engine.models.model import Model
-from tokenspeed.engine.run.decode_graphs import default_buckets
-from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.runner import ModelRunner
-from tokenspeed.engine.run.step_arrays import StepArrays
+from tokenspeed.engine.run.step.arrays import StepArrays
+from tokenspeed.engine.run.step.decode_graphs import default_buckets
+from tokenspeed.engine.run.step.exchange import LaunchedStep
 from tokenspeed.engine.text.sampling_params import SamplingParams
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from record import write
 
 from support import stand_ins
-from tokenspeed.engine.run.step_result import StepResult
+from tokenspeed.engine.run.step.result import StepResult
 
 HERE = Path(__file__).resolve().parent
 
@@ -35,7 +35,7 @@ class LetterRunner:
         """Every sampling row gets the letter x."""
         step = LetterRunner()
         rows = plan.sampling_rows
-        step.result = StepResult(np.full(rows, ord("x"), np.int32), np.ones(rows, np.bool_))
+        step.result = StepResult(np.full(rows, ord("x"), np.int32), np.ones(rows, np.int32), np.ones(rows, np.bool_))
         return step
 
     def release(self) -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...scheduler import GUARDS, CopyBatch, EventKind, Scheduler, Stats, StepPlan
 from ..run.drafts import MOST_DRAFTING_ROWS, Drafter, History
-from ..run.step_result import StepResult
+from ..run.step.result import StepResult
 from ..text.answer import Answer
 from ..text.detokenizer import CONTEXT_TOKENS, Detokenizer
 from ..text.sampling_params import SamplingParams

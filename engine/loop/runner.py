@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...scheduler import CopyBatch, StepPlan
-from ..run.step_result import StepResult
+from ..run.step.result import StepResult
 from ..text.sampling_params import SamplingParams
 
 

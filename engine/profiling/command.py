@@ -14,9 +14,9 @@ from rich.progress import Progress
 
 from ...kernels.workbench.hardware import machine
 from ..checkpoints.loader import load_checkpoint
-from ..run.decode_graphs import default_buckets
 from ..run.memory import explained, memory_for_blocks
 from ..run.runner import ModelRunner
+from ..run.step.decode_graphs import default_buckets
 from .steps import StepTimer, grid
 
 CPU_KV_MEMORY: Final = 2**30

@@ -12,8 +12,8 @@ from multiprocessing.process import BaseProcess
 from ...scheduler import StepPlan
 from ..loop.runner import RunnerLost
 from ..models.model import Model
-from ..run.exchange import LaunchedStep
 from ..run.runner import ModelRunner
+from ..run.step.exchange import LaunchedStep
 from ..text.sampling_params import SamplingParams
 from .sent_plan import SentPlan
 from .worker import Broken, RankOptions, Ready, RunnerLimits, Step, build_rank, build_runner, run_worker

@@ -17,8 +17,8 @@ import torch.distributed as dist
 
 from ..checkpoints.loader import load_checkpoint
 from ..models.model import Model
-from ..run.exchange import LaunchedStep
 from ..run.runner import ModelRunner
+from ..run.step.exchange import LaunchedStep
 from ..spmd.mesh import Mesh, Parallelism
 from ..spmd.runtime.collectives import DistributedCommunicator
 from ..spmd.runtime.place import Place

@@ -13,12 +13,12 @@ from ...scheduler import StepPlan
 from ..models.model import DecodePlan, Model, RowLengths, StepInputs
 from ..text.sampling_params import SamplingParams
 from .block_table import BlockTable
-from .decode_graphs import DecodeGraphs, StepSize
-from .exchange import Exchange, LaunchedStep
 from .kv_cache import KVCache
 from .sampler import SamplingTable, sample
-from .step_arrays import StepArrays, StepShape
-from .step_result import SampledRows
+from .step.arrays import StepArrays, StepShape
+from .step.decode_graphs import DecodeGraphs, StepSize
+from .step.exchange import Exchange, LaunchedStep
+from .step.result import SampledRows
 
 
 class ModelRunner:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ...kernels import sample_tokens
 from ..text.sampling_params import GREEDY, SamplingParams
 from .sampling import derive_seed, uniform
-from .step_arrays import StepArrays
+from .step.arrays import StepArrays
 
 
 class SamplingTable:

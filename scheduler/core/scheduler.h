@@ -151,7 +151,7 @@ class Scheduler {
     void promise(RequestId request);
     void plan_decode(RequestId request);
     void plan_prefill(RequestId request, std::int64_t budget);
-    void open_row(RequestId request);
+    StepId open_step();
     void close_row(RequestId request, bool decodes);
 
     // What to do when the machine refuses (recovery.cpp).

@@ -13,1351 +13,1051 @@ Machine::Machine(const Limits& limits)
       host_(static_cast<std::size_t>(limits.hosts)),
       copy_(static_cast<std::size_t>(limits.copy_records)),
       holds_(limits.page) {
-  globals_.free = limits_.blocks;
-  globals_.spare_pages = limits_.hosts;
-#if TOKENSPEED_CHECKED
-  ghost_.idle_room.set({}, limits_.room);
-#endif
+    globals_.free = limits_.blocks;
+    globals_.spare_pages = limits_.hosts;
+    CHECKED_ONLY(ghost_.idle_room.set({}, limits_.room);)
 }
 
 RequestId Machine::add_request() {
-  request_.emplace_back();
-  for (auto& rows : step_request_) rows.emplace_back();
-  holds_.add_request();
-  return request_count() - 1;
+    request_.emplace_back();
+    for (auto& rows : step_request_) rows.emplace_back();
+    holds_.add_request();
+    return request_count() - 1;
 }
 
-
 Guard Machine::apply_match_shared(RequestId r, BlockId b, BlockId p, std::int64_t x) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Shared)) return Guard::match_shared__block_SHARED;
-  if (!(request_[r].request_state == RequestState::Waiting)) return Guard::match_shared__request_WAITING;
-  if (!(block_[b].position == request_[r].planned)) return Guard::match_shared__next_in_sequence;
-  if (!(request_[r].planned == request_[r].capacity)) return Guard::match_shared__behind_whole_blocks;
-  if (!(!holds(r, b))) return Guard::match_shared__not_held_yet;
-  if (!((request_[r].planned + limits_.page) < request_[r].known)) return Guard::match_shared__last_token_recomputed;
-  if (!(block_[b].key == x)) return Guard::match_shared__own_prefix;
-  if (!((block_[b].parent == p) && ((p == b) || holds(r, p)))) return Guard::match_shared__holds_what_is_in_front;
-  if (!(1 <= x)) return Guard::match_shared__x_large_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.text, {r, b}, x);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
-  ghost_writes.add(ghost_.holds, {r, b}, true);
-#endif
-  request_[r].planned = request_[r].planned + limits_.page;
-  request_[r].computed = request_[r].computed + limits_.page;
-  block_[b].refs = block_[b].refs + 1;
-  request_[r].blocks = request_[r].blocks + 1;
-  request_[r].capacity = request_[r].capacity + limits_.page;
-  holds_.set(r, b, block_[b].position, true);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::match_shared, r, b, p, x);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b) || !has_block(p)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Shared) return Guard::match_shared__block_SHARED;
+    if (holds(r, b)) return Guard::match_shared__not_held_yet;
+    if (request_[r].request_state != RequestState::Waiting) return Guard::match_shared__request_WAITING;
+    if (block_[b].position != request_[r].planned) return Guard::match_shared__next_in_sequence;
+    if (request_[r].planned != request_[r].capacity) return Guard::match_shared__behind_whole_blocks;
+    if (request_[r].planned + limits_.page >= request_[r].known) return Guard::match_shared__last_token_recomputed;
+    if (block_[b].key != x) return Guard::match_shared__own_prefix;
+    if (block_[b].parent != p || (p != b && !holds(r, p))) return Guard::match_shared__holds_what_is_in_front;
+    if (x < 1) return Guard::match_shared__x_large_enough;
+    CHECKED_ONLY(ghost_match_shared(r, b, x);)
+    request_[r].planned += limits_.page;
+    request_[r].computed += limits_.page;
+    block_[b].refs += 1;
+    request_[r].blocks += 1;
+    request_[r].capacity += limits_.page;
+    holds_.set(r, b, block_[b].position, true);
+    record(Transition::match_shared, r, b, p, x);
+    return Guard::none;
 }
 
 Guard Machine::apply_match_cached(RequestId r, BlockId b, BlockId p, std::int64_t x) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Cached)) return Guard::match_cached__block_CACHED;
-  if (!(block_[b].fill == limits_.page)) return Guard::match_cached__whole;
-  if (!(request_[r].request_state == RequestState::Waiting)) return Guard::match_cached__request_WAITING;
-  if (!(block_[b].position == request_[r].planned)) return Guard::match_cached__next_in_sequence;
-  if (!(request_[r].planned == request_[r].capacity)) return Guard::match_cached__behind_whole_blocks;
-  if (!(!holds(r, b))) return Guard::match_cached__not_held_yet;
-  if (!((request_[r].planned + limits_.page) < request_[r].known)) return Guard::match_cached__last_token_recomputed;
-  if (!(block_[b].key == x)) return Guard::match_cached__own_prefix;
-  if (!((block_[b].parent == p) && ((p == b) || holds(r, p)))) return Guard::match_cached__holds_what_is_in_front;
-  if (!(1 <= x)) return Guard::match_cached__x_large_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.text, {r, b}, x);
-  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
-  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
-  ghost_writes.add(ghost_.holds, {r, b}, true);
-#endif
-  block_[b].block_state = BlockState::Shared;
-  request_[r].planned = request_[r].planned + limits_.page;
-  request_[r].computed = request_[r].computed + limits_.page;
-  block_[b].refs = block_[b].refs + 1;
-  request_[r].blocks = request_[r].blocks + 1;
-  request_[r].capacity = request_[r].capacity + limits_.page;
-  globals_.held = globals_.held + 1;
-  globals_.cached = globals_.cached - 1;
-  holds_.set(r, b, block_[b].position, true);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::match_cached, r, b, p, x);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b) || !has_block(p)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Cached) return Guard::match_cached__block_CACHED;
+    if (block_[b].fill != limits_.page) return Guard::match_cached__whole;
+    if (request_[r].request_state != RequestState::Waiting) return Guard::match_cached__request_WAITING;
+    if (block_[b].position != request_[r].planned) return Guard::match_cached__next_in_sequence;
+    if (request_[r].planned != request_[r].capacity) return Guard::match_cached__behind_whole_blocks;
+    if (request_[r].planned + limits_.page >= request_[r].known) return Guard::match_cached__last_token_recomputed;
+    if (block_[b].key != x) return Guard::match_cached__own_prefix;
+    if (block_[b].parent != p || (p != b && !holds(r, p))) return Guard::match_cached__holds_what_is_in_front;
+    if (x < 1) return Guard::match_cached__x_large_enough;
+    CHECKED_ONLY(ghost_match_cached(r, b, x);)
+    block_[b].block_state = BlockState::Shared;
+    request_[r].planned += limits_.page;
+    request_[r].computed += limits_.page;
+    block_[b].refs += 1;
+    request_[r].blocks += 1;
+    request_[r].capacity += limits_.page;
+    globals_.held += 1;
+    globals_.cached -= 1;
+    holds_.set(r, b, block_[b].position, true);
+    record(Transition::match_cached, r, b, p, x);
+    return Guard::none;
 }
 
 Guard Machine::apply_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t x) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Cached)) return Guard::match_tail__block_CACHED;
-  if (!(request_[r].request_state == RequestState::Waiting)) return Guard::match_tail__request_WAITING;
-  if (!(block_[b].position == request_[r].planned)) return Guard::match_tail__next_in_sequence;
-  if (!(request_[r].planned == request_[r].capacity)) return Guard::match_tail__behind_whole_blocks;
-  if (!(block_[b].fill < limits_.page)) return Guard::match_tail__partial;
-  if (!((request_[r].planned + block_[b].fill) < request_[r].known)) return Guard::match_tail__last_token_recomputed;
-  if (!(block_[b].stamp <= globals_.landed)) return Guard::match_tail__not_in_flight;
-  if (!(block_[b].copies == 0)) return Guard::match_tail__not_being_copied;
-  if (!(block_[b].key == x)) return Guard::match_tail__own_prefix;
-  if (!((block_[b].parent == p) && ((p == b) || holds(r, p)))) return Guard::match_tail__holds_what_is_in_front;
-  if (!(1 <= x)) return Guard::match_tail__x_large_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.text, {r, b}, x);
-  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
-  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
-  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) - 1);
-  ghost_writes.add(ghost_.parent, {b, p}, false);
-  ghost_writes.add(ghost_.holds, {r, b}, true);
-#endif
-  block_[b].block_state = BlockState::Owned;
-  block_[b].parent = kNone;
-  block_[b].key = 0;
-  block_[b].before = 0;
-  request_[r].planned = request_[r].planned + block_[b].fill;
-  request_[r].computed = request_[r].computed + block_[b].fill;
-  block_[b].fill = 0;
-  block_[b].refs = block_[b].refs + 1;
-  request_[r].blocks = request_[r].blocks + 1;
-  request_[r].capacity = request_[r].capacity + limits_.page;
-  globals_.held = globals_.held + 1;
-  globals_.cached = globals_.cached - 1;
-  block_[p].children = block_[p].children - (!(p == b) ? 1 : 0);
-  holds_.set(r, b, block_[b].position, true);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::match_tail, r, b, p, x);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b) || !has_block(p)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Cached) return Guard::match_tail__block_CACHED;
+    if (block_[b].fill >= limits_.page) return Guard::match_tail__partial;
+    if (block_[b].stamp > globals_.landed) return Guard::match_tail__not_in_flight;
+    if (block_[b].copies != 0) return Guard::match_tail__not_being_copied;
+    if (request_[r].request_state != RequestState::Waiting) return Guard::match_tail__request_WAITING;
+    if (block_[b].position != request_[r].planned) return Guard::match_tail__next_in_sequence;
+    if (request_[r].planned != request_[r].capacity) return Guard::match_tail__behind_whole_blocks;
+    if (request_[r].planned + block_[b].fill >= request_[r].known) return Guard::match_tail__last_token_recomputed;
+    if (block_[b].key != x) return Guard::match_tail__own_prefix;
+    if (block_[b].parent != p || (p != b && !holds(r, p))) return Guard::match_tail__holds_what_is_in_front;
+    if (x < 1) return Guard::match_tail__x_large_enough;
+    CHECKED_ONLY(ghost_match_tail(r, b, p, x);)
+    block_[b].block_state = BlockState::Owned;
+    request_[r].planned += block_[b].fill;
+    request_[r].computed += block_[b].fill;
+    block_[b].parent = kNone;
+    block_[b].key = 0;
+    block_[b].before = 0;
+    block_[b].fill = 0;
+    block_[b].refs += 1;
+    request_[r].blocks += 1;
+    request_[r].capacity += limits_.page;
+    globals_.held += 1;
+    globals_.cached -= 1;
+    block_[p].children -= p != b ? 1 : 0;
+    holds_.set(r, b, block_[b].position, true);
+    record(Transition::match_tail, r, b, p, x);
+    return Guard::none;
 }
 
 Guard Machine::apply_allocate(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Free)) return Guard::allocate__block_FREE;
-  if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::allocate__request_PREFILL_DECODE;
-  if (!(((request_[r].pruned + request_[r].capacity) + 1) < request_[r].limit)) return Guard::allocate__needs_room;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) + limits_.page);
-  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) - limits_.page);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) + 1);
-  ghost_writes.add(ghost_.holds, {r, b}, true);
-#endif
-  block_[b].block_state = BlockState::Owned;
-  block_[b].position = request_[r].pruned + request_[r].capacity;
-  block_[b].refs = block_[b].refs + 1;
-  request_[r].blocks = request_[r].blocks + 1;
-  request_[r].capacity = request_[r].capacity + limits_.page;
-  globals_.free = globals_.free - 1;
-  globals_.held = globals_.held + 1;
-  holds_.set(r, b, block_[b].position, true);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::allocate, r, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Free) return Guard::allocate__block_FREE;
+    if (request_[r].request_state != RequestState::Prefill && request_[r].request_state != RequestState::Decode) {
+        return Guard::allocate__request_PREFILL_DECODE;
+    }
+    if (end_of_table(r) + 1 >= request_[r].limit) return Guard::allocate__needs_room;
+    CHECKED_ONLY(ghost_allocate(r, b);)
+    block_[b].block_state = BlockState::Owned;
+    block_[b].position = end_of_table(r);
+    block_[b].refs += 1;
+    request_[r].blocks += 1;
+    request_[r].capacity += limits_.page;
+    globals_.free -= 1;
+    globals_.held += 1;
+    holds_.set(r, b, block_[b].position, true);
+    record(Transition::allocate, r, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_publish(RequestId r, BlockId b, BlockId p, std::int64_t x) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Owned)) return Guard::publish__block_OWNED;
-  if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::publish__request_runs;
-  if (!(holds(r, b))) return Guard::publish__held;
-  if (!((block_[b].position + limits_.page) <= request_[r].computed)) return Guard::publish__written;
-  if (!(request_[r].inbound == 0)) return Guard::publish__nothing_arriving;
-  if (!(((block_[b].position == 0) && (p == b)) || ((holds(r, p) && (block_[p].block_state == BlockState::Shared)) && ((block_[p].position + limits_.page) == block_[b].position)))) return Guard::publish__continues_what_is_published;
-  if (!(1 <= x)) return Guard::publish__x_large_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.content, {b}, x);
-  ghost_writes.add(ghost_.text, {r, b}, x);
-  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
-  ghost_writes.add(ghost_.parent, {b, p}, true);
-#endif
-  block_[b].block_state = BlockState::Shared;
-  block_[b].fill = limits_.page;
-  block_[b].parent = p;
-  block_[b].before = block_[p].key;
-  block_[b].key = x;
-  block_[p].children = block_[p].children + (!(p == b) ? 1 : 0);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::publish, r, b, p, x);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b) || !has_block(p)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Owned) return Guard::publish__block_OWNED;
+    if (!running(r)) return Guard::publish__request_runs;
+    if (!holds(r, b)) return Guard::publish__held;
+    if (block_[b].position + limits_.page > request_[r].computed) return Guard::publish__written;
+    if (request_[r].inbound != 0) return Guard::publish__nothing_arriving;
+    if (!continues(r, b, p)) return Guard::publish__continues_what_is_published;
+    if (x < 1) return Guard::publish__x_large_enough;
+    CHECKED_ONLY(ghost_publish(r, b, p, x);)
+    block_[b].block_state = BlockState::Shared;
+    block_[b].fill = limits_.page;
+    block_[b].parent = p;
+    block_[b].before = block_[p].key;
+    block_[b].key = x;
+    block_[p].children += p != b ? 1 : 0;
+    record(Transition::publish, r, b, p, x);
+    return Guard::none;
 }
 
 Guard Machine::apply_release_owned(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Owned)) return Guard::release_owned__block_OWNED;
-  if (!(holds(r, b))) return Guard::release_owned__held;
-  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && ((block_[b].position == request_[r].pruned) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1)))) && (block_[b].children == 0)))) return Guard::release_owned__leaves__or_behind_the_window;
-  if (!(request_[r].last_step <= globals_.landed)) return Guard::release_owned__not_in_flight;
-  if (!(block_[b].copies == 0)) return Guard::release_owned__not_being_copied;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.text, {r, b}, 0);
-  ghost_writes.add(ghost_.content, {b}, 0);
-  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
-  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
-  ghost_writes.add(ghost_.holds, {r, b}, false);
-#endif
-  block_[b].block_state = BlockState::Free;
-  request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
-  block_[b].refs = block_[b].refs - 1;
-  request_[r].blocks = request_[r].blocks - 1;
-  request_[r].capacity = request_[r].capacity - limits_.page;
-  globals_.free = globals_.free + 1;
-  globals_.held = globals_.held - 1;
-  holds_.set(r, b, block_[b].position, false);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::release_owned, r, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Owned) return Guard::release_owned__block_OWNED;
+    if (!holds(r, b)) return Guard::release_owned__held;
+    if (!leaving(r) && !behind_the_window(r, b)) return Guard::release_owned__leaves__or_behind_the_window;
+    if (request_[r].last_step > globals_.landed) return Guard::release_owned__not_in_flight;
+    if (block_[b].copies != 0) return Guard::release_owned__not_being_copied;
+    CHECKED_ONLY(ghost_release_owned(r, b);)
+    block_[b].block_state = BlockState::Free;
+    request_[r].pruned = running(r) ? request_[r].pruned + limits_.page : request_[r].pruned;
+    block_[b].refs -= 1;
+    request_[r].blocks -= 1;
+    request_[r].capacity -= limits_.page;
+    globals_.free += 1;
+    globals_.held -= 1;
+    holds_.set(r, b, block_[b].position, false);
+    record(Transition::release_owned, r, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_release_to_limbo(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Owned)) return Guard::release_to_limbo__block_OWNED;
-  if (!(holds(r, b))) return Guard::release_to_limbo__held;
-  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && ((block_[b].position == request_[r].pruned) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1)))) && (block_[b].children == 0)))) return Guard::release_to_limbo__leaves__or_behind_the_window;
-  if (!((globals_.landed < request_[r].last_step) || (1 <= block_[b].copies))) return Guard::release_to_limbo__in_flight;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.text, {r, b}, 0);
-  ghost_writes.add(ghost_.content, {b}, 0);
-  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
-  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
-  ghost_writes.add(ghost_.holds, {r, b}, false);
-#endif
-  block_[b].block_state = BlockState::Limbo;
-  request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
-  block_[b].stamp = request_[r].last_step;
-  block_[b].refs = block_[b].refs - 1;
-  request_[r].blocks = request_[r].blocks - 1;
-  request_[r].capacity = request_[r].capacity - limits_.page;
-  holds_.set(r, b, block_[b].position, false);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::release_to_limbo, r, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Owned) return Guard::release_to_limbo__block_OWNED;
+    if (!holds(r, b)) return Guard::release_to_limbo__held;
+    if (!leaving(r) && !behind_the_window(r, b)) return Guard::release_to_limbo__leaves__or_behind_the_window;
+    if (globals_.landed >= request_[r].last_step && block_[b].copies < 1) return Guard::release_to_limbo__in_flight;
+    CHECKED_ONLY(ghost_release_to_limbo(r, b);)
+    block_[b].block_state = BlockState::Limbo;
+    request_[r].pruned = running(r) ? request_[r].pruned + limits_.page : request_[r].pruned;
+    block_[b].stamp = request_[r].last_step;
+    block_[b].refs -= 1;
+    request_[r].blocks -= 1;
+    request_[r].capacity -= limits_.page;
+    holds_.set(r, b, block_[b].position, false);
+    record(Transition::release_to_limbo, r, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_release_shared(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Shared)) return Guard::release_shared__block_SHARED;
-  if (!(holds(r, b))) return Guard::release_shared__held;
-  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && ((block_[b].position == request_[r].pruned) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1)))) && (block_[b].children == 0)))) return Guard::release_shared__leaves__or_behind_the_window;
-  if (!(1 < block_[b].refs)) return Guard::release_shared__others_hold_it;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.text, {r, b}, 0);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
-  ghost_writes.add(ghost_.holds, {r, b}, false);
-#endif
-  request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
-  block_[b].stamp = (block_[b].stamp <= request_[r].last_step) ? request_[r].last_step : block_[b].stamp;
-  block_[b].refs = block_[b].refs - 1;
-  request_[r].blocks = request_[r].blocks - 1;
-  request_[r].capacity = request_[r].capacity - limits_.page;
-  holds_.set(r, b, block_[b].position, false);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::release_shared, r, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Shared) return Guard::release_shared__block_SHARED;
+    if (!holds(r, b)) return Guard::release_shared__held;
+    if (!leaving(r) && !behind_the_window(r, b)) return Guard::release_shared__leaves__or_behind_the_window;
+    if (block_[b].refs <= 1) return Guard::release_shared__others_hold_it;
+    CHECKED_ONLY(ghost_release_shared(r, b);)
+    request_[r].pruned = running(r) ? request_[r].pruned + limits_.page : request_[r].pruned;
+    block_[b].stamp = block_[b].stamp <= request_[r].last_step ? request_[r].last_step : block_[b].stamp;
+    block_[b].refs -= 1;
+    request_[r].blocks -= 1;
+    request_[r].capacity -= limits_.page;
+    holds_.set(r, b, block_[b].position, false);
+    record(Transition::release_shared, r, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_release_to_cache(RequestId r, BlockId b) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Shared)) return Guard::release_to_cache__block_SHARED;
-  if (!(holds(r, b))) return Guard::release_to_cache__held;
-  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) && ((block_[b].position == request_[r].pruned) && (((block_[b].position + limits_.page) + limits_.window) <= (request_[r].computed + 1)))) && (block_[b].children == 0)))) return Guard::release_to_cache__leaves__or_behind_the_window;
-  if (!(block_[b].refs == 1)) return Guard::release_to_cache__last_holder;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.text, {r, b}, 0);
-  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
-  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
-  ghost_writes.add(ghost_.holds, {r, b}, false);
-#endif
-  block_[b].block_state = BlockState::Cached;
-  request_[r].pruned = ((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) ? (request_[r].pruned + limits_.page) : request_[r].pruned;
-  block_[b].stamp = (block_[b].stamp <= request_[r].last_step) ? request_[r].last_step : block_[b].stamp;
-  block_[b].refs = block_[b].refs - 1;
-  request_[r].blocks = request_[r].blocks - 1;
-  request_[r].capacity = request_[r].capacity - limits_.page;
-  globals_.held = globals_.held - 1;
-  globals_.cached = globals_.cached + 1;
-  holds_.set(r, b, block_[b].position, false);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::release_to_cache, r, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Shared) return Guard::release_to_cache__block_SHARED;
+    if (!holds(r, b)) return Guard::release_to_cache__held;
+    if (!leaving(r) && !behind_the_window(r, b)) return Guard::release_to_cache__leaves__or_behind_the_window;
+    if (block_[b].refs != 1) return Guard::release_to_cache__last_holder;
+    CHECKED_ONLY(ghost_release_to_cache(r, b);)
+    block_[b].block_state = BlockState::Cached;
+    request_[r].pruned = running(r) ? request_[r].pruned + limits_.page : request_[r].pruned;
+    block_[b].stamp = block_[b].stamp <= request_[r].last_step ? request_[r].last_step : block_[b].stamp;
+    block_[b].refs -= 1;
+    request_[r].blocks -= 1;
+    request_[r].capacity -= limits_.page;
+    globals_.held -= 1;
+    globals_.cached += 1;
+    holds_.set(r, b, block_[b].position, false);
+    record(Transition::release_to_cache, r, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_keep_tail(RequestId r, BlockId b, BlockId p, std::int64_t x) {
-  if (r < 0 || r >= request_count() || b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Owned)) return Guard::keep_tail__block_OWNED;
-  if (!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing))) return Guard::keep_tail__request_RETRACTING_RELEASING;
-  if (!(holds(r, b))) return Guard::keep_tail__held;
-  if (!(block_[b].position < request_[r].computed)) return Guard::keep_tail__has_tokens;
-  if (!(request_[r].computed <= (block_[b].position + limits_.page))) return Guard::keep_tail__is_the_tail;
-  if (!(request_[r].last_step <= globals_.landed)) return Guard::keep_tail__not_in_flight;
-  if (!(request_[r].inbound == 0)) return Guard::keep_tail__nothing_arriving;
-  if (!(((block_[b].position == 0) && (p == b)) || ((holds(r, p) && (block_[p].block_state == BlockState::Shared)) && ((block_[p].position + limits_.page) == block_[b].position)))) return Guard::keep_tail__continues_what_is_published;
-  if (!(1 <= x)) return Guard::keep_tail__x_large_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.content, {b}, x);
-  ghost_writes.add(ghost_.text, {r, b}, 0);
-  ghost_writes.add(ghost_.held_room, {}, ghost_.held_room.get({}) - limits_.page);
-  ghost_writes.add(ghost_.idle_room, {}, ghost_.idle_room.get({}) + limits_.page);
-  ghost_writes.add(ghost_.table_entries, {}, ghost_.table_entries.get({}) - 1);
-  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
-  ghost_writes.add(ghost_.parent, {b, p}, true);
-  ghost_writes.add(ghost_.holds, {r, b}, false);
-#endif
-  block_[b].block_state = BlockState::Cached;
-  block_[b].parent = p;
-  block_[b].before = block_[p].key;
-  block_[b].key = x;
-  block_[b].fill = request_[r].computed - block_[b].position;
-  block_[b].refs = block_[b].refs - 1;
-  request_[r].blocks = request_[r].blocks - 1;
-  request_[r].capacity = request_[r].capacity - limits_.page;
-  globals_.held = globals_.held - 1;
-  globals_.cached = globals_.cached + 1;
-  block_[p].children = block_[p].children + (!(p == b) ? 1 : 0);
-  holds_.set(r, b, block_[b].position, false);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::keep_tail, r, b, p, x);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_block(b) || !has_block(p)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Owned) return Guard::keep_tail__block_OWNED;
+    if (request_[r].request_state != RequestState::Retracting && request_[r].request_state != RequestState::Releasing) {
+        return Guard::keep_tail__request_RETRACTING_RELEASING;
+    }
+    if (!holds(r, b)) return Guard::keep_tail__held;
+    if (block_[b].position >= request_[r].computed) return Guard::keep_tail__has_tokens;
+    if (request_[r].computed > block_[b].position + limits_.page) return Guard::keep_tail__is_the_tail;
+    if (request_[r].last_step > globals_.landed) return Guard::keep_tail__not_in_flight;
+    if (request_[r].inbound != 0) return Guard::keep_tail__nothing_arriving;
+    if (!continues(r, b, p)) return Guard::keep_tail__continues_what_is_published;
+    if (x < 1) return Guard::keep_tail__x_large_enough;
+    CHECKED_ONLY(ghost_keep_tail(r, b, p, x);)
+    block_[b].block_state = BlockState::Cached;
+    block_[b].parent = p;
+    block_[b].before = block_[p].key;
+    block_[b].key = x;
+    block_[b].fill = request_[r].computed - block_[b].position;
+    block_[b].refs -= 1;
+    request_[r].blocks -= 1;
+    request_[r].capacity -= limits_.page;
+    globals_.held -= 1;
+    globals_.cached += 1;
+    block_[p].children += p != b ? 1 : 0;
+    holds_.set(r, b, block_[b].position, false);
+    record(Transition::keep_tail, r, b, p, x);
+    return Guard::none;
 }
 
 Guard Machine::apply_reap(BlockId b) {
-  if (b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Limbo)) return Guard::reap__block_LIMBO;
-  if (!(block_[b].stamp <= globals_.landed)) return Guard::reap__not_in_flight;
-  if (!(block_[b].copies == 0)) return Guard::reap__not_being_copied;
-  block_[b].block_state = BlockState::Free;
-  globals_.free = globals_.free + 1;
-  globals_.held = globals_.held - 1;
-  record(Transition::reap, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_block(b)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Limbo) return Guard::reap__block_LIMBO;
+    if (block_[b].stamp > globals_.landed) return Guard::reap__not_in_flight;
+    if (block_[b].copies != 0) return Guard::reap__not_being_copied;
+    block_[b].block_state = BlockState::Free;
+    globals_.free += 1;
+    globals_.held -= 1;
+    record(Transition::reap, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_evict(BlockId b, BlockId p) {
-  if (b < 0 || b >= block_count() || p < 0 || p >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Cached)) return Guard::evict__block_CACHED;
-  if (!(block_[b].stamp <= globals_.landed)) return Guard::evict__not_in_flight;
-  if (!(block_[b].copies == 0)) return Guard::evict__not_being_copied;
-  if (!(block_[b].parent == p)) return Guard::evict__its_parent;
-  if (!(block_[b].children == 0)) return Guard::evict__leaf;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.content, {b}, 0);
-  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) - 1);
-  ghost_writes.add(ghost_.parent, {b, p}, false);
-#endif
-  block_[b].block_state = BlockState::Free;
-  block_[b].parent = kNone;
-  block_[b].key = 0;
-  block_[b].before = 0;
-  block_[b].fill = 0;
-  globals_.free = globals_.free + 1;
-  globals_.cached = globals_.cached - 1;
-  block_[p].children = block_[p].children - (!(p == b) ? 1 : 0);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::evict, b, p);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_block(b) || !has_block(p)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Cached) return Guard::evict__block_CACHED;
+    if (block_[b].stamp > globals_.landed) return Guard::evict__not_in_flight;
+    if (block_[b].copies != 0) return Guard::evict__not_being_copied;
+    if (block_[b].parent != p) return Guard::evict__its_parent;
+    if (block_[b].children != 0) return Guard::evict__leaf;
+    CHECKED_ONLY(ghost_evict(b, p);)
+    block_[b].block_state = BlockState::Free;
+    block_[b].parent = kNone;
+    block_[b].key = 0;
+    block_[b].before = 0;
+    block_[b].fill = 0;
+    globals_.free += 1;
+    globals_.cached -= 1;
+    block_[p].children -= p != b ? 1 : 0;
+    record(Transition::evict, b, p);
+    return Guard::none;
 }
 
 Guard Machine::apply_spill(CopyId c, BlockId b, HostId h) {
-  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count()) return Guard::bad_index;
-  if (!((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached))) return Guard::spill__block_SHARED_CACHED;
-  if (!(host_[h].host_state == HostState::Empty)) return Guard::spill__host_EMPTY;
-  if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::spill__copy_IDLE;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copying, {c}, true);
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
-  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + 1);
-  ghost_writes.add(ghost_.block_of, {c, b}, true);
-  ghost_writes.add(ghost_.host_of, {c, h}, true);
-#endif
-  host_[h].host_state = HostState::Filling;
-  copy_[c].copy_state = CopyState::Spilling;
-  copy_[c].block_of = b;
-  copy_[c].host_of = h;
-  host_[h].host_position = block_[b].position;
-  host_[h].host_fill = block_[b].fill;
-  host_[h].host_key = block_[b].key;
-  host_[h].host_before = block_[b].before;
-  block_[b].copies = block_[b].copies + 1;
-  host_[h].host_copies = host_[h].host_copies + 1;
-  globals_.spare_pages = globals_.spare_pages - 1;
-  globals_.used_pages = globals_.used_pages + 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::spill, c, b, h);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_block(b) || !has_host(h)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Shared && block_[b].block_state != BlockState::Cached) {
+        return Guard::spill__block_SHARED_CACHED;
+    }
+    if (host_[h].host_state != HostState::Empty) return Guard::spill__host_EMPTY;
+    if (copy_[c].copy_state != CopyState::Idle) return Guard::spill__copy_IDLE;
+    CHECKED_ONLY(ghost_spill(c, b, h);)
+    host_[h].host_state = HostState::Filling;
+    copy_[c].copy_state = CopyState::Spilling;
+    copy_[c].block_of = b;
+    copy_[c].host_of = h;
+    host_[h].host_position = block_[b].position;
+    host_[h].host_fill = block_[b].fill;
+    host_[h].host_key = block_[b].key;
+    host_[h].host_before = block_[b].before;
+    block_[b].copies += 1;
+    host_[h].host_copies += 1;
+    globals_.spare_pages -= 1;
+    globals_.used_pages += 1;
+    record(Transition::spill, c, b, h);
+    return Guard::none;
 }
 
 Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
-  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count()) return Guard::bad_index;
-  if (!(copy_[c].copy_state == CopyState::Spilling)) return Guard::spill_done__copy_SPILLING;
-  if (!(copy_[c].block_of == b)) return Guard::spill_done__its_block;
-#if TOKENSPEED_CHECKED
-  if (!(!ghost_.copying.get({c}))) return Guard::spill_done__engine_idle;
-#endif
-  if (!(copy_[c].host_of == h)) return Guard::spill_done__its_host_page;
-  if (!(host_[h].host_state == HostState::Filling)) return Guard::spill_done__host_FILLING;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.host_content, {h}, ghost_.content.get({b}));
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
-  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
-  ghost_writes.add(ghost_.block_of, {c, b}, false);
-  ghost_writes.add(ghost_.host_of, {c, h}, false);
-#endif
-  copy_[c].copy_state = CopyState::Idle;
-  copy_[c].block_of = kNone;
-  copy_[c].host_of = kNone;
-  host_[h].host_state = HostState::Valid;
-  block_[b].copies = block_[b].copies - 1;
-  host_[h].host_copies = host_[h].host_copies - 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::spill_done, c, b, h);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_block(b) || !has_host(h)) return Guard::bad_index;
+    if (copy_[c].copy_state != CopyState::Spilling) return Guard::spill_done__copy_SPILLING;
+    if (copy_[c].block_of != b) return Guard::spill_done__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::spill_done__engine_idle;)
+    if (copy_[c].host_of != h) return Guard::spill_done__its_host_page;
+    CHECKED_ONLY(if (ghost_.failed.get({c})) return Guard::spill_done__arrived;)
+    if (host_[h].host_state != HostState::Filling) return Guard::spill_done__host_FILLING;
+    CHECKED_ONLY(ghost_spill_done(c, b, h);)
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].host_of = kNone;
+    host_[h].host_state = HostState::Valid;
+    block_[b].copies -= 1;
+    host_[h].host_copies -= 1;
+    record(Transition::spill_done, c, b, h);
+    return Guard::none;
+}
+
+Guard Machine::apply_spill_failed(CopyId c, BlockId b, HostId h) {
+    if (!has_copy(c) || !has_block(b) || !has_host(h)) return Guard::bad_index;
+    if (copy_[c].copy_state != CopyState::Spilling) return Guard::spill_failed__copy_SPILLING;
+    if (copy_[c].block_of != b) return Guard::spill_failed__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::spill_failed__engine_idle;)
+    if (copy_[c].host_of != h) return Guard::spill_failed__its_host_page;
+    CHECKED_ONLY(if (!ghost_.failed.get({c})) return Guard::spill_failed__did_not_arrive;)
+    if (host_[h].host_state != HostState::Filling) return Guard::spill_failed__host_FILLING;
+    CHECKED_ONLY(ghost_spill_failed(c, b, h);)
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].host_of = kNone;
+    host_[h].host_state = HostState::Empty;
+    host_[h].host_position = 0;
+    host_[h].host_fill = 0;
+    host_[h].host_key = 0;
+    host_[h].host_before = 0;
+    block_[b].copies -= 1;
+    host_[h].host_copies -= 1;
+    globals_.spare_pages += 1;
+    globals_.used_pages -= 1;
+    record(Transition::spill_failed, c, b, h);
+    return Guard::none;
 }
 
 Guard Machine::apply_fetch(CopyId c, BlockId b, HostId h, BlockId p) {
-  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count() || p < 0 || p >= block_count()) return Guard::bad_index;
-  if (!(block_[b].block_state == BlockState::Free)) return Guard::fetch__block_FREE;
-  if (!(host_[h].host_state == HostState::Valid)) return Guard::fetch__host_VALID;
-  if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::fetch__copy_IDLE;
-  if (!(((host_[h].host_position == 0) && (p == b)) || ((((((block_[p].block_state == BlockState::Shared) || (block_[p].block_state == BlockState::Cached)) || (block_[p].block_state == BlockState::Fetching)) && (block_[p].fill == limits_.page)) && (block_[p].key == host_[h].host_before)) && ((block_[p].position + limits_.page) == host_[h].host_position)))) return Guard::fetch__parent_is_published;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copying, {c}, true);
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
-  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) + 1);
-  ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) + 1);
-  ghost_writes.add(ghost_.block_of, {c, b}, true);
-  ghost_writes.add(ghost_.host_of, {c, h}, true);
-  ghost_writes.add(ghost_.parent, {b, p}, true);
-#endif
-  block_[b].block_state = BlockState::Fetching;
-  copy_[c].copy_state = CopyState::Fetching;
-  copy_[c].block_of = b;
-  copy_[c].host_of = h;
-  block_[b].position = host_[h].host_position;
-  block_[b].fill = host_[h].host_fill;
-  block_[b].parent = p;
-  block_[b].key = host_[h].host_key;
-  block_[b].before = host_[h].host_before;
-  block_[b].copies = block_[b].copies + 1;
-  host_[h].host_copies = host_[h].host_copies + 1;
-  globals_.free = globals_.free - 1;
-  globals_.fetching = globals_.fetching + 1;
-  block_[p].children = block_[p].children + (!(p == b) ? 1 : 0);
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::fetch, c, b, h, p);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_block(b) || !has_host(h) || !has_block(p)) return Guard::bad_index;
+    if (block_[b].block_state != BlockState::Free) return Guard::fetch__block_FREE;
+    if (host_[h].host_state != HostState::Valid) return Guard::fetch__host_VALID;
+    if (copy_[c].copy_state != CopyState::Idle) return Guard::fetch__copy_IDLE;
+    if ((host_[h].host_position != 0 || p != b) && (!published(p) || block_[p].fill != limits_.page ||
+            block_[p].key != host_[h].host_before || block_[p].position + limits_.page != host_[h].host_position)) {
+        return Guard::fetch__parent_is_published;
+    }
+    CHECKED_ONLY(ghost_fetch(c, b, h, p);)
+    block_[b].block_state = BlockState::Fetching;
+    copy_[c].copy_state = CopyState::Fetching;
+    copy_[c].block_of = b;
+    copy_[c].host_of = h;
+    block_[b].position = host_[h].host_position;
+    block_[b].fill = host_[h].host_fill;
+    block_[b].parent = p;
+    block_[b].key = host_[h].host_key;
+    block_[b].before = host_[h].host_before;
+    block_[b].copies += 1;
+    host_[h].host_copies += 1;
+    globals_.free -= 1;
+    globals_.fetching += 1;
+    block_[p].children += p != b ? 1 : 0;
+    record(Transition::fetch, c, b, h, p);
+    return Guard::none;
 }
 
 Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
-  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count() || h < 0 || h >= host_count()) return Guard::bad_index;
-  if (!(copy_[c].copy_state == CopyState::Fetching)) return Guard::fetch_done__copy_FETCHING;
-  if (!(copy_[c].block_of == b)) return Guard::fetch_done__its_block;
-#if TOKENSPEED_CHECKED
-  if (!(!ghost_.copying.get({c}))) return Guard::fetch_done__engine_idle;
-#endif
-  if (!(copy_[c].host_of == h)) return Guard::fetch_done__its_host_page;
-  if (!(block_[b].block_state == BlockState::Fetching)) return Guard::fetch_done__block_FETCHING;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.content, {b}, ghost_.host_content.get({h}));
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
-  ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
-  ghost_writes.add(ghost_.block_of, {c, b}, false);
-  ghost_writes.add(ghost_.host_of, {c, h}, false);
-#endif
-  copy_[c].copy_state = CopyState::Idle;
-  copy_[c].block_of = kNone;
-  copy_[c].host_of = kNone;
-  block_[b].block_state = BlockState::Cached;
-  block_[b].copies = block_[b].copies - 1;
-  host_[h].host_copies = host_[h].host_copies - 1;
-  globals_.cached = globals_.cached + 1;
-  globals_.fetching = globals_.fetching - 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::fetch_done, c, b, h);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_block(b) || !has_host(h)) return Guard::bad_index;
+    if (copy_[c].copy_state != CopyState::Fetching) return Guard::fetch_done__copy_FETCHING;
+    if (copy_[c].block_of != b) return Guard::fetch_done__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::fetch_done__engine_idle;)
+    if (copy_[c].host_of != h) return Guard::fetch_done__its_host_page;
+    CHECKED_ONLY(if (ghost_.failed.get({c})) return Guard::fetch_done__arrived;)
+    if (block_[b].block_state != BlockState::Fetching) return Guard::fetch_done__block_FETCHING;
+    CHECKED_ONLY(ghost_fetch_done(c, b, h);)
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].host_of = kNone;
+    block_[b].block_state = BlockState::Cached;
+    block_[b].copies -= 1;
+    host_[h].host_copies -= 1;
+    globals_.cached += 1;
+    globals_.fetching -= 1;
+    record(Transition::fetch_done, c, b, h);
+    return Guard::none;
+}
+
+Guard Machine::apply_fetch_failed(CopyId c, BlockId b, HostId h, BlockId p) {
+    if (!has_copy(c) || !has_block(b) || !has_host(h) || !has_block(p)) return Guard::bad_index;
+    if (copy_[c].copy_state != CopyState::Fetching) return Guard::fetch_failed__copy_FETCHING;
+    if (copy_[c].block_of != b) return Guard::fetch_failed__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::fetch_failed__engine_idle;)
+    if (copy_[c].host_of != h) return Guard::fetch_failed__its_host_page;
+    CHECKED_ONLY(if (!ghost_.failed.get({c})) return Guard::fetch_failed__did_not_arrive;)
+    if (block_[b].block_state != BlockState::Fetching) return Guard::fetch_failed__block_FETCHING;
+    if (block_[b].parent != p) return Guard::fetch_failed__its_parent;
+    if (block_[b].children != 0) return Guard::fetch_failed__leaf;
+    CHECKED_ONLY(ghost_fetch_failed(c, b, h, p);)
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].host_of = kNone;
+    block_[b].block_state = BlockState::Free;
+    block_[b].parent = kNone;
+    block_[b].key = 0;
+    block_[b].before = 0;
+    block_[b].fill = 0;
+    block_[b].copies -= 1;
+    host_[h].host_copies -= 1;
+    globals_.free += 1;
+    globals_.fetching -= 1;
+    block_[p].children -= p != b ? 1 : 0;
+    record(Transition::fetch_failed, c, b, h, p);
+    return Guard::none;
 }
 
 Guard Machine::apply_drop_page(HostId h) {
-  if (h < 0 || h >= host_count()) return Guard::bad_index;
-  if (!(host_[h].host_state == HostState::Valid)) return Guard::drop_page__host_VALID;
-  if (!(host_[h].host_copies == 0)) return Guard::drop_page__not_being_copied;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.host_content, {h}, 0);
-#endif
-  host_[h].host_state = HostState::Empty;
-  host_[h].host_position = 0;
-  host_[h].host_fill = 0;
-  host_[h].host_key = 0;
-  host_[h].host_before = 0;
-  globals_.spare_pages = globals_.spare_pages + 1;
-  globals_.used_pages = globals_.used_pages - 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::drop_page, h);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_host(h)) return Guard::bad_index;
+    if (host_[h].host_state != HostState::Valid) return Guard::drop_page__host_VALID;
+    if (host_[h].host_copies != 0) return Guard::drop_page__not_being_copied;
+    CHECKED_ONLY(ghost_drop_page(h);)
+    host_[h].host_state = HostState::Empty;
+    host_[h].host_position = 0;
+    host_[h].host_fill = 0;
+    host_[h].host_key = 0;
+    host_[h].host_before = 0;
+    globals_.spare_pages += 1;
+    globals_.used_pages -= 1;
+    record(Transition::drop_page, h);
+    return Guard::none;
 }
 
 Guard Machine::apply_send(CopyId c, RequestId r, BlockId b, std::int64_t n) {
-  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::send__request_PREFILL_DECODE;
-  if (!(holds(r, b))) return Guard::send__held;
-  if (!((block_[b].position + n) <= request_[r].computed)) return Guard::send__written;
-  if (!(request_[r].inbound == 0)) return Guard::send__nothing_arriving;
-  if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::send__copy_IDLE;
-  if (!(1 <= n)) return Guard::send__n_large_enough;
-  if (!(n <= limits_.page)) return Guard::send__n_small_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copying, {c}, true);
-  ghost_writes.add(ghost_.copy_start, {c}, block_[b].position);
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
-  ghost_writes.add(ghost_.block_of, {c, b}, true);
-#endif
-  copy_[c].copy_state = CopyState::Sending;
-  copy_[c].block_of = b;
-  copy_[c].copy_tokens = n;
-  block_[b].copies = block_[b].copies + 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::send, c, r, b, n);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Prefill && request_[r].request_state != RequestState::Decode) {
+        return Guard::send__request_PREFILL_DECODE;
+    }
+    if (!holds(r, b)) return Guard::send__held;
+    if (block_[b].position + n > request_[r].computed) return Guard::send__written;
+    if (request_[r].inbound != 0) return Guard::send__nothing_arriving;
+    if (copy_[c].copy_state != CopyState::Idle) return Guard::send__copy_IDLE;
+    if (n < 1) return Guard::send__n_large_enough;
+    if (n > limits_.page) return Guard::send__n_small_enough;
+    CHECKED_ONLY(ghost_send(c, b);)
+    copy_[c].copy_state = CopyState::Sending;
+    copy_[c].block_of = b;
+    copy_[c].copy_tokens = n;
+    block_[b].copies += 1;
+    record(Transition::send, c, r, b, n);
+    return Guard::none;
 }
 
 Guard Machine::apply_send_done(CopyId c, BlockId b) {
-  if (c < 0 || c >= copy_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(copy_[c].copy_state == CopyState::Sending)) return Guard::send_done__copy_SENDING;
-  if (!(copy_[c].block_of == b)) return Guard::send_done__its_block;
-#if TOKENSPEED_CHECKED
-  if (!(!ghost_.copying.get({c}))) return Guard::send_done__engine_idle;
-#endif
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_start, {c}, 0);
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
-  ghost_writes.add(ghost_.block_of, {c, b}, false);
-#endif
-  copy_[c].copy_state = CopyState::Idle;
-  copy_[c].block_of = kNone;
-  copy_[c].copy_tokens = 0;
-  block_[b].copies = block_[b].copies - 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::send_done, c, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_block(b)) return Guard::bad_index;
+    if (copy_[c].copy_state != CopyState::Sending) return Guard::send_done__copy_SENDING;
+    if (copy_[c].block_of != b) return Guard::send_done__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::send_done__engine_idle;)
+    CHECKED_ONLY(ghost_send_done(c, b);)
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].copy_tokens = 0;
+    block_[b].copies -= 1;
+    record(Transition::send_done, c, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_receive(CopyId c, RequestId r, BlockId b, std::int64_t n) {
-  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Prefill)) return Guard::receive__request_PREFILL;
-  if (!(block_[b].block_state == BlockState::Owned)) return Guard::receive__block_OWNED;
-  if (!(holds(r, b))) return Guard::receive__held;
-  if (!(request_[r].pending == 0)) return Guard::receive__in_no_step;
-  if (!(block_[b].position <= request_[r].planned)) return Guard::receive__starts_in_the_block;
-  if (!((request_[r].planned + n) <= (block_[b].position + limits_.page))) return Guard::receive__room_in_block;
-  if (!((request_[r].planned + n) < request_[r].known)) return Guard::receive__last_token_recomputed;
-  if (!(copy_[c].copy_state == CopyState::Idle)) return Guard::receive__copy_IDLE;
-  if (!(1 <= n)) return Guard::receive__n_large_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copying, {c}, true);
-  ghost_writes.add(ghost_.copy_start, {c}, request_[r].planned);
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) + 1);
-  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) + 1);
-  ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) + n);
-  ghost_writes.add(ghost_.block_of, {c, b}, true);
-  ghost_writes.add(ghost_.request_of, {c, r}, true);
-#endif
-  copy_[c].copy_state = CopyState::Receiving;
-  copy_[c].block_of = b;
-  copy_[c].request_of = r;
-  copy_[c].copy_tokens = n;
-  request_[r].planned = request_[r].planned + n;
-  block_[b].copies = block_[b].copies + 1;
-  request_[r].inbound = request_[r].inbound + 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::receive, c, r, b, n);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Prefill) return Guard::receive__request_PREFILL;
+    if (block_[b].block_state != BlockState::Owned) return Guard::receive__block_OWNED;
+    if (!holds(r, b)) return Guard::receive__held;
+    if (request_[r].pending != 0) return Guard::receive__in_no_step;
+    if (block_[b].position > request_[r].planned) return Guard::receive__starts_in_the_block;
+    if (request_[r].planned + n > block_[b].position + limits_.page) return Guard::receive__room_in_block;
+    if (request_[r].planned + n >= request_[r].known) return Guard::receive__last_token_recomputed;
+    if (copy_[c].copy_state != CopyState::Idle) return Guard::receive__copy_IDLE;
+    if (n < 1) return Guard::receive__n_large_enough;
+    CHECKED_ONLY(ghost_receive(c, r, b, n);)
+    copy_[c].copy_state = CopyState::Receiving;
+    copy_[c].block_of = b;
+    copy_[c].request_of = r;
+    copy_[c].copy_tokens = n;
+    request_[r].planned += n;
+    block_[b].copies += 1;
+    request_[r].inbound += 1;
+    record(Transition::receive, c, r, b, n);
+    return Guard::none;
 }
 
 Guard Machine::apply_receive_done(CopyId c, RequestId r, BlockId b) {
-  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Prefill)) return Guard::receive_done__request_PREFILL;
-  if (!(copy_[c].copy_state == CopyState::Receiving)) return Guard::receive_done__copy_RECEIVING;
-  if (!(copy_[c].block_of == b)) return Guard::receive_done__its_block;
-#if TOKENSPEED_CHECKED
-  if (!(!ghost_.copying.get({c}))) return Guard::receive_done__engine_idle;
-#endif
-  if (!(copy_[c].request_of == r)) return Guard::receive_done__its_request;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_start, {c}, 0);
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
-  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
-  ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
-  ghost_writes.add(ghost_.block_of, {c, b}, false);
-  ghost_writes.add(ghost_.request_of, {c, r}, false);
-#endif
-  copy_[c].copy_state = CopyState::Idle;
-  copy_[c].block_of = kNone;
-  copy_[c].request_of = kNone;
-  request_[r].computed = request_[r].computed + copy_[c].copy_tokens;
-  copy_[c].copy_tokens = 0;
-  block_[b].copies = block_[b].copies - 1;
-  request_[r].inbound = request_[r].inbound - 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::receive_done, c, r, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Prefill) return Guard::receive_done__request_PREFILL;
+    if (copy_[c].copy_state != CopyState::Receiving) return Guard::receive_done__copy_RECEIVING;
+    if (copy_[c].block_of != b) return Guard::receive_done__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::receive_done__engine_idle;)
+    if (copy_[c].request_of != r) return Guard::receive_done__its_request;
+    CHECKED_ONLY(ghost_receive_done(c, r, b);)
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].request_of = kNone;
+    request_[r].computed += copy_[c].copy_tokens;
+    copy_[c].copy_tokens = 0;
+    block_[b].copies -= 1;
+    request_[r].inbound -= 1;
+    record(Transition::receive_done, c, r, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_receive_failed(CopyId c, RequestId r, BlockId b) {
-  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Prefill)) return Guard::receive_failed__request_PREFILL;
-  if (!(copy_[c].copy_state == CopyState::Receiving)) return Guard::receive_failed__copy_RECEIVING;
-  if (!(copy_[c].block_of == b)) return Guard::receive_failed__its_block;
-#if TOKENSPEED_CHECKED
-  if (!(!ghost_.copying.get({c}))) return Guard::receive_failed__engine_idle;
-#endif
-  if (!(copy_[c].request_of == r)) return Guard::receive_failed__its_request;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_start, {c}, 0);
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
-  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
-  ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
-  ghost_writes.add(ghost_.block_of, {c, b}, false);
-  ghost_writes.add(ghost_.request_of, {c, r}, false);
-#endif
-  request_[r].request_state = RequestState::Retracting;
-  copy_[c].copy_state = CopyState::Idle;
-  copy_[c].block_of = kNone;
-  copy_[c].request_of = kNone;
-  copy_[c].copy_tokens = 0;
-  block_[b].copies = block_[b].copies - 1;
-  request_[r].inbound = request_[r].inbound - 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::receive_failed, c, r, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Prefill) return Guard::receive_failed__request_PREFILL;
+    if (copy_[c].copy_state != CopyState::Receiving) return Guard::receive_failed__copy_RECEIVING;
+    if (copy_[c].block_of != b) return Guard::receive_failed__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::receive_failed__engine_idle;)
+    if (copy_[c].request_of != r) return Guard::receive_failed__its_request;
+    CHECKED_ONLY(ghost_receive_failed(c, r, b);)
+    request_[r].request_state = RequestState::Retracting;
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].request_of = kNone;
+    copy_[c].copy_tokens = 0;
+    block_[b].copies -= 1;
+    request_[r].inbound -= 1;
+    record(Transition::receive_failed, c, r, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_receive_dropped(CopyId c, RequestId r, BlockId b) {
-  if (c < 0 || c >= copy_count() || r < 0 || r >= request_count() || b < 0 || b >= block_count()) return Guard::bad_index;
-  if (!(((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Releasing)) || (request_[r].request_state == RequestState::Finished))) return Guard::receive_dropped__request_RETRACTING_RELEASING_FINISHED;
-  if (!(copy_[c].copy_state == CopyState::Receiving)) return Guard::receive_dropped__copy_RECEIVING;
-  if (!(copy_[c].block_of == b)) return Guard::receive_dropped__its_block;
-#if TOKENSPEED_CHECKED
-  if (!(!ghost_.copying.get({c}))) return Guard::receive_dropped__engine_idle;
-#endif
-  if (!(copy_[c].request_of == r)) return Guard::receive_dropped__its_request;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copy_start, {c}, 0);
-  ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
-  ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
-  ghost_writes.add(ghost_.arriving, {r}, ghost_.arriving.get({r}) - copy_[c].copy_tokens);
-  ghost_writes.add(ghost_.block_of, {c, b}, false);
-  ghost_writes.add(ghost_.request_of, {c, r}, false);
-#endif
-  copy_[c].copy_state = CopyState::Idle;
-  copy_[c].block_of = kNone;
-  copy_[c].request_of = kNone;
-  copy_[c].copy_tokens = 0;
-  block_[b].copies = block_[b].copies - 1;
-  request_[r].inbound = request_[r].inbound - 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::receive_dropped, c, r, b);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c) || !has_request(r) || !has_block(b)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Retracting && request_[r].request_state != RequestState::Releasing &&
+            request_[r].request_state != RequestState::Finished) {
+        return Guard::receive_dropped__request_RETRACTING_RELEASING_FINISHED;
+    }
+    if (copy_[c].copy_state != CopyState::Receiving) return Guard::receive_dropped__copy_RECEIVING;
+    if (copy_[c].block_of != b) return Guard::receive_dropped__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::receive_dropped__engine_idle;)
+    if (copy_[c].request_of != r) return Guard::receive_dropped__its_request;
+    CHECKED_ONLY(ghost_receive_dropped(c, r, b);)
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].request_of = kNone;
+    copy_[c].copy_tokens = 0;
+    block_[b].copies -= 1;
+    request_[r].inbound -= 1;
+    record(Transition::receive_dropped, c, r, b);
+    return Guard::none;
 }
 
 Guard Machine::apply_copy_done(CopyId c) {
-  if (c < 0 || c >= copy_count()) return Guard::bad_index;
-#if TOKENSPEED_CHECKED
-  if (!(ghost_.copying.get({c}))) return Guard::copy_done__copying;
-#endif
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.copying, {c}, false);
-#endif
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::copy_done, c);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_copy(c)) return Guard::bad_index;
+    CHECKED_ONLY(if (!ghost_.copying.get({c})) return Guard::copy_done__copying;)
+    CHECKED_ONLY(ghost_copy_done(c);)
+    record(Transition::copy_done, c);
+    return Guard::none;
+}
+
+Guard Machine::apply_copy_fails(CopyId c) {
+    if (!has_copy(c)) return Guard::bad_index;
+    CHECKED_ONLY(if (!ghost_.copying.get({c})) return Guard::copy_fails__copying;)
+    if (copy_[c].copy_state != CopyState::Spilling && copy_[c].copy_state != CopyState::Fetching) {
+        return Guard::copy_fails__to_or_from_the_host;
+    }
+    CHECKED_ONLY(ghost_copy_fails(c);)
+    record(Transition::copy_fails, c);
+    return Guard::none;
 }
 
 Guard Machine::apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn) {
-  if (r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Absent)) return Guard::submit__request_ABSENT;
-  if (!(tokens < most)) return Guard::submit__room_for_output;
-  if (!(most <= (limits_.room + 1))) return Guard::submit__fits_the_pool;
-  if (!(globals_.newest_arrival < turn)) return Guard::submit__newest;
-  if (!(1 <= tokens)) return Guard::submit__tokens_large_enough;
-  request_[r].request_state = RequestState::Waiting;
-  request_[r].prompt = tokens;
-  request_[r].known = tokens;
-  request_[r].limit = most;
-  request_[r].arrival = turn;
-  globals_.newest_arrival = turn;
-  record(Transition::submit, r, tokens, most, turn);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Absent) return Guard::submit__request_ABSENT;
+    if (tokens >= most) return Guard::submit__room_for_output;
+    if (most > limits_.room + 1) return Guard::submit__fits_the_pool;
+    if (globals_.newest_arrival >= turn) return Guard::submit__newest;
+    if (tokens < 1) return Guard::submit__tokens_large_enough;
+    request_[r].request_state = RequestState::Waiting;
+    request_[r].prompt = tokens;
+    request_[r].known = tokens;
+    request_[r].limit = most;
+    request_[r].arrival = turn;
+    globals_.newest_arrival = turn;
+    record(Transition::submit, r, tokens, most, turn);
+    return Guard::none;
+}
+
+Guard Machine::apply_guide(RequestId r) {
+    if (!has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Waiting) return Guard::guide__request_WAITING;
+    if (request_[r].guided) return Guard::guide__not_guided_yet;
+    request_[r].guided = true;
+    record(Transition::guide, r);
+    return Guard::none;
 }
 
 Guard Machine::apply_admit(RequestId r) {
-  if (r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Waiting)) return Guard::admit__request_WAITING;
-  request_[r].request_state = RequestState::Prefill;
-  record(Transition::admit, r);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Waiting) return Guard::admit__request_WAITING;
+    request_[r].request_state = RequestState::Prefill;
+    record(Transition::admit, r);
+    return Guard::none;
 }
 
 Guard Machine::apply_finish(RequestId r) {
-  if (r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Decode)) return Guard::finish__request_DECODE;
-  if (!(request_[r].prompt < request_[r].known)) return Guard::finish__has_output;
-  request_[r].request_state = RequestState::Releasing;
-  record(Transition::finish, r);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Decode) return Guard::finish__request_DECODE;
+    if (request_[r].prompt >= request_[r].known) return Guard::finish__has_output;
+    request_[r].request_state = RequestState::Releasing;
+    record(Transition::finish, r);
+    return Guard::none;
 }
 
 Guard Machine::apply_abort(RequestId r) {
-  if (r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].request_state == RequestState::Retracting))) return Guard::abort__request_WAITING_PREFILL_DECODE_RETRACTING;
-  request_[r].request_state = RequestState::Releasing;
-  record(Transition::abort, r);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Waiting && request_[r].request_state != RequestState::Prefill &&
+            request_[r].request_state != RequestState::Decode &&
+            request_[r].request_state != RequestState::Retracting) {
+        return Guard::abort__request_WAITING_PREFILL_DECODE_RETRACTING;
+    }
+    request_[r].request_state = RequestState::Releasing;
+    record(Transition::abort, r);
+    return Guard::none;
 }
 
 Guard Machine::apply_retract(RequestId r, RequestId o) {
-  if (r < 0 || r >= request_count() || o < 0 || o >= request_count()) return Guard::bad_index;
-  if (!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) return Guard::retract__request_WAITING_PREFILL_DECODE;
-  if (!(1 <= request_[r].blocks)) return Guard::retract__has_blocks;
-  if (!(request_[r].pending == 0)) return Guard::retract__drained;
-  if (!(request_[r].known < request_[r].limit)) return Guard::retract__output_left;
-  if (!((request_[o].request_state == RequestState::Prefill) || (request_[o].request_state == RequestState::Decode))) return Guard::retract__older_one_runs;
-  if (!(request_[o].arrival < request_[r].arrival)) return Guard::retract__strictly_older;
-  request_[r].request_state = RequestState::Retracting;
-  record(Transition::retract, r, o);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r) || !has_request(o)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Waiting && request_[r].request_state != RequestState::Prefill &&
+            request_[r].request_state != RequestState::Decode) {
+        return Guard::retract__request_WAITING_PREFILL_DECODE;
+    }
+    if (request_[r].blocks < 1) return Guard::retract__has_blocks;
+    if (request_[r].pending != 0) return Guard::retract__drained;
+    if (request_[r].known >= request_[r].limit) return Guard::retract__output_left;
+    if (!running(o)) return Guard::retract__older_one_runs;
+    if (request_[o].arrival >= request_[r].arrival) return Guard::retract__strictly_older;
+    request_[r].request_state = RequestState::Retracting;
+    record(Transition::retract, r, o);
+    return Guard::none;
 }
 
 Guard Machine::apply_requeue(RequestId r) {
-  if (r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Retracting)) return Guard::requeue__request_RETRACTING;
-  if (!(request_[r].blocks == 0)) return Guard::requeue__no_blocks;
-  if (!(request_[r].inbound == 0)) return Guard::requeue__nothing_arriving;
-  request_[r].request_state = RequestState::Waiting;
-  request_[r].planned = 0;
-  request_[r].computed = 0;
-  request_[r].pruned = 0;
-  record(Transition::requeue, r);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Retracting) return Guard::requeue__request_RETRACTING;
+    if (request_[r].blocks != 0) return Guard::requeue__no_blocks;
+    if (request_[r].inbound != 0) return Guard::requeue__nothing_arriving;
+    request_[r].request_state = RequestState::Waiting;
+    request_[r].planned = 0;
+    request_[r].computed = 0;
+    request_[r].pruned = 0;
+    record(Transition::requeue, r);
+    return Guard::none;
 }
 
 Guard Machine::apply_close(RequestId r) {
-  if (r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Releasing)) return Guard::close__request_RELEASING;
-  if (!(request_[r].blocks == 0)) return Guard::close__no_blocks;
-  request_[r].request_state = RequestState::Finished;
-  record(Transition::close, r);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Releasing) return Guard::close__request_RELEASING;
+    if (request_[r].blocks != 0) return Guard::close__no_blocks;
+    request_[r].request_state = RequestState::Finished;
+    record(Transition::close, r);
+    return Guard::none;
 }
 
 Guard Machine::apply_recycle(RequestId r) {
-  if (r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Finished)) return Guard::recycle__request_FINISHED;
-  if (!(request_[r].pending == 0)) return Guard::recycle__drained;
-  if (!(request_[r].inbound == 0)) return Guard::recycle__nothing_arriving;
-  request_[r].request_state = RequestState::Absent;
-  request_[r].arrival = 0;
-  request_[r].prompt = 0;
-  request_[r].limit = 0;
-  request_[r].known = 0;
-  request_[r].planned = 0;
-  request_[r].computed = 0;
-  request_[r].pruned = 0;
-  request_[r].last_step = 0;
-  record(Transition::recycle, r);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Finished) return Guard::recycle__request_FINISHED;
+    if (request_[r].pending != 0) return Guard::recycle__drained;
+    if (request_[r].inbound != 0) return Guard::recycle__nothing_arriving;
+    request_[r].request_state = RequestState::Absent;
+    request_[r].arrival = 0;
+    request_[r].prompt = 0;
+    request_[r].limit = 0;
+    request_[r].known = 0;
+    request_[r].planned = 0;
+    request_[r].computed = 0;
+    request_[r].pruned = 0;
+    request_[r].last_step = 0;
+    request_[r].guided = false;
+    record(Transition::recycle, r);
+    return Guard::none;
 }
 
 Guard Machine::apply_open_step(StepId s) {
-  if (s < 0 || s >= step_count()) return Guard::bad_index;
-  if (!(step_[s].step_state == StepState::Idle)) return Guard::open_step__step_IDLE;
-  if (!(globals_.opened == globals_.launched)) return Guard::open_step__one_at_a_time;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.live_steps, {}, ghost_.live_steps.get({}) + 1);
-#endif
-  step_[s].step_state = StepState::Planned;
-  step_[s].number = globals_.opened + 1;
-  globals_.opened = globals_.opened + 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::open_step, s);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
-}
-
-Guard Machine::apply_add_row(StepId s, RequestId r) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(step_[s].step_state == StepState::Planned)) return Guard::add_row__step_PLANNED;
-  if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::add_row__request_PREFILL_DECODE;
-  if (!(!step_request_[s][r].in_step)) return Guard::add_row__once_per_step;
-  if (!(request_[r].inbound == 0)) return Guard::add_row__nothing_arriving;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.row_start, {s, r}, request_[r].planned);
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
-  }
-#endif
-  step_request_[s][r].in_step = true;
-  request_[r].last_step = step_[s].number;
-  request_[r].pending = request_[r].pending + 1;
-  step_[s].rows = step_[s].rows + 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::add_row, s, r);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_step(s)) return Guard::bad_index;
+    if (step_[s].step_state != StepState::Idle) return Guard::open_step__step_IDLE;
+    if (globals_.opened != globals_.launched) return Guard::open_step__one_at_a_time;
+    CHECKED_ONLY(ghost_open_step();)
+    step_[s].step_state = StepState::Planned;
+    step_[s].number = globals_.opened + 1;
+    globals_.opened += 1;
+    record(Transition::open_step, s);
+    return Guard::none;
 }
 
 Guard Machine::apply_prefill(StepId s, RequestId r, std::int64_t n) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Prefill)) return Guard::prefill__request_PREFILL;
-  if (!(step_[s].step_state == StepState::Planned)) return Guard::prefill__step_PLANNED;
-  if (!(step_request_[s][r].in_step)) return Guard::prefill__has_a_row;
-  if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::prefill__room;
-  if (!((request_[r].planned + n) < request_[r].known)) return Guard::prefill__more_remains;
-  if (!(1 <= n)) return Guard::prefill__n_large_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
-  }
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
-  }
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
-#endif
-  request_[r].planned = request_[r].planned + n;
-  step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::prefill, s, r, n);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_step(s) || !has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Prefill) return Guard::prefill__request_PREFILL;
+    if (step_[s].step_state != StepState::Planned) return Guard::prefill__step_PLANNED;
+    if (step_request_[s][r].in_step) return Guard::prefill__once_per_step;
+    if (request_[r].inbound != 0) return Guard::prefill__nothing_arriving;
+    if (request_[r].planned + n > end_of_table(r)) return Guard::prefill__room;
+    if (request_[r].planned + n >= request_[r].known) return Guard::prefill__more_remains;
+    if (n < 1) return Guard::prefill__n_large_enough;
+    CHECKED_ONLY(ghost_prefill(s, r, n);)
+    step_request_[s][r].in_step = true;
+    step_request_[s][r].row_tokens = n;
+    request_[r].planned += n;
+    request_[r].last_step = step_[s].number;
+    request_[r].pending += 1;
+    step_[s].rows += 1;
+    record(Transition::prefill, s, r, n);
+    return Guard::none;
 }
 
 Guard Machine::apply_prefill_last(StepId s, RequestId r, std::int64_t n) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Prefill)) return Guard::prefill_last__request_PREFILL;
-  if (!(step_[s].step_state == StepState::Planned)) return Guard::prefill_last__step_PLANNED;
-  if (!(step_request_[s][r].in_step)) return Guard::prefill_last__has_a_row;
-  if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::prefill_last__room;
-  if (!((request_[r].planned + n) == request_[r].known)) return Guard::prefill_last__nothing_remains;
-  if (!(1 <= n)) return Guard::prefill_last__n_large_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
-  }
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
-  }
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
-#endif
-  request_[r].request_state = RequestState::Decode;
-  request_[r].planned = request_[r].planned + n;
-  step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
-  step_request_[s][r].row_outputs = 1;
-  request_[r].sampling = request_[r].sampling + 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::prefill_last, s, r, n);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_step(s) || !has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Prefill) return Guard::prefill_last__request_PREFILL;
+    if (step_[s].step_state != StepState::Planned) return Guard::prefill_last__step_PLANNED;
+    if (step_request_[s][r].in_step) return Guard::prefill_last__once_per_step;
+    if (request_[r].inbound != 0) return Guard::prefill_last__nothing_arriving;
+    if (request_[r].planned + n > end_of_table(r)) return Guard::prefill_last__room;
+    if (request_[r].planned + n != request_[r].known) return Guard::prefill_last__nothing_remains;
+    if (n < 1) return Guard::prefill_last__n_large_enough;
+    CHECKED_ONLY(ghost_prefill_last(s, r, n);)
+    request_[r].request_state = RequestState::Decode;
+    step_request_[s][r].in_step = true;
+    step_request_[s][r].row_tokens = n;
+    request_[r].planned += n;
+    request_[r].last_step = step_[s].number;
+    step_request_[s][r].row_outputs = 1;
+    request_[r].pending += 1;
+    request_[r].sampling += 1;
+    step_[s].rows += 1;
+    record(Transition::prefill_last, s, r, n);
+    return Guard::none;
 }
 
 Guard Machine::apply_decode(StepId s, RequestId r, std::int64_t n) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!(request_[r].request_state == RequestState::Decode)) return Guard::decode__request_DECODE;
-  if (!(step_[s].step_state == StepState::Planned)) return Guard::decode__step_PLANNED;
-  if (!(step_request_[s][r].in_step)) return Guard::decode__has_a_row;
-  if (!((request_[r].planned + n) <= (request_[r].pruned + request_[r].capacity))) return Guard::decode__room;
-  if (!(step_request_[s][r].row_tokens == 0)) return Guard::decode__once_a_step;
-  if (!((request_[r].planned + n) < request_[r].limit)) return Guard::decode__output_left;
-  if (!(1 <= n)) return Guard::decode__n_large_enough;
-  if (!(n <= limits_.width)) return Guard::decode__n_small_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.reads, {s, r, any_b0}, holds(r, any_b0));
-  }
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.writes, {s, r, any_b0}, holds(r, any_b0) && (request_[r].computed < (block_[any_b0].position + limits_.page)));
-  }
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) + n);
-#endif
-  request_[r].planned = request_[r].planned + n;
-  step_request_[s][r].row_tokens = step_request_[s][r].row_tokens + n;
-  step_request_[s][r].row_outputs = n;
-  request_[r].sampling = request_[r].sampling + n;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::decode, s, r, n);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_step(s) || !has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Decode) return Guard::decode__request_DECODE;
+    if (step_[s].step_state != StepState::Planned) return Guard::decode__step_PLANNED;
+    if (step_request_[s][r].in_step) return Guard::decode__once_per_step;
+    if (request_[r].inbound != 0) return Guard::decode__nothing_arriving;
+    if (request_[r].planned + n > end_of_table(r)) return Guard::decode__room;
+    if (request_[r].planned + n >= request_[r].limit) return Guard::decode__output_left;
+    if (request_[r].guided && request_[r].sampling != 0) return Guard::decode__last_token_seen;
+    if (n < 1) return Guard::decode__n_large_enough;
+    if (n > limits_.width) return Guard::decode__n_small_enough;
+    CHECKED_ONLY(ghost_decode(s, r, n);)
+    step_request_[s][r].in_step = true;
+    step_request_[s][r].row_tokens = n;
+    request_[r].planned += n;
+    request_[r].last_step = step_[s].number;
+    step_request_[s][r].row_outputs = n;
+    request_[r].pending += 1;
+    request_[r].sampling += n;
+    step_[s].rows += 1;
+    record(Transition::decode, s, r, n);
+    return Guard::none;
 }
 
 Guard Machine::apply_launch(StepId s) {
-  if (s < 0 || s >= step_count()) return Guard::bad_index;
-  if (!(step_[s].step_state == StepState::Planned)) return Guard::launch__step_PLANNED;
-  if (!(1 <= step_[s].rows)) return Guard::launch__not_empty;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.executing, {s}, true);
-#endif
-  step_[s].step_state = StepState::Inflight;
-  globals_.launched = step_[s].number;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::launch, s);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_step(s)) return Guard::bad_index;
+    if (step_[s].step_state != StepState::Planned) return Guard::launch__step_PLANNED;
+    if (step_[s].rows < 1) return Guard::launch__not_empty;
+    CHECKED_ONLY(ghost_launch(s);)
+    step_[s].step_state = StepState::Inflight;
+    globals_.launched = step_[s].number;
+    record(Transition::launch, s);
+    return Guard::none;
 }
 
 Guard Machine::apply_device_done(StepId s) {
-  if (s < 0 || s >= step_count()) return Guard::bad_index;
-#if TOKENSPEED_CHECKED
-  if (!(ghost_.executing.get({s}))) return Guard::device_done__executing;
-#endif
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.executing, {s}, false);
-#endif
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::device_done, s);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_step(s)) return Guard::bad_index;
+    CHECKED_ONLY(if (!ghost_.executing.get({s})) return Guard::device_done__executing;)
+    CHECKED_ONLY(ghost_device_done(s);)
+    record(Transition::device_done, s);
+    return Guard::none;
 }
 
 Guard Machine::apply_observe(StepId s) {
-  if (s < 0 || s >= step_count()) return Guard::bad_index;
-  if (!(step_[s].step_state == StepState::Inflight)) return Guard::observe__step_INFLIGHT;
-#if TOKENSPEED_CHECKED
-  if (!(!ghost_.executing.get({s}))) return Guard::observe__device_idle;
-#endif
-  if (!(step_[s].number == (globals_.landed + 1))) return Guard::observe__oldest_in_flight;
-  step_[s].step_state = StepState::Done;
-  record(Transition::observe, s);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_step(s)) return Guard::bad_index;
+    if (step_[s].step_state != StepState::Inflight) return Guard::observe__step_INFLIGHT;
+    CHECKED_ONLY(if (ghost_.executing.get({s})) return Guard::observe__device_idle;)
+    if (step_[s].number != globals_.landed + 1) return Guard::observe__oldest_in_flight;
+    step_[s].step_state = StepState::Done;
+    record(Transition::observe, s);
+    return Guard::none;
 }
 
 Guard Machine::apply_land_row(StepId s, RequestId r, std::int64_t accepted) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode))) return Guard::land_row__request_PREFILL_DECODE;
-  if (!(step_[s].step_state == StepState::Done)) return Guard::land_row__step_DONE;
-  if (!(step_request_[s][r].in_step)) return Guard::land_row__has_a_row;
-  if (!(accepted <= step_request_[s][r].row_outputs)) return Guard::land_row__accepted_what_was_drafted;
-  if (!(((1 <= step_request_[s][r].row_outputs) ? 1 : 0) <= accepted)) return Guard::land_row__at_least_one_token;
-  if (!(0 <= accepted)) return Guard::land_row__accepted_large_enough;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.reads, {s, r, any_b0}, false);
-  }
-  for (StepId any_s0 = 0; any_s0 < step_count(); ++any_s0) {
-    ghost_writes.add(ghost_.row_start, {any_s0, r}, (!(any_s0 == s) && step_request_[any_s0][r].in_step) ? (ghost_.row_start.get({any_s0, r}) - (step_request_[s][r].row_outputs - accepted)) : 0);
-  }
-  for (StepId any_s0 = 0; any_s0 < step_count(); ++any_s0) {
-    for (BlockId any_b1 = 0; any_b1 < block_count(); ++any_b1) {
-      ghost_writes.add(ghost_.writes, {any_s0, r, any_b1}, ((!(any_s0 == s) && step_request_[any_s0][r].in_step) && ghost_.writes.get({any_s0, r, any_b1})) && (((request_[r].computed + step_request_[s][r].row_tokens) - (step_request_[s][r].row_outputs - accepted)) < (block_[any_b1].position + limits_.page)));
+    if (!has_step(s) || !has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Prefill && request_[r].request_state != RequestState::Decode) {
+        return Guard::land_row__request_PREFILL_DECODE;
     }
-  }
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) - step_request_[s][r].row_tokens);
-#endif
-  step_request_[s][r].in_step = false;
-  request_[r].computed = (request_[r].computed + step_request_[s][r].row_tokens) - (step_request_[s][r].row_outputs - accepted);
-  step_request_[s][r].row_tokens = 0;
-  request_[r].planned = request_[r].planned - (step_request_[s][r].row_outputs - accepted);
-  request_[r].known = request_[r].known + accepted;
-  request_[r].pending = request_[r].pending - 1;
-  request_[r].sampling = request_[r].sampling - step_request_[s][r].row_outputs;
-  step_request_[s][r].row_outputs = 0;
-  step_[s].rows = step_[s].rows - 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::land_row, s, r, accepted);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (step_[s].step_state != StepState::Done) return Guard::land_row__step_DONE;
+    if (!step_request_[s][r].in_step) return Guard::land_row__has_a_row;
+    if (accepted > step_request_[s][r].row_outputs) return Guard::land_row__accepted_what_was_drafted;
+    if ((step_request_[s][r].row_outputs >= 1 ? 1 : 0) > accepted) return Guard::land_row__at_least_one_token;
+    if (accepted < 0) return Guard::land_row__accepted_large_enough;
+    CHECKED_ONLY(ghost_land_row(s, r, accepted);)
+    step_request_[s][r].in_step = false;
+    request_[r].computed = request_[r].computed + step_request_[s][r].row_tokens - (step_request_[s][r].row_outputs - accepted);
+    step_request_[s][r].row_tokens = 0;
+    request_[r].planned -= step_request_[s][r].row_outputs - accepted;
+    request_[r].known += accepted;
+    request_[r].pending -= 1;
+    request_[r].sampling -= step_request_[s][r].row_outputs;
+    step_request_[s][r].row_outputs = 0;
+    step_[s].rows -= 1;
+    record(Transition::land_row, s, r, accepted);
+    return Guard::none;
 }
 
 Guard Machine::apply_drop_row(StepId s, RequestId r) {
-  if (s < 0 || s >= step_count() || r < 0 || r >= request_count()) return Guard::bad_index;
-  if (!((request_[r].request_state == RequestState::Releasing) || (request_[r].request_state == RequestState::Finished))) return Guard::drop_row__request_RELEASING_FINISHED;
-  if (!(step_[s].step_state == StepState::Done)) return Guard::drop_row__step_DONE;
-  if (!(step_request_[s][r].in_step)) return Guard::drop_row__has_a_row;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.reads, {s, r, any_b0}, false);
-  }
-  ghost_writes.add(ghost_.row_start, {s, r}, 0);
-  for (BlockId any_b0 = 0; any_b0 < block_count(); ++any_b0) {
-    ghost_writes.add(ghost_.writes, {s, r, any_b0}, false);
-  }
-  ghost_writes.add(ghost_.flying, {r}, ghost_.flying.get({r}) - step_request_[s][r].row_tokens);
-#endif
-  step_request_[s][r].in_step = false;
-  step_request_[s][r].row_tokens = 0;
-  request_[r].pending = request_[r].pending - 1;
-  request_[r].sampling = request_[r].sampling - step_request_[s][r].row_outputs;
-  step_request_[s][r].row_outputs = 0;
-  step_[s].rows = step_[s].rows - 1;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::drop_row, s, r);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_step(s) || !has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Releasing && request_[r].request_state != RequestState::Finished) {
+        return Guard::drop_row__request_RELEASING_FINISHED;
+    }
+    if (step_[s].step_state != StepState::Done) return Guard::drop_row__step_DONE;
+    if (!step_request_[s][r].in_step) return Guard::drop_row__has_a_row;
+    CHECKED_ONLY(ghost_drop_row(s, r);)
+    step_request_[s][r].in_step = false;
+    step_request_[s][r].row_tokens = 0;
+    request_[r].pending -= 1;
+    request_[r].sampling -= step_request_[s][r].row_outputs;
+    step_request_[s][r].row_outputs = 0;
+    step_[s].rows -= 1;
+    record(Transition::drop_row, s, r);
+    return Guard::none;
 }
 
 Guard Machine::apply_retire(StepId s) {
-  if (s < 0 || s >= step_count()) return Guard::bad_index;
-  if (!(step_[s].step_state == StepState::Done)) return Guard::retire__step_DONE;
-  if (!(step_[s].rows == 0)) return Guard::retire__no_rows_left;
-#if TOKENSPEED_CHECKED
-  GhostWrites ghost_writes;
-  ghost_writes.add(ghost_.live_steps, {}, ghost_.live_steps.get({}) - 1);
-#endif
-  step_[s].step_state = StepState::Idle;
-  globals_.landed = step_[s].number;
-  step_[s].number = 0;
-#if TOKENSPEED_CHECKED
-  ghost_writes.commit();
-#endif
-  record(Transition::retire, s);
-#if TOKENSPEED_CHECKED
-  recheck();
-#endif
-  return Guard::none;
+    if (!has_step(s)) return Guard::bad_index;
+    if (step_[s].step_state != StepState::Done) return Guard::retire__step_DONE;
+    if (step_[s].rows != 0) return Guard::retire__no_rows_left;
+    CHECKED_ONLY(ghost_retire();)
+    step_[s].step_state = StepState::Idle;
+    globals_.landed = step_[s].number;
+    step_[s].number = 0;
+    record(Transition::retire, s);
+    return Guard::none;
 }
 
 Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& arguments) {
-  switch (transition) {
-    case Transition::match_shared:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_match_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
-    case Transition::match_cached:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_match_cached(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
-    case Transition::match_tail:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_match_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
-    case Transition::allocate:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
-      return apply_allocate(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
-    case Transition::publish:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_publish(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
-    case Transition::release_owned:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
-      return apply_release_owned(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
-    case Transition::release_to_limbo:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
-      return apply_release_to_limbo(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
-    case Transition::release_shared:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
-      return apply_release_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
-    case Transition::release_to_cache:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
-      return apply_release_to_cache(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
-    case Transition::keep_tail:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_keep_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
-    case Transition::reap:
-      if (arguments[0] != static_cast<BlockId>(arguments[0])) return Guard::bad_index;
-      return apply_reap(static_cast<BlockId>(arguments[0]));
-    case Transition::evict:
-      if (arguments[0] != static_cast<BlockId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
-      return apply_evict(static_cast<BlockId>(arguments[0]), static_cast<BlockId>(arguments[1]));
-    case Transition::spill:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
-      return apply_spill(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
-    case Transition::spill_done:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
-      return apply_spill_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
-    case Transition::fetch:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2]) || arguments[3] != static_cast<BlockId>(arguments[3])) return Guard::bad_index;
-      return apply_fetch(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]), static_cast<BlockId>(arguments[3]));
-    case Transition::fetch_done:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1]) || arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
-      return apply_fetch_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]), static_cast<HostId>(arguments[2]));
-    case Transition::drop_page:
-      if (arguments[0] != static_cast<HostId>(arguments[0])) return Guard::bad_index;
-      return apply_drop_page(static_cast<HostId>(arguments[0]));
-    case Transition::send:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_send(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
-    case Transition::send_done:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
-      return apply_send_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]));
-    case Transition::receive:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_receive(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]), arguments[3]);
-    case Transition::receive_done:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_receive_done(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
-    case Transition::receive_failed:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_receive_failed(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
-    case Transition::receive_dropped:
-      if (arguments[0] != static_cast<CopyId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1]) || arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
-      return apply_receive_dropped(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]), static_cast<BlockId>(arguments[2]));
-    case Transition::copy_done:
-      if (arguments[0] != static_cast<CopyId>(arguments[0])) return Guard::bad_index;
-      return apply_copy_done(static_cast<CopyId>(arguments[0]));
-    case Transition::submit:
-      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
-      return apply_submit(static_cast<RequestId>(arguments[0]), arguments[1], arguments[2], arguments[3]);
-    case Transition::admit:
-      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
-      return apply_admit(static_cast<RequestId>(arguments[0]));
-    case Transition::finish:
-      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
-      return apply_finish(static_cast<RequestId>(arguments[0]));
-    case Transition::abort:
-      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
-      return apply_abort(static_cast<RequestId>(arguments[0]));
-    case Transition::retract:
-      if (arguments[0] != static_cast<RequestId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
-      return apply_retract(static_cast<RequestId>(arguments[0]), static_cast<RequestId>(arguments[1]));
-    case Transition::requeue:
-      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
-      return apply_requeue(static_cast<RequestId>(arguments[0]));
-    case Transition::close:
-      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
-      return apply_close(static_cast<RequestId>(arguments[0]));
-    case Transition::recycle:
-      if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
-      return apply_recycle(static_cast<RequestId>(arguments[0]));
-    case Transition::open_step:
-      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
-      return apply_open_step(static_cast<StepId>(arguments[0]));
-    case Transition::add_row:
-      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
-      return apply_add_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
-    case Transition::prefill:
-      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
-      return apply_prefill(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
-    case Transition::prefill_last:
-      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
-      return apply_prefill_last(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
-    case Transition::decode:
-      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
-      return apply_decode(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
-    case Transition::launch:
-      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
-      return apply_launch(static_cast<StepId>(arguments[0]));
-    case Transition::device_done:
-      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
-      return apply_device_done(static_cast<StepId>(arguments[0]));
-    case Transition::observe:
-      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
-      return apply_observe(static_cast<StepId>(arguments[0]));
-    case Transition::land_row:
-      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
-      return apply_land_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
-    case Transition::drop_row:
-      if (arguments[0] != static_cast<StepId>(arguments[0]) || arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
-      return apply_drop_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
-    case Transition::retire:
-      if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
-      return apply_retire(static_cast<StepId>(arguments[0]));
-  }
-  return Guard::bad_index;
+    switch (transition) {
+        case Transition::match_shared:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_match_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]), arguments[3]);
+        case Transition::match_cached:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_match_cached(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]), arguments[3]);
+        case Transition::match_tail:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_match_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]), arguments[3]);
+        case Transition::allocate:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
+            return apply_allocate(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+        case Transition::publish:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_publish(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]), arguments[3]);
+        case Transition::release_owned:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
+            return apply_release_owned(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+        case Transition::release_to_limbo:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
+            return apply_release_to_limbo(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+        case Transition::release_shared:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
+            return apply_release_shared(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+        case Transition::release_to_cache:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
+            return apply_release_to_cache(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+        case Transition::keep_tail:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_keep_tail(static_cast<RequestId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]), arguments[3]);
+        case Transition::reap:
+            if (arguments[0] != static_cast<BlockId>(arguments[0])) return Guard::bad_index;
+            return apply_reap(static_cast<BlockId>(arguments[0]));
+        case Transition::evict:
+            if (arguments[0] != static_cast<BlockId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
+            return apply_evict(static_cast<BlockId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+        case Transition::spill:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
+            return apply_spill(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<HostId>(arguments[2]));
+        case Transition::spill_done:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
+            return apply_spill_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<HostId>(arguments[2]));
+        case Transition::spill_failed:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
+            return apply_spill_failed(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<HostId>(arguments[2]));
+        case Transition::fetch:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<HostId>(arguments[2]) ||
+                    arguments[3] != static_cast<BlockId>(arguments[3])) return Guard::bad_index;
+            return apply_fetch(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<HostId>(arguments[2]), static_cast<BlockId>(arguments[3]));
+        case Transition::fetch_done:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
+            return apply_fetch_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<HostId>(arguments[2]));
+        case Transition::fetch_failed:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<HostId>(arguments[2]) ||
+                    arguments[3] != static_cast<BlockId>(arguments[3])) return Guard::bad_index;
+            return apply_fetch_failed(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<HostId>(arguments[2]), static_cast<BlockId>(arguments[3]));
+        case Transition::drop_page:
+            if (arguments[0] != static_cast<HostId>(arguments[0])) return Guard::bad_index;
+            return apply_drop_page(static_cast<HostId>(arguments[0]));
+        case Transition::send:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_send(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]), arguments[3]);
+        case Transition::send_done:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1])) return Guard::bad_index;
+            return apply_send_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]));
+        case Transition::receive:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_receive(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]), arguments[3]);
+        case Transition::receive_done:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_receive_done(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]));
+        case Transition::receive_failed:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_receive_failed(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]));
+        case Transition::receive_dropped:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1]) ||
+                    arguments[2] != static_cast<BlockId>(arguments[2])) return Guard::bad_index;
+            return apply_receive_dropped(static_cast<CopyId>(arguments[0]), static_cast<RequestId>(arguments[1]),
+                    static_cast<BlockId>(arguments[2]));
+        case Transition::copy_done:
+            if (arguments[0] != static_cast<CopyId>(arguments[0])) return Guard::bad_index;
+            return apply_copy_done(static_cast<CopyId>(arguments[0]));
+        case Transition::copy_fails:
+            if (arguments[0] != static_cast<CopyId>(arguments[0])) return Guard::bad_index;
+            return apply_copy_fails(static_cast<CopyId>(arguments[0]));
+        case Transition::submit:
+            if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+            return apply_submit(static_cast<RequestId>(arguments[0]), arguments[1], arguments[2], arguments[3]);
+        case Transition::guide:
+            if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+            return apply_guide(static_cast<RequestId>(arguments[0]));
+        case Transition::admit:
+            if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+            return apply_admit(static_cast<RequestId>(arguments[0]));
+        case Transition::finish:
+            if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+            return apply_finish(static_cast<RequestId>(arguments[0]));
+        case Transition::abort:
+            if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+            return apply_abort(static_cast<RequestId>(arguments[0]));
+        case Transition::retract:
+            if (arguments[0] != static_cast<RequestId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
+            return apply_retract(static_cast<RequestId>(arguments[0]), static_cast<RequestId>(arguments[1]));
+        case Transition::requeue:
+            if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+            return apply_requeue(static_cast<RequestId>(arguments[0]));
+        case Transition::close:
+            if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+            return apply_close(static_cast<RequestId>(arguments[0]));
+        case Transition::recycle:
+            if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+            return apply_recycle(static_cast<RequestId>(arguments[0]));
+        case Transition::open_step:
+            if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
+            return apply_open_step(static_cast<StepId>(arguments[0]));
+        case Transition::prefill:
+            if (arguments[0] != static_cast<StepId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
+            return apply_prefill(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
+        case Transition::prefill_last:
+            if (arguments[0] != static_cast<StepId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
+            return apply_prefill_last(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]),
+                    arguments[2]);
+        case Transition::decode:
+            if (arguments[0] != static_cast<StepId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
+            return apply_decode(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]), arguments[2]);
+        case Transition::launch:
+            if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
+            return apply_launch(static_cast<StepId>(arguments[0]));
+        case Transition::device_done:
+            if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
+            return apply_device_done(static_cast<StepId>(arguments[0]));
+        case Transition::observe:
+            if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
+            return apply_observe(static_cast<StepId>(arguments[0]));
+        case Transition::land_row:
+            if (arguments[0] != static_cast<StepId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
+            return apply_land_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]),
+                    arguments[2]);
+        case Transition::drop_row:
+            if (arguments[0] != static_cast<StepId>(arguments[0]) ||
+                    arguments[1] != static_cast<RequestId>(arguments[1])) return Guard::bad_index;
+            return apply_drop_row(static_cast<StepId>(arguments[0]), static_cast<RequestId>(arguments[1]));
+        case Transition::retire:
+            if (arguments[0] != static_cast<StepId>(arguments[0])) return Guard::bad_index;
+            return apply_retire(static_cast<StepId>(arguments[0]));
+    }
+    return Guard::bad_index;
 }
 
 #if !TOKENSPEED_CHECKED

@@ -15,772 +15,1157 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "23cfe21117a74ac632495bf18d52b83b661de72cdb3c57815bb3ba5ca0e37dab";
+inline constexpr std::string_view kSpecHash = "008ec900363c3bbb50c39410e4852a78602bab3d53ccb972167e4a4e7d7f4869";
 
 enum class RequestState : std::uint8_t {
-  Absent,  // this record is unused
-  Waiting,  // submitted, or retracted and queued again; may hold a cached prefix
-  Prefill,  // running; known tokens are not all planned yet
-  Decode,  // running; each step plans one token, whose input is known or being sampled
-  Retracting,  // preempted; gives its blocks back and then waits again
-  Releasing,  // finished or aborted; gives its blocks back
-  Finished,  // holds nothing; a step in flight may still mention it
+    Absent,  // this record is unused
+    Waiting,  // submitted, or retracted and queued again; may hold a cached prefix
+    Prefill,  // running; known tokens are not all planned yet
+    Decode,  // running; each step plans one token, whose input is known or being sampled
+    Retracting,  // preempted; gives its blocks back and then waits again
+    Releasing,  // finished or aborted; gives its blocks back
+    Finished,  // holds nothing; a step in flight may still mention it
 };
 
 enum class BlockState : std::uint8_t {
-  Free,  // nobody holds it and no step touches it
-  Owned,  // private to one request, which may write it
-  Shared,  // full and published as a prefix; any number of holders, nobody writes
-  Cached,  // complete, held by nobody, can be matched again or evicted
-  Limbo,  // released, but a step in flight or a copy may still touch it
-  Fetching,  // being filled from a host page; nobody holds it
+    Free,  // nobody holds it and no step touches it
+    Owned,  // private to one request, which may write it
+    Shared,  // full and published as a prefix; any number of holders, nobody writes
+    Cached,  // complete, held by nobody, can be matched again or evicted
+    Limbo,  // released, but a step in flight or a copy may still touch it
+    Fetching,  // being filled from a host page; nobody holds it
 };
 
 enum class StepState : std::uint8_t {
-  Idle,  // this record is unused
-  Planned,  // rows are being added
-  Inflight,  // handed to the device
-  Done,  // the device is through; its rows are being landed
+    Idle,  // this record is unused
+    Planned,  // rows are being added
+    Inflight,  // handed to the device
+    Done,  // the device is through; its rows are being landed
 };
 
 enum class HostState : std::uint8_t {
-  Empty,  // holds nothing
-  Filling,  // a copy from a block is on its way
-  Valid,  // holds the content of a block; can be fetched or dropped
+    Empty,  // holds nothing
+    Filling,  // a copy from a block is on its way
+    Valid,  // holds the content of a block; can be fetched or dropped
 };
 
 enum class CopyState : std::uint8_t {
-  Idle,  // this record is unused
-  Spilling,  // from a block to a host page
-  Fetching,  // from a host page to a block
-  Sending,  // from a block to a peer
-  Receiving,  // from a peer to a block
+    Idle,  // this record is unused
+    Spilling,  // from a block to a host page
+    Fetching,  // from a host page to a block
+    Sending,  // from a block to a peer
+    Receiving,  // from a peer to a block
 };
 
 enum class Transition : std::uint8_t {
-  match_shared,
-  match_cached,
-  match_tail,
-  allocate,
-  publish,
-  release_owned,
-  release_to_limbo,
-  release_shared,
-  release_to_cache,
-  keep_tail,
-  reap,
-  evict,
-  spill,
-  spill_done,
-  fetch,
-  fetch_done,
-  drop_page,
-  send,
-  send_done,
-  receive,
-  receive_done,
-  receive_failed,
-  receive_dropped,
-  copy_done,
-  submit,
-  admit,
-  finish,
-  abort,
-  retract,
-  requeue,
-  close,
-  recycle,
-  open_step,
-  add_row,
-  prefill,
-  prefill_last,
-  decode,
-  launch,
-  device_done,
-  observe,
-  land_row,
-  drop_row,
-  retire,
+    match_shared,
+    match_cached,
+    match_tail,
+    allocate,
+    publish,
+    release_owned,
+    release_to_limbo,
+    release_shared,
+    release_to_cache,
+    keep_tail,
+    reap,
+    evict,
+    spill,
+    spill_done,
+    spill_failed,
+    fetch,
+    fetch_done,
+    fetch_failed,
+    drop_page,
+    send,
+    send_done,
+    receive,
+    receive_done,
+    receive_failed,
+    receive_dropped,
+    copy_done,
+    copy_fails,
+    submit,
+    guide,
+    admit,
+    finish,
+    abort,
+    retract,
+    requeue,
+    close,
+    recycle,
+    open_step,
+    prefill,
+    prefill_last,
+    decode,
+    launch,
+    device_done,
+    observe,
+    land_row,
+    drop_row,
+    retire,
 };
 
-inline constexpr std::size_t kTransitions = 43;
+inline constexpr std::size_t kTransitions = 46;
 
-inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {"match_shared", "match_cached", "match_tail", "allocate", "publish", "release_owned", "release_to_limbo", "release_shared", "release_to_cache", "keep_tail", "reap", "evict", "spill", "spill_done", "fetch", "fetch_done", "drop_page", "send", "send_done", "receive", "receive_done", "receive_failed", "receive_dropped", "copy_done", "submit", "admit", "finish", "abort", "retract", "requeue", "close", "recycle", "open_step", "add_row", "prefill", "prefill_last", "decode", "launch", "device_done", "observe", "land_row", "drop_row", "retire"};
+inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {
+    "match_shared",
+    "match_cached",
+    "match_tail",
+    "allocate",
+    "publish",
+    "release_owned",
+    "release_to_limbo",
+    "release_shared",
+    "release_to_cache",
+    "keep_tail",
+    "reap",
+    "evict",
+    "spill",
+    "spill_done",
+    "spill_failed",
+    "fetch",
+    "fetch_done",
+    "fetch_failed",
+    "drop_page",
+    "send",
+    "send_done",
+    "receive",
+    "receive_done",
+    "receive_failed",
+    "receive_dropped",
+    "copy_done",
+    "copy_fails",
+    "submit",
+    "guide",
+    "admit",
+    "finish",
+    "abort",
+    "retract",
+    "requeue",
+    "close",
+    "recycle",
+    "open_step",
+    "prefill",
+    "prefill_last",
+    "decode",
+    "launch",
+    "device_done",
+    "observe",
+    "land_row",
+    "drop_row",
+    "retire",
+};
 
 // Why a transition was refused: the first guard that is false.
 enum class Guard : std::uint16_t {
-  none,
-  match_shared__block_SHARED,
-  match_shared__request_WAITING,
-  match_shared__next_in_sequence,
-  match_shared__behind_whole_blocks,
-  match_shared__not_held_yet,
-  match_shared__last_token_recomputed,
-  match_shared__own_prefix,
-  match_shared__holds_what_is_in_front,
-  match_shared__x_large_enough,
-  match_cached__block_CACHED,
-  match_cached__whole,
-  match_cached__request_WAITING,
-  match_cached__next_in_sequence,
-  match_cached__behind_whole_blocks,
-  match_cached__not_held_yet,
-  match_cached__last_token_recomputed,
-  match_cached__own_prefix,
-  match_cached__holds_what_is_in_front,
-  match_cached__x_large_enough,
-  match_tail__block_CACHED,
-  match_tail__request_WAITING,
-  match_tail__next_in_sequence,
-  match_tail__behind_whole_blocks,
-  match_tail__partial,
-  match_tail__last_token_recomputed,
-  match_tail__not_in_flight,
-  match_tail__not_being_copied,
-  match_tail__own_prefix,
-  match_tail__holds_what_is_in_front,
-  match_tail__x_large_enough,
-  allocate__block_FREE,
-  allocate__request_PREFILL_DECODE,
-  allocate__needs_room,
-  publish__block_OWNED,
-  publish__request_runs,
-  publish__held,
-  publish__written,
-  publish__nothing_arriving,
-  publish__continues_what_is_published,
-  publish__x_large_enough,
-  release_owned__block_OWNED,
-  release_owned__held,
-  release_owned__leaves__or_behind_the_window,
-  release_owned__not_in_flight,
-  release_owned__not_being_copied,
-  release_to_limbo__block_OWNED,
-  release_to_limbo__held,
-  release_to_limbo__leaves__or_behind_the_window,
-  release_to_limbo__in_flight,
-  release_shared__block_SHARED,
-  release_shared__held,
-  release_shared__leaves__or_behind_the_window,
-  release_shared__others_hold_it,
-  release_to_cache__block_SHARED,
-  release_to_cache__held,
-  release_to_cache__leaves__or_behind_the_window,
-  release_to_cache__last_holder,
-  keep_tail__block_OWNED,
-  keep_tail__request_RETRACTING_RELEASING,
-  keep_tail__held,
-  keep_tail__has_tokens,
-  keep_tail__is_the_tail,
-  keep_tail__not_in_flight,
-  keep_tail__nothing_arriving,
-  keep_tail__continues_what_is_published,
-  keep_tail__x_large_enough,
-  reap__block_LIMBO,
-  reap__not_in_flight,
-  reap__not_being_copied,
-  evict__block_CACHED,
-  evict__not_in_flight,
-  evict__not_being_copied,
-  evict__its_parent,
-  evict__leaf,
-  spill__block_SHARED_CACHED,
-  spill__host_EMPTY,
-  spill__copy_IDLE,
-  spill_done__copy_SPILLING,
-  spill_done__its_block,
-  spill_done__engine_idle,
-  spill_done__its_host_page,
-  spill_done__host_FILLING,
-  fetch__block_FREE,
-  fetch__host_VALID,
-  fetch__copy_IDLE,
-  fetch__parent_is_published,
-  fetch_done__copy_FETCHING,
-  fetch_done__its_block,
-  fetch_done__engine_idle,
-  fetch_done__its_host_page,
-  fetch_done__block_FETCHING,
-  drop_page__host_VALID,
-  drop_page__not_being_copied,
-  send__request_PREFILL_DECODE,
-  send__held,
-  send__written,
-  send__nothing_arriving,
-  send__copy_IDLE,
-  send__n_large_enough,
-  send__n_small_enough,
-  send_done__copy_SENDING,
-  send_done__its_block,
-  send_done__engine_idle,
-  receive__request_PREFILL,
-  receive__block_OWNED,
-  receive__held,
-  receive__in_no_step,
-  receive__starts_in_the_block,
-  receive__room_in_block,
-  receive__last_token_recomputed,
-  receive__copy_IDLE,
-  receive__n_large_enough,
-  receive_done__request_PREFILL,
-  receive_done__copy_RECEIVING,
-  receive_done__its_block,
-  receive_done__engine_idle,
-  receive_done__its_request,
-  receive_failed__request_PREFILL,
-  receive_failed__copy_RECEIVING,
-  receive_failed__its_block,
-  receive_failed__engine_idle,
-  receive_failed__its_request,
-  receive_dropped__request_RETRACTING_RELEASING_FINISHED,
-  receive_dropped__copy_RECEIVING,
-  receive_dropped__its_block,
-  receive_dropped__engine_idle,
-  receive_dropped__its_request,
-  copy_done__copying,
-  submit__request_ABSENT,
-  submit__room_for_output,
-  submit__fits_the_pool,
-  submit__newest,
-  submit__tokens_large_enough,
-  admit__request_WAITING,
-  finish__request_DECODE,
-  finish__has_output,
-  abort__request_WAITING_PREFILL_DECODE_RETRACTING,
-  retract__request_WAITING_PREFILL_DECODE,
-  retract__has_blocks,
-  retract__drained,
-  retract__output_left,
-  retract__older_one_runs,
-  retract__strictly_older,
-  requeue__request_RETRACTING,
-  requeue__no_blocks,
-  requeue__nothing_arriving,
-  close__request_RELEASING,
-  close__no_blocks,
-  recycle__request_FINISHED,
-  recycle__drained,
-  recycle__nothing_arriving,
-  open_step__step_IDLE,
-  open_step__one_at_a_time,
-  add_row__step_PLANNED,
-  add_row__request_PREFILL_DECODE,
-  add_row__once_per_step,
-  add_row__nothing_arriving,
-  prefill__request_PREFILL,
-  prefill__step_PLANNED,
-  prefill__has_a_row,
-  prefill__room,
-  prefill__more_remains,
-  prefill__n_large_enough,
-  prefill_last__request_PREFILL,
-  prefill_last__step_PLANNED,
-  prefill_last__has_a_row,
-  prefill_last__room,
-  prefill_last__nothing_remains,
-  prefill_last__n_large_enough,
-  decode__request_DECODE,
-  decode__step_PLANNED,
-  decode__has_a_row,
-  decode__room,
-  decode__once_a_step,
-  decode__output_left,
-  decode__n_large_enough,
-  decode__n_small_enough,
-  launch__step_PLANNED,
-  launch__not_empty,
-  device_done__executing,
-  observe__step_INFLIGHT,
-  observe__device_idle,
-  observe__oldest_in_flight,
-  land_row__request_PREFILL_DECODE,
-  land_row__step_DONE,
-  land_row__has_a_row,
-  land_row__accepted_what_was_drafted,
-  land_row__at_least_one_token,
-  land_row__accepted_large_enough,
-  drop_row__request_RELEASING_FINISHED,
-  drop_row__step_DONE,
-  drop_row__has_a_row,
-  retire__step_DONE,
-  retire__no_rows_left,
-  bad_index,
+    none,
+    match_shared__block_SHARED,
+    match_shared__not_held_yet,
+    match_shared__request_WAITING,
+    match_shared__next_in_sequence,
+    match_shared__behind_whole_blocks,
+    match_shared__last_token_recomputed,
+    match_shared__own_prefix,
+    match_shared__holds_what_is_in_front,
+    match_shared__x_large_enough,
+    match_cached__block_CACHED,
+    match_cached__whole,
+    match_cached__request_WAITING,
+    match_cached__next_in_sequence,
+    match_cached__behind_whole_blocks,
+    match_cached__last_token_recomputed,
+    match_cached__own_prefix,
+    match_cached__holds_what_is_in_front,
+    match_cached__x_large_enough,
+    match_tail__block_CACHED,
+    match_tail__partial,
+    match_tail__not_in_flight,
+    match_tail__not_being_copied,
+    match_tail__request_WAITING,
+    match_tail__next_in_sequence,
+    match_tail__behind_whole_blocks,
+    match_tail__last_token_recomputed,
+    match_tail__own_prefix,
+    match_tail__holds_what_is_in_front,
+    match_tail__x_large_enough,
+    allocate__block_FREE,
+    allocate__request_PREFILL_DECODE,
+    allocate__needs_room,
+    publish__block_OWNED,
+    publish__request_runs,
+    publish__held,
+    publish__written,
+    publish__nothing_arriving,
+    publish__continues_what_is_published,
+    publish__x_large_enough,
+    release_owned__block_OWNED,
+    release_owned__held,
+    release_owned__leaves__or_behind_the_window,
+    release_owned__not_in_flight,
+    release_owned__not_being_copied,
+    release_to_limbo__block_OWNED,
+    release_to_limbo__held,
+    release_to_limbo__leaves__or_behind_the_window,
+    release_to_limbo__in_flight,
+    release_shared__block_SHARED,
+    release_shared__held,
+    release_shared__leaves__or_behind_the_window,
+    release_shared__others_hold_it,
+    release_to_cache__block_SHARED,
+    release_to_cache__held,
+    release_to_cache__leaves__or_behind_the_window,
+    release_to_cache__last_holder,
+    keep_tail__block_OWNED,
+    keep_tail__request_RETRACTING_RELEASING,
+    keep_tail__held,
+    keep_tail__has_tokens,
+    keep_tail__is_the_tail,
+    keep_tail__not_in_flight,
+    keep_tail__nothing_arriving,
+    keep_tail__continues_what_is_published,
+    keep_tail__x_large_enough,
+    reap__block_LIMBO,
+    reap__not_in_flight,
+    reap__not_being_copied,
+    evict__block_CACHED,
+    evict__not_in_flight,
+    evict__not_being_copied,
+    evict__its_parent,
+    evict__leaf,
+    spill__block_SHARED_CACHED,
+    spill__host_EMPTY,
+    spill__copy_IDLE,
+    spill_done__copy_SPILLING,
+    spill_done__its_block,
+    spill_done__engine_idle,
+    spill_done__its_host_page,
+    spill_done__arrived,
+    spill_done__host_FILLING,
+    spill_failed__copy_SPILLING,
+    spill_failed__its_block,
+    spill_failed__engine_idle,
+    spill_failed__its_host_page,
+    spill_failed__did_not_arrive,
+    spill_failed__host_FILLING,
+    fetch__block_FREE,
+    fetch__host_VALID,
+    fetch__copy_IDLE,
+    fetch__parent_is_published,
+    fetch_done__copy_FETCHING,
+    fetch_done__its_block,
+    fetch_done__engine_idle,
+    fetch_done__its_host_page,
+    fetch_done__arrived,
+    fetch_done__block_FETCHING,
+    fetch_failed__copy_FETCHING,
+    fetch_failed__its_block,
+    fetch_failed__engine_idle,
+    fetch_failed__its_host_page,
+    fetch_failed__did_not_arrive,
+    fetch_failed__block_FETCHING,
+    fetch_failed__its_parent,
+    fetch_failed__leaf,
+    drop_page__host_VALID,
+    drop_page__not_being_copied,
+    send__request_PREFILL_DECODE,
+    send__held,
+    send__written,
+    send__nothing_arriving,
+    send__copy_IDLE,
+    send__n_large_enough,
+    send__n_small_enough,
+    send_done__copy_SENDING,
+    send_done__its_block,
+    send_done__engine_idle,
+    receive__request_PREFILL,
+    receive__block_OWNED,
+    receive__held,
+    receive__in_no_step,
+    receive__starts_in_the_block,
+    receive__room_in_block,
+    receive__last_token_recomputed,
+    receive__copy_IDLE,
+    receive__n_large_enough,
+    receive_done__request_PREFILL,
+    receive_done__copy_RECEIVING,
+    receive_done__its_block,
+    receive_done__engine_idle,
+    receive_done__its_request,
+    receive_failed__request_PREFILL,
+    receive_failed__copy_RECEIVING,
+    receive_failed__its_block,
+    receive_failed__engine_idle,
+    receive_failed__its_request,
+    receive_dropped__request_RETRACTING_RELEASING_FINISHED,
+    receive_dropped__copy_RECEIVING,
+    receive_dropped__its_block,
+    receive_dropped__engine_idle,
+    receive_dropped__its_request,
+    copy_done__copying,
+    copy_fails__copying,
+    copy_fails__to_or_from_the_host,
+    submit__request_ABSENT,
+    submit__room_for_output,
+    submit__fits_the_pool,
+    submit__newest,
+    submit__tokens_large_enough,
+    guide__request_WAITING,
+    guide__not_guided_yet,
+    admit__request_WAITING,
+    finish__request_DECODE,
+    finish__has_output,
+    abort__request_WAITING_PREFILL_DECODE_RETRACTING,
+    retract__request_WAITING_PREFILL_DECODE,
+    retract__has_blocks,
+    retract__drained,
+    retract__output_left,
+    retract__older_one_runs,
+    retract__strictly_older,
+    requeue__request_RETRACTING,
+    requeue__no_blocks,
+    requeue__nothing_arriving,
+    close__request_RELEASING,
+    close__no_blocks,
+    recycle__request_FINISHED,
+    recycle__drained,
+    recycle__nothing_arriving,
+    open_step__step_IDLE,
+    open_step__one_at_a_time,
+    prefill__request_PREFILL,
+    prefill__step_PLANNED,
+    prefill__once_per_step,
+    prefill__nothing_arriving,
+    prefill__room,
+    prefill__more_remains,
+    prefill__n_large_enough,
+    prefill_last__request_PREFILL,
+    prefill_last__step_PLANNED,
+    prefill_last__once_per_step,
+    prefill_last__nothing_arriving,
+    prefill_last__room,
+    prefill_last__nothing_remains,
+    prefill_last__n_large_enough,
+    decode__request_DECODE,
+    decode__step_PLANNED,
+    decode__once_per_step,
+    decode__nothing_arriving,
+    decode__room,
+    decode__output_left,
+    decode__last_token_seen,
+    decode__n_large_enough,
+    decode__n_small_enough,
+    launch__step_PLANNED,
+    launch__not_empty,
+    device_done__executing,
+    observe__step_INFLIGHT,
+    observe__device_idle,
+    observe__oldest_in_flight,
+    land_row__request_PREFILL_DECODE,
+    land_row__step_DONE,
+    land_row__has_a_row,
+    land_row__accepted_what_was_drafted,
+    land_row__at_least_one_token,
+    land_row__accepted_large_enough,
+    drop_row__request_RELEASING_FINISHED,
+    drop_row__step_DONE,
+    drop_row__has_a_row,
+    retire__step_DONE,
+    retire__no_rows_left,
+    bad_index,
 };
 
-inline constexpr std::array<std::string_view, 196> kGuardNames = {"none", "match_shared:block SHARED", "match_shared:request WAITING", "match_shared:next in sequence", "match_shared:behind whole blocks", "match_shared:not held yet", "match_shared:last token recomputed", "match_shared:own prefix", "match_shared:holds what is in front", "match_shared:x large enough", "match_cached:block CACHED", "match_cached:whole", "match_cached:request WAITING", "match_cached:next in sequence", "match_cached:behind whole blocks", "match_cached:not held yet", "match_cached:last token recomputed", "match_cached:own prefix", "match_cached:holds what is in front", "match_cached:x large enough", "match_tail:block CACHED", "match_tail:request WAITING", "match_tail:next in sequence", "match_tail:behind whole blocks", "match_tail:partial", "match_tail:last token recomputed", "match_tail:not in flight", "match_tail:not being copied", "match_tail:own prefix", "match_tail:holds what is in front", "match_tail:x large enough", "allocate:block FREE", "allocate:request PREFILL/DECODE", "allocate:needs room", "publish:block OWNED", "publish:request runs", "publish:held", "publish:written", "publish:nothing arriving", "publish:continues what is published", "publish:x large enough", "release_owned:block OWNED", "release_owned:held", "release_owned:leaves, or behind the window", "release_owned:not in flight", "release_owned:not being copied", "release_to_limbo:block OWNED", "release_to_limbo:held", "release_to_limbo:leaves, or behind the window", "release_to_limbo:in flight", "release_shared:block SHARED", "release_shared:held", "release_shared:leaves, or behind the window", "release_shared:others hold it", "release_to_cache:block SHARED", "release_to_cache:held", "release_to_cache:leaves, or behind the window", "release_to_cache:last holder", "keep_tail:block OWNED", "keep_tail:request RETRACTING/RELEASING", "keep_tail:held", "keep_tail:has tokens", "keep_tail:is the tail", "keep_tail:not in flight", "keep_tail:nothing arriving", "keep_tail:continues what is published", "keep_tail:x large enough", "reap:block LIMBO", "reap:not in flight", "reap:not being copied", "evict:block CACHED", "evict:not in flight", "evict:not being copied", "evict:its parent", "evict:leaf", "spill:block SHARED/CACHED", "spill:host EMPTY", "spill:copy IDLE", "spill_done:copy SPILLING", "spill_done:its block", "spill_done:engine idle", "spill_done:its host page", "spill_done:host FILLING", "fetch:block FREE", "fetch:host VALID", "fetch:copy IDLE", "fetch:parent is published", "fetch_done:copy FETCHING", "fetch_done:its block", "fetch_done:engine idle", "fetch_done:its host page", "fetch_done:block FETCHING", "drop_page:host VALID", "drop_page:not being copied", "send:request PREFILL/DECODE", "send:held", "send:written", "send:nothing arriving", "send:copy IDLE", "send:n large enough", "send:n small enough", "send_done:copy SENDING", "send_done:its block", "send_done:engine idle", "receive:request PREFILL", "receive:block OWNED", "receive:held", "receive:in no step", "receive:starts in the block", "receive:room in block", "receive:last token recomputed", "receive:copy IDLE", "receive:n large enough", "receive_done:request PREFILL", "receive_done:copy RECEIVING", "receive_done:its block", "receive_done:engine idle", "receive_done:its request", "receive_failed:request PREFILL", "receive_failed:copy RECEIVING", "receive_failed:its block", "receive_failed:engine idle", "receive_failed:its request", "receive_dropped:request RETRACTING/RELEASING/FINISHED", "receive_dropped:copy RECEIVING", "receive_dropped:its block", "receive_dropped:engine idle", "receive_dropped:its request", "copy_done:copying", "submit:request ABSENT", "submit:room for output", "submit:fits the pool", "submit:newest", "submit:tokens large enough", "admit:request WAITING", "finish:request DECODE", "finish:has output", "abort:request WAITING/PREFILL/DECODE/RETRACTING", "retract:request WAITING/PREFILL/DECODE", "retract:has blocks", "retract:drained", "retract:output left", "retract:older one runs", "retract:strictly older", "requeue:request RETRACTING", "requeue:no blocks", "requeue:nothing arriving", "close:request RELEASING", "close:no blocks", "recycle:request FINISHED", "recycle:drained", "recycle:nothing arriving", "open_step:step IDLE", "open_step:one at a time", "add_row:step PLANNED", "add_row:request PREFILL/DECODE", "add_row:once per step", "add_row:nothing arriving", "prefill:request PREFILL", "prefill:step PLANNED", "prefill:has a row", "prefill:room", "prefill:more remains", "prefill:n large enough", "prefill_last:request PREFILL", "prefill_last:step PLANNED", "prefill_last:has a row", "prefill_last:room", "prefill_last:nothing remains", "prefill_last:n large enough", "decode:request DECODE", "decode:step PLANNED", "decode:has a row", "decode:room", "decode:once a step", "decode:output left", "decode:n large enough", "decode:n small enough", "launch:step PLANNED", "launch:not empty", "device_done:executing", "observe:step INFLIGHT", "observe:device idle", "observe:oldest in flight", "land_row:request PREFILL/DECODE", "land_row:step DONE", "land_row:has a row", "land_row:accepted what was drafted", "land_row:at least one token", "land_row:accepted large enough", "drop_row:request RELEASING/FINISHED", "drop_row:step DONE", "drop_row:has a row", "retire:step DONE", "retire:no rows left", "index out of range"};
+inline constexpr std::array<std::string_view, 214> kGuardNames = {
+    "none",
+    "match_shared:block SHARED",
+    "match_shared:not held yet",
+    "match_shared:request WAITING",
+    "match_shared:next in sequence",
+    "match_shared:behind whole blocks",
+    "match_shared:last token recomputed",
+    "match_shared:own prefix",
+    "match_shared:holds what is in front",
+    "match_shared:x large enough",
+    "match_cached:block CACHED",
+    "match_cached:whole",
+    "match_cached:request WAITING",
+    "match_cached:next in sequence",
+    "match_cached:behind whole blocks",
+    "match_cached:last token recomputed",
+    "match_cached:own prefix",
+    "match_cached:holds what is in front",
+    "match_cached:x large enough",
+    "match_tail:block CACHED",
+    "match_tail:partial",
+    "match_tail:not in flight",
+    "match_tail:not being copied",
+    "match_tail:request WAITING",
+    "match_tail:next in sequence",
+    "match_tail:behind whole blocks",
+    "match_tail:last token recomputed",
+    "match_tail:own prefix",
+    "match_tail:holds what is in front",
+    "match_tail:x large enough",
+    "allocate:block FREE",
+    "allocate:request PREFILL/DECODE",
+    "allocate:needs room",
+    "publish:block OWNED",
+    "publish:request runs",
+    "publish:held",
+    "publish:written",
+    "publish:nothing arriving",
+    "publish:continues what is published",
+    "publish:x large enough",
+    "release_owned:block OWNED",
+    "release_owned:held",
+    "release_owned:leaves, or behind the window",
+    "release_owned:not in flight",
+    "release_owned:not being copied",
+    "release_to_limbo:block OWNED",
+    "release_to_limbo:held",
+    "release_to_limbo:leaves, or behind the window",
+    "release_to_limbo:in flight",
+    "release_shared:block SHARED",
+    "release_shared:held",
+    "release_shared:leaves, or behind the window",
+    "release_shared:others hold it",
+    "release_to_cache:block SHARED",
+    "release_to_cache:held",
+    "release_to_cache:leaves, or behind the window",
+    "release_to_cache:last holder",
+    "keep_tail:block OWNED",
+    "keep_tail:request RETRACTING/RELEASING",
+    "keep_tail:held",
+    "keep_tail:has tokens",
+    "keep_tail:is the tail",
+    "keep_tail:not in flight",
+    "keep_tail:nothing arriving",
+    "keep_tail:continues what is published",
+    "keep_tail:x large enough",
+    "reap:block LIMBO",
+    "reap:not in flight",
+    "reap:not being copied",
+    "evict:block CACHED",
+    "evict:not in flight",
+    "evict:not being copied",
+    "evict:its parent",
+    "evict:leaf",
+    "spill:block SHARED/CACHED",
+    "spill:host EMPTY",
+    "spill:copy IDLE",
+    "spill_done:copy SPILLING",
+    "spill_done:its block",
+    "spill_done:engine idle",
+    "spill_done:its host page",
+    "spill_done:arrived",
+    "spill_done:host FILLING",
+    "spill_failed:copy SPILLING",
+    "spill_failed:its block",
+    "spill_failed:engine idle",
+    "spill_failed:its host page",
+    "spill_failed:did not arrive",
+    "spill_failed:host FILLING",
+    "fetch:block FREE",
+    "fetch:host VALID",
+    "fetch:copy IDLE",
+    "fetch:parent is published",
+    "fetch_done:copy FETCHING",
+    "fetch_done:its block",
+    "fetch_done:engine idle",
+    "fetch_done:its host page",
+    "fetch_done:arrived",
+    "fetch_done:block FETCHING",
+    "fetch_failed:copy FETCHING",
+    "fetch_failed:its block",
+    "fetch_failed:engine idle",
+    "fetch_failed:its host page",
+    "fetch_failed:did not arrive",
+    "fetch_failed:block FETCHING",
+    "fetch_failed:its parent",
+    "fetch_failed:leaf",
+    "drop_page:host VALID",
+    "drop_page:not being copied",
+    "send:request PREFILL/DECODE",
+    "send:held",
+    "send:written",
+    "send:nothing arriving",
+    "send:copy IDLE",
+    "send:n large enough",
+    "send:n small enough",
+    "send_done:copy SENDING",
+    "send_done:its block",
+    "send_done:engine idle",
+    "receive:request PREFILL",
+    "receive:block OWNED",
+    "receive:held",
+    "receive:in no step",
+    "receive:starts in the block",
+    "receive:room in block",
+    "receive:last token recomputed",
+    "receive:copy IDLE",
+    "receive:n large enough",
+    "receive_done:request PREFILL",
+    "receive_done:copy RECEIVING",
+    "receive_done:its block",
+    "receive_done:engine idle",
+    "receive_done:its request",
+    "receive_failed:request PREFILL",
+    "receive_failed:copy RECEIVING",
+    "receive_failed:its block",
+    "receive_failed:engine idle",
+    "receive_failed:its request",
+    "receive_dropped:request RETRACTING/RELEASING/FINISHED",
+    "receive_dropped:copy RECEIVING",
+    "receive_dropped:its block",
+    "receive_dropped:engine idle",
+    "receive_dropped:its request",
+    "copy_done:copying",
+    "copy_fails:copying",
+    "copy_fails:to or from the host",
+    "submit:request ABSENT",
+    "submit:room for output",
+    "submit:fits the pool",
+    "submit:newest",
+    "submit:tokens large enough",
+    "guide:request WAITING",
+    "guide:not guided yet",
+    "admit:request WAITING",
+    "finish:request DECODE",
+    "finish:has output",
+    "abort:request WAITING/PREFILL/DECODE/RETRACTING",
+    "retract:request WAITING/PREFILL/DECODE",
+    "retract:has blocks",
+    "retract:drained",
+    "retract:output left",
+    "retract:older one runs",
+    "retract:strictly older",
+    "requeue:request RETRACTING",
+    "requeue:no blocks",
+    "requeue:nothing arriving",
+    "close:request RELEASING",
+    "close:no blocks",
+    "recycle:request FINISHED",
+    "recycle:drained",
+    "recycle:nothing arriving",
+    "open_step:step IDLE",
+    "open_step:one at a time",
+    "prefill:request PREFILL",
+    "prefill:step PLANNED",
+    "prefill:once per step",
+    "prefill:nothing arriving",
+    "prefill:room",
+    "prefill:more remains",
+    "prefill:n large enough",
+    "prefill_last:request PREFILL",
+    "prefill_last:step PLANNED",
+    "prefill_last:once per step",
+    "prefill_last:nothing arriving",
+    "prefill_last:room",
+    "prefill_last:nothing remains",
+    "prefill_last:n large enough",
+    "decode:request DECODE",
+    "decode:step PLANNED",
+    "decode:once per step",
+    "decode:nothing arriving",
+    "decode:room",
+    "decode:output left",
+    "decode:last token seen",
+    "decode:n large enough",
+    "decode:n small enough",
+    "launch:step PLANNED",
+    "launch:not empty",
+    "device_done:executing",
+    "observe:step INFLIGHT",
+    "observe:device idle",
+    "observe:oldest in flight",
+    "land_row:request PREFILL/DECODE",
+    "land_row:step DONE",
+    "land_row:has a row",
+    "land_row:accepted what was drafted",
+    "land_row:at least one token",
+    "land_row:accepted large enough",
+    "drop_row:request RELEASING/FINISHED",
+    "drop_row:step DONE",
+    "drop_row:has a row",
+    "retire:step DONE",
+    "retire:no rows left",
+    "index out of range",
+};
 
 struct RequestFields {
-  RequestState request_state = RequestState::Absent;  // where the request is in its life
-  std::int64_t arrival = 0;  // arrival number; smaller is older
-  std::int64_t prompt = 0;  // prompt tokens
-  std::int64_t limit = 0;  // prompt tokens plus the most tokens it may generate
-  std::int64_t known = 0;  // tokens whose value is known: prompt plus landed output
-  std::int64_t planned = 0;  // tokens whose KV is written or being written
-  std::int64_t computed = 0;  // tokens whose KV is written: landed or received
-  std::int64_t pruned = 0;  // tokens behind the attention window, given back
-  std::int64_t last_step = 0;  // number of the last step that the request was in
-  std::int64_t blocks = 0;  // blocks that the request holds
-  std::int64_t capacity = 0;  // tokens that fit the blocks that the request holds
-  std::int64_t pending = 0;  // steps not landed yet that have a row of the request
-  std::int64_t sampling = 0;  // most output tokens of the request that are being sampled
-  std::int64_t inbound = 0;  // copies it still receives
+    RequestState request_state = RequestState::Absent;  // where the request is in its life
+    std::int64_t arrival = 0;  // arrival number; smaller is older
+    std::int64_t prompt = 0;  // prompt tokens
+    std::int64_t limit = 0;  // prompt tokens plus the most tokens it may generate
+    std::int64_t known = 0;  // tokens whose value is known: prompt plus landed output
+    std::int64_t planned = 0;  // tokens whose KV is written or being written
+    std::int64_t computed = 0;  // tokens whose KV is written: landed or received
+    std::int64_t pruned = 0;  // tokens behind the attention window, given back
+    bool guided = false;  // each output token must be seen before the next is planned: a grammar
+    std::int64_t last_step = 0;  // number of the last step that the request was in
+    std::int64_t blocks = 0;  // blocks that the request holds
+    std::int64_t capacity = 0;  // tokens that fit these blocks
+    std::int64_t pending = 0;  // steps not landed yet that have a row of the request
+    std::int64_t sampling = 0;  // most output tokens of the request that are being sampled
+    std::int64_t inbound = 0;  // copies it still receives
 };
 
 struct BlockFields {
-  BlockState block_state = BlockState::Free;  // who may do what with the block
-  std::int64_t position = 0;  // position in its sequence of the block's first token
-  std::int64_t fill = 0;  // tokens that whoever matches the block gets; 0 if none may
-  std::int64_t stamp = 0;  // last step that a former holder of the block was in
-  std::int64_t refs = 0;  // requests that hold the block
-  std::int64_t copies = 0;  // copies that touch the block
-  std::int64_t key = 0;  // names the prefix that ends with the block; 0 unless it is published
-  std::int64_t before = 0;  // names the prefix in front of the block; 0: the empty one
-  BlockId parent = kNone;  // the block that it continues in the tree; at the start of a text, itself
-  std::int64_t children = 0;  // other published blocks that continue the block
+    BlockState block_state = BlockState::Free;  // who may do what with the block
+    std::int64_t position = 0;  // position in its sequence of the block's first token
+    std::int64_t fill = 0;  // tokens that whoever matches the block gets; 0 if none may
+    std::int64_t stamp = 0;  // last step that a former holder of the block was in
+    std::int64_t refs = 0;  // requests that hold the block
+    std::int64_t copies = 0;  // copies that touch the block
+    std::int64_t key = 0;  // names the prefix that ends with the block; 0 unless it is published
+    std::int64_t before = 0;  // names the prefix in front of the block; 0: the empty one
+    BlockId parent = kNone;  // the block that it continues in the tree; at the start of a text, itself
+    std::int64_t children = 0;  // other published blocks that continue the block
 };
 
 struct StepFields {
-  StepState step_state = StepState::Idle;  // where the step is in its life
-  std::int64_t number = 0;  // number of the step, in order of planning
-  std::int64_t rows = 0;  // rows of the step that have not landed
+    StepState step_state = StepState::Idle;  // where the step is in its life
+    std::int64_t number = 0;  // number of the step, in order of planning
+    std::int64_t rows = 0;  // rows of the step that have not landed
 };
 
 struct StepRequestFields {
-  bool in_step = false;  // the request has a row in the step
-  std::int64_t row_tokens = 0;  // tokens in the row
-  std::int64_t row_outputs = 0;  // most output tokens the row may yield
+    bool in_step = false;  // the request has a row in the step
+    std::int64_t row_tokens = 0;  // tokens in the row
+    std::int64_t row_outputs = 0;  // most output tokens the row may yield
 };
 
 struct GlobalsFields {
-  std::int64_t opened = 0;  // number of the newest step
-  std::int64_t launched = 0;  // number of the newest step handed to the device
-  std::int64_t landed = 0;  // number of the newest step whose results are all in
-  std::int64_t newest_arrival = 0;  // arrival number of the newest request
-  std::int64_t free = 0;  // free blocks
-  std::int64_t held = 0;  // blocks held or in limbo
-  std::int64_t cached = 0;  // cached blocks
-  std::int64_t fetching = 0;  // blocks being fetched
-  std::int64_t spare_pages = 0;  // empty host pages
-  std::int64_t used_pages = 0;  // host pages in use
+    std::int64_t opened = 0;  // number of the newest step
+    std::int64_t launched = 0;  // number of the newest step handed to the device
+    std::int64_t landed = 0;  // number of the newest step whose results are all in
+    std::int64_t newest_arrival = 0;  // arrival number of the newest request
+    std::int64_t free = 0;  // free blocks
+    std::int64_t held = 0;  // blocks held or in limbo
+    std::int64_t cached = 0;  // cached blocks
+    std::int64_t fetching = 0;  // blocks being fetched
+    std::int64_t spare_pages = 0;  // empty pages
+    std::int64_t used_pages = 0;  // host pages in use
 };
 
 struct HostFields {
-  HostState host_state = HostState::Empty;  // what the host page holds
-  std::int64_t host_position = 0;  // position of the page's first token
-  std::int64_t host_fill = 0;  // tokens in the host page
-  std::int64_t host_copies = 0;  // copies of the host page
-  std::int64_t host_key = 0;  // names the prefix that ends with the page
-  std::int64_t host_before = 0;  // names the prefix in front of the page
+    HostState host_state = HostState::Empty;  // what the host page holds
+    std::int64_t host_position = 0;  // position of the page's first token
+    std::int64_t host_fill = 0;  // tokens in the host page
+    std::int64_t host_copies = 0;  // copies of the host page
+    std::int64_t host_key = 0;  // names the prefix that ends with the page
+    std::int64_t host_before = 0;  // names the prefix in front of the page
 };
 
 struct CopyFields {
-  CopyState copy_state = CopyState::Idle;  // from where to where
-  std::int64_t copy_tokens = 0;  // tokens that a peer reads or writes
-  BlockId block_of = kNone;  // the copy's block
-  HostId host_of = kNone;  // the copy's host page
-  RequestId request_of = kNone;  // who receives from the peer
+    CopyState copy_state = CopyState::Idle;  // from where to where
+    std::int64_t copy_tokens = 0;  // tokens that a peer reads or writes
+    BlockId block_of = kNone;  // the copy's block
+    HostId host_of = kNone;  // the copy's host page
+    RequestId request_of = kNone;  // who receives from the peer
 };
 
 // The size of a machine. Requests are added one by one.
 struct Limits {
-  std::int64_t page = 1;  // tokens per KV block
-  std::int64_t blocks = 0;  // KV blocks in the pool
-  std::int64_t room = 0;  // tokens that fit the pool: PAGE for each block
-  std::int64_t hosts = 0;  // host pages, each for the content of one block
-  std::int64_t width = 1;  // most output tokens that one row may yield: one, and the draft tokens accepted
-  std::int64_t window = 1;  // how many tokens back attention looks, the token itself included
-  StepId step_records = 0;
-  CopyId copy_records = 0;
+    std::int64_t page = 1;  // tokens per KV block
+    std::int64_t blocks = 0;  // KV blocks in the pool
+    std::int64_t room = 0;  // tokens that fit the pool: PAGE for each block
+    std::int64_t hosts = 0;  // host pages, each for the content of one block
+    std::int64_t width = 1;  // most output tokens that one row may yield: one, and the draft tokens accepted
+    std::int64_t window = 1;  // how many tokens back attention looks, the token itself included
+    StepId step_records = 0;
+    CopyId copy_records = 0;
 
-  // Calls visit(name, value) for every field.
-  template <class Visit>
-  void visit(Visit&& visit) const {
-    visit("page", static_cast<std::int64_t>(page));
-    visit("blocks", static_cast<std::int64_t>(blocks));
-    visit("room", static_cast<std::int64_t>(room));
-    visit("hosts", static_cast<std::int64_t>(hosts));
-    visit("width", static_cast<std::int64_t>(width));
-    visit("window", static_cast<std::int64_t>(window));
-    visit("step_records", static_cast<std::int64_t>(step_records));
-    visit("copy_records", static_cast<std::int64_t>(copy_records));
-  }
+    // Calls visit(name, value) for every field.
+    template <class Visit>
+    void visit(Visit&& visit) const {
+        visit("page", static_cast<std::int64_t>(page));
+        visit("blocks", static_cast<std::int64_t>(blocks));
+        visit("room", static_cast<std::int64_t>(room));
+        visit("hosts", static_cast<std::int64_t>(hosts));
+        visit("width", static_cast<std::int64_t>(width));
+        visit("window", static_cast<std::int64_t>(window));
+        visit("step_records", static_cast<std::int64_t>(step_records));
+        visit("copy_records", static_cast<std::int64_t>(copy_records));
+    }
 };
 
 class Machine {
- public:
-  explicit Machine(const Limits& limits);
+  public:
+    explicit Machine(const Limits& limits);
 
-  const Limits& limits() const { return limits_; }
-  // One more request record, in its initial state.
-  RequestId add_request();
+    const Limits& limits() const { return limits_; }
+    // One more record, in its initial state.
+    RequestId add_request();
 
-  RequestId request_count() const { return static_cast<RequestId>(request_.size()); }
-  BlockId block_count() const { return static_cast<BlockId>(block_.size()); }
-  StepId step_count() const { return static_cast<StepId>(step_.size()); }
-  HostId host_count() const { return static_cast<HostId>(host_.size()); }
-  CopyId copy_count() const { return static_cast<CopyId>(copy_.size()); }
+    RequestId request_count() const { return static_cast<RequestId>(request_.size()); }
+    BlockId block_count() const { return static_cast<BlockId>(block_.size()); }
+    StepId step_count() const { return static_cast<StepId>(step_.size()); }
+    HostId host_count() const { return static_cast<HostId>(host_.size()); }
+    CopyId copy_count() const { return static_cast<CopyId>(copy_.size()); }
+    bool has_request(RequestId x) const { return x >= 0 && x < request_count(); }
+    bool has_block(BlockId x) const { return x >= 0 && x < block_count(); }
+    bool has_step(StepId x) const { return x >= 0 && x < step_count(); }
+    bool has_host(HostId x) const { return x >= 0 && x < host_count(); }
+    bool has_copy(CopyId x) const { return x >= 0 && x < copy_count(); }
 
-  RequestState request_state(RequestId r) const { return request_[r].request_state; }
-  std::int64_t arrival(RequestId r) const { return request_[r].arrival; }
-  std::int64_t prompt(RequestId r) const { return request_[r].prompt; }
-  std::int64_t limit(RequestId r) const { return request_[r].limit; }
-  std::int64_t known(RequestId r) const { return request_[r].known; }
-  std::int64_t planned(RequestId r) const { return request_[r].planned; }
-  std::int64_t computed(RequestId r) const { return request_[r].computed; }
-  std::int64_t pruned(RequestId r) const { return request_[r].pruned; }
-  std::int64_t last_step(RequestId r) const { return request_[r].last_step; }
-  BlockState block_state(BlockId b) const { return block_[b].block_state; }
-  std::int64_t position(BlockId b) const { return block_[b].position; }
-  std::int64_t fill(BlockId b) const { return block_[b].fill; }
-  std::int64_t stamp(BlockId b) const { return block_[b].stamp; }
-  StepState step_state(StepId s) const { return step_[s].step_state; }
-  std::int64_t number(StepId s) const { return step_[s].number; }
-  bool in_step(StepId s, RequestId r) const { return step_request_[s][r].in_step; }
-  std::int64_t row_tokens(StepId s, RequestId r) const { return step_request_[s][r].row_tokens; }
-  std::int64_t row_outputs(StepId s, RequestId r) const { return step_request_[s][r].row_outputs; }
-  std::int64_t opened() const { return globals_.opened; }
-  std::int64_t launched() const { return globals_.launched; }
-  std::int64_t landed() const { return globals_.landed; }
-  std::int64_t newest_arrival() const { return globals_.newest_arrival; }
-  HostState host_state(HostId h) const { return host_[h].host_state; }
-  std::int64_t host_position(HostId h) const { return host_[h].host_position; }
-  std::int64_t host_fill(HostId h) const { return host_[h].host_fill; }
-  CopyState copy_state(CopyId c) const { return copy_[c].copy_state; }
-  std::int64_t copy_tokens(CopyId c) const { return copy_[c].copy_tokens; }
-  BlockId block_of(CopyId c) const { return copy_[c].block_of; }  // or kNone
-  HostId host_of(CopyId c) const { return copy_[c].host_of; }  // or kNone
-  RequestId request_of(CopyId c) const { return copy_[c].request_of; }  // or kNone
-  std::int64_t refs(BlockId b) const { return block_[b].refs; }
-  std::int64_t blocks(RequestId r) const { return request_[r].blocks; }
-  std::int64_t capacity(RequestId r) const { return request_[r].capacity; }
-  std::int64_t pending(RequestId r) const { return request_[r].pending; }
-  std::int64_t sampling(RequestId r) const { return request_[r].sampling; }
-  std::int64_t rows(StepId s) const { return step_[s].rows; }
-  std::int64_t copies(BlockId b) const { return block_[b].copies; }
-  std::int64_t host_copies(HostId h) const { return host_[h].host_copies; }
-  std::int64_t inbound(RequestId r) const { return request_[r].inbound; }
-  std::int64_t free() const { return globals_.free; }
-  std::int64_t held() const { return globals_.held; }
-  std::int64_t cached() const { return globals_.cached; }
-  std::int64_t fetching() const { return globals_.fetching; }
-  std::int64_t spare_pages() const { return globals_.spare_pages; }
-  std::int64_t used_pages() const { return globals_.used_pages; }
-  std::int64_t key(BlockId b) const { return block_[b].key; }
-  std::int64_t before(BlockId b) const { return block_[b].before; }
-  BlockId parent(BlockId b) const { return block_[b].parent; }  // or kNone
-  std::int64_t host_key(HostId h) const { return host_[h].host_key; }
-  std::int64_t host_before(HostId h) const { return host_[h].host_before; }
-  std::int64_t children(BlockId b) const { return block_[b].children; }
-  bool holds(RequestId r, BlockId b) const { return holds_.contains(r, b, block_[b].position); }
-  // The request's blocks in order of position.
-  const BlockTables& tables() const { return holds_; }
+    // The state.
+    RequestState request_state(RequestId r) const { return request_[r].request_state; }
+    std::int64_t arrival(RequestId r) const { return request_[r].arrival; }
+    std::int64_t prompt(RequestId r) const { return request_[r].prompt; }
+    std::int64_t limit(RequestId r) const { return request_[r].limit; }
+    std::int64_t known(RequestId r) const { return request_[r].known; }
+    std::int64_t planned(RequestId r) const { return request_[r].planned; }
+    std::int64_t computed(RequestId r) const { return request_[r].computed; }
+    std::int64_t pruned(RequestId r) const { return request_[r].pruned; }
+    bool guided(RequestId r) const { return request_[r].guided; }
+    std::int64_t last_step(RequestId r) const { return request_[r].last_step; }
+    BlockState block_state(BlockId b) const { return block_[b].block_state; }
+    std::int64_t position(BlockId b) const { return block_[b].position; }
+    std::int64_t fill(BlockId b) const { return block_[b].fill; }
+    std::int64_t stamp(BlockId b) const { return block_[b].stamp; }
+    StepState step_state(StepId s) const { return step_[s].step_state; }
+    std::int64_t number(StepId s) const { return step_[s].number; }
+    bool in_step(StepId s, RequestId r) const { return step_request_[s][r].in_step; }
+    std::int64_t row_tokens(StepId s, RequestId r) const { return step_request_[s][r].row_tokens; }
+    std::int64_t row_outputs(StepId s, RequestId r) const { return step_request_[s][r].row_outputs; }
+    std::int64_t opened() const { return globals_.opened; }
+    std::int64_t launched() const { return globals_.launched; }
+    std::int64_t landed() const { return globals_.landed; }
+    std::int64_t newest_arrival() const { return globals_.newest_arrival; }
+    HostState host_state(HostId h) const { return host_[h].host_state; }
+    std::int64_t host_position(HostId h) const { return host_[h].host_position; }
+    std::int64_t host_fill(HostId h) const { return host_[h].host_fill; }
+    CopyState copy_state(CopyId c) const { return copy_[c].copy_state; }
+    std::int64_t copy_tokens(CopyId c) const { return copy_[c].copy_tokens; }
+    BlockId block_of(CopyId c) const { return copy_[c].block_of; }  // or kNone
+    HostId host_of(CopyId c) const { return copy_[c].host_of; }  // or kNone
+    RequestId request_of(CopyId c) const { return copy_[c].request_of; }  // or kNone
+    std::int64_t refs(BlockId b) const { return block_[b].refs; }
+    std::int64_t blocks(RequestId r) const { return request_[r].blocks; }
+    std::int64_t capacity(RequestId r) const { return request_[r].capacity; }
+    std::int64_t pending(RequestId r) const { return request_[r].pending; }
+    std::int64_t sampling(RequestId r) const { return request_[r].sampling; }
+    std::int64_t rows(StepId s) const { return step_[s].rows; }
+    std::int64_t copies(BlockId b) const { return block_[b].copies; }
+    std::int64_t host_copies(HostId h) const { return host_[h].host_copies; }
+    std::int64_t inbound(RequestId r) const { return request_[r].inbound; }
+    std::int64_t free() const { return globals_.free; }
+    std::int64_t held() const { return globals_.held; }
+    std::int64_t cached() const { return globals_.cached; }
+    std::int64_t fetching() const { return globals_.fetching; }
+    std::int64_t spare_pages() const { return globals_.spare_pages; }
+    std::int64_t used_pages() const { return globals_.used_pages; }
+    std::int64_t key(BlockId b) const { return block_[b].key; }
+    std::int64_t before(BlockId b) const { return block_[b].before; }
+    BlockId parent(BlockId b) const { return block_[b].parent; }  // or kNone
+    std::int64_t host_key(HostId h) const { return host_[h].host_key; }
+    std::int64_t host_before(HostId h) const { return host_[h].host_before; }
+    std::int64_t children(BlockId b) const { return block_[b].children; }
+    bool holds(RequestId r, BlockId b) const { return holds_.contains(r, b, block_[b].position); }
+    // The request's blocks in order of position.
+    const BlockTables& tables() const { return holds_; }
 
-  // The transitions. Each returns Guard::none, or the guard that is false, and then nothing has changed.
-  // A prefix block that others hold is shared.
-  [[nodiscard]] Guard apply_match_shared(RequestId r, BlockId b, BlockId p, std::int64_t x);
-  // A whole prefix block that nobody holds is taken out of the cache.
-  [[nodiscard]] Guard apply_match_cached(RequestId r, BlockId b, BlockId p, std::int64_t x);
-  // A partial block at the end of the prefix becomes the request's own, to be written on.
-  [[nodiscard]] Guard apply_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t x);
-  // A running request gets a free block at the end of its sequence.
-  [[nodiscard]] Guard apply_allocate(RequestId r, BlockId b);
-  // A full, written block becomes a prefix that others may share.
-  [[nodiscard]] Guard apply_publish(RequestId r, BlockId b, BlockId p, std::int64_t x);
-  // No step in flight has the request and no copy the block: it is free at once.
-  [[nodiscard]] Guard apply_release_owned(RequestId r, BlockId b);
-  // A step in flight or a copy may touch the private block: it waits in limbo.
-  [[nodiscard]] Guard apply_release_to_limbo(RequestId r, BlockId b);
-  // Others still hold the prefix block.
-  [[nodiscard]] Guard apply_release_shared(RequestId r, BlockId b);
-  // The last holder lets go: the prefix block stays in the cache.
-  [[nodiscard]] Guard apply_release_to_cache(RequestId r, BlockId b);
-  // A leaving request's partial block stays in the cache, with the tokens written so far.
-  [[nodiscard]] Guard apply_keep_tail(RequestId r, BlockId b, BlockId p, std::int64_t x);
-  // The last step or copy that could touch a released block has ended.
-  [[nodiscard]] Guard apply_reap(BlockId b);
-  // A cached block that no other continues makes room.
-  [[nodiscard]] Guard apply_evict(BlockId b, BlockId p);
-  // A complete block is copied to the host; meanwhile it may be matched and read.
-  [[nodiscard]] Guard apply_spill(CopyId c, BlockId b, HostId h);
-  // The host page has the block's content; the block may be evicted.
-  [[nodiscard]] Guard apply_spill_done(CopyId c, BlockId b, HostId h);
-  // A host page is copied back into a free block, under the block that stands for the prefix before it.
-  [[nodiscard]] Guard apply_fetch(CopyId c, BlockId b, HostId h, BlockId p);
-  // The block has the host page's content and can be matched.
-  [[nodiscard]] Guard apply_fetch_done(CopyId c, BlockId b, HostId h);
-  // A host page makes room.
-  [[nodiscard]] Guard apply_drop_page(HostId h);
-  // A peer reads the first `n` tokens of a request's block.
-  [[nodiscard]] Guard apply_send(CopyId c, RequestId r, BlockId b, std::int64_t n);
-  // The peer has acknowledged, or is gone for good.
-  [[nodiscard]] Guard apply_send_done(CopyId c, BlockId b);
-  // A peer writes `n` prompt tokens of a request that is in no step into its block.
-  [[nodiscard]] Guard apply_receive(CopyId c, RequestId r, BlockId b, std::int64_t n);
-  // The peer has written the tokens.
-  [[nodiscard]] Guard apply_receive_done(CopyId c, RequestId r, BlockId b);
-  // The peer is gone: the request starts again, and computes its prompt here.
-  [[nodiscard]] Guard apply_receive_failed(CopyId c, RequestId r, BlockId b);
-  // The request left meanwhile; only now the block may be used again.
-  [[nodiscard]] Guard apply_receive_dropped(CopyId c, RequestId r, BlockId b);
-  // The copy engine or the peer touches the block no more.
-  [[nodiscard]] Guard apply_copy_done(CopyId c);
-  // A client's request enters the waiting line.
-  [[nodiscard]] Guard apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn);
-  // A waiting request starts to run, behind whatever prefix it matched.
-  [[nodiscard]] Guard apply_admit(RequestId r);
-  // The request has its output (limit, end token or stop string).
-  [[nodiscard]] Guard apply_finish(RequestId r);
-  // The client gives up, at any moment.
-  [[nodiscard]] Guard apply_abort(RequestId r);
-  // Memory is short: a younger request makes room for an older one and will be recomputed.
-  [[nodiscard]] Guard apply_retract(RequestId r, RequestId o);
-  // A retracted request has given its blocks back and waits again.
-  [[nodiscard]] Guard apply_requeue(RequestId r);
-  // A finished or aborted request has given all its blocks back.
-  [[nodiscard]] Guard apply_close(RequestId r);
-  // No step mentions the request any more; its record may be used again.
-  [[nodiscard]] Guard apply_recycle(RequestId r);
-  // The planner starts the next step; others may be in flight.
-  [[nodiscard]] Guard apply_open_step(StepId s);
-  // A running request gets a row in the step that is being planned.
-  [[nodiscard]] Guard apply_add_row(StepId s, RequestId r);
-  // A chunk of known tokens joins the row; more known tokens remain.
-  [[nodiscard]] Guard apply_prefill(StepId s, RequestId r, std::int64_t n);
-  // The last known tokens join the row: it ends in a sampled token and the request decodes from now on.
-  [[nodiscard]] Guard apply_prefill_last(StepId s, RequestId r, std::int64_t n);
-  // The newest known token, or the one that the step before samples, and draft tokens behind it join the row.
-  [[nodiscard]] Guard apply_decode(StepId s, RequestId r, std::int64_t n);
-  // The step is handed to the device.
-  [[nodiscard]] Guard apply_launch(StepId s);
-  // The device has executed the step.
-  [[nodiscard]] Guard apply_device_done(StepId s);
-  // The driver reports the oldest step in flight as done.
-  [[nodiscard]] Guard apply_observe(StepId s);
-  // The row's KV is written and its accepted output tokens are known; rejected drafts are rolled back.
-  [[nodiscard]] Guard apply_land_row(StepId s, RequestId r, std::int64_t accepted);
-  // The request finished or was aborted meanwhile: its result is ignored.
-  [[nodiscard]] Guard apply_drop_row(StepId s, RequestId r);
-  // All rows have landed; blocks that waited for this step may be reaped.
-  [[nodiscard]] Guard apply_retire(StepId s);
+    // What is said of it by name.
+    // The request takes part in planning.
+    bool running(RequestId r) const {
+        return request_[r].request_state == RequestState::Prefill || request_[r].request_state == RequestState::Decode;
+    }
+    // The request gives its blocks back.
+    bool leaving(RequestId r) const {
+        return request_[r].request_state == RequestState::Retracting ||
+                request_[r].request_state == RequestState::Releasing;
+    }
+    // The record is unused.
+    bool absent(RequestId r) const {
+        return request_[r].request_state == RequestState::Absent;
+    }
+    // The request keeps its blocks.
+    bool live(RequestId r) const {
+        return request_[r].request_state == RequestState::Waiting ||
+                request_[r].request_state == RequestState::Prefill || request_[r].request_state == RequestState::Decode;
+    }
+    // Nobody holds the block.
+    bool idle(BlockId b) const {
+        return block_[b].block_state == BlockState::Free || block_[b].block_state == BlockState::Cached ||
+                block_[b].block_state == BlockState::Limbo || block_[b].block_state == BlockState::Fetching;
+    }
+    // The position behind the last block of the request.
+    std::int64_t end_of_table(RequestId r) const {
+        return request_[r].pruned + request_[r].capacity;
+    }
+    // The block is in the tree.
+    bool published(BlockId b) const {
+        return block_[b].block_state == BlockState::Shared || block_[b].block_state == BlockState::Cached ||
+                block_[b].block_state == BlockState::Fetching;
+    }
+    // In the request's table, `p` is the shared block in front of `b`, or `b` itself at the start of the text.
+    bool continues(RequestId r, BlockId b, BlockId p) const {
+        return (block_[b].position == 0 && p == b) || (holds(r, p) && block_[p].block_state == BlockState::Shared &&
+                block_[p].position + limits_.page == block_[b].position);
+    }
+    // No token will read the block, the request's first, and no block of the request continues it.
+    bool behind_the_window(RequestId r, BlockId b) const {
+        return running(r) && block_[b].position == request_[r].pruned &&
+                block_[b].position + limits_.page + limits_.window <= request_[r].computed + 1 &&
+                block_[b].children == 0;
+    }
 
-  // Any transition, by its number; the arguments are those of apply_*, in order. An id that its type
-  // cannot hold is refused like one of no record.
-  [[nodiscard]] Guard apply(Transition transition, const std::array<std::int64_t, 4>& arguments);
+    // The transitions. Each returns Guard::none, or the guard that is false, and then nothing has changed.
+    // A prefix block that others hold is shared.
+    [[nodiscard]] Guard apply_match_shared(RequestId r, BlockId b, BlockId p, std::int64_t x);
+    // A whole prefix block that nobody holds is taken out of the cache.
+    [[nodiscard]] Guard apply_match_cached(RequestId r, BlockId b, BlockId p, std::int64_t x);
+    // A partial block at the end of the prefix becomes the request's own, to be written on.
+    [[nodiscard]] Guard apply_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t x);
+    // A running request gets a free block at the end of its sequence.
+    [[nodiscard]] Guard apply_allocate(RequestId r, BlockId b);
+    // A full, written block becomes a prefix that others may share.
+    [[nodiscard]] Guard apply_publish(RequestId r, BlockId b, BlockId p, std::int64_t x);
+    // No step in flight has the request and no copy the block: it is free at once.
+    [[nodiscard]] Guard apply_release_owned(RequestId r, BlockId b);
+    // A step in flight or a copy may touch the private block: it waits in limbo.
+    [[nodiscard]] Guard apply_release_to_limbo(RequestId r, BlockId b);
+    // Others still hold the prefix block.
+    [[nodiscard]] Guard apply_release_shared(RequestId r, BlockId b);
+    // The last holder lets go: the prefix block stays in the cache.
+    [[nodiscard]] Guard apply_release_to_cache(RequestId r, BlockId b);
+    // A leaving request's partial block stays in the cache, with the tokens written so far.
+    [[nodiscard]] Guard apply_keep_tail(RequestId r, BlockId b, BlockId p, std::int64_t x);
+    // The last step or copy that could touch a released block has ended.
+    [[nodiscard]] Guard apply_reap(BlockId b);
+    // A cached block that no other continues makes room.
+    [[nodiscard]] Guard apply_evict(BlockId b, BlockId p);
+    // A complete block is copied to the host; meanwhile it may be matched and read.
+    [[nodiscard]] Guard apply_spill(CopyId c, BlockId b, HostId h);
+    // The host page has the block's content; the block may be evicted.
+    [[nodiscard]] Guard apply_spill_done(CopyId c, BlockId b, HostId h);
+    // The copy to the host came to nothing: the page is empty again, the block is as before.
+    [[nodiscard]] Guard apply_spill_failed(CopyId c, BlockId b, HostId h);
+    // A host page is copied back into a free block, under the block that stands for the prefix before it.
+    [[nodiscard]] Guard apply_fetch(CopyId c, BlockId b, HostId h, BlockId p);
+    // The block has the host page's content and can be matched.
+    [[nodiscard]] Guard apply_fetch_done(CopyId c, BlockId b, HostId h);
+    // The copy from the host came to nothing: the block is free again. What was fetched behind it has to go first.
+    [[nodiscard]] Guard apply_fetch_failed(CopyId c, BlockId b, HostId h, BlockId p);
+    // A host page makes room.
+    [[nodiscard]] Guard apply_drop_page(HostId h);
+    // A peer reads the first `n` tokens of a request's block.
+    [[nodiscard]] Guard apply_send(CopyId c, RequestId r, BlockId b, std::int64_t n);
+    // The peer has acknowledged, or is gone for good.
+    [[nodiscard]] Guard apply_send_done(CopyId c, BlockId b);
+    // A peer writes `n` prompt tokens of a request that is in no step into its block.
+    [[nodiscard]] Guard apply_receive(CopyId c, RequestId r, BlockId b, std::int64_t n);
+    // The peer has written the tokens.
+    [[nodiscard]] Guard apply_receive_done(CopyId c, RequestId r, BlockId b);
+    // The peer is gone: the request starts again, and computes its prompt here.
+    [[nodiscard]] Guard apply_receive_failed(CopyId c, RequestId r, BlockId b);
+    // The request left meanwhile; only now the block may be used again.
+    [[nodiscard]] Guard apply_receive_dropped(CopyId c, RequestId r, BlockId b);
+    // The copy engine or the peer touches the block no more.
+    [[nodiscard]] Guard apply_copy_done(CopyId c);
+    // The copy engine gives up between device and host: an error, a lost node, a full disk.
+    [[nodiscard]] Guard apply_copy_fails(CopyId c);
+    // A client's request enters the waiting line.
+    [[nodiscard]] Guard apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn);
+    // A request's output is to follow a grammar, which must see each token before it allows the next.
+    [[nodiscard]] Guard apply_guide(RequestId r);
+    // A waiting request starts to run, behind whatever prefix it matched.
+    [[nodiscard]] Guard apply_admit(RequestId r);
+    // The request has its output (limit, end token or stop string).
+    [[nodiscard]] Guard apply_finish(RequestId r);
+    // The client gives up, at any moment.
+    [[nodiscard]] Guard apply_abort(RequestId r);
+    // Memory is short: a younger request makes room for an older one and will be recomputed.
+    [[nodiscard]] Guard apply_retract(RequestId r, RequestId o);
+    // A retracted request has given its blocks back and waits again.
+    [[nodiscard]] Guard apply_requeue(RequestId r);
+    // A finished or aborted request has given all its blocks back.
+    [[nodiscard]] Guard apply_close(RequestId r);
+    // No step mentions the request any more; its record may be used again.
+    [[nodiscard]] Guard apply_recycle(RequestId r);
+    // The planner starts the next step; others may be in flight.
+    [[nodiscard]] Guard apply_open_step(StepId s);
+    // A chunk of known tokens joins the step; more known tokens remain.
+    [[nodiscard]] Guard apply_prefill(StepId s, RequestId r, std::int64_t n);
+    // The last known tokens join the step: the row ends in a sampled token and the request decodes from now on.
+    [[nodiscard]] Guard apply_prefill_last(StepId s, RequestId r, std::int64_t n);
+    // The newest known token, or the one that the step before samples, and draft tokens behind it join.
+    [[nodiscard]] Guard apply_decode(StepId s, RequestId r, std::int64_t n);
+    // The step is handed to the device.
+    [[nodiscard]] Guard apply_launch(StepId s);
+    // The device has executed the step.
+    [[nodiscard]] Guard apply_device_done(StepId s);
+    // The driver reports the oldest step in flight as done.
+    [[nodiscard]] Guard apply_observe(StepId s);
+    // The row's KV is written and its accepted output tokens are known; rejected drafts are rolled back.
+    [[nodiscard]] Guard apply_land_row(StepId s, RequestId r, std::int64_t accepted);
+    // The request finished or was aborted meanwhile: its result is ignored.
+    [[nodiscard]] Guard apply_drop_row(StepId s, RequestId r);
+    // All rows have landed; blocks that waited for this step may be reaped.
+    [[nodiscard]] Guard apply_retire(StepId s);
 
-  // How often each transition was taken.
-  const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }
-  // Log every transition from now on into `sink` (nullptr: stop).
-  void record_to(TraceBuffer* sink) { trace_ = sink; }
-  // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept
-  // in another form only for those that hold.
-  template <class Visit>
-  void visit(Visit&& visit) const;
-  // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing.
-  void recheck() const;
+    // Any transition, by its number; the arguments are those of apply_*, in order. An id that its type cannot
+    // hold is refused like one of no record.
+    [[nodiscard]] Guard apply(Transition transition, const std::array<std::int64_t, 4>& arguments);
 
- private:
-  friend struct MachineAccess;  // restores states for verification only
-  template <class... Argument>
-  void record(Transition transition, Argument... arguments) {
-    const auto at = static_cast<std::size_t>(transition);
-    ++taken_[at];
-    if (trace_ != nullptr) [[unlikely]] trace_->push(at, sizeof...(arguments), arguments...);
-  }
-  Limits limits_;
-  std::vector<RequestFields> request_;
-  std::vector<BlockFields> block_;
-  std::vector<StepFields> step_;
-  std::vector<std::vector<StepRequestFields>> step_request_;
-  GlobalsFields globals_;
-  std::vector<HostFields> host_;
-  std::vector<CopyFields> copy_;
-  BlockTables holds_;
-  std::array<std::uint64_t, kTransitions> taken_{};
-  TraceBuffer* trace_ = nullptr;
+    // How often each transition was taken.
+    const std::array<std::uint64_t, kTransitions>& taken() const { return taken_; }
+    // Log every transition from now on into `sink` (nullptr: stop).
+    void record_to(TraceBuffer* sink) { trace_ = sink; }
+    // Calls visit(name, index, value) for every concrete variable of every individual; of relations kept in
+    // another form only for those that hold.
+    template <class Visit>
+    void visit(Visit&& visit) const;
+    // Checked build: throws InvariantFalse naming the property and the individuals. Release build: nothing.
+    void recheck() const;
+
+  private:
+    friend struct MachineAccess;  // restores states for verification only
+
+    template <class... Argument>
+    void record(Transition transition, Argument... arguments) {
+        const auto at = static_cast<std::size_t>(transition);
+        ++taken_[at];
+        if (trace_ != nullptr) [[unlikely]] trace_->push(at, sizeof...(arguments), arguments...);
+        CHECKED_ONLY(recheck();)
+    }
+
+    Limits limits_;
+    std::vector<RequestFields> request_;
+    std::vector<BlockFields> block_;
+    std::vector<StepFields> step_;
+    std::vector<std::vector<StepRequestFields>> step_request_;
+    GlobalsFields globals_;
+    std::vector<HostFields> host_;
+    std::vector<CopyFields> copy_;
+    BlockTables holds_;
+    std::array<std::uint64_t, kTransitions> taken_{};
+    TraceBuffer* trace_ = nullptr;
 #if TOKENSPEED_CHECKED
-  struct Ghosts {
-    Ghost<2, bool> holds;
-    Ghost<2, bool> block_of;
-    Ghost<2, bool> host_of;
-    Ghost<2, bool> request_of;
-    Ghost<1, bool> executing;
-    Ghost<1, bool> copying;
-    Ghost<1, std::int64_t> copy_start;
-    Ghost<2, std::int64_t> row_start;
-    Ghost<3, bool> reads;
-    Ghost<3, bool> writes;
-    Ghost<1, std::int64_t> flying;
-    Ghost<1, std::int64_t> copy_blocks;
-    Ghost<1, std::int64_t> copy_hosts;
-    Ghost<1, std::int64_t> copy_requests;
-    Ghost<1, std::int64_t> arriving;
-    Ghost<0, std::int64_t> held_room;
-    Ghost<0, std::int64_t> idle_room;
-    Ghost<0, std::int64_t> table_entries;
-    Ghost<0, std::int64_t> live_steps;
-    Ghost<2, bool> parent;
-    Ghost<1, std::int64_t> parents;
-    Ghost<1, std::int64_t> content;
-    Ghost<1, std::int64_t> host_content;
-    Ghost<2, std::int64_t> text;
-  } ghost_;
+    // Effects on ghosts, which are written before anything else is.
+    void ghost_match_shared(RequestId r, BlockId b, std::int64_t x);
+    void ghost_match_cached(RequestId r, BlockId b, std::int64_t x);
+    void ghost_match_tail(RequestId r, BlockId b, BlockId p, std::int64_t x);
+    void ghost_allocate(RequestId r, BlockId b);
+    void ghost_publish(RequestId r, BlockId b, BlockId p, std::int64_t x);
+    void ghost_release_owned(RequestId r, BlockId b);
+    void ghost_release_to_limbo(RequestId r, BlockId b);
+    void ghost_release_shared(RequestId r, BlockId b);
+    void ghost_release_to_cache(RequestId r, BlockId b);
+    void ghost_keep_tail(RequestId r, BlockId b, BlockId p, std::int64_t x);
+    void ghost_evict(BlockId b, BlockId p);
+    void ghost_spill(CopyId c, BlockId b, HostId h);
+    void ghost_spill_done(CopyId c, BlockId b, HostId h);
+    void ghost_spill_failed(CopyId c, BlockId b, HostId h);
+    void ghost_fetch(CopyId c, BlockId b, HostId h, BlockId p);
+    void ghost_fetch_done(CopyId c, BlockId b, HostId h);
+    void ghost_fetch_failed(CopyId c, BlockId b, HostId h, BlockId p);
+    void ghost_drop_page(HostId h);
+    void ghost_send(CopyId c, BlockId b);
+    void ghost_send_done(CopyId c, BlockId b);
+    void ghost_receive(CopyId c, RequestId r, BlockId b, std::int64_t n);
+    void ghost_receive_done(CopyId c, RequestId r, BlockId b);
+    void ghost_receive_failed(CopyId c, RequestId r, BlockId b);
+    void ghost_receive_dropped(CopyId c, RequestId r, BlockId b);
+    void ghost_copy_done(CopyId c);
+    void ghost_copy_fails(CopyId c);
+    void ghost_open_step();
+    void ghost_prefill(StepId s, RequestId r, std::int64_t n);
+    void ghost_prefill_last(StepId s, RequestId r, std::int64_t n);
+    void ghost_decode(StepId s, RequestId r, std::int64_t n);
+    void ghost_launch(StepId s);
+    void ghost_device_done(StepId s);
+    void ghost_land_row(StepId s, RequestId r, std::int64_t accepted);
+    void ghost_drop_row(StepId s, RequestId r);
+    void ghost_retire();
+    struct Ghosts {
+        Ghost<2, bool> holds;
+        Ghost<2, bool> block_of;
+        Ghost<2, bool> host_of;
+        Ghost<2, bool> request_of;
+        Ghost<1, bool> executing;
+        Ghost<1, bool> copying;
+        Ghost<1, bool> failed;
+        Ghost<1, std::int64_t> copy_start;
+        Ghost<2, std::int64_t> row_start;
+        Ghost<3, bool> reads;
+        Ghost<3, bool> writes;
+        Ghost<1, std::int64_t> flying;
+        Ghost<1, std::int64_t> copy_blocks;
+        Ghost<1, std::int64_t> copy_hosts;
+        Ghost<1, std::int64_t> copy_requests;
+        Ghost<1, std::int64_t> arriving;
+        Ghost<0, std::int64_t> held_room;
+        Ghost<0, std::int64_t> idle_room;
+        Ghost<0, std::int64_t> table_entries;
+        Ghost<0, std::int64_t> live_steps;
+        Ghost<2, bool> parent;
+        Ghost<1, std::int64_t> parents;
+        Ghost<1, std::int64_t> content;
+        Ghost<1, std::int64_t> host_content;
+        Ghost<2, std::int64_t> text;
+    } ghost_;
 #endif
 };
 
 template <class Visit>
 void Machine::visit(Visit&& visit) const {
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("request_state", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].request_state));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("arrival", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].arrival));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("prompt", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].prompt));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("limit", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].limit));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("known", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].known));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("planned", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].planned));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("computed", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].computed));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("pruned", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].pruned));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("last_step", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].last_step));
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    visit("block_state", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].block_state));
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    visit("position", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].position));
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    visit("fill", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].fill));
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    visit("stamp", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].stamp));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (const BlockId b : holds_.of(r)) {
-      if (b != kNone) visit("holds", std::vector<int>{static_cast<int>(r), static_cast<int>(b)}, static_cast<std::int64_t>(holds(r, b)));
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    visit("step_state", std::vector<int>{static_cast<int>(s)}, static_cast<std::int64_t>(step_[s].step_state));
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    visit("number", std::vector<int>{static_cast<int>(s)}, static_cast<std::int64_t>(step_[s].number));
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      visit("in_step", std::vector<int>{static_cast<int>(s), static_cast<int>(r)}, static_cast<std::int64_t>(step_request_[s][r].in_step));
+        visit("request_state", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].request_state));
     }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      visit("row_tokens", std::vector<int>{static_cast<int>(s), static_cast<int>(r)}, static_cast<std::int64_t>(step_request_[s][r].row_tokens));
+        visit("arrival", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].arrival));
     }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      visit("row_outputs", std::vector<int>{static_cast<int>(s), static_cast<int>(r)}, static_cast<std::int64_t>(step_request_[s][r].row_outputs));
+        visit("prompt", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].prompt));
     }
-  }
-  visit("opened", std::vector<int>{}, static_cast<std::int64_t>(globals_.opened));
-  visit("launched", std::vector<int>{}, static_cast<std::int64_t>(globals_.launched));
-  visit("landed", std::vector<int>{}, static_cast<std::int64_t>(globals_.landed));
-  visit("newest_arrival", std::vector<int>{}, static_cast<std::int64_t>(globals_.newest_arrival));
-  for (HostId h = 0; h < host_count(); ++h) {
-    visit("host_state", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_state));
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    visit("host_position", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_position));
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    visit("host_fill", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_fill));
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    visit("copy_state", std::vector<int>{static_cast<int>(c)}, static_cast<std::int64_t>(copy_[c].copy_state));
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    visit("copy_tokens", std::vector<int>{static_cast<int>(c)}, static_cast<std::int64_t>(copy_[c].copy_tokens));
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (const BlockId b : {copy_[c].block_of}) {
-      if (b != kNone) visit("block_of", std::vector<int>{static_cast<int>(c), static_cast<int>(b)}, static_cast<std::int64_t>((copy_[c].block_of == b)));
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("limit", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].limit));
     }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (const HostId h : {copy_[c].host_of}) {
-      if (h != kNone) visit("host_of", std::vector<int>{static_cast<int>(c), static_cast<int>(h)}, static_cast<std::int64_t>((copy_[c].host_of == h)));
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("known", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].known));
     }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (const RequestId r : {copy_[c].request_of}) {
-      if (r != kNone) visit("request_of", std::vector<int>{static_cast<int>(c), static_cast<int>(r)}, static_cast<std::int64_t>((copy_[c].request_of == r)));
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("planned", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].planned));
     }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    visit("refs", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].refs));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("blocks", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].blocks));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("capacity", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].capacity));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("pending", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].pending));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("sampling", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].sampling));
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    visit("rows", std::vector<int>{static_cast<int>(s)}, static_cast<std::int64_t>(step_[s].rows));
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    visit("copies", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].copies));
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    visit("host_copies", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_copies));
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    visit("inbound", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].inbound));
-  }
-  visit("free", std::vector<int>{}, static_cast<std::int64_t>(globals_.free));
-  visit("held", std::vector<int>{}, static_cast<std::int64_t>(globals_.held));
-  visit("cached", std::vector<int>{}, static_cast<std::int64_t>(globals_.cached));
-  visit("fetching", std::vector<int>{}, static_cast<std::int64_t>(globals_.fetching));
-  visit("spare_pages", std::vector<int>{}, static_cast<std::int64_t>(globals_.spare_pages));
-  visit("used_pages", std::vector<int>{}, static_cast<std::int64_t>(globals_.used_pages));
-  for (BlockId b = 0; b < block_count(); ++b) {
-    visit("key", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].key));
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    visit("before", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].before));
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    for (const BlockId b1 : {block_[b].parent}) {
-      if (b1 != kNone) visit("parent", std::vector<int>{static_cast<int>(b), static_cast<int>(b1)}, static_cast<std::int64_t>((block_[b].parent == b1)));
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("computed", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].computed));
     }
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    visit("host_key", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_key));
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    visit("host_before", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_before));
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    visit("children", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].children));
-  }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("pruned", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].pruned));
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("guided", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].guided));
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("last_step", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].last_step));
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        visit("block_state", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].block_state));
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        visit("position", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].position));
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        visit("fill", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].fill));
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        visit("stamp", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].stamp));
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        for (const BlockId b : holds_.of(r)) {
+            if (b != kNone) visit("holds", std::vector<int>{static_cast<int>(r), static_cast<int>(b)}, static_cast<std::int64_t>(holds(r, b)));
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        visit("step_state", std::vector<int>{static_cast<int>(s)}, static_cast<std::int64_t>(step_[s].step_state));
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        visit("number", std::vector<int>{static_cast<int>(s)}, static_cast<std::int64_t>(step_[s].number));
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            visit("in_step", std::vector<int>{static_cast<int>(s), static_cast<int>(r)}, static_cast<std::int64_t>(step_request_[s][r].in_step));
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            visit("row_tokens", std::vector<int>{static_cast<int>(s), static_cast<int>(r)}, static_cast<std::int64_t>(step_request_[s][r].row_tokens));
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            visit("row_outputs", std::vector<int>{static_cast<int>(s), static_cast<int>(r)}, static_cast<std::int64_t>(step_request_[s][r].row_outputs));
+        }
+    }
+    visit("opened", std::vector<int>{}, static_cast<std::int64_t>(globals_.opened));
+    visit("launched", std::vector<int>{}, static_cast<std::int64_t>(globals_.launched));
+    visit("landed", std::vector<int>{}, static_cast<std::int64_t>(globals_.landed));
+    visit("newest_arrival", std::vector<int>{}, static_cast<std::int64_t>(globals_.newest_arrival));
+    for (HostId h = 0; h < host_count(); ++h) {
+        visit("host_state", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_state));
+    }
+    for (HostId h = 0; h < host_count(); ++h) {
+        visit("host_position", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_position));
+    }
+    for (HostId h = 0; h < host_count(); ++h) {
+        visit("host_fill", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_fill));
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        visit("copy_state", std::vector<int>{static_cast<int>(c)}, static_cast<std::int64_t>(copy_[c].copy_state));
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        visit("copy_tokens", std::vector<int>{static_cast<int>(c)}, static_cast<std::int64_t>(copy_[c].copy_tokens));
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (const BlockId b : {copy_[c].block_of}) {
+            if (b != kNone) visit("block_of", std::vector<int>{static_cast<int>(c), static_cast<int>(b)}, static_cast<std::int64_t>((copy_[c].block_of == b)));
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (const HostId h : {copy_[c].host_of}) {
+            if (h != kNone) visit("host_of", std::vector<int>{static_cast<int>(c), static_cast<int>(h)}, static_cast<std::int64_t>((copy_[c].host_of == h)));
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (const RequestId r : {copy_[c].request_of}) {
+            if (r != kNone) visit("request_of", std::vector<int>{static_cast<int>(c), static_cast<int>(r)}, static_cast<std::int64_t>((copy_[c].request_of == r)));
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        visit("refs", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].refs));
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("blocks", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].blocks));
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("capacity", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].capacity));
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("pending", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].pending));
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("sampling", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].sampling));
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        visit("rows", std::vector<int>{static_cast<int>(s)}, static_cast<std::int64_t>(step_[s].rows));
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        visit("copies", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].copies));
+    }
+    for (HostId h = 0; h < host_count(); ++h) {
+        visit("host_copies", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_copies));
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("inbound", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].inbound));
+    }
+    visit("free", std::vector<int>{}, static_cast<std::int64_t>(globals_.free));
+    visit("held", std::vector<int>{}, static_cast<std::int64_t>(globals_.held));
+    visit("cached", std::vector<int>{}, static_cast<std::int64_t>(globals_.cached));
+    visit("fetching", std::vector<int>{}, static_cast<std::int64_t>(globals_.fetching));
+    visit("spare_pages", std::vector<int>{}, static_cast<std::int64_t>(globals_.spare_pages));
+    visit("used_pages", std::vector<int>{}, static_cast<std::int64_t>(globals_.used_pages));
+    for (BlockId b = 0; b < block_count(); ++b) {
+        visit("key", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].key));
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        visit("before", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].before));
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        for (const BlockId b1 : {block_[b].parent}) {
+            if (b1 != kNone) visit("parent", std::vector<int>{static_cast<int>(b), static_cast<int>(b1)}, static_cast<std::int64_t>((block_[b].parent == b1)));
+        }
+    }
+    for (HostId h = 0; h < host_count(); ++h) {
+        visit("host_key", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_key));
+    }
+    for (HostId h = 0; h < host_count(); ++h) {
+        visit("host_before", std::vector<int>{static_cast<int>(h)}, static_cast<std::int64_t>(host_[h].host_before));
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        visit("children", std::vector<int>{static_cast<int>(b)}, static_cast<std::int64_t>(block_[b].children));
+    }
 }
 
 }  // namespace tokenspeed

@@ -17,1141 +17,1173 @@ namespace tokenspeed {
 
 // The one friend of Machine. Verification puts states in with it; the scheduler never does.
 struct MachineAccess {
-  struct Restored {
-    explicit Restored(const Limits& limits) : machine(limits) {}
+    struct Restored {
+        explicit Restored(const Limits& limits) : machine(limits) {}
 
-    Machine machine;
-    StateImage image;
-    std::array<std::vector<std::vector<BlockId>>, 1> tables;
-    std::array<std::int32_t, 1> base{};  // their first values in a state
-  };
+        Machine machine;
+        StateImage image;
+        std::array<std::vector<std::vector<BlockId>>, 1> tables;
+        std::array<std::int32_t, 1> base{};  // their first values in a state
+    };
 
-  static void show(Restored& restored) {
-    Machine& m = restored.machine;
-    StateImage& image = restored.image;
-    const RequestId requests = m.request_count();
-    const BlockId blocks = m.block_count();
-    const StepId steps = m.step_count();
-    const HostId hosts = m.host_count();
-    const CopyId copys = m.copy_count();
-    image.region(m.request_.data(), m.request_.size());
-    image.region(m.block_.data(), m.block_.size());
-    image.region(m.step_.data(), m.step_.size());
-    for (StepId s = 0; s < steps; ++s) {
-      image.region(m.step_request_[s].data(), m.step_request_[s].size());
-    }
-    image.region(&m.globals_, 1);
-    image.region(m.host_.data(), m.host_.size());
-    image.region(m.copy_.data(), m.copy_.size());
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].request_state, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].arrival, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].prompt, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].limit, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].known, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].planned, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].computed, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].pruned, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].last_step, 0, false);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].block_state, 0, false);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].position, 0, true);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].fill, 0, false);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].stamp, 0, false);
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      image.cell(m.step_[s].step_state, 0, false);
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      image.cell(m.step_[s].number, 0, false);
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        image.cell(m.step_request_[s][r].row_tokens, 0, false);
-      }
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        image.cell(m.step_request_[s][r].row_outputs, 0, false);
-      }
-    }
-    image.cell(m.globals_.opened, 0, false);
-    image.cell(m.globals_.launched, 0, false);
-    image.cell(m.globals_.landed, 0, false);
-    image.cell(m.globals_.newest_arrival, 0, false);
-    for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_state, 0, false);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_position, 0, false);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_fill, 0, false);
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].copy_state, 0, false);
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].copy_tokens, 0, false);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].refs, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].blocks, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].capacity, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].pending, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].sampling, 0, false);
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      image.cell(m.step_[s].rows, 0, false);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].copies, 0, false);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_copies, 0, false);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      image.cell(m.request_[r].inbound, 0, false);
-    }
-    image.cell(m.globals_.free, 0, false);
-    image.cell(m.globals_.held, 0, false);
-    image.cell(m.globals_.cached, 0, false);
-    image.cell(m.globals_.fetching, 0, false);
-    image.cell(m.globals_.spare_pages, 0, false);
-    image.cell(m.globals_.used_pages, 0, false);
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].key, 0, false);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].before, 0, false);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_key, 0, false);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      image.cell(m.host_[h].host_before, 0, false);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].children, 0, false);
-    }
-    restored.base[0] = image.table(requests * blocks);
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        image.cell(m.step_request_[s][r].in_step, 0, false);
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].block_of, blocks, false);
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].host_of, hosts, false);
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      image.cell(m.copy_[c].request_of, requests, false);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      image.cell(m.block_[b].parent, blocks, false);
-    }
-    restored.tables[0].resize(static_cast<std::size_t>(requests));
-  }
-
-  static void* create(const std::int64_t* constants, const std::int32_t* population) {
-    Limits limits;
-    limits.page = constants[0];
-    limits.blocks = constants[1];
-    limits.room = constants[2];
-    limits.hosts = constants[3];
-    limits.width = constants[4];
-    limits.window = constants[5];
-    limits.step_records = population[2];
-    limits.copy_records = population[4];
-    auto* restored = new MachineAccess::Restored(limits);
-    for (std::int32_t i = 0; i < population[0]; ++i) restored->machine.add_request();
-    show(*restored);
-    return restored;
-  }
-
-  static void destroy(void* machine) { delete static_cast<Restored*>(machine); }
-  static std::size_t values(const void* machine) { return static_cast<const Restored*>(machine)->image.size(); }
-
-  static void restore(void* machine, const std::int8_t* state) {
-    Machine& m = static_cast<Restored*>(machine)->machine;
-    const RequestId requests = m.request_count();
-    const BlockId blocks = m.block_count();
-    const StepId steps = m.step_count();
-    const HostId hosts = m.host_count();
-    const CopyId copys = m.copy_count();
-    auto* const request_ = m.request_.data();
-    auto* const block_ = m.block_.data();
-    auto* const step_ = m.step_.data();
-    auto* const step_request_ = m.step_request_.data();
-    auto* const host_ = m.host_.data();
-    auto* const copy_ = m.copy_.data();
-    const std::int8_t* const start = state;
-    for (RequestId r = 0; r < requests; ++r) {
-      while (!m.holds_.of(r).empty()) {
-        const auto last = static_cast<std::int64_t>(m.holds_.of(r).size()) - 1;
-        m.holds_.set(r, m.holds_.of(r).back(), last * m.limits_.page, false);
-      }
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].request_state = static_cast<RequestState>(state[r]);
-      request_[r].arrival = state[requests + r];
-      request_[r].prompt = state[2 * requests + r];
-      request_[r].limit = state[3 * requests + r];
-      request_[r].known = state[4 * requests + r];
-      request_[r].planned = state[5 * requests + r];
-      request_[r].computed = state[6 * requests + r];
-      request_[r].pruned = state[7 * requests + r];
-      request_[r].last_step = state[8 * requests + r];
-    }
-    state += 9 * requests;
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].block_state = static_cast<BlockState>(state[b]);
-      block_[b].position = state[blocks + b];
-      block_[b].fill = state[2 * blocks + b];
-      block_[b].stamp = state[3 * blocks + b];
-    }
-    state += 4 * blocks;
-    for (StepId s = 0; s < steps; ++s) {
-      step_[s].step_state = static_cast<StepState>(state[s]);
-      step_[s].number = state[steps + s];
-    }
-    state += 2 * steps;
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        step_request_[s][r].row_tokens = state[s * requests + r];
-        step_request_[s][r].row_outputs = state[steps * requests + s * requests + r];
-      }
-    }
-    state += 2 * steps * requests;
-    m.globals_.opened = state[0];
-    m.globals_.launched = state[1];
-    m.globals_.landed = state[2];
-    m.globals_.newest_arrival = state[3];
-    state += 4;
-    for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_state = static_cast<HostState>(state[h]);
-      host_[h].host_position = state[hosts + h];
-      host_[h].host_fill = state[2 * hosts + h];
-    }
-    state += 3 * hosts;
-    for (CopyId c = 0; c < copys; ++c) {
-      copy_[c].copy_state = static_cast<CopyState>(state[c]);
-      copy_[c].copy_tokens = state[copys + c];
-    }
-    state += 2 * copys;
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].refs = state[b];
-    }
-    state += 1 * blocks;
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].blocks = state[r];
-      request_[r].capacity = state[requests + r];
-      request_[r].pending = state[2 * requests + r];
-      request_[r].sampling = state[3 * requests + r];
-    }
-    state += 4 * requests;
-    for (StepId s = 0; s < steps; ++s) {
-      step_[s].rows = state[s];
-    }
-    state += 1 * steps;
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].copies = state[b];
-    }
-    state += 1 * blocks;
-    for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_copies = state[h];
-    }
-    state += 1 * hosts;
-    for (RequestId r = 0; r < requests; ++r) {
-      request_[r].inbound = state[r];
-    }
-    state += 1 * requests;
-    m.globals_.free = state[0];
-    m.globals_.held = state[1];
-    m.globals_.cached = state[2];
-    m.globals_.fetching = state[3];
-    m.globals_.spare_pages = state[4];
-    m.globals_.used_pages = state[5];
-    state += 6;
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].key = state[b];
-      block_[b].before = state[blocks + b];
-    }
-    state += 2 * blocks;
-    for (HostId h = 0; h < hosts; ++h) {
-      host_[h].host_key = state[h];
-      host_[h].host_before = state[hosts + h];
-    }
-    state += 2 * hosts;
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].children = state[b];
-    }
-    state += 1 * blocks;
-    for (RequestId r = 0; r < requests; ++r) {
-      for (BlockId b = 0; b < blocks; ++b) {
-        if (*state++ != 0) m.holds_.set(r, b, block_[b].position, true);
-      }
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        step_request_[s][r].in_step = state[s * requests + r] != 0;
-      }
-    }
-    state += 1 * steps * requests;
-    for (CopyId c = 0; c < copys; ++c) {
-      copy_[c].block_of = kNone;
-      for (BlockId b = 0; b < blocks; ++b) {
-        if (*state++ != 0) copy_[c].block_of = b;
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      copy_[c].host_of = kNone;
-      for (HostId h = 0; h < hosts; ++h) {
-        if (*state++ != 0) copy_[c].host_of = h;
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      copy_[c].request_of = kNone;
-      for (RequestId r = 0; r < requests; ++r) {
-        if (*state++ != 0) copy_[c].request_of = r;
-      }
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      block_[b].parent = kNone;
-      for (BlockId b1 = 0; b1 < blocks; ++b1) {
-        if (*state++ != 0) block_[b].parent = b1;
-      }
-    }
-    static_cast<Restored*>(machine)->image.keep(start);
-    for (RequestId r = 0; r < requests; ++r) {
-      auto& kept = static_cast<Restored*>(machine)->tables[0][static_cast<std::size_t>(r)];
-      if (kept != m.holds_.of(r)) kept = m.holds_.of(r);
-    }
-  }
-
-  static void save(const void* machine, std::int8_t* state) {
-    const Machine& m = static_cast<const Restored*>(machine)->machine;
-    const RequestId requests = m.request_count();
-    const BlockId blocks = m.block_count();
-    const StepId steps = m.step_count();
-    const HostId hosts = m.host_count();
-    const CopyId copys = m.copy_count();
-    const auto* const request_ = m.request_.data();
-    const auto* const block_ = m.block_.data();
-    const auto* const step_ = m.step_.data();
-    const auto* const step_request_ = m.step_request_.data();
-    const auto* const host_ = m.host_.data();
-    const auto* const copy_ = m.copy_.data();
-    for (RequestId r = 0; r < requests; ++r) {
-      state[r] = static_cast<std::int8_t>(request_[r].request_state);
-      state[requests + r] = static_cast<std::int8_t>(request_[r].arrival);
-      state[2 * requests + r] = static_cast<std::int8_t>(request_[r].prompt);
-      state[3 * requests + r] = static_cast<std::int8_t>(request_[r].limit);
-      state[4 * requests + r] = static_cast<std::int8_t>(request_[r].known);
-      state[5 * requests + r] = static_cast<std::int8_t>(request_[r].planned);
-      state[6 * requests + r] = static_cast<std::int8_t>(request_[r].computed);
-      state[7 * requests + r] = static_cast<std::int8_t>(request_[r].pruned);
-      state[8 * requests + r] = static_cast<std::int8_t>(request_[r].last_step);
-    }
-    state += 9 * requests;
-    for (BlockId b = 0; b < blocks; ++b) {
-      state[b] = static_cast<std::int8_t>(block_[b].block_state);
-      state[blocks + b] = static_cast<std::int8_t>(block_[b].position);
-      state[2 * blocks + b] = static_cast<std::int8_t>(block_[b].fill);
-      state[3 * blocks + b] = static_cast<std::int8_t>(block_[b].stamp);
-    }
-    state += 4 * blocks;
-    for (StepId s = 0; s < steps; ++s) {
-      state[s] = static_cast<std::int8_t>(step_[s].step_state);
-      state[steps + s] = static_cast<std::int8_t>(step_[s].number);
-    }
-    state += 2 * steps;
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        state[s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].row_tokens);
-        state[steps * requests + s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].row_outputs);
-      }
-    }
-    state += 2 * steps * requests;
-    state[0] = static_cast<std::int8_t>(m.globals_.opened);
-    state[1] = static_cast<std::int8_t>(m.globals_.launched);
-    state[2] = static_cast<std::int8_t>(m.globals_.landed);
-    state[3] = static_cast<std::int8_t>(m.globals_.newest_arrival);
-    state += 4;
-    for (HostId h = 0; h < hosts; ++h) {
-      state[h] = static_cast<std::int8_t>(host_[h].host_state);
-      state[hosts + h] = static_cast<std::int8_t>(host_[h].host_position);
-      state[2 * hosts + h] = static_cast<std::int8_t>(host_[h].host_fill);
-    }
-    state += 3 * hosts;
-    for (CopyId c = 0; c < copys; ++c) {
-      state[c] = static_cast<std::int8_t>(copy_[c].copy_state);
-      state[copys + c] = static_cast<std::int8_t>(copy_[c].copy_tokens);
-    }
-    state += 2 * copys;
-    for (BlockId b = 0; b < blocks; ++b) {
-      state[b] = static_cast<std::int8_t>(block_[b].refs);
-    }
-    state += 1 * blocks;
-    for (RequestId r = 0; r < requests; ++r) {
-      state[r] = static_cast<std::int8_t>(request_[r].blocks);
-      state[requests + r] = static_cast<std::int8_t>(request_[r].capacity);
-      state[2 * requests + r] = static_cast<std::int8_t>(request_[r].pending);
-      state[3 * requests + r] = static_cast<std::int8_t>(request_[r].sampling);
-    }
-    state += 4 * requests;
-    for (StepId s = 0; s < steps; ++s) {
-      state[s] = static_cast<std::int8_t>(step_[s].rows);
-    }
-    state += 1 * steps;
-    for (BlockId b = 0; b < blocks; ++b) {
-      state[b] = static_cast<std::int8_t>(block_[b].copies);
-    }
-    state += 1 * blocks;
-    for (HostId h = 0; h < hosts; ++h) {
-      state[h] = static_cast<std::int8_t>(host_[h].host_copies);
-    }
-    state += 1 * hosts;
-    for (RequestId r = 0; r < requests; ++r) {
-      state[r] = static_cast<std::int8_t>(request_[r].inbound);
-    }
-    state += 1 * requests;
-    state[0] = static_cast<std::int8_t>(m.globals_.free);
-    state[1] = static_cast<std::int8_t>(m.globals_.held);
-    state[2] = static_cast<std::int8_t>(m.globals_.cached);
-    state[3] = static_cast<std::int8_t>(m.globals_.fetching);
-    state[4] = static_cast<std::int8_t>(m.globals_.spare_pages);
-    state[5] = static_cast<std::int8_t>(m.globals_.used_pages);
-    state += 6;
-    for (BlockId b = 0; b < blocks; ++b) {
-      state[b] = static_cast<std::int8_t>(block_[b].key);
-      state[blocks + b] = static_cast<std::int8_t>(block_[b].before);
-    }
-    state += 2 * blocks;
-    for (HostId h = 0; h < hosts; ++h) {
-      state[h] = static_cast<std::int8_t>(host_[h].host_key);
-      state[hosts + h] = static_cast<std::int8_t>(host_[h].host_before);
-    }
-    state += 2 * hosts;
-    for (BlockId b = 0; b < blocks; ++b) {
-      state[b] = static_cast<std::int8_t>(block_[b].children);
-    }
-    state += 1 * blocks;
-    for (RequestId r = 0; r < requests; ++r) {
-      for (BlockId b = 0; b < blocks; ++b) {
-        *state++ = static_cast<std::int8_t>(m.holds(r, b));
-      }
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        state[s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].in_step);
-      }
-    }
-    state += 1 * steps * requests;
-    for (CopyId c = 0; c < copys; ++c) {
-      for (BlockId b = 0; b < blocks; ++b) {
-        *state++ = static_cast<std::int8_t>((copy_[c].block_of == b));
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      for (HostId h = 0; h < hosts; ++h) {
-        *state++ = static_cast<std::int8_t>((copy_[c].host_of == h));
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      for (RequestId r = 0; r < requests; ++r) {
-        *state++ = static_cast<std::int8_t>((copy_[c].request_of == r));
-      }
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      for (BlockId b1 = 0; b1 < blocks; ++b1) {
-        *state++ = static_cast<std::int8_t>((block_[b].parent == b1));
-      }
-    }
-  }
-
-  static std::int32_t difference(const void* machine, const std::int8_t* state) {
-    const Machine& m = static_cast<const Restored*>(machine)->machine;
-    const RequestId requests = m.request_count();
-    const BlockId blocks = m.block_count();
-    const StepId steps = m.step_count();
-    const HostId hosts = m.host_count();
-    const CopyId copys = m.copy_count();
-    const auto* const request_ = m.request_.data();
-    const auto* const block_ = m.block_.data();
-    const auto* const step_ = m.step_.data();
-    const auto* const step_request_ = m.step_request_.data();
-    const auto* const host_ = m.host_.data();
-    const auto* const copy_ = m.copy_.data();
-    const std::int8_t* const start = state;
-    std::int64_t differs = 0;
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].request_state) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].arrival) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].prompt) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].limit) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].known) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].planned) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].computed) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].pruned) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].last_step) ^ *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      differs |= static_cast<std::int64_t>(block_[b].block_state) ^ *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      differs |= static_cast<std::int64_t>(block_[b].position) ^ *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      differs |= static_cast<std::int64_t>(block_[b].fill) ^ *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      differs |= static_cast<std::int64_t>(block_[b].stamp) ^ *state++;
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      differs |= static_cast<std::int64_t>(step_[s].step_state) ^ *state++;
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      differs |= static_cast<std::int64_t>(step_[s].number) ^ *state++;
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        differs |= static_cast<std::int64_t>(step_request_[s][r].row_tokens) ^ *state++;
-      }
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        differs |= static_cast<std::int64_t>(step_request_[s][r].row_outputs) ^ *state++;
-      }
-    }
-    differs |= static_cast<std::int64_t>(m.globals_.opened) ^ *state++;
-    differs |= static_cast<std::int64_t>(m.globals_.launched) ^ *state++;
-    differs |= static_cast<std::int64_t>(m.globals_.landed) ^ *state++;
-    differs |= static_cast<std::int64_t>(m.globals_.newest_arrival) ^ *state++;
-    for (HostId h = 0; h < hosts; ++h) {
-      differs |= static_cast<std::int64_t>(host_[h].host_state) ^ *state++;
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      differs |= static_cast<std::int64_t>(host_[h].host_position) ^ *state++;
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      differs |= static_cast<std::int64_t>(host_[h].host_fill) ^ *state++;
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      differs |= static_cast<std::int64_t>(copy_[c].copy_state) ^ *state++;
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      differs |= static_cast<std::int64_t>(copy_[c].copy_tokens) ^ *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      differs |= static_cast<std::int64_t>(block_[b].refs) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].blocks) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].capacity) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].pending) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].sampling) ^ *state++;
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      differs |= static_cast<std::int64_t>(step_[s].rows) ^ *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      differs |= static_cast<std::int64_t>(block_[b].copies) ^ *state++;
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      differs |= static_cast<std::int64_t>(host_[h].host_copies) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      differs |= static_cast<std::int64_t>(request_[r].inbound) ^ *state++;
-    }
-    differs |= static_cast<std::int64_t>(m.globals_.free) ^ *state++;
-    differs |= static_cast<std::int64_t>(m.globals_.held) ^ *state++;
-    differs |= static_cast<std::int64_t>(m.globals_.cached) ^ *state++;
-    differs |= static_cast<std::int64_t>(m.globals_.fetching) ^ *state++;
-    differs |= static_cast<std::int64_t>(m.globals_.spare_pages) ^ *state++;
-    differs |= static_cast<std::int64_t>(m.globals_.used_pages) ^ *state++;
-    for (BlockId b = 0; b < blocks; ++b) {
-      differs |= static_cast<std::int64_t>(block_[b].key) ^ *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      differs |= static_cast<std::int64_t>(block_[b].before) ^ *state++;
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      differs |= static_cast<std::int64_t>(host_[h].host_key) ^ *state++;
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      differs |= static_cast<std::int64_t>(host_[h].host_before) ^ *state++;
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      differs |= static_cast<std::int64_t>(block_[b].children) ^ *state++;
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      for (BlockId b = 0; b < blocks; ++b) {
-        differs |= static_cast<std::int64_t>(m.holds(r, b)) ^ *state++;
-      }
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        differs |= static_cast<std::int64_t>(step_request_[s][r].in_step) ^ *state++;
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      for (BlockId b = 0; b < blocks; ++b) {
-        differs |= static_cast<std::int64_t>((copy_[c].block_of == b)) ^ *state++;
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      for (HostId h = 0; h < hosts; ++h) {
-        differs |= static_cast<std::int64_t>((copy_[c].host_of == h)) ^ *state++;
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      for (RequestId r = 0; r < requests; ++r) {
-        differs |= static_cast<std::int64_t>((copy_[c].request_of == r)) ^ *state++;
-      }
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      for (BlockId b1 = 0; b1 < blocks; ++b1) {
-        differs |= static_cast<std::int64_t>((block_[b].parent == b1)) ^ *state++;
-      }
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      std::int64_t at = 0;
-      for (const BlockId one : m.holds_.of(r)) {
-        differs |= static_cast<std::int64_t>(one != kNoBlock && block_[one].position / m.limits_.page != at);
-        ++at;
-      }
-    }
-    if (differs == 0) return -1;
-    state = start;
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].request_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].arrival) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].prompt) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].limit) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].known) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].planned) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].computed) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].pruned) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].last_step) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      if (static_cast<std::int64_t>(block_[b].block_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      if (static_cast<std::int64_t>(block_[b].position) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      if (static_cast<std::int64_t>(block_[b].fill) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      if (static_cast<std::int64_t>(block_[b].stamp) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      if (static_cast<std::int64_t>(step_[s].step_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      if (static_cast<std::int64_t>(step_[s].number) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        if (static_cast<std::int64_t>(step_request_[s][r].row_tokens) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-      }
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        if (static_cast<std::int64_t>(step_request_[s][r].row_outputs) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-      }
-    }
-    if (static_cast<std::int64_t>(m.globals_.opened) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    if (static_cast<std::int64_t>(m.globals_.launched) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    if (static_cast<std::int64_t>(m.globals_.landed) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    if (static_cast<std::int64_t>(m.globals_.newest_arrival) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    for (HostId h = 0; h < hosts; ++h) {
-      if (static_cast<std::int64_t>(host_[h].host_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      if (static_cast<std::int64_t>(host_[h].host_position) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      if (static_cast<std::int64_t>(host_[h].host_fill) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      if (static_cast<std::int64_t>(copy_[c].copy_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      if (static_cast<std::int64_t>(copy_[c].copy_tokens) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      if (static_cast<std::int64_t>(block_[b].refs) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].blocks) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].capacity) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].pending) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].sampling) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      if (static_cast<std::int64_t>(step_[s].rows) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      if (static_cast<std::int64_t>(block_[b].copies) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      if (static_cast<std::int64_t>(host_[h].host_copies) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      if (static_cast<std::int64_t>(request_[r].inbound) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    if (static_cast<std::int64_t>(m.globals_.free) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    if (static_cast<std::int64_t>(m.globals_.held) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    if (static_cast<std::int64_t>(m.globals_.cached) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    if (static_cast<std::int64_t>(m.globals_.fetching) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    if (static_cast<std::int64_t>(m.globals_.spare_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    if (static_cast<std::int64_t>(m.globals_.used_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    for (BlockId b = 0; b < blocks; ++b) {
-      if (static_cast<std::int64_t>(block_[b].key) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      if (static_cast<std::int64_t>(block_[b].before) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      if (static_cast<std::int64_t>(host_[h].host_key) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (HostId h = 0; h < hosts; ++h) {
-      if (static_cast<std::int64_t>(host_[h].host_before) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      if (static_cast<std::int64_t>(block_[b].children) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-    }
-    for (RequestId r = 0; r < requests; ++r) {
-      for (BlockId b = 0; b < blocks; ++b) {
-        if (static_cast<std::int64_t>(m.holds(r, b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-      }
-    }
-    for (StepId s = 0; s < steps; ++s) {
-      for (RequestId r = 0; r < requests; ++r) {
-        if (static_cast<std::int64_t>(step_request_[s][r].in_step) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      for (BlockId b = 0; b < blocks; ++b) {
-        if (static_cast<std::int64_t>((copy_[c].block_of == b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      for (HostId h = 0; h < hosts; ++h) {
-        if (static_cast<std::int64_t>((copy_[c].host_of == h)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-      }
-    }
-    for (CopyId c = 0; c < copys; ++c) {
-      for (RequestId r = 0; r < requests; ++r) {
-        if (static_cast<std::int64_t>((copy_[c].request_of == r)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-      }
-    }
-    for (BlockId b = 0; b < blocks; ++b) {
-      for (BlockId b1 = 0; b1 < blocks; ++b1) {
-        if (static_cast<std::int64_t>((block_[b].parent == b1)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
-      }
-    }
-    return static_cast<std::int32_t>(state - start);
-  }
-
-  static std::uint16_t answer_of(Guard guard) { return static_cast<std::uint16_t>(guard); }
-  static bool agreed(std::uint16_t answer, const Proposal& p) { return answer == p.guard && answer != 0; }
-
-  static std::size_t propose(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer) {
-    Machine& m = static_cast<Restored*>(machine)->machine;
-    const Proposal* p = proposals;
-    const Proposal* const end = proposals + count;
-    const auto number = [&](const Proposal* at) { return static_cast<std::size_t>(at - proposals); };
-    while (p < end) {
-      const std::uint8_t transition = p->transition;
-      switch (static_cast<Transition>(transition)) {
-        case Transition::match_shared:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_match_shared(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
-          }
-          break;
-        case Transition::match_cached:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_match_cached(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
-          }
-          break;
-        case Transition::match_tail:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_match_tail(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
-          }
-          break;
-        case Transition::allocate:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_allocate(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::publish:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_publish(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
-          }
-          break;
-        case Transition::release_owned:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_release_owned(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::release_to_limbo:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_release_to_limbo(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::release_shared:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_release_shared(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::release_to_cache:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_release_to_cache(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::keep_tail:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_keep_tail(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
-          }
-          break;
-        case Transition::reap:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_reap(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::evict:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_evict(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::spill:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_spill(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::spill_done:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_spill_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::fetch:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_fetch(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
-          }
-          break;
-        case Transition::fetch_done:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_fetch_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::drop_page:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_drop_page(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::send:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_send(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
-          }
-          break;
-        case Transition::send_done:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_send_done(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::receive:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_receive(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
-          }
-          break;
-        case Transition::receive_done:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_receive_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::receive_failed:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_receive_failed(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::receive_dropped:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_receive_dropped(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::copy_done:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_copy_done(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::submit:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_submit(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
-          }
-          break;
-        case Transition::admit:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_admit(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::finish:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_finish(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::abort:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_abort(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::retract:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_retract(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::requeue:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_requeue(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::close:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_close(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::recycle:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_recycle(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::open_step:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_open_step(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::add_row:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_add_row(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::prefill:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_prefill(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::prefill_last:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_prefill_last(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::decode:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_decode(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::launch:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_launch(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::device_done:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_device_done(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::observe:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_observe(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-        case Transition::land_row:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_land_row(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
-          }
-          break;
-        case Transition::drop_row:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_drop_row(p->arguments[0], p->arguments[1])), *p)) return number(p);
-          }
-          break;
-        case Transition::retire:
-          for (; p < end && p->transition == transition; ++p) {
-            if (!agreed(*answer = answer_of(m.apply_retire(p->arguments[0])), *p)) return number(p);
-          }
-          break;
-      }
-    }
-    return count;
-  }
-
-  static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {
-    if (one.size() != other.size()) return false;
-    for (std::size_t i = 0; i < one.size(); ++i) {
-      if (one[i] != other[i]) return false;
-    }
-    return true;
-  }
-  // Whether the machine is in the state that was expected, and nothing that is no value of a state has changed. It goes
-  // back. `moves`: what was expected concerns tables.
-  static bool was(Restored& restored, const std::int8_t* state, bool moves) {
-    Machine& m = restored.machine;
-    StateImage& image = restored.image;
-    const RequestId requests = m.request_count();
-    const BlockId blocks = m.block_count();
-    bool moved = false;
-    for (RequestId r = 0; r < requests; ++r) {
-      moved = moved || !same(m.holds_.of(r), restored.tables[0][static_cast<std::size_t>(r)]);
-    }
-    bool is = image.is_met();
-    if (moved || moves) {
-      for (RequestId r = 0; r < requests; ++r) {
-        const std::int8_t* const flags = state + restored.base[0] + r * blocks;
-        auto left = std::count_if(flags, flags + blocks, [](std::int8_t flag) { return flag != 0; });
-        std::int64_t at = 0;
-        for (const BlockId b : m.holds_.of(r)) {
-          if (b != kNone) {
-            is = is && 0 <= b && b < blocks && flags[b] != 0;
-            is = is && at <= m.block_[b].position && m.block_[b].position < at + m.limits_.page;
-            --left;
-          }
-          at += m.limits_.page;
+    static void show(Restored& restored) {
+        Machine& m = restored.machine;
+        StateImage& image = restored.image;
+        const RequestId requests = m.request_count();
+        const BlockId blocks = m.block_count();
+        const StepId steps = m.step_count();
+        const HostId hosts = m.host_count();
+        const CopyId copys = m.copy_count();
+        image.region(m.request_.data(), m.request_.size());
+        image.region(m.block_.data(), m.block_.size());
+        image.region(m.step_.data(), m.step_.size());
+        for (StepId s = 0; s < steps; ++s) {
+            image.region(m.step_request_[s].data(), m.step_request_[s].size());
         }
-        is = is && left == 0;
-      }
-    }
-    if (moved) {
-      for (RequestId r = 0; r < requests; ++r) {
-        const auto& kept = restored.tables[0][static_cast<std::size_t>(r)];
-        if (m.holds_.of(r) == kept) continue;
-        while (!m.holds_.of(r).empty()) {
-          const auto last = static_cast<std::int64_t>(m.holds_.of(r).size()) - 1;
-          m.holds_.set(r, m.holds_.of(r).back(), last * m.limits_.page, false);
+        image.region(&m.globals_, 1);
+        image.region(m.host_.data(), m.host_.size());
+        image.region(m.copy_.data(), m.copy_.size());
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].request_state, 0, false);
         }
-        for (std::size_t at = 0; at < kept.size(); ++at) {
-          const auto position = static_cast<std::int64_t>(at) * m.limits_.page;
-          if (kept[at] != kNone) m.holds_.set(r, kept[at], position, true);
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].arrival, 0, false);
         }
-      }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].prompt, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].limit, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].known, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].planned, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].computed, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].pruned, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].last_step, 0, false);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].block_state, 0, false);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].position, 0, true);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].fill, 0, false);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].stamp, 0, false);
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            image.cell(m.step_[s].step_state, 0, false);
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            image.cell(m.step_[s].number, 0, false);
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                image.cell(m.step_request_[s][r].row_tokens, 0, false);
+            }
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                image.cell(m.step_request_[s][r].row_outputs, 0, false);
+            }
+        }
+        image.cell(m.globals_.opened, 0, false);
+        image.cell(m.globals_.launched, 0, false);
+        image.cell(m.globals_.landed, 0, false);
+        image.cell(m.globals_.newest_arrival, 0, false);
+        for (HostId h = 0; h < hosts; ++h) {
+            image.cell(m.host_[h].host_state, 0, false);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            image.cell(m.host_[h].host_position, 0, false);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            image.cell(m.host_[h].host_fill, 0, false);
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            image.cell(m.copy_[c].copy_state, 0, false);
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            image.cell(m.copy_[c].copy_tokens, 0, false);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].refs, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].blocks, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].capacity, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].pending, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].sampling, 0, false);
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            image.cell(m.step_[s].rows, 0, false);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].copies, 0, false);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            image.cell(m.host_[h].host_copies, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].inbound, 0, false);
+        }
+        image.cell(m.globals_.free, 0, false);
+        image.cell(m.globals_.held, 0, false);
+        image.cell(m.globals_.cached, 0, false);
+        image.cell(m.globals_.fetching, 0, false);
+        image.cell(m.globals_.spare_pages, 0, false);
+        image.cell(m.globals_.used_pages, 0, false);
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].key, 0, false);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].before, 0, false);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            image.cell(m.host_[h].host_key, 0, false);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            image.cell(m.host_[h].host_before, 0, false);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].children, 0, false);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].guided, 0, false);
+        }
+        restored.base[0] = image.table(requests * blocks);
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                image.cell(m.step_request_[s][r].in_step, 0, false);
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            image.cell(m.copy_[c].block_of, blocks, false);
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            image.cell(m.copy_[c].host_of, hosts, false);
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            image.cell(m.copy_[c].request_of, requests, false);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            image.cell(m.block_[b].parent, blocks, false);
+        }
+        restored.tables[0].resize(static_cast<std::size_t>(requests));
     }
-    image.back();
-    return is;
-  }
 
-  static bool reaches(void* machine, const Proposal* proposal, const std::int8_t* after) {
-    auto& restored = *static_cast<Restored*>(machine);
-    const bool moves = restored.image.expect(after);
-    std::uint16_t answer = 0;
-    propose(machine, proposal, 1, &answer);
-    return was(restored, after, moves) && answer == 0;
-  }
-  static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {
-    auto& restored = *static_cast<Restored*>(machine);
-    propose(machine, proposal, 1, answer);
-    if (*answer == 0) {
-      save(machine, after);
-    } else {
-      restored.image.copy(after);  // a refusal changes nothing
+    static void* create(const std::int64_t* constants, const std::int32_t* population) {
+        Limits limits;
+        limits.page = constants[0];
+        limits.blocks = constants[1];
+        limits.room = constants[2];
+        limits.hosts = constants[3];
+        limits.width = constants[4];
+        limits.window = constants[5];
+        limits.step_records = population[2];
+        limits.copy_records = population[4];
+        auto* restored = new MachineAccess::Restored(limits);
+        for (std::int32_t i = 0; i < population[0]; ++i) restored->machine.add_request();
+        show(*restored);
+        return restored;
     }
-    return was(restored, after, restored.image.expect(after));
-  }
+
+    static void destroy(void* machine) { delete static_cast<Restored*>(machine); }
+    static std::size_t values(const void* machine) { return static_cast<const Restored*>(machine)->image.size(); }
+
+    static void restore(void* machine, const std::int8_t* state) {
+        Machine& m = static_cast<Restored*>(machine)->machine;
+        const RequestId requests = m.request_count();
+        const BlockId blocks = m.block_count();
+        const StepId steps = m.step_count();
+        const HostId hosts = m.host_count();
+        const CopyId copys = m.copy_count();
+        auto* const request_ = m.request_.data();
+        auto* const block_ = m.block_.data();
+        auto* const step_ = m.step_.data();
+        auto* const step_request_ = m.step_request_.data();
+        auto* const host_ = m.host_.data();
+        auto* const copy_ = m.copy_.data();
+        const std::int8_t* const start = state;
+        for (RequestId r = 0; r < requests; ++r) {
+            while (!m.holds_.of(r).empty()) {
+                const auto last = static_cast<std::int64_t>(m.holds_.of(r).size()) - 1;
+                m.holds_.set(r, m.holds_.of(r).back(), last * m.limits_.page, false);
+            }
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            request_[r].request_state = static_cast<RequestState>(state[r]);
+            request_[r].arrival = state[requests + r];
+            request_[r].prompt = state[2 * requests + r];
+            request_[r].limit = state[3 * requests + r];
+            request_[r].known = state[4 * requests + r];
+            request_[r].planned = state[5 * requests + r];
+            request_[r].computed = state[6 * requests + r];
+            request_[r].pruned = state[7 * requests + r];
+            request_[r].last_step = state[8 * requests + r];
+        }
+        state += 9 * requests;
+        for (BlockId b = 0; b < blocks; ++b) {
+            block_[b].block_state = static_cast<BlockState>(state[b]);
+            block_[b].position = state[blocks + b];
+            block_[b].fill = state[2 * blocks + b];
+            block_[b].stamp = state[3 * blocks + b];
+        }
+        state += 4 * blocks;
+        for (StepId s = 0; s < steps; ++s) {
+            step_[s].step_state = static_cast<StepState>(state[s]);
+            step_[s].number = state[steps + s];
+        }
+        state += 2 * steps;
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                step_request_[s][r].row_tokens = state[s * requests + r];
+                step_request_[s][r].row_outputs = state[steps * requests + s * requests + r];
+            }
+        }
+        state += 2 * steps * requests;
+        m.globals_.opened = state[0];
+        m.globals_.launched = state[1];
+        m.globals_.landed = state[2];
+        m.globals_.newest_arrival = state[3];
+        state += 4;
+        for (HostId h = 0; h < hosts; ++h) {
+            host_[h].host_state = static_cast<HostState>(state[h]);
+            host_[h].host_position = state[hosts + h];
+            host_[h].host_fill = state[2 * hosts + h];
+        }
+        state += 3 * hosts;
+        for (CopyId c = 0; c < copys; ++c) {
+            copy_[c].copy_state = static_cast<CopyState>(state[c]);
+            copy_[c].copy_tokens = state[copys + c];
+        }
+        state += 2 * copys;
+        for (BlockId b = 0; b < blocks; ++b) {
+            block_[b].refs = state[b];
+        }
+        state += 1 * blocks;
+        for (RequestId r = 0; r < requests; ++r) {
+            request_[r].blocks = state[r];
+            request_[r].capacity = state[requests + r];
+            request_[r].pending = state[2 * requests + r];
+            request_[r].sampling = state[3 * requests + r];
+        }
+        state += 4 * requests;
+        for (StepId s = 0; s < steps; ++s) {
+            step_[s].rows = state[s];
+        }
+        state += 1 * steps;
+        for (BlockId b = 0; b < blocks; ++b) {
+            block_[b].copies = state[b];
+        }
+        state += 1 * blocks;
+        for (HostId h = 0; h < hosts; ++h) {
+            host_[h].host_copies = state[h];
+        }
+        state += 1 * hosts;
+        for (RequestId r = 0; r < requests; ++r) {
+            request_[r].inbound = state[r];
+        }
+        state += 1 * requests;
+        m.globals_.free = state[0];
+        m.globals_.held = state[1];
+        m.globals_.cached = state[2];
+        m.globals_.fetching = state[3];
+        m.globals_.spare_pages = state[4];
+        m.globals_.used_pages = state[5];
+        state += 6;
+        for (BlockId b = 0; b < blocks; ++b) {
+            block_[b].key = state[b];
+            block_[b].before = state[blocks + b];
+        }
+        state += 2 * blocks;
+        for (HostId h = 0; h < hosts; ++h) {
+            host_[h].host_key = state[h];
+            host_[h].host_before = state[hosts + h];
+        }
+        state += 2 * hosts;
+        for (BlockId b = 0; b < blocks; ++b) {
+            block_[b].children = state[b];
+        }
+        state += 1 * blocks;
+        for (RequestId r = 0; r < requests; ++r) {
+            request_[r].guided = state[r] != 0;
+        }
+        state += 1 * requests;
+        for (RequestId r = 0; r < requests; ++r) {
+            for (BlockId b = 0; b < blocks; ++b) {
+                if (*state++ != 0) m.holds_.set(r, b, block_[b].position, true);
+            }
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                step_request_[s][r].in_step = state[s * requests + r] != 0;
+            }
+        }
+        state += 1 * steps * requests;
+        for (CopyId c = 0; c < copys; ++c) {
+            copy_[c].block_of = kNone;
+            for (BlockId b = 0; b < blocks; ++b) {
+                if (*state++ != 0) copy_[c].block_of = b;
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            copy_[c].host_of = kNone;
+            for (HostId h = 0; h < hosts; ++h) {
+                if (*state++ != 0) copy_[c].host_of = h;
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            copy_[c].request_of = kNone;
+            for (RequestId r = 0; r < requests; ++r) {
+                if (*state++ != 0) copy_[c].request_of = r;
+            }
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            block_[b].parent = kNone;
+            for (BlockId b1 = 0; b1 < blocks; ++b1) {
+                if (*state++ != 0) block_[b].parent = b1;
+            }
+        }
+        static_cast<Restored*>(machine)->image.keep(start);
+        for (RequestId r = 0; r < requests; ++r) {
+            auto& kept = static_cast<Restored*>(machine)->tables[0][static_cast<std::size_t>(r)];
+            if (kept != m.holds_.of(r)) kept = m.holds_.of(r);
+        }
+    }
+
+    static void save(const void* machine, std::int8_t* state) {
+        const Machine& m = static_cast<const Restored*>(machine)->machine;
+        const RequestId requests = m.request_count();
+        const BlockId blocks = m.block_count();
+        const StepId steps = m.step_count();
+        const HostId hosts = m.host_count();
+        const CopyId copys = m.copy_count();
+        const auto* const request_ = m.request_.data();
+        const auto* const block_ = m.block_.data();
+        const auto* const step_ = m.step_.data();
+        const auto* const step_request_ = m.step_request_.data();
+        const auto* const host_ = m.host_.data();
+        const auto* const copy_ = m.copy_.data();
+        for (RequestId r = 0; r < requests; ++r) {
+            state[r] = static_cast<std::int8_t>(request_[r].request_state);
+            state[requests + r] = static_cast<std::int8_t>(request_[r].arrival);
+            state[2 * requests + r] = static_cast<std::int8_t>(request_[r].prompt);
+            state[3 * requests + r] = static_cast<std::int8_t>(request_[r].limit);
+            state[4 * requests + r] = static_cast<std::int8_t>(request_[r].known);
+            state[5 * requests + r] = static_cast<std::int8_t>(request_[r].planned);
+            state[6 * requests + r] = static_cast<std::int8_t>(request_[r].computed);
+            state[7 * requests + r] = static_cast<std::int8_t>(request_[r].pruned);
+            state[8 * requests + r] = static_cast<std::int8_t>(request_[r].last_step);
+        }
+        state += 9 * requests;
+        for (BlockId b = 0; b < blocks; ++b) {
+            state[b] = static_cast<std::int8_t>(block_[b].block_state);
+            state[blocks + b] = static_cast<std::int8_t>(block_[b].position);
+            state[2 * blocks + b] = static_cast<std::int8_t>(block_[b].fill);
+            state[3 * blocks + b] = static_cast<std::int8_t>(block_[b].stamp);
+        }
+        state += 4 * blocks;
+        for (StepId s = 0; s < steps; ++s) {
+            state[s] = static_cast<std::int8_t>(step_[s].step_state);
+            state[steps + s] = static_cast<std::int8_t>(step_[s].number);
+        }
+        state += 2 * steps;
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                state[s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].row_tokens);
+                state[steps * requests + s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].row_outputs);
+            }
+        }
+        state += 2 * steps * requests;
+        state[0] = static_cast<std::int8_t>(m.globals_.opened);
+        state[1] = static_cast<std::int8_t>(m.globals_.launched);
+        state[2] = static_cast<std::int8_t>(m.globals_.landed);
+        state[3] = static_cast<std::int8_t>(m.globals_.newest_arrival);
+        state += 4;
+        for (HostId h = 0; h < hosts; ++h) {
+            state[h] = static_cast<std::int8_t>(host_[h].host_state);
+            state[hosts + h] = static_cast<std::int8_t>(host_[h].host_position);
+            state[2 * hosts + h] = static_cast<std::int8_t>(host_[h].host_fill);
+        }
+        state += 3 * hosts;
+        for (CopyId c = 0; c < copys; ++c) {
+            state[c] = static_cast<std::int8_t>(copy_[c].copy_state);
+            state[copys + c] = static_cast<std::int8_t>(copy_[c].copy_tokens);
+        }
+        state += 2 * copys;
+        for (BlockId b = 0; b < blocks; ++b) {
+            state[b] = static_cast<std::int8_t>(block_[b].refs);
+        }
+        state += 1 * blocks;
+        for (RequestId r = 0; r < requests; ++r) {
+            state[r] = static_cast<std::int8_t>(request_[r].blocks);
+            state[requests + r] = static_cast<std::int8_t>(request_[r].capacity);
+            state[2 * requests + r] = static_cast<std::int8_t>(request_[r].pending);
+            state[3 * requests + r] = static_cast<std::int8_t>(request_[r].sampling);
+        }
+        state += 4 * requests;
+        for (StepId s = 0; s < steps; ++s) {
+            state[s] = static_cast<std::int8_t>(step_[s].rows);
+        }
+        state += 1 * steps;
+        for (BlockId b = 0; b < blocks; ++b) {
+            state[b] = static_cast<std::int8_t>(block_[b].copies);
+        }
+        state += 1 * blocks;
+        for (HostId h = 0; h < hosts; ++h) {
+            state[h] = static_cast<std::int8_t>(host_[h].host_copies);
+        }
+        state += 1 * hosts;
+        for (RequestId r = 0; r < requests; ++r) {
+            state[r] = static_cast<std::int8_t>(request_[r].inbound);
+        }
+        state += 1 * requests;
+        state[0] = static_cast<std::int8_t>(m.globals_.free);
+        state[1] = static_cast<std::int8_t>(m.globals_.held);
+        state[2] = static_cast<std::int8_t>(m.globals_.cached);
+        state[3] = static_cast<std::int8_t>(m.globals_.fetching);
+        state[4] = static_cast<std::int8_t>(m.globals_.spare_pages);
+        state[5] = static_cast<std::int8_t>(m.globals_.used_pages);
+        state += 6;
+        for (BlockId b = 0; b < blocks; ++b) {
+            state[b] = static_cast<std::int8_t>(block_[b].key);
+            state[blocks + b] = static_cast<std::int8_t>(block_[b].before);
+        }
+        state += 2 * blocks;
+        for (HostId h = 0; h < hosts; ++h) {
+            state[h] = static_cast<std::int8_t>(host_[h].host_key);
+            state[hosts + h] = static_cast<std::int8_t>(host_[h].host_before);
+        }
+        state += 2 * hosts;
+        for (BlockId b = 0; b < blocks; ++b) {
+            state[b] = static_cast<std::int8_t>(block_[b].children);
+        }
+        state += 1 * blocks;
+        for (RequestId r = 0; r < requests; ++r) {
+            state[r] = static_cast<std::int8_t>(request_[r].guided);
+        }
+        state += 1 * requests;
+        for (RequestId r = 0; r < requests; ++r) {
+            for (BlockId b = 0; b < blocks; ++b) {
+                *state++ = static_cast<std::int8_t>(m.holds(r, b));
+            }
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                state[s * requests + r] = static_cast<std::int8_t>(step_request_[s][r].in_step);
+            }
+        }
+        state += 1 * steps * requests;
+        for (CopyId c = 0; c < copys; ++c) {
+            for (BlockId b = 0; b < blocks; ++b) {
+                *state++ = static_cast<std::int8_t>((copy_[c].block_of == b));
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            for (HostId h = 0; h < hosts; ++h) {
+                *state++ = static_cast<std::int8_t>((copy_[c].host_of == h));
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            for (RequestId r = 0; r < requests; ++r) {
+                *state++ = static_cast<std::int8_t>((copy_[c].request_of == r));
+            }
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            for (BlockId b1 = 0; b1 < blocks; ++b1) {
+                *state++ = static_cast<std::int8_t>((block_[b].parent == b1));
+            }
+        }
+    }
+
+    static std::int32_t difference(const void* machine, const std::int8_t* state) {
+        const Machine& m = static_cast<const Restored*>(machine)->machine;
+        const RequestId requests = m.request_count();
+        const BlockId blocks = m.block_count();
+        const StepId steps = m.step_count();
+        const HostId hosts = m.host_count();
+        const CopyId copys = m.copy_count();
+        const auto* const request_ = m.request_.data();
+        const auto* const block_ = m.block_.data();
+        const auto* const step_ = m.step_.data();
+        const auto* const step_request_ = m.step_request_.data();
+        const auto* const host_ = m.host_.data();
+        const auto* const copy_ = m.copy_.data();
+        const std::int8_t* const start = state;
+        std::int64_t differs = 0;
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].request_state) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].arrival) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].prompt) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].limit) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].known) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].planned) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].computed) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].pruned) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].last_step) ^ *state++;
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            differs |= static_cast<std::int64_t>(block_[b].block_state) ^ *state++;
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            differs |= static_cast<std::int64_t>(block_[b].position) ^ *state++;
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            differs |= static_cast<std::int64_t>(block_[b].fill) ^ *state++;
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            differs |= static_cast<std::int64_t>(block_[b].stamp) ^ *state++;
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            differs |= static_cast<std::int64_t>(step_[s].step_state) ^ *state++;
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            differs |= static_cast<std::int64_t>(step_[s].number) ^ *state++;
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                differs |= static_cast<std::int64_t>(step_request_[s][r].row_tokens) ^ *state++;
+            }
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                differs |= static_cast<std::int64_t>(step_request_[s][r].row_outputs) ^ *state++;
+            }
+        }
+        differs |= static_cast<std::int64_t>(m.globals_.opened) ^ *state++;
+        differs |= static_cast<std::int64_t>(m.globals_.launched) ^ *state++;
+        differs |= static_cast<std::int64_t>(m.globals_.landed) ^ *state++;
+        differs |= static_cast<std::int64_t>(m.globals_.newest_arrival) ^ *state++;
+        for (HostId h = 0; h < hosts; ++h) {
+            differs |= static_cast<std::int64_t>(host_[h].host_state) ^ *state++;
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            differs |= static_cast<std::int64_t>(host_[h].host_position) ^ *state++;
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            differs |= static_cast<std::int64_t>(host_[h].host_fill) ^ *state++;
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            differs |= static_cast<std::int64_t>(copy_[c].copy_state) ^ *state++;
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            differs |= static_cast<std::int64_t>(copy_[c].copy_tokens) ^ *state++;
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            differs |= static_cast<std::int64_t>(block_[b].refs) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].blocks) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].capacity) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].pending) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].sampling) ^ *state++;
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            differs |= static_cast<std::int64_t>(step_[s].rows) ^ *state++;
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            differs |= static_cast<std::int64_t>(block_[b].copies) ^ *state++;
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            differs |= static_cast<std::int64_t>(host_[h].host_copies) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].inbound) ^ *state++;
+        }
+        differs |= static_cast<std::int64_t>(m.globals_.free) ^ *state++;
+        differs |= static_cast<std::int64_t>(m.globals_.held) ^ *state++;
+        differs |= static_cast<std::int64_t>(m.globals_.cached) ^ *state++;
+        differs |= static_cast<std::int64_t>(m.globals_.fetching) ^ *state++;
+        differs |= static_cast<std::int64_t>(m.globals_.spare_pages) ^ *state++;
+        differs |= static_cast<std::int64_t>(m.globals_.used_pages) ^ *state++;
+        for (BlockId b = 0; b < blocks; ++b) {
+            differs |= static_cast<std::int64_t>(block_[b].key) ^ *state++;
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            differs |= static_cast<std::int64_t>(block_[b].before) ^ *state++;
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            differs |= static_cast<std::int64_t>(host_[h].host_key) ^ *state++;
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            differs |= static_cast<std::int64_t>(host_[h].host_before) ^ *state++;
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            differs |= static_cast<std::int64_t>(block_[b].children) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].guided) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            for (BlockId b = 0; b < blocks; ++b) {
+                differs |= static_cast<std::int64_t>(m.holds(r, b)) ^ *state++;
+            }
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                differs |= static_cast<std::int64_t>(step_request_[s][r].in_step) ^ *state++;
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            for (BlockId b = 0; b < blocks; ++b) {
+                differs |= static_cast<std::int64_t>((copy_[c].block_of == b)) ^ *state++;
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            for (HostId h = 0; h < hosts; ++h) {
+                differs |= static_cast<std::int64_t>((copy_[c].host_of == h)) ^ *state++;
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            for (RequestId r = 0; r < requests; ++r) {
+                differs |= static_cast<std::int64_t>((copy_[c].request_of == r)) ^ *state++;
+            }
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            for (BlockId b1 = 0; b1 < blocks; ++b1) {
+                differs |= static_cast<std::int64_t>((block_[b].parent == b1)) ^ *state++;
+            }
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            std::int64_t at = 0;
+            for (const BlockId one : m.holds_.of(r)) {
+                differs |= static_cast<std::int64_t>(one != kNoBlock && block_[one].position / m.limits_.page != at);
+                ++at;
+            }
+        }
+        if (differs == 0) return -1;
+        state = start;
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].request_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].arrival) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].prompt) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].limit) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].known) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].planned) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].computed) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].pruned) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].last_step) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            if (static_cast<std::int64_t>(block_[b].block_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            if (static_cast<std::int64_t>(block_[b].position) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            if (static_cast<std::int64_t>(block_[b].fill) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            if (static_cast<std::int64_t>(block_[b].stamp) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            if (static_cast<std::int64_t>(step_[s].step_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            if (static_cast<std::int64_t>(step_[s].number) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                if (static_cast<std::int64_t>(step_request_[s][r].row_tokens) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+            }
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                if (static_cast<std::int64_t>(step_request_[s][r].row_outputs) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+            }
+        }
+        if (static_cast<std::int64_t>(m.globals_.opened) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        if (static_cast<std::int64_t>(m.globals_.launched) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        if (static_cast<std::int64_t>(m.globals_.landed) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        if (static_cast<std::int64_t>(m.globals_.newest_arrival) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        for (HostId h = 0; h < hosts; ++h) {
+            if (static_cast<std::int64_t>(host_[h].host_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            if (static_cast<std::int64_t>(host_[h].host_position) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            if (static_cast<std::int64_t>(host_[h].host_fill) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            if (static_cast<std::int64_t>(copy_[c].copy_state) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            if (static_cast<std::int64_t>(copy_[c].copy_tokens) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            if (static_cast<std::int64_t>(block_[b].refs) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].blocks) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].capacity) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].pending) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].sampling) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            if (static_cast<std::int64_t>(step_[s].rows) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            if (static_cast<std::int64_t>(block_[b].copies) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            if (static_cast<std::int64_t>(host_[h].host_copies) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].inbound) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        if (static_cast<std::int64_t>(m.globals_.free) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        if (static_cast<std::int64_t>(m.globals_.held) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        if (static_cast<std::int64_t>(m.globals_.cached) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        if (static_cast<std::int64_t>(m.globals_.fetching) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        if (static_cast<std::int64_t>(m.globals_.spare_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        if (static_cast<std::int64_t>(m.globals_.used_pages) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        for (BlockId b = 0; b < blocks; ++b) {
+            if (static_cast<std::int64_t>(block_[b].key) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            if (static_cast<std::int64_t>(block_[b].before) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            if (static_cast<std::int64_t>(host_[h].host_key) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (HostId h = 0; h < hosts; ++h) {
+            if (static_cast<std::int64_t>(host_[h].host_before) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            if (static_cast<std::int64_t>(block_[b].children) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].guided) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
+            for (BlockId b = 0; b < blocks; ++b) {
+                if (static_cast<std::int64_t>(m.holds(r, b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+            }
+        }
+        for (StepId s = 0; s < steps; ++s) {
+            for (RequestId r = 0; r < requests; ++r) {
+                if (static_cast<std::int64_t>(step_request_[s][r].in_step) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            for (BlockId b = 0; b < blocks; ++b) {
+                if (static_cast<std::int64_t>((copy_[c].block_of == b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            for (HostId h = 0; h < hosts; ++h) {
+                if (static_cast<std::int64_t>((copy_[c].host_of == h)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+            }
+        }
+        for (CopyId c = 0; c < copys; ++c) {
+            for (RequestId r = 0; r < requests; ++r) {
+                if (static_cast<std::int64_t>((copy_[c].request_of == r)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+            }
+        }
+        for (BlockId b = 0; b < blocks; ++b) {
+            for (BlockId b1 = 0; b1 < blocks; ++b1) {
+                if (static_cast<std::int64_t>((block_[b].parent == b1)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+            }
+        }
+        return static_cast<std::int32_t>(state - start);
+    }
+
+    static std::uint16_t answer_of(Guard guard) { return static_cast<std::uint16_t>(guard); }
+    static bool agreed(std::uint16_t answer, const Proposal& p) { return answer == p.guard && answer != 0; }
+
+    static std::size_t propose(void* machine, const Proposal* proposals, std::size_t count, std::uint16_t* answer) {
+        Machine& m = static_cast<Restored*>(machine)->machine;
+        const Proposal* p = proposals;
+        const Proposal* const end = proposals + count;
+        const auto number = [&](const Proposal* at) { return static_cast<std::size_t>(at - proposals); };
+        while (p < end) {
+            const std::uint8_t transition = p->transition;
+            switch (static_cast<Transition>(transition)) {
+                case Transition::match_shared:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_match_shared(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::match_cached:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_match_cached(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::match_tail:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_match_tail(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::allocate:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_allocate(p->arguments[0], p->arguments[1])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::publish:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_publish(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::release_owned:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_release_owned(p->arguments[0], p->arguments[1])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::release_to_limbo:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_release_to_limbo(p->arguments[0], p->arguments[1])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::release_shared:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_release_shared(p->arguments[0], p->arguments[1])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::release_to_cache:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_release_to_cache(p->arguments[0], p->arguments[1])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::keep_tail:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_keep_tail(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::reap:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_reap(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::evict:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_evict(p->arguments[0], p->arguments[1])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::spill:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_spill(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::spill_done:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_spill_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::spill_failed:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_spill_failed(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::fetch:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_fetch(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::fetch_done:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_fetch_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::fetch_failed:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_fetch_failed(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::drop_page:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_drop_page(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::send:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_send(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::send_done:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_send_done(p->arguments[0], p->arguments[1])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::receive:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_receive(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::receive_done:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_receive_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::receive_failed:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_receive_failed(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::receive_dropped:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_receive_dropped(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::copy_done:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_copy_done(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::copy_fails:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_copy_fails(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::submit:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_submit(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::guide:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_guide(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::admit:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_admit(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::finish:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_finish(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::abort:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_abort(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::retract:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_retract(p->arguments[0], p->arguments[1])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::requeue:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_requeue(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::close:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_close(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::recycle:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_recycle(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::open_step:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_open_step(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::prefill:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_prefill(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::prefill_last:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_prefill_last(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::decode:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_decode(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::launch:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_launch(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::device_done:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_device_done(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::observe:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_observe(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::land_row:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_land_row(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::drop_row:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_drop_row(p->arguments[0], p->arguments[1])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::retire:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_retire(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
+            }
+        }
+        return count;
+    }
+
+    static bool same(const std::vector<BlockId>& one, const std::vector<BlockId>& other) {
+        if (one.size() != other.size()) return false;
+        for (std::size_t i = 0; i < one.size(); ++i) {
+            if (one[i] != other[i]) return false;
+        }
+        return true;
+    }
+    // Whether the machine is in the state that was expected, and nothing that is no value of a state has changed. It goes
+    // back. `moves`: what was expected concerns tables.
+    static bool was(Restored& restored, const std::int8_t* state, bool moves) {
+        Machine& m = restored.machine;
+        StateImage& image = restored.image;
+        const RequestId requests = m.request_count();
+        const BlockId blocks = m.block_count();
+        bool moved = false;
+        for (RequestId r = 0; r < requests; ++r) {
+            moved = moved || !same(m.holds_.of(r), restored.tables[0][static_cast<std::size_t>(r)]);
+        }
+        bool is = image.is_met();
+        if (moved || moves) {
+            for (RequestId r = 0; r < requests; ++r) {
+                const std::int8_t* const flags = state + restored.base[0] + r * blocks;
+                auto left = std::count_if(flags, flags + blocks, [](std::int8_t flag) { return flag != 0; });
+                std::int64_t at = 0;
+                for (const BlockId b : m.holds_.of(r)) {
+                    if (b != kNone) {
+                        is = is && 0 <= b && b < blocks && flags[b] != 0;
+                        is = is && at <= m.block_[b].position && m.block_[b].position < at + m.limits_.page;
+                        --left;
+                    }
+                    at += m.limits_.page;
+                }
+                is = is && left == 0;
+            }
+        }
+        if (moved) {
+            for (RequestId r = 0; r < requests; ++r) {
+                const auto& kept = restored.tables[0][static_cast<std::size_t>(r)];
+                if (m.holds_.of(r) == kept) continue;
+                while (!m.holds_.of(r).empty()) {
+                    const auto last = static_cast<std::int64_t>(m.holds_.of(r).size()) - 1;
+                    m.holds_.set(r, m.holds_.of(r).back(), last * m.limits_.page, false);
+                }
+                for (std::size_t at = 0; at < kept.size(); ++at) {
+                    const auto position = static_cast<std::int64_t>(at) * m.limits_.page;
+                    if (kept[at] != kNone) m.holds_.set(r, kept[at], position, true);
+                }
+            }
+        }
+        image.back();
+        return is;
+    }
+
+    static bool reaches(void* machine, const Proposal* proposal, const std::int8_t* after) {
+        auto& restored = *static_cast<Restored*>(machine);
+        const bool moves = restored.image.expect(after);
+        std::uint16_t answer = 0;
+        propose(machine, proposal, 1, &answer);
+        return was(restored, after, moves) && answer == 0;
+    }
+    static bool take(void* machine, const Proposal* proposal, std::uint16_t* answer, std::int8_t* after) {
+        auto& restored = *static_cast<Restored*>(machine);
+        propose(machine, proposal, 1, answer);
+        if (*answer == 0) {
+            save(machine, after);
+        } else {
+            restored.image.copy(after);  // a refusal changes nothing
+        }
+        return was(restored, after, restored.image.expect(after));
+    }
 
 };
 
 const StateAccess kStateAccess = {
-  "23cfe21117a74ac632495bf18d52b83b661de72cdb3c57815bb3ba5ca0e37dab",
-  static_cast<std::uint16_t>(Guard::bad_index),
-  6,
-  5,
-  MachineAccess::create,
-  MachineAccess::destroy,
-  MachineAccess::values,
-  MachineAccess::restore,
-  MachineAccess::save,
-  MachineAccess::difference,
-  MachineAccess::propose,
-  MachineAccess::reaches,
-  MachineAccess::take,
+    "008ec900363c3bbb50c39410e4852a78602bab3d53ccb972167e4a4e7d7f4869",
+    static_cast<std::uint16_t>(Guard::bad_index),
+    6,
+    5,
+    MachineAccess::create,
+    MachineAccess::destroy,
+    MachineAccess::values,
+    MachineAccess::restore,
+    MachineAccess::save,
+    MachineAccess::difference,
+    MachineAccess::propose,
+    MachineAccess::reaches,
+    MachineAccess::take,
 };
 
 }  // namespace tokenspeed

@@ -8,663 +8,681 @@
 namespace tokenspeed {
 
 void Machine::recheck() const {
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(ghost_.executing.get({s}) && ghost_.reads.get({s, r, b})) || ((((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Shared)) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)))) fail_invariant("device reads no free block", {s, r, b});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!ghost_.executing.get({s}) || (step_[s].step_state == StepState::Inflight))) fail_invariant("device works on launched steps", {s});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!step_request_[s][r].in_step || ((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Decode)) || (request_[r].request_state == RequestState::Releasing)) || (request_[r].request_state == RequestState::Finished)))) fail_invariant("no stale row", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (StepId z = 0; z < step_count(); ++z) {
-      if (!(!(!(step_[s].step_state == StepState::Idle) && (step_[z].step_state == StepState::Done)) || (step_[z].number <= step_[s].number))) fail_invariant("finished in order", {s, z});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(step_[s].step_state == StepState::Idle) || (step_[s].rows == 0))) fail_invariant("idle step is empty", {s});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Absent) || (((((request_[r].arrival == 0) && (request_[r].prompt == 0)) && (request_[r].limit == 0)) && (request_[r].known == 0)) && ((((request_[r].planned == 0) && (request_[r].computed == 0)) && (request_[r].pruned == 0)) && (request_[r].last_step == 0))))) fail_invariant("a recycled record carries nothing over", {r});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(step_request_[s][r].in_step || (((ghost_.row_start.get({s, r}) == 0) && (step_request_[s][r].row_tokens == 0)) && (step_request_[s][r].row_outputs == 0)))) fail_invariant("a row that left carries nothing over", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.reads.get({s, r, b}) || step_request_[s][r].in_step)) fail_invariant("reads belong to a row", {s, r, b});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.writes.get({s, r, b}) || ghost_.reads.get({s, r, b}))) fail_invariant("writes are reads", {s, r, b});
-      }
-    }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (RequestId q = 0; q < request_count(); ++q) {
-      if (!(!((!(request_[r].request_state == RequestState::Absent) && !(request_[q].request_state == RequestState::Absent)) && (request_[r].arrival == request_[q].arrival)) || (r == q))) fail_invariant("arrival numbers are unique", {r, q});
-    }
-  }
-  if (!(((globals_.landed <= globals_.launched) && (globals_.launched <= globals_.opened)) && (globals_.opened <= (globals_.launched + 1)))) fail_invariant("steps are numbered in order", {});
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(step_[s].step_state == StepState::Planned) || (step_[s].number == (globals_.launched + 1)))) fail_invariant("the planned step is the newest", {s});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(!(step_[s].step_state == StepState::Idle)) || ((globals_.landed < step_[s].number) && (step_[s].number <= globals_.opened)))) fail_invariant("live steps are numbered after the landed ones", {s});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (StepId z = 0; z < step_count(); ++z) {
-      if (!(!((!(step_[s].step_state == StepState::Idle) && !(step_[z].step_state == StepState::Idle)) && (step_[s].number == step_[z].number)) || (s == z))) fail_invariant("step numbers are unique", {s, z});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!((step_[s].step_state == StepState::Inflight) || (step_[s].step_state == StepState::Done)) || (step_[s].number <= globals_.launched))) fail_invariant("launched steps have launched numbers", {s});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!((0 <= request_[r].arrival) && (request_[r].arrival <= globals_.newest_arrival))) fail_invariant("arrivals are numbered", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!((0 <= request_[r].last_step) && (request_[r].last_step <= globals_.opened))) fail_invariant("last step exists", {r});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(step_[s].step_state == StepState::Idle) || (step_[s].number == 0))) fail_invariant("an idle step has no number", {s});
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      for (HostId h = 0; h < host_count(); ++h) {
-        if (!(!((copy_[c].block_of == b) && (copy_[c].host_of == h)) || ((host_[h].host_position == block_[b].position) && (host_[h].host_fill == block_[b].fill)))) fail_invariant("a pair has the same tokens", {c, b, h});
-      }
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (HostId h = 0; h < host_count(); ++h) {
-      if (!(!(copy_[c].host_of == h) || ((!(copy_[c].copy_state == CopyState::Spilling) || (host_[h].host_state == HostState::Filling)) && (!(copy_[c].copy_state == CopyState::Fetching) || (host_[h].host_state == HostState::Valid))))) fail_invariant("a host page is dropped only when quiet", {c, h});
-    }
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    if (!((!(host_[h].host_state == HostState::Empty) || (((host_[h].host_fill == 0) && (host_[h].host_position == 0)) && (host_[h].host_copies == 0))) && (!(!(host_[h].host_state == HostState::Empty)) || ((1 <= host_[h].host_fill) && (host_[h].host_fill <= limits_.page))))) fail_invariant("a host page has tokens", {h});
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    if (!(!(host_[h].host_state == HostState::Filling) || (host_[h].host_copies == 1))) fail_invariant("a filling page is being copied", {h});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!(block_[b].block_state == BlockState::Fetching) || (block_[b].copies == 1))) fail_invariant("a fetching block is being copied", {b});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!(block_[b].block_state == BlockState::Free) || (block_[b].copies == 0))) fail_invariant("copies touch no free block", {b});
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!(copy_[c].block_of == b) || ((((!(copy_[c].copy_state == CopyState::Spilling) || ((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached))) && (!(copy_[c].copy_state == CopyState::Fetching) || (block_[b].block_state == BlockState::Fetching))) && (!(copy_[c].copy_state == CopyState::Receiving) || ((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Limbo)))) && (!(copy_[c].copy_state == CopyState::Sending) || ((((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Shared)) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)))))) fail_invariant("a copy reads complete blocks and writes its own", {c, b});
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    if (!(!ghost_.copying.get({c}) || !(copy_[c].copy_state == CopyState::Idle))) fail_invariant("engines work on copies under way", {c});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(step_request_[s][r].row_outputs <= limits_.width)) fail_invariant("drafts stay within the width", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens) <= (request_[r].pruned + request_[r].capacity)))) fail_invariant("drafts in flight have room", {s, r});
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(((copy_[c].copy_state == CopyState::Receiving) && (copy_[c].block_of == b)) && holds(r, b)) || (copy_[c].request_of == r))) fail_invariant("a received block is nobody elses", {c, r, b});
-      }
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    if (!((!(copy_[c].copy_state == CopyState::Idle) || (ghost_.copy_blocks.get({c}) == 0)) && (!(!(copy_[c].copy_state == CopyState::Idle)) || (ghost_.copy_blocks.get({c}) == 1)))) fail_invariant("a copy under way has a block", {c});
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    if (!((!((copy_[c].copy_state == CopyState::Sending) || (copy_[c].copy_state == CopyState::Receiving)) || (1 <= copy_[c].copy_tokens)) && (!(!((copy_[c].copy_state == CopyState::Sending) || (copy_[c].copy_state == CopyState::Receiving))) || ((copy_[c].copy_tokens == 0) && (ghost_.copy_start.get({c}) == 0))))) fail_invariant("only peers transfer tokens", {c});
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!(((copy_[c].copy_state == CopyState::Sending) || (copy_[c].copy_state == CopyState::Receiving)) && (copy_[c].block_of == b)) || ((block_[b].position <= ghost_.copy_start.get({c})) && ((ghost_.copy_start.get({c}) + copy_[c].copy_tokens) <= (block_[b].position + limits_.page))))) fail_invariant("transferred tokens lie in the block", {c, b});
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!((copy_[c].request_of == r) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((ghost_.copy_start.get({c}) + copy_[c].copy_tokens) <= request_[r].planned))) fail_invariant("a peer writes what nobody reads", {c, r, b});
-      }
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(copy_[c].request_of == r) || (((((request_[r].request_state == RequestState::Prefill) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].request_state == RequestState::Releasing)) || (request_[r].request_state == RequestState::Finished)) && (copy_[c].copy_state == CopyState::Receiving)))) fail_invariant("a receiving request starts or leaves", {c, r});
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (CopyId d = 0; d < copy_count(); ++d) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(((copy_[c].block_of == b) && ((copy_[c].copy_state == CopyState::Fetching) || (copy_[c].copy_state == CopyState::Receiving))) && (copy_[d].block_of == b)) || (((c == d) || (copy_[d].copy_state == copy_[c].copy_state)) || (copy_[d].copy_state == CopyState::Sending)))) fail_invariant("one peer writes a block", {c, d, b});
-      }
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      for (BlockId d = 0; d < block_count(); ++d) {
-        if (!(!((copy_[c].block_of == b) && (copy_[c].block_of == d)) || (b == d))) fail_invariant("a copy has one block", {c, b, d});
-      }
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (HostId h = 0; h < host_count(); ++h) {
-      for (HostId i = 0; i < host_count(); ++i) {
-        if (!(!((copy_[c].host_of == h) && (copy_[c].host_of == i)) || (h == i))) fail_invariant("a copy has one host page", {c, h, i});
-      }
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (RequestId q = 0; q < request_count(); ++q) {
-        if (!(!((copy_[c].request_of == r) && (copy_[c].request_of == q)) || (r == q))) fail_invariant("a copy has one request", {c, r, q});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    if (!(!(step_[s].step_state == StepState::Done) || (step_[s].number == (globals_.landed + 1)))) fail_invariant("the done step is the oldest", {s});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Free)) || (block_[b].stamp <= globals_.landed))) fail_invariant("owned and free blocks carry an old stamp", {b});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(ghost_.writes.get({s, r, b}) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || (request_[r].computed < (block_[b].position + limits_.page)))) fail_invariant("writes are ahead of what is computed", {s, r, b});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!((((step_request_[s][r].in_step && (1 <= step_request_[s][r].row_tokens)) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && ((block_[b].position < (ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens)) && (request_[r].computed < (block_[b].position + limits_.page)))) || ghost_.writes.get({s, r, b}))) fail_invariant("incomplete blocks up to the row may be written", {s, r, b});
-      }
-    }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Absent) || (request_[r].request_state == RequestState::Waiting)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].inbound == 0))) fail_invariant("peers write before decode only", {r});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!((0 <= step_request_[s][r].row_outputs) && (step_request_[s][r].row_outputs <= step_request_[s][r].row_tokens))) fail_invariant("a row yields at most its tokens", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(0 <= step_request_[s][r].row_tokens)) fail_invariant("row tokens are not negative", {s, r});
-    }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!((request_[r].request_state == RequestState::Retracting) || (request_[r].request_state == RequestState::Absent)) || (request_[r].pending == 0))) fail_invariant("retracting request is in no step", {r});
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!(copy_[c].block_of == b) || !(copy_[c].copy_state == CopyState::Idle))) fail_invariant("unused copy has no block", {c, b});
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (HostId h = 0; h < host_count(); ++h) {
-      if (!(!(copy_[c].host_of == h) || ((copy_[c].copy_state == CopyState::Spilling) || (copy_[c].copy_state == CopyState::Fetching)))) fail_invariant("only host copies have a host page", {c, h});
-    }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!((0 <= request_[r].computed) && (0 <= request_[r].pruned))) fail_invariant("computed and pruned are not negative", {r});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(0 <= block_[b].position)) fail_invariant("blocks lie behind the start", {b});
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    if (!(0 <= host_[h].host_position)) fail_invariant("host pages lie behind the start", {h});
-  }
-  if (!((ghost_.live_steps.get({}) == (globals_.opened - globals_.landed)) && (0 <= globals_.landed))) fail_invariant("live steps are those between", {});
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(((step_[s].step_state == StepState::Planned) || (step_[s].step_state == StepState::Inflight)) && (request_[r].last_step == step_[s].number)) || step_request_[s][r].in_step)) fail_invariant("the last step of a request has its row", {s, r});
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!((step_[s].step_state == StepState::Planned) && (block_[b].stamp == step_[s].number)) || (1 <= step_[s].rows))) fail_invariant("a planned step that stamps a block has rows", {s, b});
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    if (!((ghost_.copy_hosts.get({c}) == (((copy_[c].copy_state == CopyState::Spilling) || (copy_[c].copy_state == CopyState::Fetching)) ? 1 : 0)) && (ghost_.copy_requests.get({c}) == ((copy_[c].copy_state == CopyState::Receiving) ? 1 : 0)))) fail_invariant("copies have their host page or request", {c});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!(block_[b].block_state == BlockState::Owned) || (block_[b].refs == 1))) fail_invariant("owned block has its owner", {b});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!(block_[b].block_state == BlockState::Shared) || (1 <= block_[b].refs))) fail_invariant("shared block has a holder", {b});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(block_[b].stamp <= globals_.opened)) fail_invariant("limbo ends", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!((request_[r].request_state == RequestState::Absent) || (request_[r].request_state == RequestState::Finished)) || (request_[r].blocks == 0))) fail_invariant("dead request holds nothing", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (RequestId q = 0; q < request_count(); ++q) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(((block_[b].block_state == BlockState::Owned) && holds(r, b)) && holds(q, b)) || (r == q))) fail_invariant("exclusive owner", {r, q, b});
-      }
-    }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      for (BlockId c = 0; c < block_count(); ++c) {
-        if (!(!((((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) && holds(r, c)) && !(b == c)) || (((block_[b].position + limits_.page) <= block_[c].position) || ((block_[c].position + limits_.page) <= block_[b].position)))) fail_invariant("one block for each position", {r, b, c});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.reads.get({s, r, b}) || !((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Fetching)))) fail_invariant("no free block in flight", {s, r, b});
-      }
-    }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (RequestId q = 0; q < request_count(); ++q) {
-        for (BlockId b = 0; b < block_count(); ++b) {
-          if (!(!((ghost_.reads.get({s, r, b}) && (block_[b].block_state == BlockState::Owned)) && holds(q, b)) || (r == q))) fail_invariant("no reuse in flight", {s, r, q, b});
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if ((ghost_.executing.get({s}) && ghost_.reads.get({s, r, b})) && block_[b].block_state != BlockState::Owned && block_[b].block_state != BlockState::Shared && block_[b].block_state != BlockState::Cached && block_[b].block_state != BlockState::Limbo) fail_invariant("device reads no free block", {s, r, b});
+            }
         }
-      }
     }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
+    for (StepId s = 0; s < step_count(); ++s) {
+        if (ghost_.executing.get({s}) && step_[s].step_state != StepState::Inflight) fail_invariant("device works on launched steps", {s});
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if (step_request_[s][r].in_step && request_[r].request_state != RequestState::Prefill && request_[r].request_state != RequestState::Decode && request_[r].request_state != RequestState::Releasing && request_[r].request_state != RequestState::Finished) fail_invariant("no stale row", {s, r});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (StepId z = 0; z < step_count(); ++z) {
+            if ((step_[s].step_state != StepState::Idle && step_[z].step_state == StepState::Done) && step_[z].number > step_[s].number) fail_invariant("finished in order", {s, z});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        if (step_[s].step_state == StepState::Idle && step_[s].rows != 0) fail_invariant("idle step is empty", {s});
+    }
     for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.reads.get({s, r, b}) || (holds(r, b) || (step_[s].number <= block_[b].stamp)))) fail_invariant("reads are held or stamped", {s, r, b});
-      }
+        if (absent(r) && (request_[r].arrival != 0 || request_[r].prompt != 0 || request_[r].limit != 0 || request_[r].known != 0 || request_[r].planned != 0 || request_[r].computed != 0 || request_[r].pruned != 0 || request_[r].last_step != 0 || request_[r].guided)) fail_invariant("a recycled record carries nothing over", {r});
     }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (StepId z = 0; z < step_count(); ++z) {
+            for (RequestId r = 0; r < request_count(); ++r) {
+                if ((request_[r].guided && live(r) && step_request_[s][r].in_step && step_request_[z][r].in_step && step_request_[s][r].row_outputs >= 1 && step_request_[z][r].row_outputs >= 1) && s != z) fail_invariant("a grammar sees each token first", {s, z, r});
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if (!step_request_[s][r].in_step && (ghost_.row_start.get({s, r}) != 0 || step_request_[s][r].row_tokens != 0 || step_request_[s][r].row_outputs != 0)) fail_invariant("a row that left carries nothing over", {s, r});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if (ghost_.reads.get({s, r, b}) && !step_request_[s][r].in_step) fail_invariant("reads belong to a row", {s, r, b});
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if (ghost_.writes.get({s, r, b}) && !ghost_.reads.get({s, r, b})) fail_invariant("writes are reads", {s, r, b});
+            }
+        }
+    }
     for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!step_request_[s][r].in_step || (step_[s].number <= request_[r].last_step))) fail_invariant("last step is the last", {s, r});
+        for (RequestId q = 0; q < request_count(); ++q) {
+            if ((!absent(r) && !absent(q) && request_[r].arrival == request_[q].arrival) && r != q) fail_invariant("arrival numbers are unique", {r, q});
+        }
     }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
+    if (globals_.landed > globals_.launched || globals_.launched > globals_.opened || globals_.opened > globals_.launched + 1) fail_invariant("steps are numbered in order", {});
+    for (StepId s = 0; s < step_count(); ++s) {
+        if (step_[s].step_state == StepState::Planned && step_[s].number != globals_.launched + 1) fail_invariant("the planned step is the newest", {s});
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        if (step_[s].step_state != StepState::Idle && (globals_.landed >= step_[s].number || step_[s].number > globals_.opened)) fail_invariant("live steps are numbered after the landed ones", {s});
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (StepId z = 0; z < step_count(); ++z) {
+            if ((step_[s].step_state != StepState::Idle && step_[z].step_state != StepState::Idle && step_[s].number == step_[z].number) && s != z) fail_invariant("step numbers are unique", {s, z});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        if ((step_[s].step_state == StepState::Inflight || step_[s].step_state == StepState::Done) && step_[s].number > globals_.launched) fail_invariant("launched steps have launched numbers", {s});
+    }
     for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!ghost_.writes.get({s, r, b}) || ((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Limbo)))) fail_invariant("no write to a shared block", {s, r, b});
-      }
+        if (request_[r].arrival < 0 || request_[r].arrival > globals_.newest_arrival) fail_invariant("arrivals are numbered", {r});
     }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!(block_[b].block_state == BlockState::Shared) || (block_[b].fill == limits_.page))) fail_invariant("shared block is full", {b});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!((block_[b].block_state == BlockState::Cached) || (block_[b].block_state == BlockState::Fetching)) || ((1 <= block_[b].fill) && (block_[b].fill <= limits_.page)))) fail_invariant("cached block has tokens", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!(((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) && (block_[b].block_state == BlockState::Shared)) || ((block_[b].position + limits_.page) <= request_[r].computed))) fail_invariant("shared block is computed", {r, b});
-    }
-  }
-  if (!((((globals_.free + globals_.held) + globals_.cached) + globals_.fetching) == limits_.blocks)) fail_invariant("conservation", {});
-  if (!((ghost_.held_room.get({}) + ghost_.idle_room.get({})) == limits_.room)) fail_invariant("conservation of room", {});
-  if (!((globals_.spare_pages + globals_.used_pages) == limits_.hosts)) fail_invariant("conservation of host pages", {});
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!(((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Owned)) || (block_[b].block_state == BlockState::Limbo)) || (block_[b].fill == 0))) fail_invariant("unpublished block offers nothing", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].planned <= (request_[r].pruned + request_[r].capacity)))) fail_invariant("enough blocks", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) || ((request_[r].pruned <= block_[b].position) && ((block_[b].position + limits_.page) <= (request_[r].pruned + request_[r].capacity))))) fail_invariant("blocks lie within the table", {r, b});
-    }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || ((request_[r].pruned == 0) || ((request_[r].pruned + limits_.window) <= (request_[r].computed + 1))))) fail_invariant("nothing pruned that is read", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (request_[r].planned == ((request_[r].computed + ghost_.flying.get({r})) + ghost_.arriving.get({r}))))) fail_invariant("tokens accounted for", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Decode) || ((request_[r].planned + 1) == (request_[r].known + request_[r].sampling)))) fail_invariant("no token from nowhere", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(!(request_[r].request_state == RequestState::Absent)) || ((request_[r].known <= request_[r].limit) && (request_[r].planned < request_[r].limit)))) fail_invariant("no overshoot", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(!(request_[r].request_state == RequestState::Absent)) || (((1 <= request_[r].prompt) && (request_[r].prompt < request_[r].limit)) && (request_[r].prompt <= request_[r].known)))) fail_invariant("a request has a prompt and room", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Retracting)) || (request_[r].known < request_[r].limit))) fail_invariant("output left before decode", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Waiting) || (((((request_[r].planned == request_[r].computed) && (request_[r].planned < request_[r].known)) && (request_[r].pending == 0)) && (request_[r].inbound == 0)) && (request_[r].pruned == 0)))) fail_invariant("waiting request has only a prefix", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(request_[r].request_state == RequestState::Prefill) || ((request_[r].planned < request_[r].known) && (request_[r].sampling == 0)))) fail_invariant("prefill has tokens left", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(1 <= request_[r].inbound) || (request_[r].pending == 0))) fail_invariant("received before computed", {r});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
     for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!(step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) || ((request_[r].computed <= ghost_.row_start.get({s, r})) && ((ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens) <= request_[r].planned)))) fail_invariant("rows start after what is computed", {s, r});
+        if (request_[r].last_step < 0 || request_[r].last_step > globals_.opened) fail_invariant("last step exists", {r});
     }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (StepId z = 0; z < step_count(); ++z) {
-      for (RequestId r = 0; r < request_count(); ++r) {
-        if (!(!(((step_request_[s][r].in_step && step_request_[z][r].in_step) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].number < step_[z].number)) || ((ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens) <= ghost_.row_start.get({z, r})))) fail_invariant("rows follow each other", {s, z, r});
-      }
+    for (StepId s = 0; s < step_count(); ++s) {
+        if (step_[s].step_state == StepState::Idle && step_[s].number != 0) fail_invariant("an idle step has no number", {s});
     }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      if (!(!((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && (step_[s].step_state == StepState::Planned)) || ((ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens) == request_[r].planned))) fail_invariant("the open row ends at the plan", {s, r});
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            for (HostId h = 0; h < host_count(); ++h) {
+                if ((copy_[c].block_of == b && copy_[c].host_of == h) && (host_[h].host_position != block_[b].position || host_[h].host_fill != block_[b].fill)) fail_invariant("a pair has the same tokens", {c, b, h});
+            }
+        }
     }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) || (((request_[r].pruned + request_[r].capacity) + 1) < (request_[r].limit + limits_.page)))) fail_invariant("no more blocks than needed", {r});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!(((step_request_[s][r].in_step && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && (block_[b].position < (ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens))) || ghost_.reads.get({s, r, b}))) fail_invariant("a step counts as reading what attention reads", {s, r, b});
-      }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (HostId h = 0; h < host_count(); ++h) {
+            if (copy_[c].host_of == h && ((copy_[c].copy_state == CopyState::Spilling && host_[h].host_state != HostState::Filling) || (copy_[c].copy_state == CopyState::Fetching && host_[h].host_state != HostState::Valid))) fail_invariant("a host page is dropped only when quiet", {c, h});
+        }
     }
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    for (RequestId r = 0; r < request_count(); ++r) {
-      for (BlockId b = 0; b < block_count(); ++b) {
-        if (!(!((((step_request_[s][r].in_step && (1 <= step_request_[s][r].row_tokens)) && (((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode))) && holds(r, b)) && ((block_[b].position < (ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens)) && (ghost_.row_start.get({s, r}) < (block_[b].position + limits_.page)))) || ghost_.writes.get({s, r, b}))) fail_invariant("a step counts as writing what it computes", {s, r, b});
-      }
-    }
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!(!holds(r, b) || ((block_[b].block_state == BlockState::Owned) || (block_[b].block_state == BlockState::Shared)))) fail_invariant("no use after free", {r, b});
-    }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!((((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Limbo)) || (block_[b].block_state == BlockState::Fetching)) || (block_[b].refs == 0))) fail_invariant("no double free", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    if (!(!(!(request_[r].request_state == RequestState::Absent)) || ((request_[r].known <= request_[r].limit) && (request_[r].limit <= (limits_.room + 1))))) fail_invariant("what was accepted can always be admitted again", {r});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!((!(((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching)) || (ghost_.parents.get({b}) == 1)) && (!(!(((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching))) || (ghost_.parents.get({b}) == 0)))) fail_invariant("a published block has one parent", {b});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    for (BlockId p = 0; p < block_count(); ++p) {
-      if (!(!(block_[b].parent == p) || ((((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching)) && (((block_[p].block_state == BlockState::Shared) || (block_[p].block_state == BlockState::Cached)) || (block_[p].block_state == BlockState::Fetching))))) fail_invariant("the parent of a published block is published", {b, p});
-    }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    for (BlockId p = 0; p < block_count(); ++p) {
-      if (!(!(block_[b].parent == p) || (((p == b) && (block_[b].position == 0)) || ((!(p == b) && ((block_[p].position + limits_.page) == block_[b].position)) && (block_[p].fill == limits_.page))))) fail_invariant("a child lies a page behind its parent", {b, p});
-    }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!(!(1 <= block_[b].children) || ((((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching)) && (block_[b].fill == limits_.page)))) fail_invariant("only whole published blocks have children", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      for (BlockId p = 0; p < block_count(); ++p) {
-        if (!(!(((((request_[r].request_state == RequestState::Waiting) || (request_[r].request_state == RequestState::Prefill)) || (request_[r].request_state == RequestState::Decode)) && holds(r, b)) && (block_[b].parent == p)) || holds(r, p))) fail_invariant("a live request holds a path", {r, b, p});
-      }
-    }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!((!(((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching)) || (((1 <= block_[b].key) && (!(block_[b].position == 0) || (block_[b].before == 0))) && (0 <= block_[b].before))) && (!(!(((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (block_[b].block_state == BlockState::Fetching))) || ((block_[b].key == 0) && (block_[b].before == 0))))) fail_invariant("a published block has a name", {b});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    for (BlockId p = 0; p < block_count(); ++p) {
-      if (!(!((block_[b].parent == p) && !(p == b)) || (block_[b].before == block_[p].key))) fail_invariant("a child extends its parents prefix", {b, p});
-    }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    if (!((!((block_[b].block_state == BlockState::Shared) || (block_[b].block_state == BlockState::Cached)) || (ghost_.content.get({b}) == block_[b].key)) && (!(((block_[b].block_state == BlockState::Free) || (block_[b].block_state == BlockState::Limbo)) || (block_[b].block_state == BlockState::Fetching)) || (ghost_.content.get({b}) == 0)))) fail_invariant("a block holds what its name says", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (!((!holds(r, b) || (ghost_.content.get({b}) == ghost_.text.get({r, b}))) && (!(!holds(r, b)) || (ghost_.text.get({r, b}) == 0)))) fail_invariant("a request reads its own prefix", {r, b});
-    }
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    if (!((((!(!(host_[h].host_state == HostState::Empty)) || (((1 <= host_[h].host_key) && (!(host_[h].host_position == 0) || (host_[h].host_before == 0))) && (0 <= host_[h].host_before))) && (!(!(!(host_[h].host_state == HostState::Empty))) || ((host_[h].host_key == 0) && (host_[h].host_before == 0)))) && (!(host_[h].host_state == HostState::Valid) || (ghost_.host_content.get({h}) == host_[h].host_key))) && (!(!(host_[h].host_state == HostState::Valid)) || (ghost_.host_content.get({h}) == 0)))) fail_invariant("a host page holds what its name says", {h});
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      for (HostId h = 0; h < host_count(); ++h) {
-        if (!(!((copy_[c].block_of == b) && (copy_[c].host_of == h)) || ((host_[h].host_key == block_[b].key) && (host_[h].host_before == block_[b].before)))) fail_invariant("a pair stands for the same prefix", {c, b, h});
-      }
-    }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    std::int64_t total = 0;
-    for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
-      if (holds(each_r, b)) total += 1;
-    }
-    if (block_[b].refs != total) fail_invariant("count refs", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (holds(r, each_b)) total += 1;
-    }
-    if (request_[r].blocks != total) fail_invariant("count blocks", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (holds(r, each_b)) total += limits_.page;
-    }
-    if (request_[r].capacity != total) fail_invariant("count capacity", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    std::int64_t total = 0;
-    for (StepId each_s = 0; each_s < step_count(); ++each_s) {
-      if (step_request_[each_s][r].in_step) total += 1;
-    }
-    if (request_[r].pending != total) fail_invariant("count pending", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    std::int64_t total = 0;
-    for (StepId each_s = 0; each_s < step_count(); ++each_s) {
-      if (step_request_[each_s][r].in_step) total += step_request_[each_s][r].row_outputs;
-    }
-    if (request_[r].sampling != total) fail_invariant("count sampling", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    std::int64_t total = 0;
-    for (StepId each_s = 0; each_s < step_count(); ++each_s) {
-      if (step_request_[each_s][r].in_step) total += step_request_[each_s][r].row_tokens;
-    }
-    if (ghost_.flying.get({r}) != total) fail_invariant("count flying", {r});
-  }
-  for (StepId s = 0; s < step_count(); ++s) {
-    std::int64_t total = 0;
-    for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
-      if (step_request_[s][each_r].in_step) total += 1;
-    }
-    if (step_[s].rows != total) fail_invariant("count rows", {s});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    std::int64_t total = 0;
-    for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
-      if (copy_[each_c].block_of == b) total += 1;
-    }
-    if (block_[b].copies != total) fail_invariant("count copies", {b});
-  }
-  for (HostId h = 0; h < host_count(); ++h) {
-    std::int64_t total = 0;
-    for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
-      if (copy_[each_c].host_of == h) total += 1;
-    }
-    if (host_[h].host_copies != total) fail_invariant("count host_copies", {h});
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (copy_[c].block_of == each_b) total += 1;
-    }
-    if (ghost_.copy_blocks.get({c}) != total) fail_invariant("count copy_blocks", {c});
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    std::int64_t total = 0;
-    for (HostId each_h = 0; each_h < host_count(); ++each_h) {
-      if (copy_[c].host_of == each_h) total += 1;
-    }
-    if (ghost_.copy_hosts.get({c}) != total) fail_invariant("count copy_hosts", {c});
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    std::int64_t total = 0;
-    for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
-      if (copy_[c].request_of == each_r) total += 1;
-    }
-    if (ghost_.copy_requests.get({c}) != total) fail_invariant("count copy_requests", {c});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    std::int64_t total = 0;
-    for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
-      if (copy_[each_c].request_of == r) total += 1;
-    }
-    if (request_[r].inbound != total) fail_invariant("count inbound", {r});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    std::int64_t total = 0;
-    for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
-      if (copy_[each_c].request_of == r) total += copy_[each_c].copy_tokens;
-    }
-    if (ghost_.arriving.get({r}) != total) fail_invariant("count arriving", {r});
-  }
-  {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (block_[each_b].block_state == BlockState::Free) total += 1;
-    }
-    if (globals_.free != total) fail_invariant("count free", {});
-  }
-  {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (((block_[each_b].block_state == BlockState::Owned) || (block_[each_b].block_state == BlockState::Shared)) || (block_[each_b].block_state == BlockState::Limbo)) total += 1;
-    }
-    if (globals_.held != total) fail_invariant("count held", {});
-  }
-  {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (block_[each_b].block_state == BlockState::Cached) total += 1;
-    }
-    if (globals_.cached != total) fail_invariant("count cached", {});
-  }
-  {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (block_[each_b].block_state == BlockState::Fetching) total += 1;
-    }
-    if (globals_.fetching != total) fail_invariant("count fetching", {});
-  }
-  {
-    std::int64_t total = 0;
-    for (HostId each_h = 0; each_h < host_count(); ++each_h) {
-      if (host_[each_h].host_state == HostState::Empty) total += 1;
-    }
-    if (globals_.spare_pages != total) fail_invariant("count spare_pages", {});
-  }
-  {
-    std::int64_t total = 0;
-    for (HostId each_h = 0; each_h < host_count(); ++each_h) {
-      if (!(host_[each_h].host_state == HostState::Empty)) total += 1;
-    }
-    if (globals_.used_pages != total) fail_invariant("count used_pages", {});
-  }
-  {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if ((block_[each_b].block_state == BlockState::Owned) || (block_[each_b].block_state == BlockState::Shared)) total += limits_.page;
-    }
-    if (ghost_.held_room.get({}) != total) fail_invariant("count held_room", {});
-  }
-  {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (!((block_[each_b].block_state == BlockState::Owned) || (block_[each_b].block_state == BlockState::Shared))) total += limits_.page;
-    }
-    if (ghost_.idle_room.get({}) != total) fail_invariant("count idle_room", {});
-  }
-  {
-    std::int64_t total = 0;
-    for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
-      if (true) total += request_[each_r].blocks;
-    }
-    if (ghost_.table_entries.get({}) != total) fail_invariant("count table_entries", {});
-  }
-  {
-    std::int64_t total = 0;
-    for (StepId each_s = 0; each_s < step_count(); ++each_s) {
-      if (!(step_[each_s].step_state == StepState::Idle)) total += 1;
-    }
-    if (ghost_.live_steps.get({}) != total) fail_invariant("count live_steps", {});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if ((block_[each_b].parent == b) && !(b == each_b)) total += 1;
-    }
-    if (block_[b].children != total) fail_invariant("count children", {b});
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    std::int64_t total = 0;
-    for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
-      if (block_[b].parent == each_b) total += 1;
-    }
-    if (ghost_.parents.get({b}) != total) fail_invariant("count parents", {b});
-  }
-  for (RequestId r = 0; r < request_count(); ++r) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if (holds(r, b) != ghost_.holds.get({r, b})) fail_invariant("holds table", {r, b});
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
-    for (BlockId b = 0; b < block_count(); ++b) {
-      if ((copy_[c].block_of == b) != ghost_.block_of.get({c, b})) fail_invariant("block_of table", {c, b});
-    }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
     for (HostId h = 0; h < host_count(); ++h) {
-      if ((copy_[c].host_of == h) != ghost_.host_of.get({c, h})) fail_invariant("host_of table", {c, h});
+        if ((host_[h].host_state == HostState::Empty && (host_[h].host_fill != 0 || host_[h].host_position != 0 || host_[h].host_copies != 0)) || (host_[h].host_state != HostState::Empty && (host_[h].host_fill < 1 || host_[h].host_fill > limits_.page))) fail_invariant("a host page has tokens", {h});
     }
-  }
-  for (CopyId c = 0; c < copy_count(); ++c) {
+    for (HostId h = 0; h < host_count(); ++h) {
+        if (host_[h].host_state == HostState::Filling && host_[h].host_copies != 1) fail_invariant("a filling page is being copied", {h});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (block_[b].block_state == BlockState::Fetching && block_[b].copies != 1) fail_invariant("a fetching block is being copied", {b});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (block_[b].block_state == BlockState::Free && block_[b].copies != 0) fail_invariant("copies touch no free block", {b});
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if (copy_[c].block_of == b && ((copy_[c].copy_state == CopyState::Spilling && block_[b].block_state != BlockState::Shared && block_[b].block_state != BlockState::Cached) || (copy_[c].copy_state == CopyState::Fetching && block_[b].block_state != BlockState::Fetching) || (copy_[c].copy_state == CopyState::Receiving && block_[b].block_state != BlockState::Owned && block_[b].block_state != BlockState::Limbo) || (copy_[c].copy_state == CopyState::Sending && block_[b].block_state != BlockState::Owned && block_[b].block_state != BlockState::Shared && block_[b].block_state != BlockState::Cached && block_[b].block_state != BlockState::Limbo))) fail_invariant("a copy reads complete blocks and writes its own", {c, b});
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        if (ghost_.copying.get({c}) && copy_[c].copy_state == CopyState::Idle) fail_invariant("engines work on copies under way", {c});
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        if (ghost_.failed.get({c}) && ((copy_[c].copy_state != CopyState::Spilling && copy_[c].copy_state != CopyState::Fetching) || ghost_.copying.get({c}))) fail_invariant("a copy fails at its end", {c});
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if (step_request_[s][r].row_outputs > limits_.width) fail_invariant("drafts stay within the width", {s, r});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if ((step_request_[s][r].in_step && live(r)) && ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens > end_of_table(r)) fail_invariant("drafts in flight have room", {s, r});
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if ((copy_[c].copy_state == CopyState::Receiving && copy_[c].block_of == b && holds(r, b)) && copy_[c].request_of != r) fail_invariant("a received block is nobody elses", {c, r, b});
+            }
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        if ((copy_[c].copy_state == CopyState::Idle && ghost_.copy_blocks.get({c}) != 0) || (copy_[c].copy_state != CopyState::Idle && ghost_.copy_blocks.get({c}) != 1)) fail_invariant("a copy under way has a block", {c});
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        if (((copy_[c].copy_state == CopyState::Sending || copy_[c].copy_state == CopyState::Receiving) && copy_[c].copy_tokens < 1) || (!(copy_[c].copy_state == CopyState::Sending || copy_[c].copy_state == CopyState::Receiving) && (copy_[c].copy_tokens != 0 || ghost_.copy_start.get({c}) != 0))) fail_invariant("only peers transfer tokens", {c});
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if (((copy_[c].copy_state == CopyState::Sending || copy_[c].copy_state == CopyState::Receiving) && copy_[c].block_of == b) && (block_[b].position > ghost_.copy_start.get({c}) || ghost_.copy_start.get({c}) + copy_[c].copy_tokens > block_[b].position + limits_.page)) fail_invariant("transferred tokens lie in the block", {c, b});
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if ((copy_[c].request_of == r && live(r)) && ghost_.copy_start.get({c}) + copy_[c].copy_tokens > request_[r].planned) fail_invariant("a peer writes what nobody reads", {c, r, b});
+            }
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if (copy_[c].request_of == r && ((request_[r].request_state != RequestState::Prefill && request_[r].request_state != RequestState::Retracting && request_[r].request_state != RequestState::Releasing && request_[r].request_state != RequestState::Finished) || copy_[c].copy_state != CopyState::Receiving)) fail_invariant("a receiving request starts or leaves", {c, r});
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (CopyId d = 0; d < copy_count(); ++d) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if ((copy_[c].block_of == b && (copy_[c].copy_state == CopyState::Fetching || copy_[c].copy_state == CopyState::Receiving) && copy_[d].block_of == b) && c != d && copy_[d].copy_state != copy_[c].copy_state && copy_[d].copy_state != CopyState::Sending) fail_invariant("one peer writes a block", {c, d, b});
+            }
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            for (BlockId d = 0; d < block_count(); ++d) {
+                if ((copy_[c].block_of == b && copy_[c].block_of == d) && b != d) fail_invariant("a copy has one block", {c, b, d});
+            }
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (HostId h = 0; h < host_count(); ++h) {
+            for (HostId i = 0; i < host_count(); ++i) {
+                if ((copy_[c].host_of == h && copy_[c].host_of == i) && h != i) fail_invariant("a copy has one host page", {c, h, i});
+            }
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (RequestId q = 0; q < request_count(); ++q) {
+                if ((copy_[c].request_of == r && copy_[c].request_of == q) && r != q) fail_invariant("a copy has one request", {c, r, q});
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        if (step_[s].step_state == StepState::Done && step_[s].number != globals_.landed + 1) fail_invariant("the done step is the oldest", {s});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if ((block_[b].block_state == BlockState::Owned || block_[b].block_state == BlockState::Free || block_[b].block_state == BlockState::Fetching) && block_[b].stamp > globals_.landed) fail_invariant("owned and free blocks carry an old stamp", {b});
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if ((ghost_.writes.get({s, r, b}) && live(r)) && request_[r].computed >= block_[b].position + limits_.page) fail_invariant("writes are ahead of what is computed", {s, r, b});
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if ((step_request_[s][r].in_step && live(r) && holds(r, b) && block_[b].position < ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens && request_[r].computed < block_[b].position + limits_.page) && !ghost_.writes.get({s, r, b})) fail_invariant("incomplete blocks up to the row may be written", {s, r, b});
+            }
+        }
+    }
     for (RequestId r = 0; r < request_count(); ++r) {
-      if ((copy_[c].request_of == r) != ghost_.request_of.get({c, r})) fail_invariant("request_of table", {c, r});
+        if ((request_[r].request_state == RequestState::Absent || request_[r].request_state == RequestState::Waiting || request_[r].request_state == RequestState::Decode) && request_[r].inbound != 0) fail_invariant("peers write before decode only", {r});
     }
-  }
-  for (BlockId b = 0; b < block_count(); ++b) {
-    for (BlockId b1 = 0; b1 < block_count(); ++b1) {
-      if ((block_[b].parent == b1) != ghost_.parent.get({b, b1})) fail_invariant("parent table", {b, b1});
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if (step_request_[s][r].row_outputs < 0 || step_request_[s][r].row_outputs > step_request_[s][r].row_tokens) fail_invariant("a row yields at most its tokens", {s, r});
+        }
     }
-  }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if ((request_[r].request_state == RequestState::Retracting || request_[r].request_state == RequestState::Absent) && request_[r].pending != 0) fail_invariant("retracting request is in no step", {r});
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if (copy_[c].block_of == b && copy_[c].copy_state == CopyState::Idle) fail_invariant("unused copy has no block", {c, b});
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (HostId h = 0; h < host_count(); ++h) {
+            if (copy_[c].host_of == h && copy_[c].copy_state != CopyState::Spilling && copy_[c].copy_state != CopyState::Fetching) fail_invariant("only host copies have a host page", {c, h});
+        }
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (request_[r].computed < 0 || request_[r].pruned < 0) fail_invariant("computed and pruned are not negative", {r});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (block_[b].position < 0) fail_invariant("blocks lie behind the start", {b});
+    }
+    for (HostId h = 0; h < host_count(); ++h) {
+        if (host_[h].host_position < 0) fail_invariant("host pages lie behind the start", {h});
+    }
+    if (ghost_.live_steps.get({}) != globals_.opened - globals_.landed || globals_.landed < 0) fail_invariant("live steps are those between", {});
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if (((step_[s].step_state == StepState::Planned || step_[s].step_state == StepState::Inflight) && request_[r].last_step == step_[s].number) && !step_request_[s][r].in_step) fail_invariant("the last step of a request has its row", {s, r});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if ((step_[s].step_state == StepState::Planned && block_[b].stamp == step_[s].number) && step_[s].rows < 1) fail_invariant("a planned step that stamps a block has rows", {s, b});
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        if (ghost_.copy_hosts.get({c}) != (copy_[c].copy_state == CopyState::Spilling || copy_[c].copy_state == CopyState::Fetching ? 1 : 0) || ghost_.copy_requests.get({c}) != (copy_[c].copy_state == CopyState::Receiving ? 1 : 0)) fail_invariant("copies have their host page or request", {c});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (block_[b].block_state == BlockState::Owned && block_[b].refs != 1) fail_invariant("owned block has its owner", {b});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (block_[b].block_state == BlockState::Shared && block_[b].refs < 1) fail_invariant("shared block has a holder", {b});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (block_[b].stamp > globals_.opened) fail_invariant("limbo ends", {b});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if ((request_[r].request_state == RequestState::Absent || request_[r].request_state == RequestState::Finished) && request_[r].blocks != 0) fail_invariant("dead request holds nothing", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        for (RequestId q = 0; q < request_count(); ++q) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if ((block_[b].block_state == BlockState::Owned && holds(r, b) && holds(q, b)) && r != q) fail_invariant("exclusive owner", {r, q, b});
+            }
+        }
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            for (BlockId c = 0; c < block_count(); ++c) {
+                if ((live(r) && holds(r, b) && holds(r, c) && b != c) && block_[b].position + limits_.page > block_[c].position && block_[c].position + limits_.page > block_[b].position) fail_invariant("one block for each position", {r, b, c});
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if (ghost_.reads.get({s, r, b}) && (block_[b].block_state == BlockState::Free || block_[b].block_state == BlockState::Fetching)) fail_invariant("no free block in flight", {s, r, b});
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (RequestId q = 0; q < request_count(); ++q) {
+                for (BlockId b = 0; b < block_count(); ++b) {
+                    if ((ghost_.reads.get({s, r, b}) && block_[b].block_state == BlockState::Owned && holds(q, b)) && r != q) fail_invariant("no reuse in flight", {s, r, q, b});
+                }
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if (ghost_.reads.get({s, r, b}) && !holds(r, b) && step_[s].number > block_[b].stamp) fail_invariant("reads are held or stamped", {s, r, b});
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if (step_request_[s][r].in_step && step_[s].number > request_[r].last_step) fail_invariant("last step is the last", {s, r});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if (ghost_.writes.get({s, r, b}) && block_[b].block_state != BlockState::Owned && block_[b].block_state != BlockState::Limbo) fail_invariant("no write to a shared block", {s, r, b});
+            }
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (block_[b].block_state == BlockState::Shared && block_[b].fill != limits_.page) fail_invariant("shared block is full", {b});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if ((block_[b].block_state == BlockState::Cached || block_[b].block_state == BlockState::Fetching) && (block_[b].fill < 1 || block_[b].fill > limits_.page)) fail_invariant("cached block has tokens", {b});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if ((live(r) && holds(r, b) && block_[b].block_state == BlockState::Shared) && block_[b].position + limits_.page > request_[r].computed) fail_invariant("shared block is computed", {r, b});
+        }
+    }
+    if (globals_.free + globals_.held + globals_.cached + globals_.fetching != limits_.blocks) fail_invariant("conservation", {});
+    if (ghost_.held_room.get({}) + ghost_.idle_room.get({}) != limits_.room) fail_invariant("conservation of room", {});
+    if (globals_.spare_pages + globals_.used_pages != limits_.hosts) fail_invariant("conservation of host pages", {});
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if ((block_[b].block_state == BlockState::Free || block_[b].block_state == BlockState::Owned || block_[b].block_state == BlockState::Limbo) && block_[b].fill != 0) fail_invariant("unpublished block offers nothing", {b});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (live(r) && request_[r].planned > end_of_table(r)) fail_invariant("enough blocks", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if ((live(r) && holds(r, b)) && (request_[r].pruned > block_[b].position || block_[b].position + limits_.page > end_of_table(r))) fail_invariant("blocks lie within the table", {r, b});
+        }
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (live(r) && request_[r].pruned != 0 && request_[r].pruned + limits_.window > request_[r].computed + 1) fail_invariant("nothing pruned that is read", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (live(r) && request_[r].planned != request_[r].computed + ghost_.flying.get({r}) + ghost_.arriving.get({r})) fail_invariant("tokens accounted for", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (request_[r].request_state == RequestState::Decode && request_[r].planned + 1 != request_[r].known + request_[r].sampling) fail_invariant("no token from nowhere", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (!absent(r) && (request_[r].known > request_[r].limit || request_[r].planned >= request_[r].limit)) fail_invariant("no overshoot", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (!absent(r) && (request_[r].prompt < 1 || request_[r].prompt >= request_[r].limit || request_[r].prompt > request_[r].known)) fail_invariant("a request has a prompt and room", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if ((request_[r].request_state == RequestState::Waiting || request_[r].request_state == RequestState::Prefill || request_[r].request_state == RequestState::Retracting) && request_[r].known >= request_[r].limit) fail_invariant("output left before decode", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (request_[r].request_state == RequestState::Waiting && (request_[r].planned != request_[r].computed || request_[r].planned >= request_[r].known || request_[r].pending != 0 || request_[r].inbound != 0 || request_[r].pruned != 0)) fail_invariant("waiting request has only a prefix", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (request_[r].request_state == RequestState::Prefill && (request_[r].planned >= request_[r].known || request_[r].sampling != 0)) fail_invariant("prefill has tokens left", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (request_[r].inbound >= 1 && request_[r].pending != 0) fail_invariant("received before computed", {r});
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if (step_request_[s][r].in_step && step_request_[s][r].row_tokens < 1) fail_invariant("every row has a token", {s, r});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if ((step_request_[s][r].in_step && live(r)) && (request_[r].computed > ghost_.row_start.get({s, r}) || ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens > request_[r].planned)) fail_invariant("rows start after what is computed", {s, r});
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (StepId z = 0; z < step_count(); ++z) {
+            for (RequestId r = 0; r < request_count(); ++r) {
+                if ((step_request_[s][r].in_step && step_request_[z][r].in_step && live(r) && step_[s].number < step_[z].number) && ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens > ghost_.row_start.get({z, r})) fail_invariant("rows follow each other", {s, z, r});
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if ((step_request_[s][r].in_step && live(r) && step_[s].step_state == StepState::Planned) && ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens != request_[r].planned) fail_invariant("the open row ends at the plan", {s, r});
+        }
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (live(r) && end_of_table(r) + 1 >= request_[r].limit + limits_.page) fail_invariant("no more blocks than needed", {r});
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if ((step_request_[s][r].in_step && live(r) && holds(r, b) && block_[b].position < ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens) && !ghost_.reads.get({s, r, b})) fail_invariant("a step counts as reading what attention reads", {s, r, b});
+            }
+        }
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            for (BlockId b = 0; b < block_count(); ++b) {
+                if ((step_request_[s][r].in_step && live(r) && holds(r, b) && block_[b].position < ghost_.row_start.get({s, r}) + step_request_[s][r].row_tokens && ghost_.row_start.get({s, r}) < block_[b].position + limits_.page) && !ghost_.writes.get({s, r, b})) fail_invariant("a step counts as writing what it computes", {s, r, b});
+            }
+        }
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if (holds(r, b) && block_[b].block_state != BlockState::Owned && block_[b].block_state != BlockState::Shared) fail_invariant("no use after free", {r, b});
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (idle(b) && block_[b].refs != 0) fail_invariant("no double free", {b});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        if (!absent(r) && (request_[r].known > request_[r].limit || request_[r].limit > limits_.room + 1)) fail_invariant("what was accepted can always be admitted again", {r});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if ((published(b) && ghost_.parents.get({b}) != 1) || (!published(b) && ghost_.parents.get({b}) != 0)) fail_invariant("a published block has one parent", {b});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        for (BlockId p = 0; p < block_count(); ++p) {
+            if (block_[b].parent == p && (!published(b) || !published(p))) fail_invariant("the parent of a published block is published", {b, p});
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        for (BlockId p = 0; p < block_count(); ++p) {
+            if (block_[b].parent == p && (p != b || block_[b].position != 0) && (p == b || block_[p].position + limits_.page != block_[b].position || block_[p].fill != limits_.page)) fail_invariant("a child lies a page behind its parent", {b, p});
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (block_[b].children >= 1 && (!published(b) || block_[b].fill != limits_.page)) fail_invariant("only whole published blocks have children", {b});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            for (BlockId p = 0; p < block_count(); ++p) {
+                if ((live(r) && holds(r, b) && block_[b].parent == p) && !holds(r, p)) fail_invariant("a live request holds a path", {r, b, p});
+            }
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        for (BlockId p = 0; p < block_count(); ++p) {
+            if ((block_[b].parent == p && block_[p].block_state == BlockState::Fetching) && block_[b].block_state != BlockState::Cached && block_[b].block_state != BlockState::Fetching) fail_invariant("what hangs under a page on its way is nobodys", {b, p});
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if ((published(b) && (block_[b].key < 1 || (block_[b].position == 0 && block_[b].before != 0) || block_[b].before < 0)) || (!published(b) && (block_[b].key != 0 || block_[b].before != 0))) fail_invariant("a published block has a name", {b});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        for (BlockId p = 0; p < block_count(); ++p) {
+            if ((block_[b].parent == p && p != b) && block_[b].before != block_[p].key) fail_invariant("a child extends its parents prefix", {b, p});
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        if (((block_[b].block_state == BlockState::Shared || block_[b].block_state == BlockState::Cached) && ghost_.content.get({b}) != block_[b].key) || ((block_[b].block_state == BlockState::Free || block_[b].block_state == BlockState::Limbo || block_[b].block_state == BlockState::Fetching) && ghost_.content.get({b}) != 0)) fail_invariant("a block holds what its name says", {b});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if ((holds(r, b) && ghost_.content.get({b}) != ghost_.text.get({r, b})) || (!holds(r, b) && ghost_.text.get({r, b}) != 0)) fail_invariant("a request reads its own prefix", {r, b});
+        }
+    }
+    for (HostId h = 0; h < host_count(); ++h) {
+        if ((host_[h].host_state != HostState::Empty && (host_[h].host_key < 1 || (host_[h].host_position == 0 && host_[h].host_before != 0) || host_[h].host_before < 0)) || (!(host_[h].host_state != HostState::Empty) && (host_[h].host_key != 0 || host_[h].host_before != 0)) || (host_[h].host_state == HostState::Valid && ghost_.host_content.get({h}) != host_[h].host_key) || (host_[h].host_state != HostState::Valid && ghost_.host_content.get({h}) != 0)) fail_invariant("a host page holds what its name says", {h});
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            for (HostId h = 0; h < host_count(); ++h) {
+                if ((copy_[c].block_of == b && copy_[c].host_of == h) && (host_[h].host_key != block_[b].key || host_[h].host_before != block_[b].before)) fail_invariant("a pair stands for the same prefix", {c, b, h});
+            }
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        std::int64_t total = 0;
+        for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
+            if (holds(each_r, b)) total += 1;
+        }
+        if (block_[b].refs != total) fail_invariant("count refs", {b});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (holds(r, each_b)) total += 1;
+        }
+        if (request_[r].blocks != total) fail_invariant("count blocks", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (holds(r, each_b)) total += limits_.page;
+        }
+        if (request_[r].capacity != total) fail_invariant("count capacity", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        std::int64_t total = 0;
+        for (StepId each_s = 0; each_s < step_count(); ++each_s) {
+            if (step_request_[each_s][r].in_step) total += 1;
+        }
+        if (request_[r].pending != total) fail_invariant("count pending", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        std::int64_t total = 0;
+        for (StepId each_s = 0; each_s < step_count(); ++each_s) {
+            if (step_request_[each_s][r].in_step) total += step_request_[each_s][r].row_outputs;
+        }
+        if (request_[r].sampling != total) fail_invariant("count sampling", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        std::int64_t total = 0;
+        for (StepId each_s = 0; each_s < step_count(); ++each_s) {
+            if (step_request_[each_s][r].in_step) total += step_request_[each_s][r].row_tokens;
+        }
+        if (ghost_.flying.get({r}) != total) fail_invariant("count flying", {r});
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        std::int64_t total = 0;
+        for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
+            if (step_request_[s][each_r].in_step) total += 1;
+        }
+        if (step_[s].rows != total) fail_invariant("count rows", {s});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        std::int64_t total = 0;
+        for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
+            if (copy_[each_c].block_of == b) total += 1;
+        }
+        if (block_[b].copies != total) fail_invariant("count copies", {b});
+    }
+    for (HostId h = 0; h < host_count(); ++h) {
+        std::int64_t total = 0;
+        for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
+            if (copy_[each_c].host_of == h) total += 1;
+        }
+        if (host_[h].host_copies != total) fail_invariant("count host_copies", {h});
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (copy_[c].block_of == each_b) total += 1;
+        }
+        if (ghost_.copy_blocks.get({c}) != total) fail_invariant("count copy_blocks", {c});
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        std::int64_t total = 0;
+        for (HostId each_h = 0; each_h < host_count(); ++each_h) {
+            if (copy_[c].host_of == each_h) total += 1;
+        }
+        if (ghost_.copy_hosts.get({c}) != total) fail_invariant("count copy_hosts", {c});
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        std::int64_t total = 0;
+        for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
+            if (copy_[c].request_of == each_r) total += 1;
+        }
+        if (ghost_.copy_requests.get({c}) != total) fail_invariant("count copy_requests", {c});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        std::int64_t total = 0;
+        for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
+            if (copy_[each_c].request_of == r) total += 1;
+        }
+        if (request_[r].inbound != total) fail_invariant("count inbound", {r});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        std::int64_t total = 0;
+        for (CopyId each_c = 0; each_c < copy_count(); ++each_c) {
+            if (copy_[each_c].request_of == r) total += copy_[each_c].copy_tokens;
+        }
+        if (ghost_.arriving.get({r}) != total) fail_invariant("count arriving", {r});
+    }
+    {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (block_[each_b].block_state == BlockState::Free) total += 1;
+        }
+        if (globals_.free != total) fail_invariant("count free", {});
+    }
+    {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (block_[each_b].block_state == BlockState::Owned || block_[each_b].block_state == BlockState::Shared ||
+                block_[each_b].block_state == BlockState::Limbo) total += 1;
+        }
+        if (globals_.held != total) fail_invariant("count held", {});
+    }
+    {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (block_[each_b].block_state == BlockState::Cached) total += 1;
+        }
+        if (globals_.cached != total) fail_invariant("count cached", {});
+    }
+    {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (block_[each_b].block_state == BlockState::Fetching) total += 1;
+        }
+        if (globals_.fetching != total) fail_invariant("count fetching", {});
+    }
+    {
+        std::int64_t total = 0;
+        for (HostId each_h = 0; each_h < host_count(); ++each_h) {
+            if (host_[each_h].host_state == HostState::Empty) total += 1;
+        }
+        if (globals_.spare_pages != total) fail_invariant("count spare_pages", {});
+    }
+    {
+        std::int64_t total = 0;
+        for (HostId each_h = 0; each_h < host_count(); ++each_h) {
+            if (host_[each_h].host_state != HostState::Empty) total += 1;
+        }
+        if (globals_.used_pages != total) fail_invariant("count used_pages", {});
+    }
+    {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (block_[each_b].block_state == BlockState::Owned ||
+                block_[each_b].block_state == BlockState::Shared) total += limits_.page;
+        }
+        if (ghost_.held_room.get({}) != total) fail_invariant("count held_room", {});
+    }
+    {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (!(block_[each_b].block_state == BlockState::Owned ||
+                block_[each_b].block_state == BlockState::Shared)) total += limits_.page;
+        }
+        if (ghost_.idle_room.get({}) != total) fail_invariant("count idle_room", {});
+    }
+    {
+        std::int64_t total = 0;
+        for (RequestId each_r = 0; each_r < request_count(); ++each_r) {
+            if (true) total += request_[each_r].blocks;
+        }
+        if (ghost_.table_entries.get({}) != total) fail_invariant("count table_entries", {});
+    }
+    {
+        std::int64_t total = 0;
+        for (StepId each_s = 0; each_s < step_count(); ++each_s) {
+            if (step_[each_s].step_state != StepState::Idle) total += 1;
+        }
+        if (ghost_.live_steps.get({}) != total) fail_invariant("count live_steps", {});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (block_[each_b].parent == b && b != each_b) total += 1;
+        }
+        if (block_[b].children != total) fail_invariant("count children", {b});
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        std::int64_t total = 0;
+        for (BlockId each_b = 0; each_b < block_count(); ++each_b) {
+            if (block_[b].parent == each_b) total += 1;
+        }
+        if (ghost_.parents.get({b}) != total) fail_invariant("count parents", {b});
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if (holds(r, b) != ghost_.holds.get({r, b})) fail_invariant("holds table", {r, b});
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (BlockId b = 0; b < block_count(); ++b) {
+            if ((copy_[c].block_of == b) != ghost_.block_of.get({c, b})) fail_invariant("block_of table", {c, b});
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (HostId h = 0; h < host_count(); ++h) {
+            if ((copy_[c].host_of == h) != ghost_.host_of.get({c, h})) fail_invariant("host_of table", {c, h});
+        }
+    }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        for (RequestId r = 0; r < request_count(); ++r) {
+            if ((copy_[c].request_of == r) != ghost_.request_of.get({c, r})) fail_invariant("request_of table", {c, r});
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        for (BlockId b1 = 0; b1 < block_count(); ++b1) {
+            if ((block_[b].parent == b1) != ghost_.parent.get({b, b1})) fail_invariant("parent table", {b, b1});
+        }
+    }
 }
 
 }  // namespace tokenspeed

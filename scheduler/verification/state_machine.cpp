@@ -33,12 +33,12 @@ class StateMachine {
     StateMachine(const std::vector<std::int64_t>& constants, const std::vector<std::int32_t>& population) {
         if (constants.size() != kStateAccess.constants) throw std::invalid_argument("constants: a value for each");
         if (population.size() != kStateAccess.sorts) throw std::invalid_argument("population: a number for each sort");
-        const auto small = [](std::int64_t value) { return value < 1 || value > 99; };
-        if (std::any_of(constants.begin(), constants.end(), small)) {
-            throw std::invalid_argument("constants: must be from 1 to 99");
+        const auto outside = [](std::int64_t value) { return value < 0 || value > 99; };
+        if (std::any_of(constants.begin(), constants.end(), outside)) {
+            throw std::invalid_argument("constants: must be from 0 to 99");
         }
-        if (std::any_of(population.begin(), population.end(), small)) {
-            throw std::invalid_argument("population: must be from 1 to 99 of each sort");
+        if (std::any_of(population.begin(), population.end(), outside)) {
+            throw std::invalid_argument("population: must be from 0 to 99 of each sort");
         }
         machine_ = kStateAccess.create(constants.data(), population.data());
         values_ = kStateAccess.values(machine_);

@@ -13,7 +13,7 @@ def the_done_step_is_the_oldest(s: Expr) -> Expr:
 @spec.lemma(b=Block)
 def owned_and_free_blocks_carry_an_old_stamp(b: Expr) -> Expr:
     """When a block is given out anew, all steps that touched it before have landed."""
-    return block_state(b).isin(B.OWNED, B.FREE) >> (stamp(b) <= landed())
+    return block_state(b).isin(B.OWNED, B.FREE, B.FETCHING) >> (stamp(b) <= landed())
 
 
 @spec.lemma(s=Step, r=Request, b=Block)
@@ -26,7 +26,7 @@ def writes_are_ahead_of_what_is_computed(s: Expr, r: Expr, b: Expr) -> Expr:
 def incomplete_blocks_up_to_the_row_may_be_written(s: Expr, r: Expr, b: Expr) -> Expr:
     """If drafts before it are rejected, a row writes earlier blocks: all that are not complete count as written."""
     before_its_end = (position(b) < row_start(s, r) + row_tokens(s, r)) & (computed(r) < position(b) + PAGE)
-    return (in_step(s, r) & (row_tokens(s, r) >= 1) & live(r) & holds(r, b) & before_its_end) >> writes(s, r, b)
+    return (in_step(s, r) & live(r) & holds(r, b) & before_its_end) >> writes(s, r, b)
 
 
 @spec.lemma(r=Request)
@@ -39,12 +39,6 @@ def peers_write_before_decode_only(r: Expr) -> Expr:
 def a_row_yields_at_most_its_tokens(s: Expr, r: Expr) -> Expr:
     """A row yields no more output tokens than it computes tokens."""
     return (row_outputs(s, r) >= 0) & (row_outputs(s, r) <= row_tokens(s, r))
-
-
-@spec.lemma(s=Step, r=Request)
-def row_tokens_are_not_negative(s: Expr, r: Expr) -> Expr:
-    """A row has no negative number of tokens."""
-    return row_tokens(s, r) >= 0
 
 
 @spec.lemma(r=Request)

@@ -35,7 +35,7 @@ def nobody_overtakes(r: Expr, q: Expr) -> Expr:
 
 @stage(spec, "L5", r=Request)
 def the_oldest_request(x: Stage, r: Expr) -> None:
-    """Whoever is the oldest advances until it has finished, is aborted, or loses its own peer."""
+    """Whoever is the oldest advances until it finishes, is aborted or loses its peer, or a copy to the host fails."""
     x.when(needy(r))
     x.for_all(Request, lambda q: needy(q) >> (arrival(r) <= arrival(q)))
     x.rank(
@@ -49,6 +49,7 @@ def the_oldest_request(x: Stage, r: Expr) -> None:
     )
     x.ends_when(~after(needy(r)))
     x.ends_when(taken("receive_failed") & ~set_back(r) & after(set_back(r)))
+    x.ends_when(taken("spill_failed"))
 
 
 # Steps: whoever waits for a step waits for the oldest one first.
@@ -136,19 +137,11 @@ def peers_write_its_prompt(x: Stage, r: Expr, c: Expr) -> None:
 @stage(the_oldest_request, s=(Step, lambda p, r: p.one_of(pending, r)))
 def it_is_in_a_step(x: Stage, r: Expr, s: Expr) -> None:
     """Its row lands."""
-    x.when(running(r) & in_step(s, r) & (row_tokens(s, r) >= 1))
+    x.when(running(r) & in_step(s, r))
     x.rank(number(s) - landed())
 
 
 pipeline(it_is_in_a_step)
-
-
-@stage(the_oldest_request, s=(Step, lambda p, r: p.one_of(pending, r)))
-def its_row_is_empty(x: Stage, r: Expr, s: Expr) -> None:
-    """It has a row in the step that is planned, and gets a token."""
-    x.when(running(r) & in_step(s, r) & (row_tokens(s, r) == 0))
-    for plan in ("prefill", "prefill_last", "decode"):
-        x.helpful(plan, s, r, 1)
 
 
 def between_steps(r: Expr) -> Expr:
@@ -179,7 +172,9 @@ def it_has_room(x: Stage, r: Expr) -> None:
 def a_step_is_planned(x: Stage, r: Expr) -> None:
     """It joins the step."""
     x.when(launched() < opened())
-    x.helpful("add_row", x.cover.covering(live_steps, opened()), r)
+    planned_step = x.cover.covering(live_steps, opened())
+    for join in ("prefill", "prefill_last", "decode"):
+        x.helpful(join, planned_step, r, 1)
 
 
 @stage(it_has_room)

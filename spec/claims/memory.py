@@ -209,6 +209,12 @@ def received_before_computed(r: Expr) -> Expr:
 
 
 @spec.safety("P6", s=Step, r=Request)
+def every_row_has_a_token(s: Expr, r: Expr) -> Expr:
+    """A request is in a step only with a token to compute, so every step of a request brings it nearer to its end."""
+    return in_step(s, r) >> (row_tokens(s, r) >= 1)
+
+
+@spec.safety("P6", s=Step, r=Request)
 def rows_start_after_what_is_computed(s: Expr, r: Expr) -> Expr:
     """A row lies between the computed and the planned tokens."""
     return (in_step(s, r) & live(r)) >> (
@@ -249,7 +255,7 @@ def a_step_counts_as_reading_what_attention_reads(s: Expr, r: Expr, b: Expr) -> 
 def a_step_counts_as_writing_what_it_computes(s: Expr, r: Expr, b: Expr) -> Expr:
     """Every block that gets a token of a row is known as written by the step."""
     computed_here = (position(b) < row_start(s, r) + row_tokens(s, r)) & (row_start(s, r) < position(b) + PAGE)
-    return (in_step(s, r) & (row_tokens(s, r) >= 1) & live(r) & holds(r, b) & computed_here) >> writes(s, r, b)
+    return (in_step(s, r) & live(r) & holds(r, b) & computed_here) >> writes(s, r, b)
 
 
 @spec.action("P6", r=Request)

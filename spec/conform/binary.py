@@ -58,8 +58,9 @@ class BinaryError(ValueError):
 def generated_sources(folder: Path = SCHEDULER) -> Sources:
     """The texts that are validated. Raises FileNotFoundError if the package was installed without them."""
     generated = folder / "generated"
-    texts = [p.read_text() for p in (generated / "machine.h", generated / "machine.cpp", folder / "core/state/ids.h")]
-    return Sources(*texts)
+    names = ("machine.h", "machine.cpp", "machine_ghosts.cpp")
+    header, code, ghosts = [(generated / name).read_text() for name in names]
+    return Sources(header, code, ghosts, (folder / "core/state/ids.h").read_text())
 
 
 def source_hash(folder: Path = SCHEDULER) -> str:

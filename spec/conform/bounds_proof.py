@@ -16,7 +16,8 @@ import z3
 from ..language.expressions import INT, TICK
 from ..language.spec import Spec, Transition, Variable
 from ..machines.bounds import bounds_of, constant_bounds, counts_individuals, input_limit, is_clock
-from ..prove.prover import Individuals, Prover
+from ..prove.prover import Prover
+from ..prove.terms import Individuals
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def _transition(prover: Prover, transition: Transition) -> list[Kept]:
     names, individuals = prover.individuals(transition.parameters, 1)
     newest = z3.Int("newest", prover.context)
     solver = prover.solver()
-    solver.add(*prover.assumptions(individuals))
+    solver.add(*prover.exist(transition.parameters), *prover.assumptions(individuals))
     solver.add(*[prover.evaluate(g.condition, names, prover.before) for g in transition.guards])
     solver.add(*_assumed(prover, transition, names, individuals, newest))
     read = prover.after_reader(transition, names)
@@ -86,7 +87,7 @@ def _assumed(
     clocks = [p.name for p in transition.parameters if is_limit_of_a_clock(transition, p.name)]
     for p in transition.parameters:
         if p.type == INT:
-            facts.append(names[p.name] <= (newest + 1 if p.name in clocks else input_limit(transition.name, p.name)))
+            facts.append(names[p.name] <= (newest + 1 if p.name in clocks else input_limit(p)))
     for v in spec.variables.values():
         if v.type in (INT, TICK):
             low, high = bounds_of(spec, v)

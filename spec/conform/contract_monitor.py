@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..language.declarations import Transition
-from ..language.interpreter import State
 from ..language.ranking import Clause, Stage, concerns
 from ..language.spec import Spec
+from ..search.interpreter import State
 from .monitor import Monitor
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..language.expressions import BOOL, variables_read
-from ..language.interpreter import Interpreter, State
 from ..language.labels import guard_labels
 from ..language.spec import Spec, Transition
 from ..search._explorer import Divergence, Explorer
 from ..search.instances import Instance
+from ..search.interpreter import Interpreter, State
 from ..search.state_order import cells, shared_order, state_order
 
 GUARDS_SAMPLED = 20_000

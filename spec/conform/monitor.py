@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..language.interpreter import Interpreter, State, Violation
 from ..language.spec import Spec
+from ..search.interpreter import Interpreter, State, Violation
 
 
 class Divergence(AssertionError):

@@ -243,6 +243,8 @@ class Validator:
 
 def _reads(e: Expr) -> list[Expr]:
     """Reads of variables in the expression, each once."""
+    if e.op == "call":
+        return _reads(e.meaning)
     found = {to_text(e): e} if e.op == "read" else {}
     for child in children(e):
         found |= {to_text(x): x for x in _reads(child)}

@@ -20,12 +20,21 @@ import z3
 
 from ..language import counting
 from ..language.expressions import Expr, variables_read
-from ..language.spec import Effect, Parameter, Spec, Transition, Variable
+from ..language.spec import Definition, Effect, Parameter, Spec, Transition, Variable
 from .cpp.declarations import Unit, read_unit
 from .cpp.execution import Execution, execute
 from .cpp.frame import check_frame
-from .cpp.layout import Finding, Layout, guard_enumerator, missing_ghosts, parameters_of, read_layout
-from .cpp.semantics import ID, Obligation, Value, World
+from .cpp.layout import (
+    Finding,
+    Layout,
+    guard_enumerator,
+    missing_ghosts,
+    parameters_of,
+    read_layout,
+    readable_definitions,
+)
+from .cpp.parser import Node
+from .cpp.semantics import ID, Obligation, State, Value, World
 from .cpp.tokens import CppError
 
 TIMEOUT_MS = 20_000
@@ -44,10 +53,11 @@ class Claim:
 
 @dataclass(frozen=True)
 class Sources:
-    """The texts of machine.h, machine.cpp and ids.h."""
+    """The texts of machine.h, machine.cpp, machine_ghosts.cpp (of the checked build) and ids.h."""
 
     header: str
     code: str
+    ghosts: str
     ids: str
 
 
@@ -81,6 +91,8 @@ def validate(spec: Spec, sources: Sources, builds: Sequence[bool] = (False, True
             result.findings.append(Finding(error.file, error.line, error.what, "parser"))
             continue
         result.findings += layout.findings or check_frame(layout, code, checked)
+        for definition in readable_definitions(layout) if not result.findings else ():
+            validate_definition(layout, definition, checked, result)
         for transition in spec.transitions.values() if not result.findings else ():
             validate_transition(layout, code, transition, checked, result)
     result.seconds = time.perf_counter() - start
@@ -88,12 +100,24 @@ def validate(spec: Spec, sources: Sources, builds: Sequence[bool] = (False, True
 
 
 def read(spec: Spec, sources: Sources, checked: bool) -> tuple[Layout, Unit]:
-    """Parse both files as one build sees them. Raises CppError."""
+    """Parse the files as one build sees them. Raises CppError."""
     header = read_unit(sources.header, "machine.h", checked)
     layout = read_layout(spec, header, sources.ids)
     for name in missing_ghosts(layout) if checked else ():
         layout.report(layout.machine.line, f"the checked build does not carry the ghost {name}")
-    return layout, read_unit(sources.code, "machine.cpp", checked)
+    return layout, read_code(sources, checked)
+
+
+def read_code(sources: Sources, checked: bool) -> Unit:
+    """All functions that one build defines. Raises CppError."""
+    code = read_unit(sources.code, "machine.cpp", checked)
+    if checked:
+        ghosts = read_unit(sources.ghosts, "machine_ghosts.cpp", checked)
+        for name, function in ghosts.functions.items():
+            if name in code.functions or not name.startswith("Machine::ghost_"):
+                raise CppError(ghosts.file, function.line, f"{name} is no function of this file")
+        code.functions |= ghosts.functions
+    return code
 
 
 def validate_transition(
@@ -111,11 +135,32 @@ def validate_transition(
         return result.findings[known:]
     try:
         world = World(layout)
-        run = execute(world, function, transition, code.file, checked)
+        run = execute(world, function, transition, code.functions)
         _Comparison(world, run, transition, checked, result, function.line).all()
     except CppError as error:
         result.findings.append(Finding(error.file, error.line, error.what, "structure"))
     return result.findings[known:]
+
+
+def validate_definition(layout: Layout, definition: Definition, checked: bool, result: Validation) -> None:
+    """Prove that the function of this name in the header gives what the definition says."""
+    world, function = World(layout), layout.machine.functions[definition.name]
+    named = Transition(definition.name, "", definition.parameters, "")
+    run = Execution(State(world, layout.unit.file, {}))
+    comparison = _Comparison(world, run, named, checked, result, function.line)
+    for p in definition.parameters:
+        run.state.locals[p.name] = Value(ID, comparison.names[p.name])
+    name, *own = (Node("name", (x,), function.line) for x in (definition.name, *run.state.locals))
+    call = Node("call", (name, tuple(own)), function.line)
+    try:
+        found = run.state.evaluate(call).term
+    except CppError as error:
+        result.findings.append(Finding(error.file, error.line, error.what, "structure"))
+        return
+    wanted = world.evaluate(definition.formula, comparison.names, comparison.obligations)
+    comparison.claims.append(Claim(function.line, "definitions", "means something else", found == wanted))
+    comparison.note_obligations()
+    comparison.decide()
 
 
 class _Comparison:
@@ -141,12 +186,16 @@ class _Comparison:
             what = f"guard {guard.name!r} means something else"
             self.claims.append(Claim(refusal.line, "guards", what, refusal.allowed == wanted))
         self.effects()
+        self.note_obligations()
+        self.decide()
+
+    def note_obligations(self) -> None:
+        """What has to hold wherever a line is executed."""
         obligations = [*self.obligations, *self.run.state.obligations]
         kinds = {"is indexed within its": "indices in range"}
         for o in obligations:
             kind = next((k for words, k in kinds.items() if words in o.what), "operations that do not wrap")
             self.claims.append(Claim(o.line or self.line, kind, f"not proved: {o.what}", o.condition))
-        self.decide()
 
     # What is compared.
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import z3
 
 from ..language.expressions import INT, TICK, Expr
-from ..language.interpreter import State
 from ..language.progress import Progress
 from ..language.ranking_claims import StageClaim
 from ..language.spec import Parameter, Property, Spec, Transition, Variable
-from ..prove.prover import Individuals, Prover, Reader
+from ..prove.prover import Prover
+from ..prove.terms import Individuals, Reader
+from ..search.interpreter import State
 
 Names = dict[str, z3.ExprRef]
 
@@ -155,7 +156,7 @@ class SmallCounterexamples:
 
         The claim's own individuals are among the bindings as `of r`, the transition's arguments as `r`.
         """
-        own = self._choose(claim.parameters, "of ")
+        own = self._choose(claim.everybody, "of ")
         transition = self.spec.transitions[claim.transition] if claim.transition else None
         read: Reader = self.prover.before
         names, question = dict[str, z3.ExprRef](), list[z3.BoolRef]()
@@ -165,7 +166,8 @@ class SmallCounterexamples:
             self.prover.transition = transition.name
             read = self.prover.after_reader(transition, names)
             question = self._possible(transition, names)
-        question += [self.prover.evaluate(h, own, self.prover.before, read) for h in claim.hypotheses]
+        hypotheses = [*claim.hypotheses, *[fact for _, fact in claim.witnesses]]
+        question += [self.prover.evaluate(h, own, self.prover.before, read) for h in hypotheses]
         for known in claim.given:
             for chosen in self.prover.tuples(known.parameters, self.individuals):
                 question.append(self.prover.evaluate(known.formula, own | chosen, self.prover.before, read))
@@ -179,7 +181,7 @@ class SmallCounterexamples:
 
     def _choose(self, parameters: tuple[Parameter, ...], prefix: str) -> Names:
         """A constant for each parameter."""
-        return {p.name: z3.Const(prefix + p.name, self.prover.types[p.type]) for p in parameters}
+        return {p.name: z3.Const(f"argument {prefix}{p.name}", self.prover.types[p.type]) for p in parameters}
 
     def _possible(self, transition: Transition, names: Names) -> list[z3.BoolRef]:
         return [self.prover.evaluate(g.condition, names, self.prover.before) for g in transition.guards]

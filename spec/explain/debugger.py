@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..language.expressions import if_else, lift, one_if, substituted, to_text
-from ..language.interpreter import State
 from ..language.progress import Progress
 from ..language.ranking_claims import KINDS
 from ..language.spec import Choice, Spec
-from ..language.variants import variant
 from ..prove.prover import Obligation
 from ..search.explore import Explored, compiled_from
 from ..search.instances import INSTANCES, SEARCH_CONSTANTS
+from ..search.interpreter import State
 from ..search.python_search import NO_IDLE_TRANSITION, PythonSearch
 from ..search.reachable import PYTHON_INSTANCES, PYTHON_STATES, searches
+from ..search.variants import variant
 from .cti import SmallCounterexamples, SmallState
 from .stage_explanation import StageExplanation, claim_of, refusals
 from .timeline import Replay, Timeline, rename

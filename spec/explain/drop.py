@@ -8,10 +8,10 @@ from typing import Any
 import z3
 
 from ..language.spec import Spec, Transition
-from ..language.variants import variant
 from ..prove.prover import Obligation, Prover
 from ..search.explore import Explored
 from ..search.python_search import NO_IDLE_TRANSITION
+from ..search.variants import variant
 from .debugger import Finding, debug, reachable_violation
 from .timeline import Timeline
 
@@ -93,7 +93,7 @@ def _why_not_needed(spec: Spec, transition: Transition, guard_name: str) -> str:
     prover = Prover(spec)
     names, individuals = prover.individuals(transition.parameters, 1)
     solver = prover.solver()
-    solver.add(*prover.assumptions(individuals))
+    solver.add(*prover.exist(transition.parameters), *prover.assumptions(individuals))
     for guard in transition.guards:
         term = prover.evaluate(guard.condition, names, prover.before)
         solver.add(z3.Not(term) if guard.name == guard_name else term)

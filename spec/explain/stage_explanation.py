@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..language.expressions import Expr, conjuncts, to_text
-from ..language.interpreter import State
 from ..language.progress import Progress
-from ..language.ranking import Stage, concerns
+from ..language.ranking import Stage
 from ..language.ranking_claims import StageClaim, step_claims, still_claims
 from ..language.spec import Spec
 from ..prove.prover import Obligation
+from ..search.interpreter import State
 from .cti import SmallState
 from .timeline import Replay, Timeline, reads, rename, value_text
 
@@ -24,7 +24,7 @@ MEANINGS = {
     "bounded": "No part of a rank is negative.",
     "kept": "Whatever a conforming policy does, some rank gets smaller, or the stage goes on with no larger rank.",
     "advanced": "What helps in the stage makes some rank smaller, or ends it.",
-    "permitted": "The contract does not forbid what helps in the stage.",
+    "permitted": "The contract does not forbid what helps in the stage, nor anything that the environment does.",
 }
 
 
@@ -53,9 +53,9 @@ class StageExplanation:
     def __init__(self, spec: Spec, claim: StageClaim, small: SmallState) -> None:
         self.spec, self.claim, self.small = spec, claim, small
         self.replay = Replay(spec, small)
-        self.own = {p.name: small.bindings[f"of {p.name}"] for p in claim.parameters}
+        self.own = {p.name: small.bindings[f"of {p.name}"] for p in claim.everybody}
         self.names = {
-            p.name: self.replay.name(p.type, self.own[p.name]) for p in claim.parameters if p.type in spec.sorts
+            p.name: self.replay.name(p.type, self.own[p.name]) for p in claim.everybody if p.type in spec.sorts
         }
         self.before = self.after = small.state
 
@@ -69,6 +69,7 @@ class StageExplanation:
             arguments = {p.name: self.small.bindings[p.name] for p in transition.parameters}
             self.after = replay.take(result, self.before, transition, arguments, set())
         name, _, what = claim.name.rpartition(": ")
+        what = "permitted" if claim.kind == "permitted" else what
         if claim.kind == "conforming":
             result.meaning = "Holds in every state that a policy which keeps the contract can reach."
             result.conjunct, result.values = self.false_parts([claim.goal])
@@ -85,11 +86,7 @@ class StageExplanation:
             case "bounded":
                 result.conjunct, result.values = self.false_parts([n >= 0 for n in stage.ranks])
             case "permitted":
-                transition = spec.transitions[str(claim.transition)]
-                clauses = [c for s in stage.path for c in s.clauses if concerns(c.formula, transition)]
-                broken = [c for c in clauses if not self.holds(c.formula)]
-                result.conjunct = f"allowed by {', '.join(repr(c.name) for c in broken)}"
-                result.values = self.false_parts([c.formula for c in broken])[1]
+                result.conjunct, result.values = self.false_parts([claim.goal])
             case _:
                 parts = [*self.rank_changes(stage), *self.no_longer(stage)]
                 result.conjunct = "some rank gets smaller" + (", or the stage goes on" if what == "kept" else "")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..language.expressions import Expr, conjuncts, to_text
-from ..language.interpreter import Interpreter, State, Violation
 from ..language.spec import Property, Spec, Transition, Variable
-from ..language.variants import without
 from ..search.instances import Scope
+from ..search.interpreter import Interpreter, State, Violation
+from ..search.variants import without
 
 
 @dataclass(frozen=True)
@@ -246,8 +246,8 @@ def value_text(value: object) -> str:
 
 
 def reads(e: Expr) -> list[Expr]:
-    """The reads of variables in a formula, `after(...)` included, from left to right."""
-    if e.op in ("read", "next"):
+    """What a formula says of variables and by names, `after(...)` included, from left to right."""
+    if e.op in ("read", "next", "call"):
         return [e]
     return [atom for child in e.args if isinstance(child, Expr) for atom in reads(child)]
 

@@ -1,55 +1,8 @@
-"""Prints expressions of the specification as C++. How a variable is read is the caller's choice."""
+"""What generated C++ files have in common."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
-from ..language.expressions import BOOL, Expr
-from ..language.spec import Spec, Transition, Variable
-
-ReadVariable = Callable[[Variable, list[str]], str]
-
-INFIX = {"eq": "==", "le": "<=", "lt": "<", "add": "+", "sub": "-", "and": "&&", "or": "||"}
-
-
-def cpp_expression(e: Expr, names: Mapping[str, str], read: ReadVariable, read_next: ReadVariable | None = None) -> str:
-    """The expression as C++. `names`: parameter -> C++ name; `read_next` reads the state after the transition."""
-    if e.op == "lit":
-        return str(e.args[0]).lower() if e.type == BOOL else str(e.args[0])
-    if e.op == "enum":
-        return f"{e.args[0].name}::{camel(e.args[1])}"
-    if e.op in ("param", "const"):
-        return names[e.args[0]]
-    if e.op == "read":
-        return read(e.args[0], [cpp_expression(i, names, read, read_next) for i in e.args[1:]])
-    if e.op == "next":
-        assert read_next is not None
-        return cpp_expression(e.args[0], names, read_next)
-    if e.op == "taken":
-        return f"(taken == Transition::{e.args[0]})"
-    a = [cpp_expression(x, names, read, read_next) for x in e.args]
-    if e.op == "not":
-        return f"!{a[0]}" if a[0].startswith("(") or e.args[0].op == "read" else f"!({a[0]})"
-    if e.op == "ite":
-        return f"({a[0]} ? {a[1]} : {a[2]})"
-    return f"({a[0]} {INFIX[e.op]} {a[1]})"
-
-
-def plain(condition: str) -> str:
-    """Without the outermost parentheses, if they belong together."""
-    if not (condition.startswith("(") and condition.endswith(")")):
-        return condition
-    depth = 0
-    for i, c in enumerate(condition):
-        depth += (c == "(") - (c == ")")
-        if depth == 0 and i < len(condition) - 1:
-            return condition
-    return condition[1:-1]
-
-
-def camel(value: str) -> str:
-    """INFLIGHT becomes Inflight."""
-    return "".join(word.capitalize() for word in value.split("_"))
+from ..language.spec import Spec, Transition
 
 
 def guard_identifier(transition: Transition, guard_name: str) -> str:
@@ -65,6 +18,4 @@ def header(spec: Spec, what: str) -> str:
     )
 
 
-__all__ = [
-    "camel", "cpp_expression", "guard_identifier", "header", "plain",
-]  # fmt: skip
+__all__ = ["guard_identifier", "header"]

@@ -15,13 +15,13 @@ from .explorer.model import ExplorerGenerator
 from .reference_page import reference_page
 from .replay import ReplayGenerator
 from .scheduler.access import machine_access
+from .scheduler.code import machine_files
 from .scheduler.handles import HandleGenerator
-from .scheduler.machine import SchedulerGenerator
 
 
 def generated_files() -> dict[str, str]:
     """Path within the repository -> content."""
-    files = {f"scheduler/generated/{name}": text for name, text in SchedulerGenerator(SPEC).files().items()}
+    files = {f"scheduler/generated/{name}": text for name, text in machine_files(SPEC).items()}
     files |= {f"spec/search/explorer/generated/{name}": text for name, text in ExplorerGenerator(SPEC).files().items()}
     files["scheduler/generated/machine_access.cpp"] = machine_access(SPEC)
     files["scheduler/generated/handles.h"] = HandleGenerator(SPEC).handles_h()

@@ -1,22 +1,21 @@
 """Generates the C++ that `verify trace` replays traces with: guards and effects over any number of individuals.
 
 It shares nothing with the scheduler's generator but the specification: values are plain 64-bit integers (states by
-their position, truth as 0 and 1), relations are hash tables, and expressions are printed here. Ghost variables that
-some transition writes for all individuals at once are left out (a replay takes constant time for each event), and with
-them whatever depends on them; guards over those are listed as unchecked.
+their position, truth as 0 and 1), and relations are hash tables. Ghost variables that some transition writes for all
+individuals at once are left out (a replay takes constant time for each event), and with them whatever depends on them;
+guards over those are listed as unchecked.
 """
 
 from __future__ import annotations
 
 from textwrap import indent
 
-from ..language.expressions import BOOL, Expr, SpecError, variables_read
+from ..language.expressions import BOOL, Expr, SpecError, inlined, variables_read
 from ..language.labels import guard_labels
+from ..language.printing import CPP_NUMBERS, Printer
 from ..language.spec import Count, Parameter, Spec, Transition, Variable
 from .cpp import header
-
-INFIX = {"eq": "==", "le": "<=", "lt": "<", "add": "+", "sub": "-", "and": "&&", "or": "||"}
-MAX_ARGUMENTS = 4
+from .scheduler.header import MAX_ARGUMENTS
 
 
 class ReplayGenerator:
@@ -27,6 +26,7 @@ class ReplayGenerator:
         self.sorts = list(spec.sorts)
         self.kept = self._kept()
         self.variables = [v for v in spec.variables.values() if v.name in self.kept]
+        self.cpp = Printer(CPP_NUMBERS, self._name, lambda v, index: f"{v.name}.get({', '.join(index)})")
 
     def _kept(self) -> set[str]:
         """Variables that can be followed in constant time."""
@@ -45,24 +45,8 @@ class ReplayGenerator:
     def _followed(self, e: Expr) -> bool:
         return variables_read(e) <= self.kept
 
-    def _text(self, e: Expr) -> str:
-        """The expression as C++ over the parameters and the state."""
-        if e.op == "lit":
-            return str(int(e.args[0]))
-        if e.op == "enum":
-            return str(e.args[0].values.index(e.args[1]))
-        if e.op == "param":
-            return str(e.args[0])
-        if e.op == "const":
-            return f"constants[{list(self.spec.constants).index(e.args[0])}]"
-        if e.op == "read":
-            return f"{e.args[0].name}.get({', '.join(self._text(i) for i in e.args[1:])})"
-        a = [self._text(x) for x in e.args]
-        if e.op == "not":
-            return f"!({a[0]})"
-        if e.op == "ite":
-            return f"(({a[0]}) ? ({a[1]}) : ({a[2]}))"
-        return f"({a[0]} {INFIX[e.op]} {a[1]})"
+    def _name(self, e: Expr) -> str:
+        return str(e.args[0]) if e.op == "param" else f"constants[{list(self.spec.constants).index(e.args[0])}]"
 
     def monitor_h(self) -> str:
         """The header."""
@@ -120,7 +104,7 @@ class ReplayGenerator:
         )  # fmt: skip
 
     def _start(self) -> str:
-        starts = [f"{v.name}.initial = {self._text(v.init)};" for v in self.variables]
+        starts = [f"{v.name}.initial = {self.cpp.text(v.init)};" for v in self.variables]
         scalars = [f"{v.name}.value = {v.name}.initial;" for v in self.variables if not v.sorts]
         return (
             "// Call once, when the constants are known and before any individual is.\nvoid start() {\n"
@@ -148,10 +132,10 @@ class ReplayGenerator:
         lines = [line for line, p in zip(lines, t.parameters, strict=True) if any(_mentions(e, p) for e in used)]
         for i, g in enumerate(t.guards):
             if self._followed(g.condition):
-                lines.append(f"if (!({self._text(g.condition)})) return {first_guard + i};")
-        lines += [f"const std::int64_t new{i} = {self._text(e.value)};" for i, e in enumerate(effects)]
+                lines.append(f"if ({self.cpp.refuted(g.condition)}) return {first_guard + i};")
+        lines += [f"const std::int64_t new{i} = {self.cpp.text(e.value)};" for i, e in enumerate(effects)]
         for i, e in enumerate(effects):
-            index = ", ".join(self._text(x) for x in e.index)
+            index = ", ".join(self.cpp.text(x) for x in e.index)
             place = f"{e.variable.name}.get({index})"
             column = self.variables.index(e.variable)
             lines.append(f"log({column}, Index{{{index}}}, {place}, new{i});")
@@ -181,7 +165,7 @@ class ReplayGenerator:
         if not c.index:
             return ""
         names = {c.over.name, *(i.name for i in c.index)}
-        for part in _conjuncts(c.condition):
+        for part in _conjuncts(inlined(c.condition)):
             if part.op == "read" and part.type == BOOL and {i.args[0] for i in part.args[1:]} == names:
                 relation: Variable = part.args[0]
                 return relation
@@ -190,11 +174,11 @@ class ReplayGenerator:
     def _recount(self) -> str:
         blocks = []
         for number, c in enumerate(self._counts()):
-            weight = "1" if c.weight is None else self._text(c.weight)
-            add = f"if ({self._text(c.condition)}) "
+            weight = "1" if c.weight is None else self.cpp.text(c.weight)
+            add = f"if ({self.cpp.text(c.condition)}) "
             pairs = self._pairs(c)
             if isinstance(pairs, Variable):
-                read = next(p for p in _conjuncts(c.condition) if p.op == "read" and p.args[0] is pairs)
+                read = next(p for p in _conjuncts(inlined(c.condition)) if p.op == "read" and p.args[0] is pairs)
                 names = [f"const std::int64_t {x.args[0]} = i[{n}];" for n, x in enumerate(read.args[1:])
                          if _used(c, str(x.args[0]))]  # fmt: skip
                 index = ", ".join(p.name for p in c.index)

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..language.expressions import BOOL, Expr, children
-from ..language.spec import Effect, Parameter, Property, Spec, Transition, Variable
+from ..language.expressions import BOOL, Expr
+from ..language.printing import NOT, TLA, Printer
+from ..language.spec import Definition, Effect, Parameter, Property, Spec, Transition, Variable
 from ..search.instances import Instance
 
 MODULE = "TokenSpeed"
 MOST_TICKS = 4
 """Steps and arrivals of a behaviour that TLC follows."""
-
-_INFIX = {"eq": "=", "le": "<=", "lt": "<", "add": "+", "sub": "-", "and": "/\\", "or": "\\/"}
 
 
 class TlaPrinter:
@@ -43,6 +42,7 @@ class TlaPrinter:
         out.append(f"vars == <<{', '.join(v.name for v in variables)}>>\n")
         out.append(conjunction("TypeOK", [f"{v.name} \\in {self._type(v)}" for v in variables]))
         out.append(conjunction("Init", [f"{v.name} = {self._function(v, self.text(v.init, {}))}" for v in variables]))
+        out += [self._definition(d) for d in spec.definitions.values()]
         out += [self._action(t) for t in spec.transitions.values()]
         steps = [self._step(t) for t in spec.transitions.values()]
         out.append("Next ==\n" + "\n".join(f"  \\/ {step}" for step in steps) + "\n")
@@ -92,6 +92,11 @@ class TlaPrinter:
             return p.type
         low, high = self.spec.ranges[transition, p.name]
         return f"({self.text(low, names)})..({self.text(high, names)})"
+
+    def _definition(self, d: Definition) -> str:
+        names = {p.name: p.name for p in d.parameters}
+        comment = "\\* " + d.doc.replace("\n", "\n\\* ")
+        return f"{comment}\n{d.name}({', '.join(names)}) == {self.text(d.formula, names)}\n"
 
     def _action(self, t: Transition) -> str:
         names = {p.name: p.name for p in t.parameters}
@@ -152,26 +157,14 @@ class TlaPrinter:
 
     def text(self, e: Expr, names: Mapping[str, str]) -> str:
         """An expression; parameters are called as `names` says."""
-        if e.op == "lit":
-            return str(e.args[0]).upper() if e.type == BOOL else str(e.args[0])
-        if e.op == "enum":
-            return f'"{e.args[0].name}.{e.args[1]}"'
-        if e.op == "param":
-            return names[e.args[0]]
-        if e.op == "const":
-            return str(e.args[0])
-        if e.op == "taken":
-            return self._taken(self.spec.transitions[e.args[0]])
-        if e.op == "read":
-            return str(e.args[0].name) + "".join(f"[{self.text(i, names)}]" for i in e.args[1:])
-        if e.op == "next":
-            return f"({self.text(e.args[0], names)})'"
-        a = [self.text(x, names) for x in children(e)]
-        if e.op == "not":
-            return f"~({a[0]})"
-        if e.op == "ite":
-            return f"(IF {a[0]} THEN {a[1]} ELSE {a[2]})"
-        return f"({a[0]} {_INFIX[e.op]} {a[1]})"
+        printer = Printer(
+            TLA,
+            name=lambda e: names[e.args[0]] if e.op == "param" else str(e.args[0]),
+            read=lambda v, index: v.name + "".join(f"[{i}]" for i in index),
+            after=lambda e: f"({self.text(e, names)})'",
+            taken=lambda name: self._taken(self.spec.transitions[name]),
+        )
+        return printer.text(e, NOT)
 
     def _taken(self, t: Transition) -> str:
         """That the step is this transition: its action, with some arguments, holds of the two states."""

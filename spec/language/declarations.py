@@ -8,15 +8,48 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .expressions import Expr, SpecError, lift, to_text
+from .expressions import Expr, SpecError, lift, still, to_text, variables_read
 
 
 @dataclass(frozen=True)
 class Sort:
-    """An unbounded set of individuals; `letter` names them in timelines (r0, r1, ...)."""
+    """An unbounded set of individuals; `letter` names them in timelines (r0, r1, ...).
+
+    `grows`: C++ adds records of it one by one; it has a fixed number of all others. `inhabited`: there is at least
+    one; any other sort may be empty.
+    """
 
     name: str
     letter: str
+    grows: bool = False
+    inhabited: bool = False
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A kind of integers: what they are, and from 0 to which number they are in C++ (inclusive).
+
+    `clock`: given out one after the other. `ordered`: only compared, so a state and the one with their ranks are alike.
+    """
+
+    name: str
+    most: int
+    clock: bool = False
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class Number:
+    """An integer parameter: its kind, and the range that makes sense (None: any).
+
+    `tried`: which values searches of small instances try, first and last, or a function that gives both for parameters
+    before it; one value more than guards allow shows a dropped guard.
+    """
+
+    low: Expr | int | None = None
+    high: Expr | int | None = None
+    kind: Integers | None = None
+    tried: Any = None
 
 
 class Enum:
@@ -54,7 +87,8 @@ class Place:
 class Variable:
     """State: a function from sorts to a value. `ghost` variables exist in proofs and checked builds only.
 
-    `one`: a relation in which each first individual has at most one second (proved), so that it is kept as an id.
+    `one`: a relation in which each first individual has at most one second (proved), so that it is kept as an id;
+    `table`: a relation kept as a table, and the variable of its second individual that says where to look there.
     """
 
     name: str
@@ -64,6 +98,8 @@ class Variable:
     ghost: bool
     doc: str
     one: bool = False
+    table: Variable | None = None
+    kind: Integers | None = None
 
     def __call__(self, *index: Expr) -> Expr:
         """The variable's value for these individuals, as an expression."""
@@ -98,11 +134,30 @@ class Parameter:
     type: str
     low: Expr | None = None
     high: Expr | None = None
+    kind: Integers | None = None
 
     @property
     def expr(self) -> Expr:
         """The parameter as an expression."""
         return Expr("param", self.name, type=self.type)
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A name for a formula about one state: `running(r)` may then be written, and is what reports and C++ say."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    formula: Expr
+    doc: str
+
+    def __call__(self, *arguments: Expr) -> Expr:
+        """The formula about these individuals, by its name."""
+        if [a.type for a in arguments] != [p.type for p in self.parameters]:
+            raise SpecError(
+                f"{self.name} is about {[p.type for p in self.parameters]}, not {[a.type for a in arguments]}"
+            )
+        return Expr("call", self, *arguments, type=self.formula.type)
 
 
 @dataclass(frozen=True)
@@ -149,7 +204,7 @@ class Transition:
         """The transition may be taken only if the condition holds."""
         if any(g.name == name for g in self.guards):
             raise SpecError(f"{self.name} has two guards named {name!r}")
-        self.guards.append(Guard(name, condition))
+        self.guards.append(Guard(name, still(f"{self.name}, guard {name!r}", condition)))
 
     def set(self, place: Place, value: Any) -> None:
         """Effect: the place gets the value. An ANY index takes a function of the individuals it stands for."""
@@ -167,6 +222,7 @@ class Transition:
             else:
                 index.append(i)
         expression = lift(value(*[b.expr for b in binders])) if callable(value) else lift(value)
+        still(f"{self.name}, effect on {variable.name}", expression)
         self.effects.append(Effect(variable, tuple(index), tuple(binders), expression))
 
     def add(self, place: Place, amount: Expr | int) -> None:
@@ -223,6 +279,12 @@ class Count:
     index: tuple[Parameter, ...]
     condition: Expr
     weight: Expr | None
+
+    @property
+    def reads(self) -> set[str]:
+        """The variables whose change may change the counter or what it counts."""
+        weight = set() if self.weight is None else variables_read(self.weight)
+        return {self.variable.name} | variables_read(self.condition) | weight
 
 
 @dataclass(frozen=True)

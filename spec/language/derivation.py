@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from .declarations import Count, Effect, Parameter, Transition
-from .expressions import BOOL, INT, Expr, SpecError, conjuncts, if_else, lift, substituted, to_text
+from .expressions import BOOL, INT, Expr, SpecError, conjuncts, if_else, inlined, lift, substituted, to_text
 
 Read = Callable[[Expr], Expr]
 """What stands for the reading of a variable: a known value, or the same expression."""
@@ -83,7 +83,7 @@ class _Knowledge:
     def of(cls, transition: Transition) -> _Knowledge:
         found = cls([*transition.effects])
         for guard in transition.guards:
-            for fact in conjuncts(guard.condition):
+            for fact in conjuncts(inlined(guard.condition)):
                 found._learn(fact)
         for place, value in transition.known:
             found.values[to_text(place.variable(*place.index))] = value
@@ -135,6 +135,8 @@ def simplified(e: Expr, read: Read) -> Expr:
         return read(e)
     if e.op in ("lit", "enum", "param", "const"):
         return e
+    if e.op == "call":
+        return simplified(e.meaning, read)
     a = [simplified(x, read) for x in e.args]
     if e.op == "eq" and _same(a[0], a[1]):
         return lift(True)

@@ -1,4 +1,4 @@
-"""The expression tree that guards, effects and properties are written in: sixteen kinds of nodes, and their text."""
+"""The expression tree that guards, effects and properties are written in: its kinds of nodes, and their text."""
 
 from __future__ import annotations
 
@@ -16,15 +16,26 @@ class SpecError(ValueError):
 class Expr:
     """A node of the expression tree. Operators build bigger nodes; nothing is computed.
 
-    Kinds (`op`): lit, enum, param, read, const, eq, le, lt, add, sub, not, and, or, ite, next, taken.
+    Kinds (`op`): lit, enum, param, read, const, call, eq, le, lt, add, sub, not, and, or, ite, next, taken. A call
+    mentions a definition by name; `meaning` is what it stands for.
     """
 
-    __slots__ = ("args", "op", "still", "type")
+    __slots__ = ("_meaning", "args", "op", "still", "type")
 
     def __init__(self, op: str, *args: Any, type: str) -> None:
         self.op, self.args, self.type = op, args, type
         # Whether it speaks of one state only, and of no transition.
         self.still: bool = op not in ("next", "taken") and all(a.still for a in args if isinstance(a, Expr))
+        self._meaning: Expr | None = None
+
+    @property
+    def meaning(self) -> Expr:
+        """Of a call: the formula of the definition, with the arguments in place of its parameters."""
+        if self._meaning is None:
+            definition, *arguments = self.args
+            terms = {p.name: a for p, a in zip(definition.parameters, arguments, strict=True)}
+            self._meaning = substituted(definition.formula, terms)
+        return self._meaning
 
     def __eq__(self, other: object) -> Expr:  # type: ignore[override]
         return Expr("eq", self, lift(other), type=BOOL)
@@ -106,14 +117,36 @@ def maximum(a: Expr, b: Expr) -> Expr:
     return if_else(a <= b, b, a)
 
 
+def still(where: str, expression: Expr | bool | int) -> Expr:
+    """The expression, if it speaks of one state only. Raises SpecError that says where it stands if it does not."""
+    lifted = lift(expression)
+    if not lifted.still:
+        raise SpecError(
+            f"{where}: after() and taken() relate two states, and this speaks of one: {lifted}. They have a meaning in "
+            "an action, in the goal of a stage and in a clause of the contract"
+        )
+    return lifted
+
+
 def after(expression: Expr) -> Expr:
     """The value of the expression in the state after the transition (two-state properties only)."""
+    still("after()", expression)
     return Expr("next", expression, type=expression.type)
 
 
 def taken(transition: str) -> Expr:
     """True if the transition just taken has this name (two-state properties only)."""
     return Expr("taken", transition, type=BOOL)
+
+
+def inlined(expression: Expr) -> Expr:
+    """The expression without calls: formulas in place of the names of definitions."""
+    if expression.op == "call":
+        return inlined(expression.meaning)
+    parts = [inlined(a) if isinstance(a, Expr) else a for a in expression.args]
+    if all(a is b for a, b in zip(parts, expression.args, strict=True)):
+        return expression
+    return Expr(expression.op, *parts, type=expression.type)
 
 
 def children(expression: Expr) -> list[Expr]:
@@ -131,6 +164,16 @@ def conjuncts(expression: Expr) -> list[Expr]:
     return [expression]
 
 
+def antecedents(expression: Expr) -> list[Expr]:
+    """What has to hold before a formula says something: of `if a then b and if c then d`, `a` and `a & c`."""
+    if expression.op == "and":
+        return [found for side in expression.args for found in antecedents(side)]
+    if expression.op == "or" and expression.args[0].op == "not":
+        condition, conclusion = expression.args[0].args[0], expression.args[1]
+        return [condition, *[condition & inner for inner in antecedents(conclusion)]]
+    return []
+
+
 def substituted(e: Expr, terms: Mapping[str, Expr]) -> Expr:
     """The expression with terms in place of parameters."""
     if e.op == "param":
@@ -140,8 +183,12 @@ def substituted(e: Expr, terms: Mapping[str, Expr]) -> Expr:
 
 def variables_read(expression: Expr) -> set[str]:
     """Names of the variables that the expression reads."""
-    found = {expression.args[0].name} if expression.op == "read" else set()
-    return found.union(*[variables_read(c) for c in children(expression)]) if children(expression) else found
+    found = set[str]()
+    if expression.op == "read":
+        found = {expression.args[0].name}
+    elif expression.op == "call":
+        found = variables_read(expression.args[0].formula)
+    return found.union(*map(variables_read, children(expression)))
 
 
 def parameters_read(expression: Expr) -> set[str]:
@@ -161,7 +208,7 @@ def to_text(e: Expr) -> str:
         return str(e.args[1])
     if e.op in ("param", "const"):
         return str(e.args[0])
-    if e.op == "read":
+    if e.op in ("read", "call"):
         return str(e.args[0].name) + (f"({', '.join(map(to_text, e.args[1:]))})" if e.args[1:] else "")
     if e.op == "not":
         inner = e.args[0]
@@ -183,7 +230,7 @@ def to_text(e: Expr) -> str:
 
 
 def _inner(e: Expr) -> str:
-    simple = e.op in ("lit", "enum", "param", "const", "read", "ite", "next", "taken", "not")
+    simple = e.op in ("lit", "enum", "param", "const", "read", "call", "ite", "next", "taken", "not")
     return to_text(e) if simple else f"({to_text(e)})"
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import counting
-from .expressions import Expr, lift, to_text
+from .expressions import Expr, lift, still, substituted, to_text
 from .spec import Parameter, Sort, Spec, Variable
 
 
@@ -45,12 +45,12 @@ class Progress:
 
     def when(self, condition: Expr) -> None:
         """The situation of the claim."""
-        self.conditions.append(condition)
+        self.conditions.append(still(self.name, condition))
 
     def for_all(self, sort: Sort, fact: Callable[[Expr], Expr]) -> None:
         """The fact holds of every individual of the sort."""
         parameter = Parameter(f"every_{sort.letter}{len(self.given)}", sort.name)
-        self.given.append((parameter, fact(parameter.expr)))
+        self.given.append((parameter, still(self.name, fact(parameter.expr))))
 
     def one_of(self, counter: Variable, *index: Expr) -> Expr:
         """An individual that the counter counts, if it counts any."""
@@ -96,7 +96,7 @@ class Progress:
 
     def or_holds(self, formula: Expr) -> None:
         """An alternative that is a fact, not a transition."""
-        self.alternatives.append(formula)
+        self.alternatives.append(still(self.name, formula))
 
     def _witness(self, sort: str, fact: Callable[[Expr], Expr]) -> Expr:
         """An individual with the fact; whoever asks for the same gets the same."""
@@ -117,8 +117,16 @@ class Progress:
         names = {p.name: a for p, a in zip(transition.parameters, option.arguments, strict=True)}
         result = lift(True)
         for guard in transition.guards:
-            result = result & counting.substituted(guard.condition, names)
+            result = result & substituted(guard.condition, names)
         return result
+
+
+def condition_of(fact: Expr) -> Expr | None:
+    """What has to hold for a witness to be found, if its fact says so: that a counter counts somebody, for one.
+
+    A witness without such a fact is any individual of its sort; there has to be one.
+    """
+    return fact.args[0].args[0] if fact.op == "or" and fact.args[0].op == "not" else None
 
 
 def progress(spec: Spec, group: str, **sorts: Sort | str) -> Callable[[Callable[..., None]], Progress]:
@@ -138,4 +146,4 @@ def progress(spec: Spec, group: str, **sorts: Sort | str) -> Callable[[Callable[
     return declare
 
 
-__all__ = ["Option", "Progress", "progress"]
+__all__ = ["Option", "Progress", "condition_of", "progress"]

@@ -12,7 +12,8 @@ every stage, for every transition that a conforming policy may take in it:
 - *served*, if it has none: one of its helpful transitions may be taken;
 - *advanced*: if a helpful transition is taken for the stage's individuals, the goal comes or some rank gets smaller,
   its own or that of a stage around it;
-- *permitted*: no clause of a stage forbids what helps in it.
+- *permitted*: no clause, of a stage or one that always holds, forbids what helps in it, or what clients, devices and
+  copy engines do.
 
 What follows is an argument, not something that a solver checks. Assume that in a leaf that lasts, if from some moment
 on one of its helpful transitions can always be taken, one of them is taken (justice). Then from the root's situation
@@ -35,8 +36,9 @@ from operator import and_
 
 from .counting import Claim
 from .declarations import Parameter, Sort, Transition
-from .expressions import Expr, SpecError, after, lift, substituted, variables_read
+from .expressions import Expr, SpecError, after, lift, still, substituted, variables_read
 from .expressions import children as subexpressions
+from .labels import new_name
 from .progress import Progress
 from .spec import Spec
 
@@ -81,16 +83,18 @@ class Stage:
 
     def when(self, condition: Expr) -> None:
         """The situation."""
-        self.conditions.append(condition)
+        self.conditions.append(still(self.name, condition))
 
     def for_all(self, sort: Sort, fact: Callable[[Expr], Expr]) -> None:
         """The situation: the fact holds of every individual of the sort."""
         every = Parameter(f"{self.name} {sort.letter}{len(self.facts)}", sort.name)
-        self.facts.append(Claim(every.name, (every,), fact(every.expr)))
+        if sort.name not in {p.type for p in self.parameters}:
+            raise SpecError(f"{self.name}: a fact about every {sort.name}, and the stage is about none")
+        self.facts.append(Claim(every.name, (every,), still(self.name, fact(every.expr))))
 
     def rank(self, *numbers: Expr) -> None:
         """What never gets larger while the stage lasts: the first number, then the second if the first stays, ..."""
-        self.ranks += numbers
+        self.ranks += [still(self.name, n) for n in numbers]
 
     def ends_when(self, change: Expr) -> None:
         """The goal: a formula about two successive states."""
@@ -104,6 +108,7 @@ class Stage:
 
     def contract(self, name: str, doc: str, formula: Expr) -> None:
         """While the stage holds, a conforming policy keeps this formula about two successive states."""
+        new_name("clause", name, self.spec.clauses)
         clause = Clause(name, doc, self.parameters, formula, self.name)
         self.clauses.append(clause)
         self.spec.clauses[name] = clause
@@ -221,6 +226,7 @@ def contract(spec: Spec, **sorts: Sort) -> Callable[[Callable[..., Expr]], Claus
 
     def declare(formula: Callable[..., Expr]) -> Clause:
         name = formula.__name__.replace("_", " ")
+        new_name("clause", name, spec.clauses)
         clause = Clause(name, inspect.getdoc(formula) or "", parameters, formula(*[p.expr for p in parameters]))
         spec.clauses[name] = clause
         return clause
@@ -234,7 +240,8 @@ def conforming(spec: Spec, **sorts: Sort) -> Callable[[Callable[..., Expr]], Cla
 
     def declare(formula: Callable[..., Expr]) -> Claim:
         name = formula.__name__.replace("_", " ")
-        spec.conforming[name] = Claim(name, parameters, formula(*[p.expr for p in parameters]))
+        new_name("conforming invariant", name, spec.conforming, spec.properties)
+        spec.conforming[name] = Claim(name, parameters, still(name, formula(*[p.expr for p in parameters])))
         return spec.conforming[name]
 
     return declare

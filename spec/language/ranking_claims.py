@@ -9,8 +9,8 @@ from operator import or_
 
 from .counting import Claim
 from .declarations import Parameter, Transition
-from .expressions import Expr, after, lift, variables_read
-from .ranking import all_of, concerns, smaller, touched, written_by
+from .expressions import Expr, after, lift, substituted, variables_read
+from .ranking import Clause, Stage, all_of, concerns, smaller, touched, written_by
 from .spec import Spec
 
 KINDS = {
@@ -25,6 +25,7 @@ class StageClaim:
     """One obligation: `given` and `hypotheses` imply `goal`, for all values of the parameters.
 
     `transition`: taken between the two states that are spoken of; `bound`: what some of its parameters are.
+    `witnesses` are known to exist if their facts say so; then `outcomes` are the parts of the goal of which one holds.
     """
 
     transition: str | None
@@ -35,6 +36,13 @@ class StageClaim:
     given: tuple[Claim, ...]
     goal: Expr
     bound: tuple[tuple[str, Expr], ...] = ()
+    witnesses: tuple[tuple[Parameter, Expr], ...] = ()
+    outcomes: tuple[Expr, ...] = ()
+
+    @property
+    def everybody(self) -> tuple[Parameter, ...]:
+        """Its parameters and witnesses."""
+        return (*self.parameters, *[w for w, _ in self.witnesses])
 
 
 def always(spec: Spec, transition: Transition) -> tuple[Claim, ...]:
@@ -43,16 +51,38 @@ def always(spec: Spec, transition: Transition) -> tuple[Claim, ...]:
     return tuple(Claim(c.name, c.parameters, c.formula) for c in clauses)
 
 
+def clauses_of(s: Stage) -> list[Clause]:
+    """What a conforming policy has to keep in a step from the stage, whatever it takes.
+
+    Unlike `kept_clauses` this leaves nothing out: a formula that does not name a transition may forbid it all the same.
+    """
+    inside = {clause.name for stage in s.path for clause in stage.clauses}
+    return [clause for clause in s.spec.clauses.values() if clause.stage is None or clause.name in inside]
+
+
+def permission(clause: Clause) -> tuple[tuple[Parameter, ...], Expr]:
+    """The clause as a goal, and the individuals that it is about besides those of a stage."""
+    if clause.stage is not None:
+        return (), clause.formula
+    own = tuple(Parameter(f"{clause.name}: {p.name}", p.type) for p in clause.parameters)
+    return own, substituted(clause.formula, {p.name: q.expr for p, q in zip(clause.parameters, own, strict=True)})
+
+
+def _only_about_others(e: Expr, transition: Transition) -> bool:
+    """Whether the formula says no more than that some other transition is not taken."""
+    return e.op == "not" and e.args[0].op == "taken" and e.args[0].args[0] != transition.name
+
+
 def still_claims(spec: Spec) -> Iterator[StageClaim]:
     """Of single states: stages are covered or served, ranks are bounded."""
     for s in spec.stages.values():
         skolems = tuple(p for child in s.children for fact in child.facts for p in fact.parameters)
-        witnesses = tuple(w for w, _ in s.cover.witnesses)
+        witnesses, outcomes = tuple(s.cover.witnesses), tuple(s.cover.outcomes())
         known = (*s.known(), *[Claim(p.name, (p,), fact) for p, fact in s.cover.given])
-        hypotheses = (*s.situation, *[fact for _, fact in s.cover.witnesses])
-        goal = reduce(or_, s.cover.outcomes(), lift(False))
+        goal = reduce(or_, outcomes, lift(False))
         name = f"{s.name}: {'covered' if s.children else 'served'}"
-        yield StageClaim(None, name, "cover", (*s.parameters, *witnesses, *skolems), hypotheses, known, goal)
+        parameters = (*s.parameters, *skolems)
+        yield StageClaim(None, name, "cover", parameters, s.situation, known, goal, (), witnesses, outcomes)
         if s.ranks:
             bounded = all_of([n >= 0 for n in s.ranks])
             yield StageClaim(None, f"{s.name}: bounded", "rank", s.parameters, s.situation, s.known(), bounded)
@@ -81,11 +111,20 @@ def step_claims(spec: Spec, transition: Transition) -> Iterator[StageClaim]:
                 goal = reduce(or_, [*s.advanced(written), smaller(touched(s.ranks, written))])
                 name = f"{s.name}: advanced"
                 yield StageClaim(transition.name, name, "helpful", s.parameters, hypotheses, given, goal, bound)
-                if clauses:
-                    name = f"{s.name}: permitted"
-                    yield StageClaim(
-                        transition.name, name, "permitted", s.parameters, s.situation, s.known(), all_of(clauses), bound
-                    )
+                yield from _permitted(s, transition, "permitted by", bound)
+        if transition.actor != "scheduler":
+            yield from _permitted(s, transition, "free of", ())
+
+
+def _permitted(
+    s: Stage, transition: Transition, what: str, bound: tuple[tuple[str, Expr], ...]
+) -> Iterator[StageClaim]:
+    """No clause forbids the transition in the stage: what helps is permitted, and the environment is free."""
+    for clause in clauses_of(s):
+        if not _only_about_others(clause.formula, transition):
+            anybody, goal = permission(clause)
+            parameters, name = (*s.parameters, *anybody), f"{s.name}: {what} {clause.name}"
+            yield StageClaim(transition.name, name, "permitted", parameters, s.situation, s.known(), goal, bound)
 
 
 def untouched(spec: Spec, claim: StageClaim, transition: Transition) -> bool:

@@ -24,10 +24,13 @@ from .declarations import (
     ANY,
     Choice,
     Count,
+    Definition,
     Effect,
     Enum,
     Guard,
+    Integers,
     Move,
+    Number,
     Parameter,
     Place,
     Property,
@@ -37,7 +40,8 @@ from .declarations import (
     Variable,
 )
 from .derivation import counter_effects
-from .expressions import INT, Expr, SpecError, lift, to_text
+from .expressions import BOOL, INT, TICK, Expr, SpecError, lift, still, to_text
+from .labels import check_parameters, new_name
 
 if TYPE_CHECKING:
     from .counting import Claim
@@ -54,6 +58,7 @@ class Spec:
         self.enums: dict[str, Enum] = {}
         self.constants: dict[str, tuple[Expr, int, str]] = {}
         self.variables: dict[str, Variable] = {}
+        self.definitions: dict[str, Definition] = {}
         self.transitions: dict[str, Transition] = {}
         self.counts: dict[str, Count] = {}
         self.subsets: list[tuple[str, str]] = []
@@ -66,54 +71,79 @@ class Spec:
         self.clauses: dict[str, Clause] = {}
         self.conforming: dict[str, Claim] = {}
         self.tick_origin: Variable | None = None
-        self.order_only: tuple[Variable, ...] = ()
         self.ranges: dict[tuple[str, str], tuple[Expr, Expr]] = {}
 
-    def sort(self, name: str, letter: str) -> Sort:
-        """Declare an unbounded set of individuals."""
-        self.sorts[name] = Sort(name, letter)
+    def sort(self, name: str, letter: str, grows: bool = False, inhabited: bool = False) -> Sort:
+        """Declare an unbounded set of individuals; an `inhabited` one has at least one."""
+        new_name("sort", name, (BOOL, INT, TICK), self.sorts, self.enums)
+        new_name("letter", letter, [s.letter for s in self.sorts.values()])
+        self.sorts[name] = Sort(name, letter, grows, inhabited)
         return self.sorts[name]
 
     def enum(self, name: str, **values: str) -> Enum:
         """Declare a finite type: value name = what it means."""
+        new_name("enum", name, (BOOL, INT, TICK), self.sorts, self.enums)
         self.enums[name] = Enum(name, values)
         return self.enums[name]
 
     def constant(self, name: str, minimum: int, doc: str) -> Expr:
         """Declare an integer that never changes and is at least `minimum`."""
+        new_name("constant", name, self.constants, self.variables)
         self.constants[name] = (Expr("const", name, type=INT), minimum, doc)
         return self.constants[name][0]
 
     def variable(
-        self, name: str, *sorts: Sort, of: Any, init: Any, doc: str, ghost: bool = False, one: bool = False
+        self,
+        name: str,
+        *sorts: Sort,
+        of: Any,
+        doc: str,
+        init: Any = None,
+        ghost: bool = False,
+        one: bool = False,
+        table: Variable | None = None,
     ) -> Variable:
-        """Declare state: a function from `sorts` to `of` that is `init` everywhere at the start."""
-        type_ = of.name if isinstance(of, Enum) else of
-        self.variables[name] = Variable(name, sorts, type_, lift(init), ghost, doc, one)
+        """Declare state: a function from `sorts` to `of` (a type, enum or kind of integers).
+
+        At the start it is `init`; without that, false or 0.
+        """
+        new_name("variable", name, self.constants, self.variables)
+        kind = of if isinstance(of, Integers) else None
+        init = (False if of == BOOL else 0) if init is None else init
+        type_ = of.name if isinstance(of, Enum) else INT if kind else of
+        self.variables[name] = Variable(name, sorts, type_, lift(init), ghost, doc, one, table, kind)
         return self.variables[name]
 
     def count(
         self,
         name: str,
         *sorts: Sort,
-        over: Sort,
         of: Callable[..., Expr],
         doc: str,
-        weight: Callable[..., Expr] | None = None,
+        over: Sort | None = None,
+        weight: Callable[..., Expr] | Expr | None = None,
         init: Any = 0,
         ghost: bool = False,
         part_of: Variable | None = None,
     ) -> Variable:
-        """Declare a counter by its meaning: how many of `over` satisfy `of` (or their total `weight`).
+        """Declare a counter by its meaning: how many of `over` satisfy `of`, or the total of their `weight`.
 
-        Transitions change it as its meaning changes (derivation.py); the prover checks that they do. `part_of` names a
-        counter over a superset.
+        `of` may be a relation, of which all partners of an individual are counted, and `weight` a variable or the same
+        for all. Transitions change a counter as its meaning changes (derivation.py); the prover checks that they do.
+        `part_of` names a counter over a superset.
         """
+        if isinstance(of, Variable):
+            (over,) = (s for s in of.sorts if s not in sorts)
+        assert over is not None
         variable = self.variable(name, *sorts, of=INT, init=init, doc=doc, ghost=ghost)
         counted = Parameter(f"each_{over.letter}", over.name)
-        index = tuple(Parameter(f"{s.letter}", s.name) for s in sorts)
+        index = tuple(Parameter(letter, s.name) for letter, s in zip(variable.letters, sorts, strict=True))
         args = [counted.expr, *[i.expr for i in index]]
-        count = Count(variable, counted, index, of(*args), weight(*args) if weight else None)
+        condition, weights = (
+            f if f is None or isinstance(f, Expr) else still(f"count {name}", _about(f, args)) for f in (of, weight)
+        )
+        assert condition is not None
+        count = Count(variable, counted, index, condition, weights)
         if variable.init.op == "const":
             total = (over.name, to_text(lift(1) if count.weight is None else count.weight))
             constant = str(variable.init.args[0])
@@ -124,25 +154,44 @@ class Spec:
             self.subsets.append((name, part_of.name))
         return variable
 
+    def definition(self, **sorts: Sort) -> Callable[[Callable[..., Expr]], Definition]:
+        """Decorator: a function that returns a formula about one state becomes a name for it."""
+        parameters = tuple(Parameter(name, sort.name) for name, sort in sorts.items())
+
+        def declare(body: Callable[..., Expr]) -> Definition:
+            new_name("definition", body.__name__, self.constants, self.variables, self.definitions)
+            formula = still(body.__name__, body(*[p.expr for p in parameters]))
+            definition = Definition(body.__name__, parameters, formula, inspect.getdoc(body) or "")
+            self.definitions[definition.name] = definition
+            return definition
+
+        return declare
+
     def transition(self, actor: str = "scheduler", **parameters: Any) -> Callable[[Callable[..., None]], Transition]:
         """Decorator: a function that adds guards and effects becomes a transition; its docstring explains it.
 
-        A parameter is given as a sort, or as (low, high) for an integer (either may be None: unbounded in the proof).
+        A parameter is given as a sort or a `Number`.
         """
-        made = []
+        made: list[Parameter] = []
+        check_parameters(parameters)
         for name, kind in parameters.items():
             if isinstance(kind, Sort):
                 made.append(Parameter(name, kind.name))
             else:
-                low, high = (None if x is None else lift(x) for x in kind)
-                made.append(Parameter(name, INT, low, high))
+                low, high = (None if x is None else lift(x) for x in (kind.low, kind.high))
+                made.append(Parameter(name, INT, low, high, kind.kind))
 
         def declare(body: Callable[..., None]) -> Transition:
+            new_name("transition", body.__name__, self.transitions)
             transition = Transition(body.__name__, actor, tuple(made), inspect.getdoc(body) or "")
             body(transition, *[p.expr for p in made])
             transition.finish()
             transition.effects += counter_effects(transition, self.counts.values())
             self.transitions[transition.name] = transition
+            for name, kind in parameters.items():
+                if isinstance(kind, Number) and kind.tried is not None:
+                    first, last = kind.tried(*_arguments(kind.tried, made)) if callable(kind.tried) else kind.tried
+                    self.ranges[transition.name, name] = lift(first), lift(last)
             return transition
 
         return declare
@@ -154,6 +203,7 @@ class Spec:
         sorts: dict[str, Sort],
         given: tuple[Sort, Callable[..., Expr]] | None = None,
     ) -> Callable[[Callable[..., Expr]], Property]:
+        check_parameters(sorts)
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
 
         def declare(formula: Callable[..., Expr]) -> Property:
@@ -164,9 +214,10 @@ class Spec:
             fact = None
             if given is not None:
                 every = Parameter(f"every_{given[0].letter}", given[0].name)
-                fact = (every, given[1](every.expr, *individuals))
+                fact = (every, still(name, given[1](every.expr, *individuals)))
+            says = formula(*individuals) if kind == "action" else still(name, formula(*individuals))
             doc = inspect.getdoc(formula) or ""
-            self.properties[name] = Property(name, kind, group, parameters, formula(*individuals), doc, fact)
+            self.properties[name] = Property(name, kind, group, parameters, says, doc, fact)
             return self.properties[name]
 
         return declare
@@ -198,7 +249,8 @@ class Spec:
         """
         count = self.counts[counter.name]
         index = [p.expr for p in count.index]
-        self.tilings[counter.name] = Tiling(counter.name, position(count.over.expr), start(*index), when(*index))
+        parts = (position(count.over.expr), start(*index), when(*index))
+        self.tilings[counter.name] = Tiling(counter.name, *[still(f"tiling {counter.name}", e) for e in parts])
 
     def choice(
         self, group: str, *transitions: str, arguments: Callable[..., dict[str, Expr]] | None = None, **sorts: Sort
@@ -207,11 +259,14 @@ class Spec:
 
         `arguments` gives what stands for integer parameters of the transitions.
         """
+        check_parameters(sorts)
         parameters = tuple(Parameter(p, s.name) for p, s in sorts.items())
 
         def declare(when: Callable[..., Expr]) -> Choice:
             individuals = [p.expr for p in parameters]
-            name, formula = when.__name__.replace("_", " "), when(*individuals)
+            name = when.__name__.replace("_", " ")
+            new_name("choice", name, [c.name for c in self.choices])
+            formula = still(name, when(*individuals))
             given = arguments(*individuals) if arguments is not None else {}
             doc = inspect.getdoc(when) or ""
             self.choices.append(Choice(name, group, transitions, parameters, formula, doc, given))
@@ -219,16 +274,17 @@ class Spec:
 
         return declare
 
-    def explore(self, transition: str, parameter: str, low: Expr | int, high: Expr | int) -> None:
-        """Which values of an integer parameter the explorer tries (a proof is for all values)."""
-        self.ranges[transition, parameter] = (lift(low), lift(high))
-
     def size(self, sort: str) -> str | None:
         """The constant that is the number of individuals of a sort: the one at which an unweighted counter starts."""
         for count in self.counts.values():
             if count.over.type == sort and count.weight is None and count.variable.init.op == "const":
                 return str(count.variable.init.args[0])
         return None
+
+    @property
+    def order_only(self) -> tuple[Variable, ...]:
+        """Variables of which only the order matters."""
+        return tuple(v for v in self.variables.values() if v.kind is not None and v.kind.ordered)
 
     def invariants(self) -> list[Property]:
         """Properties and lemmas of single states, in order of declaration."""
@@ -240,15 +296,20 @@ class Spec:
         What only searches use (ranges of integers, which numbers are shifted or ranked) is part of it.
         """
         lines = [f"spec {self.name}"]
+        lines += [f"sort {s.name} {s.letter}{' inhabited' if s.inhabited else ''}" for s in self.sorts.values()]
         lines += [f"enum {e.name} = {' '.join(e.values)}" for e in self.enums.values()]
         lines += [f"constant {name} >= {low}" for name, (_, low, _) in self.constants.items()]
         for v in self.variables.values():
             kind = "ghost" if v.ghost else "variable"
-            one = " one" if v.one else ""
-            lines.append(f"{kind} {v.name}({', '.join(s.name for s in v.sorts)}): {v.type} = {v.init}{one}")
+            kept = " one" if v.one else f" in a table by {v.table.name}" if v.table else ""
+            type_ = v.kind.name if v.kind else v.type
+            lines.append(f"{kind} {v.name}({', '.join(s.name for s in v.sorts)}): {type_} = {v.init}{kept}")
         for c in self.counts.values():
             weight = "" if c.weight is None else f" of {c.weight}"
             lines.append(f"count {c.variable.name} = sum {c.over.name}: {c.condition}{weight}")
+        for d in self.definitions.values():
+            lines.append(f"definition {d.name}({', '.join(f'{p.name}: {p.type}' for p in d.parameters)}): {d.formula}")
+        lines += [f"part {part} of {whole}" for part, whole in self.subsets]
         for t in self.transitions.values():
             lines.append(f"{t.actor} {t.name}({', '.join(f'{p.name}: {p.type}' for p in t.parameters)})")
             lines += [f"  guard {g.name}: {g.condition}" for g in t.guards]
@@ -283,14 +344,31 @@ class Spec:
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
 
+def _about(f: Callable[..., Expr], individuals: list[Expr]) -> Expr:
+    """A variable about those of the individuals whose sorts it has, or a function of all of them."""
+    if not isinstance(f, Variable):
+        return f(*individuals)
+    by_sort = {i.type: i for i in individuals}
+    return f(*[by_sort[s.name] for s in f.sorts])
+
+
+def _arguments(function: Callable[..., Any], parameters: list[Parameter]) -> list[Expr]:
+    """The parameters that a function names, as expressions."""
+    known = {p.name: p.expr for p in parameters}
+    return [known[name] for name in inspect.signature(function).parameters]
+
+
 __all__ = [
     "ANY",
     "Choice",
     "Count",
+    "Definition",
     "Effect",
     "Enum",
     "Guard",
+    "Integers",
     "Move",
+    "Number",
     "Parameter",
     "Place",
     "Property",

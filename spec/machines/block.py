@@ -1,26 +1,38 @@
 """The block machine: match a cached prefix, allocate, publish, release, keep a partial tail, reap and evict."""
 
 from ..language.expressions import Expr, if_else, maximum
-from ..language.spec import Transition
-from .prefix_tree import children, content, forget, offer, prune_leaf, recognise, text, unhang
+from ..language.spec import Number, Transition
+from .bounds import NAME
+from .prefix_tree import children, content, offer, prune_leaf, recognise, text, unhang
 from .vocabulary import *
+
+GIVEN = Number(1, kind=NAME, tried=lambda b: (position(b), position(b) + 1))
+SOUGHT = Number(1, kind=NAME, tried=lambda b: (position(b), position(b) + 2))
+"""Names of prefixes. In searches all texts begin with the same page, named 1 (0 names nothing); from then on there are
+two ways to go on. Whoever looks for a prefix may also look for one that nobody has published.
+"""
 
 
 def drop(t: Transition, r: Expr, b: Expr) -> None:
     """Effects: the block leaves the request's block table."""
     t.leave(holds[r, b])
-    forget(t, r, b)
+    t.set(text[r, b], 0)  # the block says nothing of the request any more
 
 
-def give_back(t: Transition, r: Expr, b: Expr) -> None:
-    """Guards and effects: a leaving request lets go of a block, a running one of its first if no token will read it.
+@spec.definition(r=Request, b=Block)
+def behind_the_window(r: Expr, b: Expr) -> Expr:
+    """No token will read the block, the request's first, and no block of the request continues it.
 
     A running request keeps what others continue: blocks of its own hang there, and could not be matched without it.
     """
     unread = (position(b) == pruned(r)) & (position(b) + PAGE + WINDOW <= computed(r) + 1)
-    behind = running(r) & unread & (children(b) == 0)
+    return running(r) & unread & (children(b) == 0)
+
+
+def give_back(t: Transition, r: Expr, b: Expr) -> None:
+    """Guards and effects: a leaving request lets go of a block, a running one of its first if no token will read it."""
     t.guard("held", holds(r, b))
-    t.guard("leaves, or behind the window", leaving(r) | behind)
+    t.guard("leaves, or behind the window", leaving(r) | behind_the_window(r, b))
     t.set(pruned[r], if_else(running(r), pruned(r) + PAGE, pruned(r)))
     drop(t, r, b)
 
@@ -31,49 +43,42 @@ def quiet(t: Transition, b: Expr) -> None:
     t.guard("not being copied", copies(b) == 0)
 
 
-def match(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
-    """Guards and effects: a waiting request takes the next whole block of its prefix by reference."""
+def match(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr, tokens: Expr) -> None:
+    """Guards and effects: a waiting request takes the next block of its prefix, which has so many tokens."""
     t.stay(request_state[r], R.WAITING)
     t.guard("next in sequence", position(b) == planned(r))
     t.guard("behind whole blocks", planned(r) == capacity(r))
-    t.guard("not held yet", ~holds(r, b))
-    t.guard("last token recomputed", planned(r) + PAGE < known(r))
+    t.guard("last token recomputed", planned(r) + tokens < known(r))
     recognise(t, r, b, p, x)
     t.join(holds[r, b])
-    t.add(planned[r], PAGE)
-    t.add(computed[r], PAGE)
+    t.add(planned[r], tokens)
+    t.add(computed[r], tokens)
 
 
-@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+@spec.transition(r=Request, b=Block, p=Block, x=SOUGHT)
 def match_shared(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A prefix block that others hold is shared."""
     t.stay(block_state[b], B.SHARED)
-    match(t, r, b, p, x)
+    t.guard("not held yet", ~holds(r, b))
+    match(t, r, b, p, x, PAGE)
 
 
-@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+@spec.transition(r=Request, b=Block, p=Block, x=SOUGHT)
 def match_cached(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A whole prefix block that nobody holds is taken out of the cache."""
     t.move(block_state[b], B.CACHED, B.SHARED)
     t.guard("whole", fill(b) == PAGE)
-    match(t, r, b, p, x)
+    match(t, r, b, p, x, PAGE)
 
 
-@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+@spec.transition(r=Request, b=Block, p=Block, x=SOUGHT)
 def match_tail(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A partial block at the end of the prefix becomes the request's own, to be written on."""
     t.move(block_state[b], B.CACHED, B.OWNED)
-    t.stay(request_state[r], R.WAITING)
-    t.guard("next in sequence", position(b) == planned(r))
-    t.guard("behind whole blocks", planned(r) == capacity(r))
     t.guard("partial", fill(b) < PAGE)
-    t.guard("last token recomputed", planned(r) + fill(b) < known(r))
     quiet(t, b)
-    recognise(t, r, b, p, x)
+    match(t, r, b, p, x, fill(b))
     unhang(t, b, p)
-    t.join(holds[r, b])
-    t.add(planned[r], fill(b))
-    t.add(computed[r], fill(b))
     t.set(fill[b], 0)
 
 
@@ -87,7 +92,7 @@ def allocate(t: Transition, r: Expr, b: Expr) -> None:
     t.join(holds[r, b])
 
 
-@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+@spec.transition(r=Request, b=Block, p=Block, x=GIVEN)
 def publish(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A full, written block becomes a prefix that others may share."""
     t.move(block_state[b], B.OWNED, B.SHARED)
@@ -138,7 +143,7 @@ def release_to_cache(t: Transition, r: Expr, b: Expr) -> None:
     t.set(stamp[b], maximum(stamp(b), last_step(r)))
 
 
-@spec.transition(r=Request, b=Block, p=Block, x=(1, None))
+@spec.transition(r=Request, b=Block, p=Block, x=GIVEN)
 def keep_tail(t: Transition, r: Expr, b: Expr, p: Expr, x: Expr) -> None:
     """A leaving request's partial block stays in the cache, with the tokens written so far."""
     t.move(block_state[b], B.OWNED, B.CACHED)

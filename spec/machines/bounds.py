@@ -1,35 +1,26 @@
 """Declared bounds of integers. Within them no operation of the generated C++ can wrap (`tokenspeed verify binary`).
 
-Bounds are inclusive. TOKENS limits what a driver may submit (`Scheduler::submit` accepts 2^30 prompt and 2^30 output
-tokens); INDIVIDUALS is what 32-bit ids can name; TICKS is never reached: at a million steps a second it takes more
-than 100,000 years.
+Bounds are inclusive. A variable or parameter says of which kind its integers are; without a kind they are numbers of
+tokens, of which `Scheduler::submit` accepts 2^30 prompt and 2^30 output tokens of a request. INDIVIDUALS is what 32-bit
+ids can name. TICKS is never reached: at a million steps a second it takes more than 100,000 years.
 """
 
 from ..language.expressions import TICK
-from ..language.spec import Spec, Variable
+from ..language.spec import Integers, Parameter, Spec, Variable
 
-TOKENS = 2**40
 INDIVIDUALS = 2**31 - 1
 TICKS = 2**62
-KEYS = 2**46
+TOKENS = Integers("Int", 2**40)
+NAME = Integers("Name", 2**46)
 """Names of prefixes: the scheduler gives the low bits of a longer hash; a trace record has room for 48."""
+ARRIVAL = Integers("Arrival", TICKS, clock=True, ordered=True)
 PROPOSALS = (-(2**62), 2**62)
 """Integer parameters of any proposal, also of one that a guard refuses."""
-
-CLOCKS = {"arrival", "newest_arrival"}
-"""Integers that, like step numbers, are given out one after the other."""
-
-NAMES = {"key", "before", "host_key", "host_before", "content", "host_content", "text"}
-"""Variables that name a prefix."""
-
-NAMING = ("match_shared", "match_cached", "match_tail", "publish", "keep_tail")
-INPUTS = {("submit", "turn"): TICKS} | {(transition, "x"): KEYS for transition in NAMING}
-"""Integer parameters that are no numbers of tokens."""
 
 
 def is_clock(variable: Variable) -> bool:
     """Whether the variable holds a step number or an arrival number."""
-    return variable.type == TICK or variable.name in CLOCKS
+    return variable.type == TICK or (variable.kind is not None and variable.kind.clock)
 
 
 def counts_individuals(spec: Spec, variable: Variable) -> bool:
@@ -43,9 +34,8 @@ def bounds_of(spec: Spec, variable: Variable) -> tuple[int, int]:
         return 0, TICKS
     if counts_individuals(spec, variable):
         return 0, INDIVIDUALS
-    if variable.name in NAMES:
-        return 0, KEYS
-    return 0, 2 * TOKENS if variable.name in spec.counts else TOKENS
+    most = (variable.kind or TOKENS).most
+    return 0, 2 * most if variable.name in spec.counts else most
 
 
 def constant_bounds(spec: Spec, name: str) -> tuple[int, int]:
@@ -53,6 +43,6 @@ def constant_bounds(spec: Spec, name: str) -> tuple[int, int]:
     return spec.constants[name][1], INDIVIDUALS
 
 
-def input_limit(transition: str, parameter: str) -> int:
+def input_limit(parameter: Parameter) -> int:
     """Largest value of an integer parameter that a driver or planner may give."""
-    return INPUTS.get((transition, parameter), TOKENS)
+    return (parameter.kind or TOKENS).most

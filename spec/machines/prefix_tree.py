@@ -16,70 +16,49 @@ before it, so parents first; the parent may still be on its way. A page whose pa
 dropped, which is harmless.
 """
 
-from ..language.expressions import BOOL, INT, Expr
+from ..language.expressions import BOOL, Expr
 from ..language.spec import Transition
+from .bounds import NAME
 from .vocabulary import *
 
-key = spec.variable(
-    "key", Block, of=INT, init=0, doc="names the prefix that ends with the block; 0 unless it is published"
-)
-before = spec.variable("before", Block, of=INT, init=0, doc="names the prefix in front of the block; 0: the empty one")
+key = spec.variable("key", Block, of=NAME, doc="names the prefix that ends with the block; 0 unless it is published")
+before = spec.variable("before", Block, of=NAME, doc="names the prefix in front of the block; 0: the empty one")
 parent = spec.variable(
-    "parent",
-    Block,
-    Block,
-    of=BOOL,
-    init=False,
-    one=True,
+    "parent", Block, Block, of=BOOL, one=True,
     doc="the block that it continues in the tree; at the start of a text, itself",
-)
-host_key = spec.variable("host_key", Host, of=INT, init=0, doc="names the prefix that ends with the page")
-host_before = spec.variable("host_before", Host, of=INT, init=0, doc="names the prefix in front of the page")
+)  # fmt: skip
+host_key = spec.variable("host_key", Host, of=NAME, doc="names the prefix that ends with the page")
+host_before = spec.variable("host_before", Host, of=NAME, doc="names the prefix in front of the page")
 
 children = spec.count(
-    "children",
-    Block,
-    over=Block,
-    of=lambda c, b: parent(c, b) & (b != c),
+    "children", Block, over=Block, of=lambda c, b: parent(c, b) & (b != c),
     doc="other published blocks that continue the block",
-)
+)  # fmt: skip
 parents = spec.count(
-    "parents",
-    Block,
-    over=Block,
-    of=lambda p, b: parent(b, p),
-    ghost=True,
-    doc="blocks that the block continues",
+    "parents", Block, over=Block, of=lambda p, b: parent(b, p), ghost=True, doc="blocks that the block continues"
 )
 
 # Ghosts: what memory really holds, and what each request's own tokens are.
 content = spec.variable(
-    "content",
-    Block,
-    of=INT,
-    init=0,
-    ghost=True,
+    "content", Block, of=NAME, ghost=True,
     doc="names the prefix whose KV the block had when it was published, matched or fetched; 0: nobody's yet",
-)
+)  # fmt: skip
 host_content = spec.variable(
-    "host_content", Host, of=INT, init=0, ghost=True, doc="names the prefix whose KV the page really has; 0: none"
+    "host_content", Host, of=NAME, ghost=True, doc="names the prefix whose KV the page really has; 0: none"
 )
 text = spec.variable(
-    "text",
-    Request,
-    Block,
-    of=INT,
-    init=0,
-    ghost=True,
+    "text", Request, Block, of=NAME, ghost=True,
     doc="names the request's own prefix up to the end of a block of its table; 0: not looked up",
-)
+)  # fmt: skip
 
 
+@spec.definition(b=Block)
 def published(b: Expr) -> Expr:
     """The block is in the tree."""
     return block_state(b).isin(B.SHARED, B.CACHED, B.FETCHING)
 
 
+@spec.definition(r=Request, b=Block, p=Block)
 def continues(r: Expr, b: Expr, p: Expr) -> Expr:
     """In the request's table, `p` is the shared block in front of `b`, or `b` itself at the start of the text."""
     in_front = holds(r, p) & (block_state(p) == B.SHARED) & (position(p) + PAGE == position(b))
@@ -127,8 +106,3 @@ def hang_fetched(t: Transition, b: Expr, h: Expr, p: Expr) -> None:
     next_to_it = position(p) + PAGE == host_position(h)
     t.guard("parent is published", ((host_position(h) == 0) & (p == b)) | (stands_before & next_to_it))
     hang(t, b, p, host_key(h), host_before(h))
-
-
-def forget(t: Transition, r: Expr, b: Expr) -> None:
-    """Effect: a block that leaves a table says nothing of the request any more."""
-    t.set(text[r, b], 0)

@@ -1,11 +1,16 @@
 """The request machine: submit, admit, decode, finish or abort, retract and requeue, recycle."""
 
 from ..language.expressions import Expr
-from ..language.spec import Transition
+from ..language.spec import Number, Transition
+from .bounds import ARRIVAL
 from .vocabulary import *
 
+PROMPT = Number(1, tried=(0, MAX_PROMPT))
+LIMIT = Number(tried=lambda tokens: (tokens, tokens + MAX_OUTPUT))
+TURN = Number(kind=ARRIVAL, tried=(newest_arrival(), newest_arrival() + 1))
 
-@spec.transition(actor="client", r=Request, tokens=(1, None), most=(None, None), turn=(None, None))
+
+@spec.transition(actor="client", r=Request, tokens=PROMPT, most=LIMIT, turn=TURN)
 def submit(t: Transition, r: Expr, tokens: Expr, most: Expr, turn: Expr) -> None:
     """A client's request enters the waiting line."""
     t.move(request_state[r], R.ABSENT, R.WAITING)
@@ -17,6 +22,14 @@ def submit(t: Transition, r: Expr, tokens: Expr, most: Expr, turn: Expr) -> None
     t.set(limit[r], most)
     t.set(arrival[r], turn)
     t.set(newest_arrival.place, turn)
+
+
+@spec.transition(actor="client", r=Request)
+def guide(t: Transition, r: Expr) -> None:
+    """A request's output is to follow a grammar, which must see each token before it allows the next."""
+    t.stay(request_state[r], R.WAITING)
+    t.guard("not guided yet", ~guided(r))
+    t.set(guided[r], True)
 
 
 @spec.transition(r=Request)
@@ -74,3 +87,4 @@ def recycle(t: Transition, r: Expr) -> None:
     t.guard("nothing arriving", inbound(r) == 0)
     for variable in (arrival, prompt, limit, known, planned, computed, pruned, last_step):
         t.set(variable[r], 0)
+    t.set(guided[r], False)

@@ -1,7 +1,7 @@
 """The step machine: open, add rows, launch, wait for the device, land the rows in order, retire."""
 
 from ..language.expressions import Expr, if_else, one_if
-from ..language.spec import ANY, Transition
+from ..language.spec import ANY, Number, Transition
 from .vocabulary import *
 
 
@@ -14,28 +14,22 @@ def open_step(t: Transition, s: Expr) -> None:
     t.add(opened.place, 1)
 
 
-@spec.transition(s=Step, r=Request)
-def add_row(t: Transition, s: Expr, r: Expr) -> None:
-    """A running request gets a row in the step that is being planned."""
+def join_step(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
+    """Guards and effects: a request gets a row of its next `n` tokens in the step that is being planned.
+
+    They fall into blocks that are not complete, so private.
+    """
     t.stay(step_state[s], S.PLANNED)
-    t.stay(request_state[r], R.PREFILL, R.DECODE)
     t.guard("once per step", ~in_step(s, r))
     t.guard("nothing arriving", inbound(r) == 0)
+    t.guard("room", planned(r) + n <= end_of_table(r))
     t.join(in_step[s, r])
     t.was(row_tokens[s, r], 0)
     t.was(row_outputs[s, r], 0)
     t.set(row_start[s, r], planned(r))
-    t.set(last_step[r], number(s))
-    t.set(reads[s, r, ANY], lambda b: holds(r, b))
-
-
-def extend(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
-    """Guards and effects: `n` more tokens of the request. They fall into blocks that are not complete, so private."""
-    t.stay(step_state[s], S.PLANNED)
-    t.guard("has a row", in_step(s, r))
-    t.guard("room", planned(r) + n <= end_of_table(r))
+    t.set(row_tokens[s, r], n)
     t.add(planned[r], n)
-    t.add(row_tokens[s, r], n)
+    t.set(last_step[r], number(s))
     # If drafts in flight are rejected, the row starts earlier: it may write every block that is not complete.
     t.set(reads[s, r, ANY], lambda x: holds(r, x))
     t.set(writes[s, r, ANY], lambda x: holds(r, x) & (computed(r) < position(x) + PAGE))
@@ -43,34 +37,33 @@ def extend(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
 
 def sample(t: Transition, s: Expr, r: Expr, outputs: Expr | int) -> None:
     """Effects: the row yields at most so many output tokens."""
-    t.was(row_outputs[s, r], 0)
     t.set(row_outputs[s, r], outputs)
 
 
-@spec.transition(s=Step, r=Request, n=(1, None))
+@spec.transition(s=Step, r=Request, n=Number(1, tried=(0, PAGE)))
 def prefill(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
-    """A chunk of known tokens joins the row; more known tokens remain."""
+    """A chunk of known tokens joins the step; more known tokens remain."""
     t.stay(request_state[r], R.PREFILL)
-    extend(t, s, r, n)
+    join_step(t, s, r, n)
     t.guard("more remains", planned(r) + n < known(r))
 
 
-@spec.transition(s=Step, r=Request, n=(1, None))
+@spec.transition(s=Step, r=Request, n=Number(1, tried=(0, PAGE)))
 def prefill_last(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
-    """The last known tokens join the row: it ends in a sampled token and the request decodes from now on."""
+    """The last known tokens join the step: the row ends in a sampled token and the request decodes from now on."""
     t.move(request_state[r], R.PREFILL, R.DECODE)
-    extend(t, s, r, n)
+    join_step(t, s, r, n)
     t.guard("nothing remains", planned(r) + n == known(r))
     sample(t, s, r, 1)
 
 
-@spec.transition(s=Step, r=Request, n=(1, WIDTH))
+@spec.transition(s=Step, r=Request, n=Number(1, WIDTH, tried=(0, WIDTH + 1)))
 def decode(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
-    """The newest known token, or the one that the step before samples, and draft tokens behind it join the row."""
+    """The newest known token, or the one that the step before samples, and draft tokens behind it join."""
     t.stay(request_state[r], R.DECODE)
-    extend(t, s, r, n)
-    t.guard("once a step", row_tokens(s, r) == 0)
+    join_step(t, s, r, n)
     t.guard("output left", planned(r) + n < limit(r))
+    t.guard("last token seen", ~guided(r) | (sampling(r) == 0))
     sample(t, s, r, n)
 
 
@@ -108,7 +101,7 @@ def leave_step(t: Transition, s: Expr, r: Expr) -> None:
     t.set(reads[s, r, ANY], False)
 
 
-@spec.transition(s=Step, r=Request, accepted=(0, None))
+@spec.transition(s=Step, r=Request, accepted=Number(0, tried=(0, WIDTH + 1)))
 def land_row(t: Transition, s: Expr, r: Expr, accepted: Expr) -> None:
     """The row's KV is written and its accepted output tokens are known; rejected drafts are rolled back."""
     t.stay(request_state[r], R.PREFILL, R.DECODE)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from ..explain.debugger import fill_in_choice, fill_in_idle
 from ..explain.timeline import Replay, Timeline
 from ..language.spec import Spec
-from ..language.variants import variant
 from ..search.explore import Explored, compiled_from, search
 from ..search.instances import INSTANCES
 from ..search.python_search import NO_IDLE_TRANSITION, PythonSearch
 from ..search.reachable import PYTHON_STATES, REBUILD
+from ..search.variants import variant
 
 
 @dataclass(frozen=True)

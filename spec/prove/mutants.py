@@ -108,6 +108,8 @@ def _effect_mutations(spec: Spec, effect: Effect) -> Iterator[tuple[str, list[Ef
 
 def _replacements(spec: Spec, e: Expr) -> Iterator[Expr]:
     """The formula with one comparison moved by one, or one state replaced by the next."""
+    if e.op == "call":
+        e = e.meaning
     if e.op in ("le", "lt"):
         yield Expr(e.op, e.args[0], e.args[1] + 1, type=BOOL)
         yield Expr(e.op, e.args[0] + 1, e.args[1], type=BOOL)
@@ -176,7 +178,7 @@ class Mutation:
         prover, original = self.prover, self.spec.transitions[mutant.name]
         names, individuals = prover.individuals(mutant.parameters, 1)
         solver = prover.solver()
-        solver.add(*prover.assumptions(individuals))
+        solver.add(*prover.exist(mutant.parameters), *prover.assumptions(individuals))
         true = z3.BoolVal(True, prover.context)
         guards = [
             z3.And(true, *[prover.evaluate(g.condition, names, prover.before) for g in t.guards])

@@ -1,10 +1,9 @@
 """The prover: every transition keeps every property, for any number of requests, blocks and steps (z3).
 
 Induction over the transitions. For one transition and one property the question to z3 is: can there be a state in
-which all invariants hold, the guards are true, and the property is false afterwards? `unsat` is a proof. The state
-afterwards is the state before with the effects substituted, so there are no frame axioms. Invariants are universal
-formulas over sorts without functions between them; instantiating them with the individuals at hand (parameters and
-the property's own) is complete, so z3 always answers.
+which all invariants hold, the guards are true, and the property is false afterwards? `unsat` is a proof.
+Invariants are universal formulas over sorts without functions between them; instantiating them with the individuals at
+hand (parameters and the property's own) is complete, so z3 always answers.
 
 Counters are proved by the delta rule, and give assumptions in return: see counting.py.
 """
@@ -13,20 +12,19 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import z3
 
 from ..language import counting, ranking_claims
-from ..language.expressions import BOOL, INT, TICK, Expr, variables_read
-from ..language.progress import Progress
-from ..language.spec import Choice, Parameter, Property, Spec, Transition, Variable
-
-Reader = Callable[[Variable, Sequence[z3.ExprRef]], z3.ExprRef]
-Individuals = dict[str, list[z3.ExprRef]]
-Memo = dict[int, tuple[Expr, z3.ExprRef]]
-"""By identity of an expression, which is kept so that it stays the same: its term."""
+from ..language.expressions import Expr, antecedents, parameters_read, variables_read
+from ..language.labels import named
+from ..language.progress import Progress, condition_of
+from ..language.ranking import concerns
+from ..language.spec import Choice, Parameter, Property, Spec, Transition
+from .terms import Individuals, Memo, Reader, Terms
 
 
 @dataclass(frozen=True)
@@ -46,207 +44,30 @@ class Obligation:
         return self.verdict == "proved"
 
 
-class Prover:
+class Prover(Terms):
     """Turns a specification into obligations and has z3 discharge them. One instance holds one z3 context."""
 
     solver_name = f"z3 {z3.get_version_string()}"
 
     def __init__(self, spec: Spec, timeout_ms: int = 20_000) -> None:
-        self.spec = spec
-        self.timeout_ms = timeout_ms
-        self.context = z3.Context()
-        self.types: dict[str, z3.SortRef] = {
-            BOOL: z3.BoolSort(self.context),
-            INT: z3.IntSort(self.context),
-            TICK: z3.IntSort(self.context),
-        }
-        self.values: dict[tuple[str, str], z3.ExprRef] = {}
-        for enum in spec.enums.values():
-            sort, constants = z3.EnumSort(enum.name, list(enum.values), ctx=self.context)
-            self.types[enum.name] = sort
-            self.values.update({(enum.name, v): c for v, c in zip(enum.values, constants, strict=True)})
-        for name in spec.sorts:
-            self.types[name] = z3.DeclareSort(name, self.context)
-        self.constants = {name: z3.Int(name, self.context) for name in spec.constants}
-        self.functions = {
-            v.name: z3.Function(v.name, *[self.types[s.name] for s in v.sorts], self.types[v.type])
-            for v in spec.variables.values()
-        }
-        self.transition = ""
-        self.known_assumptions: dict[tuple[int, ...], list[z3.BoolRef]] = {}
+        super().__init__(spec, timeout_ms)
         self.known_terms: dict[tuple[tuple[str, int], ...], Memo] = {}
         self.known_solvers: dict[tuple[int, ...], z3.Solver] = {}
-        self.known_facts: dict[tuple[str, ...], z3.BoolRef] = {}
-
-    # Expressions.
-
-    def before(self, variable: Variable, index: Sequence[z3.ExprRef]) -> z3.ExprRef:
-        """The variable in the state before the transition."""
-        return self.functions[variable.name](*index)
-
-    def initial(self, variable: Variable, _: Sequence[z3.ExprRef]) -> z3.ExprRef:
-        """The variable at the start."""
-        return self.evaluate(variable.init, {}, self.before)
-
-    def evaluate(
-        self,
-        e: Expr,
-        names: dict[str, z3.ExprRef],
-        read: Reader,
-        read_next: Reader | None = None,
-        memos: Sequence[Memo] = (),
-    ) -> z3.ExprRef:
-        """The z3 term of an expression, with parameters from `names` and variables through `read`.
-
-        `memos`: terms made before with the same names, for each state that is read.
-        """
-        if not memos or not e.still or e.op in ("lit", "enum", "param", "const"):
-            return self.term(e, names, read, read_next, memos)
-        found = memos[0].get(id(e))
-        if found is None:
-            found = memos[0][id(e)] = (e, self.term(e, names, read, read_next, memos))
-        return found[1]
-
-    def term(
-        self,
-        e: Expr,
-        names: dict[str, z3.ExprRef],
-        read: Reader,
-        read_next: Reader | None,
-        memos: Sequence[Memo],
-    ) -> z3.ExprRef:
-        """The z3 term of an expression, made anew."""
-        if e.op == "lit":
-            value = e.args[0]
-            return z3.BoolVal(value, self.context) if e.type == BOOL else z3.IntVal(value, self.context)
-        if e.op == "enum":
-            return self.values[e.args[0].name, e.args[1]]
-        if e.op == "param":
-            return names[e.args[0]]
-        if e.op == "const":
-            return self.constants[e.args[0]]
-        if e.op == "read":
-            return read(e.args[0], [self.evaluate(i, names, read, read_next, memos) for i in e.args[1:]])
-        if e.op == "next":
-            assert read_next is not None
-            return self.evaluate(e.args[0], names, read_next, None, memos[1:])
-        if e.op == "taken":
-            return z3.BoolVal(e.args[0] == self.transition, self.context)
-        a = [self.evaluate(x, names, read, read_next, memos) for x in e.args]
-        match e.op:
-            case "eq":
-                return a[0] == a[1]
-            case "le":
-                return a[0] <= a[1]
-            case "lt":
-                return a[0] < a[1]
-            case "add":
-                return a[0] + a[1]
-            case "sub":
-                return a[0] - a[1]
-            case "not":
-                return z3.Not(a[0])
-            case "and":
-                return z3.And(*a)
-            case "or":
-                return z3.Or(*a)
-            case "ite":
-                return z3.If(*a)
-        raise AssertionError(f"unknown node {e.op}")
-
-    def after_reader(self, transition: Transition, names: dict[str, z3.ExprRef]) -> Reader:
-        """Reads variables in the state after the transition: effects are substituted."""
-        by_variable: dict[str, list[tuple[list[z3.ExprRef | None], tuple[Parameter, ...], Expr]]] = {}
-        for effect in transition.effects:
-            bound = {b.name for b in effect.binders}
-            index = [
-                None if i.op == "param" and i.args[0] in bound else self.evaluate(i, names, self.before)
-                for i in effect.index
-            ]
-            by_variable.setdefault(effect.variable.name, []).append((index, effect.binders, effect.value))
-
-        def read(variable: Variable, index: Sequence[z3.ExprRef]) -> z3.ExprRef:
-            value = self.before(variable, index)
-            for places, binders, expression in by_variable.get(variable.name, []):
-                any_terms = [x for place, x in zip(places, index, strict=True) if place is None]
-                local = {**names, **{b.name: x for b, x in zip(binders, any_terms, strict=True)}}
-                new = self.evaluate(expression, local, self.before)
-                here = [x == place for place, x in zip(places, index, strict=True) if place is not None]
-                value = z3.If(z3.And(*here), new, value) if here else new
-            return value
-
-        return read
-
-    # What may be assumed.
-
-    def constant_axioms(self) -> list[z3.BoolRef]:
-        """The bounds of the constants."""
-        return [self.constants[name] >= low for name, (_, low, _) in self.spec.constants.items()]
-
-    def tuples(self, parameters: Sequence[Parameter], individuals: Individuals) -> list[dict[str, z3.ExprRef]]:
-        """All ways to choose individuals for the parameters."""
-        choices = [individuals[p.type] for p in parameters]
-        return [{p.name: x for p, x in zip(parameters, xs, strict=True)} for xs in itertools.product(*choices)]
-
-    def assumptions(self, individuals: Individuals) -> list[z3.BoolRef]:
-        """Invariants and counter axioms of the state before, for the given individuals."""
-        key = tuple(len(xs) for xs in individuals.values())
-        if key not in self.known_assumptions:
-            self.known_assumptions[key] = self.instantiate(individuals)
-        return self.known_assumptions[key]
-
-    def instantiate(self, individuals: Individuals) -> list[z3.BoolRef]:
-        """The assumptions, written out for these individuals."""
-        facts = self.constant_axioms()
-        claims: list[Property | counting.Claim] = [*self.spec.invariants(), *counting.assumptions(self.spec)]
-        for c in claims:
-            letters = {p.type: self.spec.sorts[p.type].letter for p in c.parameters}
-            numbers = [range(len(individuals[p.type])) for p in c.parameters]
-            for chosen in itertools.product(*numbers):
-                key = (c.name, *[f"{letters[p.type]}{i}" for p, i in zip(c.parameters, chosen, strict=True)])
-                if key not in self.known_facts:  # the same individuals, in another number of them
-                    names = {p.name: individuals[p.type][i] for p, i in zip(c.parameters, chosen, strict=True)}
-                    self.known_facts[key] = self.evaluate(c.formula, names, self.before)
-                facts.append(self.known_facts[key])
-        return facts
-
-    def individuals(self, parameters: Sequence[Parameter], extra: int) -> tuple[dict[str, z3.ExprRef], Individuals]:
-        """Constants for the parameters, and for each sort these plus `extra` fresh ones.
-
-        The n-th individual of a sort is always the same constant, so that transitions can share assumptions.
-        """
-        names: dict[str, z3.ExprRef] = {}
-        terms: Individuals = {sort: [] for sort in self.spec.sorts}
-        for p in parameters:
-            if p.type in terms:
-                names[p.name] = self.individual(p.type, len(terms[p.type]))
-                terms[p.type].append(names[p.name])
-            else:
-                names[p.name] = z3.Const(p.name, self.types[p.type])
-        for sort in self.spec.sorts:
-            terms[sort] += [self.individual(sort, len(terms[sort]) + i) for i in range(extra)]
-        return names, terms
-
-    def individual(self, sort: str, number: int) -> z3.ExprRef:
-        """The n-th individual of a sort."""
-        return z3.Const(f"{self.spec.sorts[sort].letter}{number}", self.types[sort])
-
-    def solver(self) -> z3.Solver:
-        """A fresh solver with the time limit."""
-        solver = z3.Solver(ctx=self.context)
-        solver.set("timeout", self.timeout_ms)
-        return solver
 
     def decide(self, solver: z3.Solver, question: z3.BoolRef, subject: str, name: str, kind: str) -> Obligation:
         """Proved if the question has no model."""
         start = time.perf_counter()
         solver.push()
-        solver.add(question)
+        self.assume(solver, [question])
         answer = solver.check()
         verdict = {"unsat": "proved", "sat": "FAILED"}.get(str(answer), "UNKNOWN")
         model = solver.model() if answer == z3.sat else None
         solver.pop()
         return Obligation(subject, name, kind, verdict, time.perf_counter() - start, model)
+
+    def refute(self, goal: z3.BoolRef, parameters: Sequence[Parameter]) -> z3.BoolRef:
+        """Some individuals, which exist, of whom the goal is false."""
+        return z3.And(*self.exist(parameters), z3.Not(goal))
 
     # Obligations.
 
@@ -268,7 +89,7 @@ class Prover:
         results = []
         for claim, kind in claims:
             solver = self.solver()
-            solver.add(*self.constant_axioms())
+            self.assume(solver, self.constant_axioms())
             names, _ = self.individuals(claim.parameters, 0)
             question = z3.Not(self.evaluate(claim.formula, names, self.initial))
             results.append(self.decide(solver, question, "initial state", claim.name, kind))
@@ -277,12 +98,13 @@ class Prover:
     def prove_transition(self, transition: Transition) -> list[Obligation]:
         """One transition against every property, counter and weight; what it does not touch holds trivially."""
         self.transition = transition.name
-        names, individuals = self.individuals(transition.parameters, 2)
-        solver = self.solver()
-        solver.add(*self.assumptions(individuals))
-        solver.add(*[self.evaluate(g.condition, names, self.before) for g in transition.guards])
-        read = self.after_reader(transition, names)
         written = {e.variable.name for e in transition.effects}
+        counts = [count for count in self.spec.counts.values() if count.reads & written]
+        deltas = [counting.delta_rule(count, transition) for count in counts]
+        extra = self.most([*self.spec.properties.values(), *deltas])
+        names, individuals = self.individuals(transition.parameters, extra)
+        solver = self.possible(transition, names, individuals)
+        read = self.after_reader(transition, names)
         results = []
         for p in self.spec.properties.values():
             if p.kind != "action" and not variables_read(p.formula) & written:
@@ -292,26 +114,40 @@ class Prover:
             if p.kind == "action":
                 formula = self.evaluate(p.formula, chosen, self.before, read)
                 if p.given is not None:
-                    every, fact = p.given
-                    facts = [
-                        self.evaluate(fact, chosen | {every.name: x}, self.before) for x in individuals[every.type]
-                    ]
-                    formula = z3.Implies(z3.And(*facts), formula)
+                    formula = z3.Implies(z3.And(*self.of_everybody(p.given, chosen, individuals)), formula)
             else:
                 formula = self.evaluate(p.formula, chosen, read)
-            results.append(self.decide(solver, z3.Not(formula), transition.name, p.name, p.kind))
-        for count in self.spec.counts.values():
-            touched = {count.variable.name} | variables_read(count.condition)
-            touched |= variables_read(count.weight) if count.weight is not None else set()
-            if touched & written:
-                claim = counting.delta_rule(count, transition)
-                chosen = names | self.fresh(claim.parameters, individuals, transition)
-                question = z3.Not(self.evaluate(claim.formula, chosen, self.before, read))
-                results.append(self.decide(solver, question, transition.name, claim.name, "count"))
+            results.append(self.decide(solver, self.refute(formula, p.parameters), transition.name, p.name, p.kind))
+        for claim in deltas:
+            chosen = names | self.fresh(claim.parameters, individuals, transition)
+            question = self.refute(self.evaluate(claim.formula, chosen, self.before, read), claim.parameters)
+            results.append(self.decide(solver, question, transition.name, claim.name, "count"))
         results.append(
             self.decide(solver, self.stutters(transition, names, read), transition.name, "no idle transition", "action")
         )
         return results
+
+    def most(self, claims: Sequence[Property | counting.Claim]) -> dict[str, int]:
+        """How many individuals of each sort any of the claims speaks of."""
+        numbers = [Counter(p.type for p in claim.parameters) for claim in claims]
+        return {sort: max((n[sort] for n in numbers), default=0) for sort in self.spec.sorts}
+
+    def possible(self, transition: Transition, names: dict[str, z3.ExprRef], individuals: Individuals) -> z3.Solver:
+        """A solver that knows that the transition may be taken, and what is assumed of these individuals."""
+        solver = self.solver()
+        self.assume(solver, [*self.exist(transition.parameters), *self.assumptions(individuals)])
+        self.assume(solver, [self.evaluate(g.condition, names, self.before) for g in transition.guards])
+        return solver
+
+    def of_everybody(
+        self, given: tuple[Parameter, Expr], names: dict[str, z3.ExprRef], individuals: Individuals
+    ) -> list[z3.BoolRef]:
+        """A fact about every individual of a sort, in the state before."""
+        every, fact = given
+        return [
+            z3.Implies(self.inhabited[every.type], self.evaluate(fact, names | {every.name: x}, self.before))
+            for x in individuals[every.type]
+        ]
 
     def fresh(
         self, parameters: Sequence[Parameter], individuals: Individuals, transition: Transition
@@ -335,21 +171,61 @@ class Prover:
         return z3.And(z3.BoolVal(True, self.context), *same)
 
     def vacuous(self, transition: Transition) -> Obligation:
-        """Whether some state that satisfies all invariants allows the transition; if none, proofs are empty."""
-        names, individuals = self.individuals(transition.parameters, 1)
-        solver = self.solver()
-        solver.add(*self.assumptions(individuals))
+        """Whether some state that satisfies all invariants allows the transition; if none, proofs are empty.
+
+        Of the sorts that it does not speak of there is nobody: a server without host pages is a server.
+        """
+        present = {p.type for p in transition.parameters if p.type in self.inhabited}
+        names, individuals = self.individuals(transition.parameters, dict.fromkeys(present, 1))
+        solver = self.possible(transition, names, individuals)
         start = time.perf_counter()
-        solver.add(*[self.evaluate(g.condition, names, self.before) for g in transition.guards])
+        for sort in [s for s in self.inhabited if s not in present and not self.spec.sorts[s].inhabited]:
+            size = self.spec.size(sort)
+            self.assume(solver, [z3.Not(self.inhabited[sort])])
+            self.assume(solver, [self.constants[size] == 0] if size else [])
         verdict = {"sat": "possible", "unsat": "VACUOUS"}.get(str(solver.check()), "UNKNOWN")
         return Obligation(transition.name, "can be taken", "vacuity", verdict, time.perf_counter() - start)
 
+    def vacuous_antecedents(self, p: Property) -> list[Obligation]:
+        """Whether each antecedent of a property can hold in a state, or step, that satisfies all invariants."""
+        found = []
+        for condition in antecedents(p.formula):
+            start = time.perf_counter()
+            taken: Sequence[Transition | None] = self.steps_for(condition) if p.kind == "action" else [None]
+            verdict = "possible" if any(self.can_hold(p, condition, t) for t in taken) else "VACUOUS"
+            claim = f"can matter: {condition}"
+            found.append(Obligation(p.name, claim, "antecedent", verdict, time.perf_counter() - start))
+        return found
+
+    def steps_for(self, condition: Expr) -> list[Transition]:
+        """The transitions that may make a formula about a step true: those that it names, then all others."""
+        every = list(self.spec.transitions.values())
+        return sorted(every, key=lambda t: (t.name not in named(condition), not concerns(condition, t)))
+
+    def can_hold(self, p: Property, condition: Expr, transition: Transition | None) -> bool:
+        """Some state, and some step by the transition, has the property's antecedent."""
+        parameters = transition.parameters if transition is not None else ()
+        own = [Parameter(f"of {x.name}", x.type) for x in p.parameters]
+        constants, individuals = self.individuals((*own, *parameters), 0)
+        names = {x.name: constants[y.name] for x, y in zip(p.parameters, own, strict=True)}
+        solver = self.solver()
+        self.assume(solver, [*self.exist([*own, *parameters]), *self.assumptions(individuals)])
+        read: Reader = self.before
+        if transition is not None:
+            self.transition = transition.name
+            read = self.after_reader(transition, constants)
+            self.assume(solver, [self.evaluate(g.condition, constants, self.before) for g in transition.guards])
+        if p.given is not None:
+            self.assume(solver, self.of_everybody(p.given, names, individuals))
+        self.assume(solver, [self.evaluate(condition, names, self.before, read)])
+        return bool(solver.check() == z3.sat)
+
     def prove_choice(self, choice: Choice) -> list[Obligation]:
         """Exactly one of the transitions is possible: no two at once, and never none."""
-        names, individuals = self.individuals(choice.parameters, 1)
+        names, individuals = self.individuals(choice.parameters, 0)
         solver = self.solver()
-        solver.add(*self.assumptions(individuals))
-        solver.add(self.evaluate(choice.when, names, self.before))
+        self.assume(solver, [*self.exist(choice.parameters), *self.assumptions(individuals)])
+        self.assume(solver, [self.evaluate(choice.when, names, self.before)])
         names |= {name: self.evaluate(e, names, self.before) for name, e in choice.arguments.items()}
         enabled = []
         for name in choice.transitions:
@@ -366,14 +242,42 @@ class Prover:
         """In the situation of the claim, some option may be taken."""
         names, individuals = self.individuals((*claim.parameters, *[w for w, _ in claim.witnesses]), 0)
         solver = self.solver()
-        solver.add(*self.assumptions(individuals))
-        solver.add(
-            *[self.evaluate(e, names, self.before) for e in (*claim.conditions, *[f for _, f in claim.witnesses])]
+        self.assume(solver, [*self.exist(claim.parameters), *self.assumptions(individuals)])
+        self.assume(solver, [self.evaluate(e, names, self.before) for e in claim.conditions])
+        self.assume(solver, self.witnessed(claim.witnesses, names))
+        for given in claim.given:
+            self.assume(solver, self.of_everybody(given, names, individuals))
+        options = self.one_of(claim.outcomes(), claim.witnesses, names)
+        return self.decide(solver, z3.Not(options), claim.name, "one is possible", "progress")
+
+    def witnessed(self, witnesses: Sequence[tuple[Parameter, Expr]], names: dict[str, z3.ExprRef]) -> list[z3.BoolRef]:
+        """What is known of the witnesses: the facts, and that whoever is found exists."""
+        facts = []
+        for witness, fact in witnesses:
+            facts.append(self.evaluate(fact, names, self.before))
+            if (found := condition_of(fact)) is not None:
+                facts.append(z3.Implies(self.evaluate(found, names, self.before), self.inhabited[witness.type]))
+        return facts
+
+    def one_of(
+        self,
+        outcomes: Sequence[Expr],
+        witnesses: Sequence[tuple[Parameter, Expr]],
+        names: dict[str, z3.ExprRef],
+        memos: Sequence[Memo] = (),
+    ) -> z3.BoolRef:
+        """One of the outcomes holds, of witnesses who exist."""
+        sorts = {w.name: w for w, _ in witnesses}
+        return z3.Or(
+            z3.BoolVal(False, self.context),
+            *[
+                z3.And(
+                    *self.exist([sorts[name] for name in sorted(parameters_read(e) & sorts.keys())]),
+                    self.evaluate(e, names, self.before, None, memos),
+                )
+                for e in outcomes
+            ],
         )
-        for every, fact in claim.given:
-            solver.add(*[self.evaluate(fact, names | {every.name: x}, self.before) for x in individuals[every.type]])
-        options = [self.evaluate(e, names, self.before) for e in claim.outcomes()]
-        return self.decide(solver, z3.Not(z3.Or(*options)), claim.name, "one is possible", "progress")
 
     # Liveness: see ranking.py.
 
@@ -391,28 +295,32 @@ class Prover:
 
     def prove_stage_claim(self, claim: ranking_claims.StageClaim, transition: Transition | None) -> Obligation:
         """One obligation of a stage, for all its individuals and all other parameters of the transition."""
-        own = [Parameter(f"of {p.name}", p.type) for p in claim.parameters]
+        own = [Parameter(f"of {p.name}", p.type) for p in claim.everybody]
         bound = dict(claim.bound)
         free = [p for p in transition.parameters if p.name not in bound] if transition else []
         constants, individuals = self.individuals((*own, *free), 0)
-        names = {p.name: constants[q.name] for p, q in zip(claim.parameters, own, strict=True)}
+        names = {p.name: constants[q.name] for p, q in zip(claim.everybody, own, strict=True)}
         arguments = {p.name: constants[p.name] for p in free}
         arguments |= {name: self.evaluate(e, names, self.before) for name, e in bound.items()}
         read: Reader = self.before
-        guards = []
+        facts = [*self.exist([*claim.parameters, *free])]
         if transition is not None:
             self.transition = transition.name
             read = self.after_reader(transition, arguments)
-            guards = [self.evaluate(g.condition, arguments, self.before) for g in transition.guards]
-        after: Memo = {}
-        facts = guards + [
-            self.evaluate(h, names, self.before, read, (self.memo(names), after)) for h in claim.hypotheses
-        ]
+            facts += [self.evaluate(g.condition, arguments, self.before) for g in transition.guards]
+        memos: tuple[Memo, Memo] = (self.memo(names), {})
+        facts += [self.evaluate(h, names, self.before, read, memos) for h in claim.hypotheses]
+        facts += self.witnessed(claim.witnesses, names)
         for known in claim.given:
+            exist = z3.And(z3.BoolVal(True, self.context), *self.exist(known.parameters))
             for chosen in self.tuples(known.parameters, individuals):
                 local = names | chosen
-                facts.append(self.evaluate(known.formula, local, self.before, read, (self.memo(local), {})))
-        goal = self.evaluate(claim.goal, names, self.before, read, (self.memo(names), after))
+                fact = self.evaluate(known.formula, local, self.before, read, (self.memo(local), {}))
+                facts.append(z3.Implies(exist, fact))
+        if claim.kind == "cover":
+            goal = self.one_of(claim.outcomes, claim.witnesses, names, memos)
+        else:
+            goal = self.evaluate(claim.goal, names, self.before, read, memos)
         question = z3.And(*facts, z3.Not(goal))
         solver = self.prepared(individuals)
         return self.decide(solver, question, claim.transition or "liveness", claim.name, claim.kind)
@@ -426,7 +334,7 @@ class Prover:
         key = tuple(len(xs) for xs in individuals.values())
         if key not in self.known_solvers:
             self.known_solvers[key] = self.solver()
-            self.known_solvers[key].add(*self.assumptions(individuals))
+            self.assume(self.known_solvers[key], self.assumptions(individuals))
         return self.known_solvers[key]
 
     def prove_parts(self) -> list[Obligation]:
@@ -436,8 +344,8 @@ class Prover:
             for claim in counting.tiling_premises(self.spec, tiling):
                 names, individuals = self.individuals(claim.parameters, 0)
                 solver = self.solver()
-                solver.add(*self.assumptions(individuals))
-                question = z3.Not(self.evaluate(claim.formula, names, self.before))
+                self.assume(solver, self.assumptions(individuals))
+                question = self.refute(self.evaluate(claim.formula, names, self.before), claim.parameters)
                 found.append(self.decide(solver, question, f"count {tiling.counter}", claim.name, "count"))
         return found
 
@@ -446,7 +354,7 @@ class Prover:
         claim = counting.is_part(self.spec, part, whole)
         names, _ = self.individuals(claim.parameters, 0)
         solver = self.solver()
-        solver.add(*self.constant_axioms())
+        self.assume(solver, self.constant_axioms())
         question = z3.Not(self.evaluate(claim.formula, names, self.before))
         return self.decide(solver, question, f"count {part}", claim.name, "count")
 

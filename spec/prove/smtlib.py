@@ -8,8 +8,10 @@ One script for each transition, for each choice, for the initial state and for t
 liveness (ranking.py) one for each transition and one for single states. The
 sections of a script after its preamble are independent (push and pop), each named by what it echoes.
 
-Names: `x` and `x.after` are a state variable before and after, `x.initial` at the start; `t.p` is a parameter of the
-transition, `?p` a bound variable.
+Names: `x` and `x.after` are a state variable before and after, `x.initial` at the start; `t/p` is a parameter of the
+transition, `?p` a bound variable, `E!V` a value of an enum. `inhabited/S`: the sort has individuals. In SMT-LIB every
+sort has some, so whatever is assumed of everybody is assumed of inhabited sorts only, and who speaks of an individual
+asserts that there is one.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from pathlib import Path
 
 from ..language import counting, ranking_claims
 from ..language.counting import Claim
-from ..language.expressions import BOOL, INT, TICK, Expr, variables_read
-from ..language.progress import Progress
+from ..language.expressions import BOOL, INT, TICK, Expr, parameters_read
+from ..language.progress import Progress, condition_of
 from ..language.spec import Choice, Effect, Parameter, Property, Spec, Transition, Variable
 
 NUMBERS = {BOOL: "Bool", INT: "Int", TICK: "Int"}
@@ -89,7 +91,7 @@ class Formulas:
             value = e.args[0]
             return str(value).lower() if e.type == BOOL else str(value) if value >= 0 else f"(- {-value})"
         if e.op == "enum":
-            return symbol(f"{e.args[0].name}.{e.args[1]}")
+            return symbol(f"{e.args[0].name}!{e.args[1]}")
         if e.op == "param":
             return names[e.args[0]]
         if e.op == "const":
@@ -99,6 +101,8 @@ class Formulas:
             return apply(symbol(e.args[0].name + suffix), index)
         if e.op == "next":
             return self.term(e.args[0], names, next_suffix, next_suffix)
+        if e.op == "call":
+            return self.term(e.meaning, names, suffix, next_suffix)
         if e.op == "taken":
             return "true" if e.args[0] == self.transition else "false"
         if e.op in ("and", "or"):
@@ -124,6 +128,7 @@ class Formulas:
 
 def _same(e: Expr, op: str) -> list[Expr]:
     """The parts of nested conjunctions or disjunctions."""
+    e = e.meaning if e.op == "call" else e
     return [part for side in e.args for part in _same(side, op)] if e.op == op else [e]
 
 
@@ -171,15 +176,13 @@ class Exporter:
         questions = [self._question(p, transition, formulas) for p in self.spec.properties.values()]
         written = {e.variable.name for e in transition.effects}
         for count in self.spec.counts.values():
-            reads = {count.variable.name} | variables_read(count.condition)
-            reads |= set() if count.weight is None else variables_read(count.weight)
-            if reads & written:
+            if count.reads & written:
                 claim = counting.delta_rule(count, transition)
-                wrong = f"(not {formulas.for_all(claim, names)})"
+                wrong = self._wrong(claim, formulas.for_all(claim, names))
                 questions.append(Question(transition.name, claim.name, "count", wrong))
         same = [self._unchanged(e, names, formulas) for e in transition.effects if not e.binders]
         questions.append(Question(transition.name, "no idle transition", "action", conjunction(same)))
-        questions.append(Question(transition.name, "can be taken", "vacuity", "true"))
+        questions.append(Question(transition.name, "can be taken", "vacuity", self._alone(transition)))
         preamble = self._preamble(self._about(transition), self._taking(transition, names, formulas))
         return Script(f"transition-{transition.name}", preamble, tuple(questions))
 
@@ -203,12 +206,18 @@ class Exporter:
 
     def _refuted(self, claim: ranking_claims.StageClaim, names: Mapping[str, str], formulas: Formulas) -> str:
         """Some individuals of whom everything given holds, and the goal not."""
-        bound = {p.name: symbol(f"?{p.name}") for p in claim.parameters}
-        parts = [f"(= {names[parameter]} {formulas.term(e, bound)})" for parameter, e in claim.bound]
+        bound = {p.name: symbol(f"?{p.name}") for p in claim.everybody}
+        parts = self.exist(claim.parameters)
+        parts += [f"(= {names[parameter]} {formulas.term(e, bound)})" for parameter, e in claim.bound]
         parts += [formulas.term(h, bound) for h in claim.hypotheses]
-        parts += [formulas.for_all(known, bound) for known in claim.given]
-        wrong = conjunction([*parts, f"(not {formulas.term(claim.goal, bound)})"])
-        variables = " ".join(f"({bound[p.name]} {NUMBERS.get(p.type, symbol(p.type))})" for p in claim.parameters)
+        parts += self._witnessed(claim.witnesses, bound, formulas)
+        parts += [self._of_all(known, bound, formulas) for known in claim.given]
+        if claim.kind == "cover":
+            parts.append(self._none_of(claim.outcomes, claim.witnesses, bound, formulas))
+        else:
+            parts.append(f"(not {formulas.term(claim.goal, bound)})")
+        wrong = conjunction(parts)
+        variables = " ".join(f"({bound[p.name]} {NUMBERS.get(p.type, symbol(p.type))})" for p in claim.everybody)
         return f"(exists ({variables}) {wrong})" if variables else wrong
 
     def choice(self, choice: Choice) -> Script:
@@ -236,13 +245,14 @@ class Exporter:
         """In the situation of the claim, some option may be taken."""
         formulas = Formulas()
         witnesses = [parameter for parameter, _ in claim.witnesses]
-        names, declared = self._constants((*claim.parameters, *witnesses))
+        names, declared = self._constants((*claim.parameters, *witnesses), claim.parameters)
         when = [f"(assert {formulas.term(e, names)})" for e in claim.conditions]
-        known = [f"(assert {formulas.term(fact, names)}) ; {w.name}" for w, fact in claim.witnesses]
+        known = [f"(assert {fact})" for fact in self._witnessed(claim.witnesses, names, formulas)]
         known += [
-            f"(assert {formulas.for_all(Claim(every.name, (every,), fact), names)})" for every, fact in claim.given
+            f"(assert {self._of_all(Claim(every.name, (every,), fact), names, formulas)})"
+            for every, fact in claim.given
         ]
-        none = conjunction([f"(not {formulas.term(e, names)})" for e in claim.outcomes()])
+        none = self._none_of(claim.outcomes(), claim.witnesses, names, formulas)
         preamble = self._preamble(
             f"The progress claim: {claim.doc}",
             [("Parameters and witnesses", declared), ("The situation", when), ("What is known", known)],
@@ -258,7 +268,7 @@ class Exporter:
             questions.append(Question(f"count {part}", claim.name, "count", f"(not {Formulas().for_all(claim)})"))
         for tiling in self.spec.tilings.values():
             for claim in counting.tiling_premises(self.spec, tiling):
-                wrong = f"(not {Formulas().for_all(claim)})"
+                wrong = self._wrong(claim, Formulas().for_all(claim))
                 questions.append(Question(f"count {tiling.counter}", claim.name, "count", wrong))
         return Script("parts", self._preamble("Side conditions of counters.", []), tuple(questions))
 
@@ -277,15 +287,70 @@ class Exporter:
         if p.kind == "action" and p.given is not None:
             return Question(transition.name, p.name, p.kind, self._unless(p, p.given, formulas))
         goal = formulas.for_all(p) if p.kind == "action" else formulas.for_all(p, suffix=".after")
-        return Question(transition.name, p.name, p.kind, f"(not {goal})")
+        return Question(transition.name, p.name, p.kind, self._wrong(p, goal))
 
     def _unless(self, p: Property, given: tuple[Parameter, Expr], formulas: Formulas) -> str:
         """Some individuals of whom the given fact holds for everybody, and the property not."""
         bound = {x.name: symbol(f"?{x.name}") for x in p.parameters}
-        every = formulas.for_all(Claim(given[0].name, (given[0],), given[1]), bound)
+        every = self._of_all(Claim(given[0].name, (given[0],), given[1]), bound, formulas)
         wrong = f"(not {formulas.term(p.formula, bound)})"
         variables = " ".join(f"({bound[x.name]} {NUMBERS.get(x.type, symbol(x.type))})" for x in p.parameters)
-        return f"(exists ({variables}) {conjunction([every, wrong])})"
+        return f"(exists ({variables}) {conjunction([*self.exist(p.parameters), every, wrong])})"
+
+    def exist(self, parameters: Sequence[Parameter]) -> list[str]:
+        """The sorts of these parameters have individuals."""
+        return [
+            symbol(f"inhabited/{sort}") for sort in dict.fromkeys(p.type for p in parameters) if sort in self.spec.sorts
+        ]
+
+    def _of_all(
+        self, claim: Claim | Property, names: Mapping[str, str] | None = None, formulas: Formulas | None = None
+    ) -> str:
+        """The claim for everybody there is."""
+        exist, text = self.exist(claim.parameters), (formulas or Formulas()).for_all(claim, names)
+        return f"(=> {conjunction(exist)} {text})" if exist else text
+
+    def _wrong(self, claim: Claim | Property, text: str) -> str:
+        """The question whether the claim is false of somebody."""
+        return conjunction([*self.exist(claim.parameters), f"(not {text})"])
+
+    def _witnessed(
+        self, witnesses: Sequence[tuple[Parameter, Expr]], names: Mapping[str, str], formulas: Formulas
+    ) -> list[str]:
+        """What is known of witnesses: the facts, and that whoever is found exists."""
+        known = []
+        for witness, fact in witnesses:
+            known.append(formulas.term(fact, names))
+            if (found := condition_of(fact)) is not None:
+                known.append(f"(=> {formulas.term(found, names)} {self.exist([witness])[0]})")
+        return known
+
+    def _none_of(
+        self,
+        outcomes: Sequence[Expr],
+        witnesses: Sequence[tuple[Parameter, Expr]],
+        names: Mapping[str, str],
+        formulas: Formulas,
+    ) -> str:
+        """No outcome holds of witnesses who exist."""
+        sorts = {w.name: w for w, _ in witnesses}
+        parts = []
+        for e in outcomes:
+            exist = self.exist([sorts[name] for name in sorted(parameters_read(e) & sorts.keys())])
+            parts.append(f"(not {conjunction([*exist, formulas.term(e, names)])})")
+        return conjunction(parts)
+
+    def _alone(self, transition: Transition) -> str:
+        """Of the sorts that the transition does not speak of there is nobody."""
+        parts = []
+        present = {p.type for p in transition.parameters}
+        for sort in [s for s in self.spec.sorts.values() if s.name not in present and not s.inhabited]:
+            size = self.spec.size(sort.name)
+            parts += [
+                f"(not {self.exist([Parameter('', sort.name)])[0]})",
+                *([f"(= {symbol(size)} 0)"] if size else []),
+            ]
+        return conjunction(parts)
 
     def _variables(self) -> Iterator[tuple[Variable, list[str]]]:
         for v in self.spec.variables.values():
@@ -316,9 +381,13 @@ class Exporter:
         before, after = (apply(symbol(effect.variable.name + suffix), index) for suffix in ("", ".after"))
         return f"(= {after} {before})"
 
-    def _constants(self, parameters: Sequence[Parameter]) -> tuple[dict[str, str], list[str]]:
-        names = {p.name: symbol(f"t.{p.name}") for p in parameters}
-        return names, [f"(declare-const {names[p.name]} {NUMBERS.get(p.type, symbol(p.type))})" for p in parameters]
+    def _constants(
+        self, parameters: Sequence[Parameter], existing: Sequence[Parameter] | None = None
+    ) -> tuple[dict[str, str], list[str]]:
+        """Constants for parameters, of which some (all) are known to exist."""
+        names = {p.name: symbol(f"t/{p.name}") for p in parameters}
+        lines = [f"(declare-const {names[p.name]} {NUMBERS.get(p.type, symbol(p.type))})" for p in parameters]
+        return names, lines + [f"(assert {e})" for e in self.exist(parameters if existing is None else existing)]
 
     def _assumed(self) -> list[tuple[str, list[str]]]:
         claims: dict[str, Sequence[Claim | Property]] = {
@@ -326,15 +395,14 @@ class Exporter:
             "What is assumed of counters": counting.assumptions(self.spec),
         }
         return [
-            (title, [f"(assert {Formulas().for_all(c)}) ; {c.name}" for c in assumed])
-            for title, assumed in claims.items()
+            (title, [f"(assert {self._of_all(c)}) ; {c.name}" for c in assumed]) for title, assumed in claims.items()
         ]
 
     def _preamble(self, about: str, parts: list[tuple[str, list[str]]], assume: bool = True) -> str:
         spec = self.spec
         enums = []
         for enum in spec.enums.values():
-            values = " ".join(f"({symbol(f'{enum.name}.{value}')})" for value in enum.values)
+            values = " ".join(f"({symbol(f'{enum.name}!{value}')})" for value in enum.values)
             enums.append(f"(declare-datatypes (({symbol(enum.name)} 0)) (({values})))")
         variables = []
         for v in spec.variables.values():
@@ -344,6 +412,9 @@ class Exporter:
         for name, (_, low, _) in spec.constants.items():
             constants += [f"(declare-const {symbol(name)} Int)", f"(assert (>= {symbol(name)} {low}))"]
         sorts_and_types = [f"(declare-sort {symbol(s)} 0)" for s in spec.sorts] + enums
+        sorts_and_types += [f"(declare-const {e} Bool)" for e in self.exist([Parameter("", s) for s in spec.sorts])]
+        never_empty = [Parameter("", s.name) for s in spec.sorts.values() if s.inhabited]
+        sorts_and_types += [f"(assert {e})" for e in self.exist(never_empty)]
         state = [("Sorts and types", sorts_and_types), ("Constants", constants), ("The state", variables)]
         lines = [
             "(set-info :smt-lib-version 2.6)",

@@ -68,6 +68,7 @@ INSTANCES = tuple(
 """From small to large; a violation is looked for in this order, so the first found is easy to read."""
 
 LOCK_STEP = (
+    Instance(1, 1, 1, page=1, max_prompt=1, max_output=2, width=1, window=1, hosts=0, copies=0),
     Instance(1, 2, 1, page=1, max_prompt=2, max_output=2, width=1, window=99),
     Instance(1, 2, 2, page=1, max_prompt=2, max_output=3, width=2, window=1),
     Instance(2, 2, 1, page=2, max_prompt=3, max_output=2, width=1, window=99),

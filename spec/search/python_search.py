@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from ..language.expressions import BOOL, TICK, Expr, SpecError
+from ..language.printing import NOT, PYTHON_NUMBERS, Printer
 from ..language.ranking_claims import StageClaim
 from ..language.spec import Choice, Parameter, Spec, Transition, Variable
 from .explore import Explored
@@ -82,27 +83,14 @@ class PythonSearch:
         return " + ".join(terms)
 
     def _print(self, e: Expr, state: str = "s") -> str:
-        if e.op == "lit":
-            return str(int(e.args[0]))
-        if e.op == "enum":
-            return str(e.args[0].values.index(e.args[1]))
-        if e.op == "param":
-            return _argument(e.args[0])
-        if e.op == "const":
-            return str(self.constants[e.args[0]])
-        if e.op == "taken":
-            return f"(t == {e.args[0]!r})"
-        if e.op == "next":
-            return self._print(e.args[0], "h")
-        if e.op == "read":
-            return f"{state}[{self._place(e.args[0], [self._print(i, state) for i in e.args[1:]])}]"
-        a = [self._print(x, state) for x in e.args]
-        if e.op == "not":
-            return f"(not {a[0]})"
-        if e.op == "ite":
-            return f"({a[1]} if {a[0]} else {a[2]})"
-        sign = {"eq": "==", "le": "<=", "lt": "<", "add": "+", "sub": "-", "and": "and", "or": "or"}[e.op]
-        return f"({a[0]} {sign} {a[1]})"
+        printer = Printer(
+            PYTHON_NUMBERS,
+            name=lambda e: _argument(e.args[0]) if e.op == "param" else str(self.constants[e.args[0]]),
+            read=lambda v, index: f"{state}[{self._place(v, index)}]",
+            after=lambda e: f"({self._print(e, 'h')})",
+            taken=lambda name: f"(t == {name!r})",
+        )
+        return printer.text(e, NOT)
 
     # Functions.
 
@@ -114,8 +102,8 @@ class PythonSearch:
         if not span:
             if (transition, p.name) not in self.spec.ranges:
                 raise SpecError(
-                    f"{transition}: which values of {p.name} are to be tried? Say so with "
-                    f"spec.explore({transition!r}, {p.name!r}, low, high)"
+                    f"{transition}: which values of {p.name} are to be tried? "
+                    f"Say so with {p.name}=Number(tried=(first, last))"
                 )
             low, high = (self._print(x) for x in self.spec.ranges[transition, p.name])
             span = f"range({low}, {high} + 1)"
@@ -151,7 +139,7 @@ class PythonSearch:
             self._line(depth + len(e.binders), f"n[{self._place(e.variable, index)}] = {value}")
         distances = [
             f"p_{p.name}"
-            + ("" if p.type in self.population else f" - {self._print(self.spec.ranges[t.name, p.name][0])}")
+            + ("" if p.type in self.population else f" - ({self._print(self.spec.ranges[t.name, p.name][0])})")
             for p in t.parameters
         ]
         self._line(depth, f"found.append((n, {t.name!r}, ({''.join(d + ', ' for d in distances)})))")
@@ -241,7 +229,8 @@ class PythonSearch:
         if claim.transition is not None:
             self._line(1, f"if t != {claim.transition!r}: return False")
             places = {p.name: i for i, p in enumerate(self.spec.transitions[claim.transition].parameters)}
-        tests = [(_parameters(h), self._print(h)) for h in claim.hypotheses]
+        hypotheses = [*claim.hypotheses, *[fact for _, fact in claim.witnesses]]
+        tests = [(_parameters(h), self._print(h)) for h in hypotheses]
         tests += [(_parameters(e), f"a[{places[name]}] == {self._print(e)}") for name, e in claim.bound]
         for known in claim.given:
             everybody = "".join(
@@ -251,7 +240,7 @@ class PythonSearch:
             free = _parameters(known.formula) - {p.name for p in known.parameters}
             tests.append((free, f"all({formula}{everybody})" if everybody else formula))
         bound, depth = set[str](), 1
-        for p in (None, *claim.parameters):
+        for p in (None, *claim.everybody):
             if p is not None:
                 self._loop(depth, p)
                 bound.add(p.name)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..language.spec import Spec
-from ..language.variants import variant
 from .explore import Exploration, Explored, compiled_from, search, survey
 from .instances import INSTANCES, Instance
 from .python_search import PythonSearch
+from .variants import variant
 
 COMPILED_STATES = 300_000
 """States that each instance gets in the compiled explorer: a quarter of a second."""

@@ -87,6 +87,7 @@ def test_client_that_closes_its_sending_side_or_resets(server: Any) -> None:
 
 
 def test_client_that_never_reads_does_not_hold_up_the_others(server: Any) -> None:
+    server.runner.step_seconds = 0.005
     silent = raw_request(server, prompt="abc", max_tokens=900, ignore_eos=True, stream=True)
     server.wait_until("tokenspeed_num_requests_running", 1)
     for _ in range(3):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from support import stand_ins as serving
 from tokenspeed.engine.run.drafts import Drafter, History, SuffixDrafter
-from tokenspeed.engine.run.step_result import SampledRows
+from tokenspeed.engine.run.step.result import SampledRows
 
 pytestmark = pytest.mark.serve
 

@@ -12,7 +12,7 @@ import pytest
 
 from support import stand_ins as serving
 from tokenspeed.engine.loop.events import Admitted
-from tokenspeed.engine.run.step_result import StepResult
+from tokenspeed.engine.run.step.result import StepResult
 from tokenspeed.scheduler import Scheduler, StepPlan
 
 

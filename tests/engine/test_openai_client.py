@@ -85,7 +85,7 @@ def test_errors_have_the_type_that_the_client_expects(server: Any, client: Any) 
         "invalid_request_error",
     )
     with pytest.raises(openai.BadRequestError) as long:
-        client.chat.completions.create(model="fake", messages=USER, max_tokens=5000)
+        client.chat.completions.create(model="fake", messages=[{"role": "user", "content": "x" * 5000}])
     assert long.value.code == "context_length_exceeded"
     with pytest.raises(openai.NotFoundError) as missing:
         client.chat.completions.create(model="other", messages=USER)

@@ -15,11 +15,11 @@ from tokenspeed.engine.checkpoints.tensors import WholeTensors
 from tokenspeed.engine.checkpoints.weights import CheckpointWeights
 from tokenspeed.engine.models.model import Model, StepInputs
 from tokenspeed.engine.models.registry import read
-from tokenspeed.engine.run.decode_graphs import default_buckets
-from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.kv_cache import KVCache
 from tokenspeed.engine.run.runner import ModelRunner
 from tokenspeed.engine.run.sampling import derive_seed, uniform
+from tokenspeed.engine.run.step.decode_graphs import default_buckets
+from tokenspeed.engine.run.step.exchange import LaunchedStep
 from tokenspeed.engine.text.sampling_params import GREEDY, SamplingParams
 from tokenspeed.kernels import sample_tokens
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan

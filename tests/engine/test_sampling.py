@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tokenspeed.engine.run.sampler import SamplingTable, sample
 from tokenspeed.engine.run.sampling import derive_seed, uniform
-from tokenspeed.engine.run.step_arrays import StepShape, buffer_bytes, device_arrays, host_arrays
+from tokenspeed.engine.run.step.arrays import StepShape, buffer_bytes, device_arrays, host_arrays
 from tokenspeed.engine.text.sampling_params import GREEDY, InvalidSamplingParam, SamplingParams
 
 pytestmark = pytest.mark.serve

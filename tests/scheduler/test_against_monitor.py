@@ -327,18 +327,17 @@ def events(*taken: tuple[str | int, ...]) -> list[list[int]]:
 
 BEGIN = events(("submit", 0, 2, 4, 1), ("submit", 1, 2, 4, 2), ("admit", 0), ("admit", 1), ("allocate", 0, 0))
 BROKEN = {
-    "a step is launched with tokens in every row": events(("open_step", 0), ("add_row", 0, 0), ("launch", 0)),
-    "who gets a row can get a token": events(("open_step", 0), ("add_row", 0, 1)),
     "no step leaves without the oldest": events(
-        ("allocate", 1, 1), ("open_step", 0), ("add_row", 0, 1), ("prefill", 0, 1, 1), ("launch", 0)
+        ("allocate", 1, 1), ("open_step", 0), ("prefill", 0, 1, 1), ("launch", 0)
     ),
     "nobody else takes blocks": events(
-        ("open_step", 0), ("add_row", 0, 0), ("prefill", 0, 0, 1), ("launch", 0), ("device_done", 0), ("observe", 0),
+        ("open_step", 0), ("prefill", 0, 0, 1), ("launch", 0), ("device_done", 0), ("observe", 0),
         ("land_row", 0, 0, 0), ("retire", 0), ("allocate", 1, 1),
     ),
     "who has to give way gets no row": events(
-        ("allocate", 1, 1), ("open_step", 0), ("add_row", 0, 0), ("prefill", 0, 0, 1), ("launch", 0),
-        ("device_done", 0), ("observe", 0), ("land_row", 0, 0, 0), ("retire", 0), ("open_step", 0), ("add_row", 0, 1),
+        ("allocate", 1, 1), ("open_step", 0), ("prefill", 0, 0, 1), ("launch", 0),
+        ("device_done", 0), ("observe", 0), ("land_row", 0, 0, 0), ("retire", 0), ("open_step", 0),
+        ("prefill", 0, 1, 1),
     ),
 }  # fmt: skip
 

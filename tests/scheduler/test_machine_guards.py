@@ -12,9 +12,9 @@ import pytest
 from tokenspeed.scheduler import CHECKED, TRANSITIONS, Machine
 from tokenspeed.spec.conform.monitor import Monitor
 from tokenspeed.spec.language.expressions import Expr, variables_read
-from tokenspeed.spec.language.interpreter import Interpreter
 from tokenspeed.spec.language.labels import guard_labels
 from tokenspeed.spec.language.spec import Transition
+from tokenspeed.spec.search.interpreter import Interpreter
 from tokenspeed.spec.system import SPEC
 
 POPULATION = {"Request": 3, "Block": 4, "Step": 2, "Host": 2, "Copy": 2}
@@ -151,7 +151,7 @@ STEP = (("launch", 0), ("device_done", 0), ("observe", 0))
 def test_a_request_with_all_its_output_is_not_retracted() -> None:
     machine = LockStep(0).machine
     perform(machine, ("submit", 0, 1, 2, 1), ("submit", 1, 1, 2, 2), ("admit", 0), ("admit", 1), ("allocate", 1, 0))
-    perform(machine, ("open_step", 0), ("add_row", 0, 1), ("prefill_last", 0, 1, 1), *STEP)
+    perform(machine, ("open_step", 0), ("prefill_last", 0, 1, 1), *STEP)
     perform(machine, ("land_row", 0, 1, 1), ("retire", 0))
     assert machine.apply(TRANSITIONS.index("retract"), [1, 0]) == "retract:output left"
 
@@ -159,7 +159,7 @@ def test_a_request_with_all_its_output_is_not_retracted() -> None:
 def test_a_prefix_is_matched_from_its_start() -> None:
     machine = LockStep(0).machine
     perform(machine, ("submit", 0, 5, 6, 1), ("admit", 0), ("allocate", 0, 0), ("allocate", 0, 1))
-    perform(machine, ("open_step", 0), ("add_row", 0, 0), ("prefill", 0, 0, 4), *STEP)
+    perform(machine, ("open_step", 0), ("prefill", 0, 0, 4), *STEP)
     perform(machine, ("land_row", 0, 0, 0), ("retire", 0), ("publish", 0, 0, 0, 7), ("publish", 0, 1, 0, 8))
     perform(machine, ("abort", 0), ("release_to_cache", 0, 1), ("release_to_cache", 0, 0), ("submit", 1, 5, 6, 2))
     match, evict = TRANSITIONS.index("match_cached"), TRANSITIONS.index("evict")

@@ -99,7 +99,7 @@ def test_a_wrong_translation_is_an_error_with_file_and_line(answer: dict[str, An
     folder = copied_scheduler(tmp_path)
     code = folder / "generated/machine.cpp"
     text = code.read_text()
-    at = text.index("  record(Transition::reap")
+    at = text.index("    record(Transition::reap")
     code.write_text(text[:at] + text[at:].replace("Transition::reap", "Transition::evict", 1))
     check = next(c for c in check_binary(SPEC, answer, folder) if c.what == "translation")
     assert check.good is False

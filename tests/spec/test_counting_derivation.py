@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenspeed.spec.language.expressions import BOOL, INT, Expr, SpecError, if_else, lift, to_text
-from tokenspeed.spec.language.interpreter import Interpreter, State
 from tokenspeed.spec.language.spec import Count, Spec, Transition, Variable
+from tokenspeed.spec.search.interpreter import Interpreter, State
 from tokenspeed.spec.system import SPEC
 
 SHELVES, BALLS = 2, 3

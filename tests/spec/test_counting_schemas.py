@@ -22,8 +22,8 @@ from tokenspeed.spec.language.counting import (
     right_at_the_start,
 )
 from tokenspeed.spec.language.expressions import BOOL, INT, SpecError, lift
-from tokenspeed.spec.language.interpreter import Index, Interpreter, State, Values
 from tokenspeed.spec.language.spec import Parameter, Spec, Transition
+from tokenspeed.spec.search.interpreter import Index, Interpreter, State, Values
 
 SIZES = range(1, 6)
 Ball = tuple[bool, int]

@@ -15,14 +15,14 @@ from tokenspeed.spec.explain.debugger import Finding, debug
 from tokenspeed.spec.explain.timeline import Edit, Replay, in_words
 from tokenspeed.spec.explain.timeline_page import timeline_page, write_timeline_page
 from tokenspeed.spec.language.expressions import to_text
-from tokenspeed.spec.language.interpreter import Interpreter
 from tokenspeed.spec.language.spec import Spec
-from tokenspeed.spec.language.variants import variant
 from tokenspeed.spec.prove.prover import Obligation, Prover
 from tokenspeed.spec.search.explore import compiled_from, search
 from tokenspeed.spec.search.instances import INSTANCES, Instance
+from tokenspeed.spec.search.interpreter import Interpreter
 from tokenspeed.spec.search.python_search import NO_IDLE_TRANSITION, PythonSearch
 from tokenspeed.spec.search.reachable import counterexample, survey_anyway
+from tokenspeed.spec.search.variants import variant
 from tokenspeed.spec.system import SPEC
 
 SMALL = Instance(requests=1, blocks=2, steps=1, page=1, max_prompt=1, max_output=1)
@@ -105,7 +105,7 @@ def weak(finding: Finding) -> None:
 
 @pytest.mark.parametrize("without_a_property", ["last step exists"], indirect=True)
 def test_weak_invariant_is_told_with_the_state_before(without_a_property: Spec) -> None:
-    failed = failures(without_a_property, "open_step", "add_row")
+    failed = failures(without_a_property, "open_step", "prefill")
     assert failed
     findings = debug(without_a_property, failed)
     for finding in findings:

@@ -9,7 +9,7 @@ import pytest
 from tokenspeed.scheduler import Machine
 from tokenspeed.spec.conform.monitor import Divergence, Monitor
 from tokenspeed.spec.generate.files import generated_files
-from tokenspeed.spec.language.interpreter import GuardFalse, Interpreter
+from tokenspeed.spec.search.interpreter import GuardFalse, Interpreter
 from tokenspeed.spec.system import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,13 +13,13 @@ import pybind11
 import pytest
 
 from tokenspeed.scheduler import CHECKED, STATE_ACCESS, StateMachine
-from tokenspeed.spec.commands.lockstep_command import never
+from tokenspeed.spec.commands.lockstep_command import never, run_lockstep
 from tokenspeed.spec.conform.lockstep import LockStep, LockStepReport
-from tokenspeed.spec.language.interpreter import State
 from tokenspeed.spec.language.labels import guard_labels
 from tokenspeed.spec.language.spec import Transition
 from tokenspeed.spec.search.explore import available_cores
 from tokenspeed.spec.search.instances import LOCK_STEP, Instance
+from tokenspeed.spec.search.interpreter import State
 from tokenspeed.spec.system import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,19 +113,19 @@ IDS = ["guard", "effect", "somebody_else", "something_else", "no_value", "table"
     ("written", "instead", "found"),
     [
         (
-            "  if (!(block_[b].block_state == BlockState::Cached)) return Guard::evict__block_CACHED;\n", "",
+            "    if (block_[b].block_state != BlockState::Cached) return Guard::evict__block_CACHED;\n", "",
             "refuses by 'evict:block CACHED', the scheduler",
         ),
-        ("refs = block_[b].refs + 1;", "refs = block_[b].refs + 2;", "then has another value of refs b"),
-        ("  block_[b].fill = 0;\n", "  block_[0].fill = 0;\n", "then has another value of fill b"),
+        ("block_[b].refs += 1;", "block_[b].refs += 2;", "then has another value of refs b"),
+        ("    block_[b].fill = 0;\n", "    block_[0].fill = 0;\n", "then has another value of fill b"),
         (
-            "  globals_.cached = globals_.cached + -1;\n",
-            "  globals_.cached = globals_.cached + -1;\n  globals_.newest_arrival = 3;\n",
+            "    globals_.cached -= 1;\n",
+            "    globals_.cached -= 1;\n    globals_.newest_arrival = 3;\n",
             "then has another value of newest_arrival",
         ),
         (
-            "  block_[b].parent = kNone;\n",
-            "  block_[b].parent = kNone - 1;\n",
+            "    block_[b].parent = kNone;\n",
+            "    block_[b].parent = kNone - 1;\n",
             "then has another value of the block tables",
         ),
         ("holds_.set(r, b, block_[b].position, true);", "", "then has another value of holds r0 b"),
@@ -216,3 +216,16 @@ def build(name: str, folder: Path, machine: str, unchanged: list[str]) -> Any:
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
+
+
+def test_what_was_not_compared_is_not_called_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_lockstep(STATE_ACCESS, 50, instances=LOCK_STEP[:1]) == 3
+    printed = capsys.readouterr().out
+    assert "Never accepted, so not compared" in printed and "No divergence in what was compared." in printed
+
+
+def test_the_smallest_configuration_is_compared_whole() -> None:
+    """One request, one block of one token, no host page and no copy: every state there is."""
+    report = LockStep(SPEC, LOCK_STEP[0], STATE_ACCESS, thorough=True).run(1_000_000, 1)
+    assert report.complete and report.agrees and report.states > 100
+    assert {"submit", "admit", "allocate", "prefill_last", "land_row", "finish", "recycle"} <= set(report.taken)

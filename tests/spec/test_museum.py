@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tokenspeed.spec.commands.museum_command import list_bugs, show_bug
-from tokenspeed.spec.language.variants import check_labels
 from tokenspeed.spec.museum import BUGS, Bug, Exhibit, exhibit
 from tokenspeed.spec.museum.page import museum_files
 from tokenspeed.spec.search.explore import search
+from tokenspeed.spec.search.variants import check_labels
 from tokenspeed.spec.system import SPEC
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,9 +8,9 @@ from typing import Any
 
 from tokenspeed.spec.explain.debugger import Explainer, Finding, debug
 from tokenspeed.spec.language.expressions import lift
-from tokenspeed.spec.language.variants import variant
 from tokenspeed.spec.machines.vocabulary import known
 from tokenspeed.spec.prove.prover import Prover
+from tokenspeed.spec.search.variants import variant
 from tokenspeed.spec.system import SPEC
 
 OLDEST = SPEC.stages["the oldest request"]

@@ -16,7 +16,7 @@ from tokenspeed.scheduler import EventKind, Scheduler, SchedulerConfig
 from tokenspeed.scheduler.trace_file import file_footer, file_header
 from tokenspeed.spec.conform.monitor import Monitor
 from tokenspeed.spec.conform.trace_file import TraceFileError, Validator
-from tokenspeed.spec.language.interpreter import GuardFalse, State
+from tokenspeed.spec.search.interpreter import GuardFalse, State
 from tokenspeed.spec.system import SPEC
 
 TRANSITIONS = list(SPEC.transitions.values())

@@ -12,7 +12,9 @@ from click.testing import CliRunner, Result
 
 from tokenspeed.cli import main
 from tokenspeed.scheduler import Scheduler, SchedulerConfig
+from tokenspeed.scheduler import trace_file as writer
 from tokenspeed.scheduler.trace_file import TraceFile
+from tokenspeed.spec.conform import trace_file as reader
 from tokenspeed.spec.conform._replay import UNCHECKED_GUARDS
 from tokenspeed.spec.conform.trace_file import read_header
 from tokenspeed.spec.system import SPEC
@@ -55,6 +57,12 @@ def count(data: bytes) -> int:
     """Events of a file without arguments of more than 24 bits."""
     start = size_of_header(data)
     return (data.index(b"\xfd\x00", start) - start) // 16
+
+
+def test_writer_and_reader_mean_the_same_format() -> None:
+    """Both say it themselves, so that a mistake of one is not a mistake of the other."""
+    for name in ("MAGIC", "VERSION", "RECORD"):
+        assert getattr(writer, name) == getattr(reader, name), name
 
 
 def test_a_recording_is_allowed(trace: Path) -> None:

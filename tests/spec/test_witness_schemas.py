@@ -8,8 +8,8 @@ import pytest
 
 from tokenspeed.spec.language.counting import Claim, counted, counted_more, covered, tiling_premises
 from tokenspeed.spec.language.expressions import BOOL, INT, Expr, SpecError, lift
-from tokenspeed.spec.language.interpreter import Interpreter, State
 from tokenspeed.spec.language.spec import Parameter, Spec
+from tokenspeed.spec.search.interpreter import Interpreter, State
 
 SIZES = range(1, 6)
 

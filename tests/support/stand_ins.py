@@ -26,7 +26,7 @@ from tokenspeed.engine.loop.control_loop import ControlLoop, Snapshot, Submissio
 from tokenspeed.engine.loop.events import Ended, Failed, Rejected, RequestEvent, Text
 from tokenspeed.engine.loop.trace_recorder import TraceRecorder
 from tokenspeed.engine.run.drafts import Drafter
-from tokenspeed.engine.run.step_result import StepResult
+from tokenspeed.engine.run.step.result import StepResult
 from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.app import create_app
 from tokenspeed.engine.server.service import Phase, Service

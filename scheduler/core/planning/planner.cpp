@@ -81,8 +81,7 @@ void Scheduler::plan_decode(RequestId request) {
     if (machine_.planned(request) + 1 >= machine_.limit(request) || awaits_drafts(request)) return;
     if (machine_.planned(request) == machine_.capacity(request) && !grow(request)) return;
     const std::int64_t drafts = drafts_.empty() ? 0 : draft_tokens(request);
-    open_row(request);
-    require(machine_.apply_decode(builder_.step(), request, 1 + drafts));
+    require(machine_.apply_decode(open_step(), request, 1 + drafts));
     close_row(request, true);
 }
 
@@ -94,23 +93,23 @@ void Scheduler::plan_prefill(RequestId request, std::int64_t budget) {
     }
     chunk = std::min(chunk, machine_.capacity(request) - machine_.planned(request));
     if (chunk <= 0) return;
-    open_row(request);
+    const StepId step = open_step();
     if (machine_.planned(request) + chunk == known) {
-        require(machine_.apply_prefill_last(builder_.step(), request, chunk));
+        require(machine_.apply_prefill_last(step, request, chunk));
     } else {
-        require(machine_.apply_prefill(builder_.step(), request, chunk));
+        require(machine_.apply_prefill(step, request, chunk));
     }
     close_row(request, false);
 }
 
-void Scheduler::open_row(RequestId request) {
+StepId Scheduler::open_step() {
     if (!builder_.is_open()) {
         const StepId step = idle_steps_.back();
         require(machine_.apply_open_step(step));
         idle_steps_.pop_back();
         builder_.open(step, machine_.number(step));
     }
-    require(machine_.apply_add_row(builder_.step(), request));
+    return builder_.step();
 }
 
 // The row is complete: describe it to the runner.

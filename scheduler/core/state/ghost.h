@@ -1,6 +1,13 @@
 // Ghost state of the checked build: relations and counts that exist for checking only.
 #pragma once
 
+// What only the checked build does.
+#if TOKENSPEED_CHECKED
+#define CHECKED_ONLY(...) __VA_ARGS__
+#else
+#define CHECKED_ONLY(...)
+#endif
+
 #if TOKENSPEED_CHECKED
 
 #include <array>

@@ -33,6 +33,7 @@ class Function:
     body: Node | None
     line: int
     private: bool = False
+    file: str = ""
 
     @property
     def signature(self) -> tuple[str, tuple[str, ...], bool, str]:
@@ -204,7 +205,7 @@ class _Reader(Parser):
             starts.append((member, self.arguments(")")))
         body = None if not starts and self.accept(";") else self.block()
         return Function(
-            name, returns, tuple(parameters), nodiscard, const, template, tuple(starts), body, line, private
+            name, returns, tuple(parameters), nodiscard, const, template, tuple(starts), body, line, private, self.file
         )
 
     def parameters(self) -> list[tuple[str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import z3
@@ -35,11 +35,14 @@ class Execution:
     pending: list[tuple[str, Write]] | None = None
     committed: bool = False
     recorded: bool = False
-    rechecked: bool = False
 
 
-def execute(world: World, function: Function, transition: Transition, file: str, checked: bool) -> Execution:
-    """Run the body. Raises CppError at the first statement that generated code does not have."""
+def execute(world: World, function: Function, transition: Transition, functions: Mapping[str, Function]) -> Execution:
+    """Run the body. `functions`: all that are defined, by qualified name.
+
+    Raises CppError at the first statement that generated code does not have.
+    """
+    file = function.file
     types = world.layout.value_type
     known = {
         p.name: Value(ID if p.type in world.spec.sorts else types(p.type), world.parameter(p.name, p.type))
@@ -50,20 +53,16 @@ def execute(world: World, function: Function, transition: Transition, file: str,
     if not body or str(body[-1]) != "(return (name Guard::none))":
         raise CppError(file, body[-1].line if body else function.line, "does not end with `return Guard::none;`")
     for statement in body[:-1]:
-        _statement(run, statement, transition, checked)
+        _statement(run, statement, transition, functions)
     if not run.recorded:
         raise CppError(file, body[-1].line, f"{transition.name} is not recorded")
-    if checked and not run.rechecked:
-        raise CppError(file, body[-1].line, "the checked build does not recheck")
-    if run.pending is not None and not run.committed:
-        raise CppError(file, body[-1].line, "ghost effects are collected and not committed")
     return run
 
 
-def _statement(run: Execution, node: Node, transition: Transition, checked: bool) -> None:
+def _statement(run: Execution, node: Node, transition: Transition, functions: Mapping[str, Function]) -> None:
     state = run.state
-    if run.recorded and not (checked and str(node) == "(do (call (name recheck) []))" and not run.rechecked):
-        raise state.error(node, "nothing but one recheck may follow the record")
+    if run.recorded:
+        raise state.error(node, "nothing may follow the record")
     if node.kind == "if":
         _refusal(run, node)
     elif node.kind == "declare":
@@ -74,14 +73,51 @@ def _statement(run: Execution, node: Node, transition: Transition, checked: bool
         _, target, value = node.args[0].args
         variable, index = state.place(target)
         state.assign(variable.name, index, state.converted(value, state.type_of(variable)))
+    elif node.kind == "do" and node.args[0].kind == "binary" and node.args[0].args[0] in ("+=", "-="):
+        sign, target, amount = node.args[0].args
+        variable, index = state.place(target)
+        value = Node("binary", (sign[0], target, amount), node.line)
+        state.assign(variable.name, index, state.converted(value, state.type_of(variable)))
+    elif (
+        node.kind == "do"
+        and node.args[0].kind == "call"
+        and str(node.args[0].args[0]) == f"(name ghost_{transition.name})"
+    ):
+        _ghosts(run, node, functions.get(f"Machine::ghost_{transition.name}"), transition)
     elif node.kind == "do" and node.args[0].kind == "call":
         _call(run, node.args[0], transition)
     else:
         raise state.error(node, f"generated code has no such statement: {node}")
 
 
+def _ghosts(run: Execution, node: Node, function: Function | None, transition: Transition) -> None:
+    """A call of the function with the transition's effects on ghosts, before all other effects."""
+    state, arguments = run.state, node.args[0].args[1]
+    if function is None or function.body is None:
+        raise state.error(node, f"ghost_{transition.name} is not defined")
+    if [str(a) for a in arguments] != [f"(name {name})" for _, name in function.parameters]:
+        raise state.error(node, f"ghost_{transition.name} is not called with its own parameters")
+    if state.writes or run.pending is not None:
+        raise state.error(node, "effects on ghosts after other effects, or a second time")
+    unknown = [name for _, name in function.parameters if name not in state.locals]
+    if unknown:
+        raise state.error(node, f"{transition.name} has no parameter {unknown[0]}")
+    outer, file = dict(state.locals), state.file
+    state.locals = {name: outer[name] for _, name in function.parameters}
+    state.file = function.file
+    for statement in function.body.args:
+        if statement.kind not in ("declare", "do", "for") or run.committed:
+            raise state.error(statement, "no effect on ghosts")
+        _statement(run, statement, transition, {})
+    if not run.committed:
+        raise state.error(function.body, "ghost effects are collected and not committed")
+    state.locals, state.file = outer, file
+
+
 def _refusal(run: Execution, node: Node) -> None:
     state, (condition, then) = run.state, node.args
+    if then.kind == "block" and len(then.args) == 1:
+        then = then.args[0]
     if then.kind != "return" or then.args[0] is None or then.args[0].kind != "name":
         raise state.error(node, "an if that does not refuse")
     name = then.args[0].args[0]
@@ -111,8 +147,6 @@ def _call(run: Execution, node: Node, transition: Transition) -> None:
         if f"[{' '.join(map(str, arguments))}]" != wanted:
             raise state.error(node, f"records something else than {transition.name} with its parameters")
         run.recorded = True
-    elif str(function) == "(name recheck)" and not arguments and run.recorded:
-        run.rechecked = True
     elif str(function) == ADD:
         key, index, value = _ghost_write(run, node)
         assert run.pending is not None

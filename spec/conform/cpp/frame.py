@@ -15,15 +15,17 @@ from .parser import Node
 ACCESS = "MachineAccess"
 """The one friend, generated too: it restores states, so that lock-step verification can start from any of them."""
 
-LOG = {
-    "record": (
-        "(block (declare const auto at (cast std::size_t (name transition))) "
-        "(do (unary ++ (index (name taken_) (name at)))) "
-        "(if (binary != (name trace_) (name nullptr)) (do (call (member (unary * (name trace_)) push) "
-        "[(name at) (pack size arguments) (pack (name arguments))]))))"
-    ),
-    "record_to": "(block (do (binary = (name trace_) (name sink))))",
-}
+STATE = ("block_tables", "ghost", "ids", "trace_buffer")
+"""Hand-written headers that the state is made of."""
+RECORD = (
+    "(block (declare const auto at (cast std::size_t (name transition))) "
+    "(do (unary ++ (index (name taken_) (name at)))) "
+    "(if (binary != (name trace_) (name nullptr)) (do (call (member (unary * (name trace_)) push) "
+    "[(name at) (pack size arguments) (pack (name arguments))])))%s)"
+)
+RECHECK = " (do (call (name recheck) []))"
+"""The checked build recounts everything whenever a transition is recorded."""
+LOG = {"record": RECORD, "record_to": "(block (do (binary = (name trace_) (name sink))))"}
 """Functions that are not constant and keep a log; they write nothing else."""
 
 
@@ -53,8 +55,7 @@ class _Frame:
     def includes(self) -> None:
         needed = {self.code.file: ['"scheduler/generated/machine.h"']}
         needed[self.layout.unit.file] = ["<array>", "<cstdint>", "<string_view>", "<vector>"]
-        ours = ("block_tables", "ghost", "ids", "trace_buffer")
-        needed[self.layout.unit.file] += [f'"scheduler/core/state/{name}.h"' for name in ours]
+        needed[self.layout.unit.file] += [f'"scheduler/core/state/{name}.h"' for name in STATE]
         for unit in (self.code, self.layout.unit):
             for name in needed[unit.file]:
                 if name not in unit.source.includes:
@@ -64,6 +65,7 @@ class _Frame:
         """Every declared function is defined once, and none but the known ones may change the state."""
         known = {f"apply_{t}" for t in self.spec.transitions} | {"Machine", "apply", "recheck", *LOG}
         known |= {f"add_{s.lower()}" for s in self.spec.sorts}
+        known |= {f"ghost_{t}" for t in self.spec.transitions} if self.checked else set()
         defined = {name.removeprefix("Machine::"): f for name, f in self.code.functions.items()}
         for name, function in defined.items():
             declared = self.machine.functions.get(name)
@@ -200,7 +202,8 @@ class _Frame:
     # Log and dispatch.
 
     def log(self) -> None:
-        for name, wanted in LOG.items():
+        recheck = RECHECK if self.checked else ""
+        for name, wanted in {**LOG, "record": RECORD % recheck}.items():
             found = self.machine.functions.get(name)
             function = self.code.functions.get(f"Machine::{name}", found)
             template = "class... Argument" if name == "record" else ""

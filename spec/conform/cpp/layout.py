@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ...language.expressions import BOOL, Expr
-from ...language.spec import Spec, Transition, Variable
+from ...language.expressions import BOOL, Expr, variables_read
+from ...language.spec import Definition, Spec, Transition, Variable
 from .declarations import Field, Function, Structure, Unit
 from .parser import Node
 
@@ -113,6 +113,7 @@ def read_layout(spec: Spec, unit: Unit, ids: str) -> Layout:
     _check_limits(layout)
     _check_transitions(layout)
     _check_counts(layout)
+    _check_definitions(layout)
     return layout
 
 
@@ -333,6 +334,31 @@ def _check_counts(layout: Layout) -> None:
         if found is None or found.returns != type_ or found.parameters or str(found.body) != wanted:
             line = layout.machine.line if found is None else found.line
             layout.report(line, f"{name} is not the number of {sort} records")
+
+        existence = layout.machine.functions.get(f"has_{sort.lower()}")
+        below = f"(binary < (name x) (call (name {name}) []))"
+        wanted = f"(block (return (binary && (binary >= (name x) (number 0)) {below})))"
+        if existence is None or existence.parameters != ((type_, "x"),) or str(existence.body) != wanted:
+            line = layout.machine.line if existence is None else existence.line
+            layout.report(line, f"has_{sort.lower()} does not say whether there is such a {sort}")
+
+
+def readable_definitions(layout: Layout) -> list[Definition]:
+    """Definitions that C++ can evaluate: those that speak of no ghost."""
+    ghosts = {v.name for v in layout.spec.variables.values() if v.ghost}
+    return [d for d in layout.spec.definitions.values() if not variables_read(d.formula) & ghosts]
+
+
+def _check_definitions(layout: Layout) -> None:
+    for definition in readable_definitions(layout):
+        found = layout.machine.functions.get(definition.name)
+        types = tuple((layout.value_type(p.type), p.name) for p in definition.parameters)
+        if found is None or found.body is None:
+            layout.report(layout.machine.line, f"{definition.name} is not defined")
+        elif found.parameters != types or not found.const or found.private:
+            layout.report(found.line, f"{definition.name} is not a public constant function of {types}")
+        elif found.returns != layout.value_type(definition.formula.type):
+            layout.report(found.line, f"{definition.name} gives {found.returns}")
 
 
 def missing_ghosts(layout: Layout) -> Iterator[str]:

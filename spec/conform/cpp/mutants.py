@@ -1,6 +1,6 @@
 """Damages the generated C++ text in small ways and counts what translation validation notices: `make binary-mutants`.
 
-Every line of code of machine.cpp and machine.h is left out once; in machine.cpp every token is changed in the ways in
+Every line of code of the generated files is left out once; in both .cpp files every token is changed in the ways in
 which the mutants of the specification are (negate, off by one, swap state), and some more. A damaged text is noticed
 by the parser, by the comparison of declarations or structure, or by z3. If z3 proves that it still does what the
 specification says, it is no error of the check: such a text is counted as proved to do the same.
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from ...language.spec import Spec
 from ...system import SPEC
-from ..translation import Sources, Validation, read, validate, validate_transition
+from ..translation import Sources, Validation, read, read_code, validate, validate_transition
 from .declarations import Unit, read_unit
 from .frame import check_frame
 from .layout import Layout, read_layout
@@ -32,9 +32,12 @@ NOTICED = ("parser", "declarations", "structure", "z3")
 SAME, MISSED = "proved to do the same", "NOT NOTICED"
 
 
+NAMES = {"code": "machine.cpp", "ghosts": "machine_ghosts.cpp", "header": "machine.h"}
+
+
 @dataclass(frozen=True)
 class Damage:
-    """One changed text: the operator, the file ("code" or "header"), the line number and that line as it was and is."""
+    """One changed text: the operator, the file (see NAMES), the line number and that line as it was and is."""
 
     operator: str
     file: str
@@ -44,8 +47,7 @@ class Damage:
     text: str
 
     def __str__(self) -> str:
-        name = "machine.cpp" if self.file == "code" else "machine.h"
-        return f"{self.operator} {name}:{self.line}: {self.before.strip()}" + (
+        return f"{self.operator} {NAMES[self.file]}:{self.line}: {self.before.strip()}" + (
             "" if self.after is None else f"  ->  {self.after.strip()}"
         )
 
@@ -68,8 +70,8 @@ SIGNS = {"+": "-", "-": "+", "++": "--", "&&": "||", "||": "&&"}
 WORDS = {"true": "false", "false": "true"}
 
 
-def changes(layout: Layout, text: str) -> Iterator[Damage]:
-    """Every token of machine.cpp changed in every way that applies to it."""
+def changes(layout: Layout, text: str, file: str) -> Iterator[Damage]:
+    """Every token of a .cpp file changed in every way that applies to it."""
     lines = text.split("\n")
     enums = {name: e.values for name, e in layout.unit.enums.items()}
     fields = _fields_of_one_type(layout)
@@ -82,7 +84,7 @@ def changes(layout: Layout, text: str) -> Iterator[Damage]:
             continue
         for operator, start, end, new in _token_changes(line, enums, fields, parameters):
             changed = line[:start] + new + line[end:]
-            yield Damage(operator, "code", i + 1, line, changed, "\n".join([*lines[:i], changed, *lines[i + 1 :]]))
+            yield Damage(operator, file, i + 1, line, changed, "\n".join([*lines[:i], changed, *lines[i + 1 :]]))
 
 
 def _fields_of_one_type(layout: Layout) -> dict[str, str]:
@@ -150,7 +152,7 @@ class Judge:
         changed = False
         for checked, layout in self.layouts.items():
             try:
-                code = read_unit(damage.text, "machine.cpp", checked)
+                code = read_code(replace(self.sources, **{damage.file: damage.text}), checked)
             except CppError:
                 return "parser"
             bodies = _bodies(code)
@@ -160,8 +162,8 @@ class Judge:
             if found:
                 return found[0].by
             for t in self.spec.transitions.values():
-                name = f"Machine::apply_{t.name}"
-                if bodies.get(name) != self.bodies[checked].get(name):
+                names = (f"Machine::apply_{t.name}", f"Machine::ghost_{t.name}")
+                if any(bodies.get(name) != self.bodies[checked].get(name) for name in names):
                     changed = True
                     problems = validate_transition(layout, code, t, checked, Validation())
                     if problems:
@@ -201,7 +203,9 @@ _state: list[tuple[Judge, list[Damage]]] = []
 def every_damage(spec: Spec, sources: Sources) -> list[Damage]:
     """All of them, in a fixed order: lines left out first."""
     layout, _ = read(spec, sources, False)
-    return [*deletions(sources.code, "code"), *deletions(sources.header, "header"), *changes(layout, sources.code)]
+    texts = {file: getattr(sources, file) for file in NAMES}
+    found = [damage for file, text in texts.items() for damage in deletions(text, file)]
+    return found + [damage for file in ("code", "ghosts") for damage in changes(layout, texts[file], file)]
 
 
 def _judge(number: int, sources: Sources) -> str:
@@ -225,7 +229,7 @@ def table(results: Sequence[tuple[Damage, str]]) -> dict[str, dict[str, int]]:
     """Operator and file -> verdict -> number."""
     counts: dict[str, Counter[str]] = {}
     for damage, verdict in results:
-        name = damage.operator if damage.file == "code" else f"{damage.operator} (machine.h)"
+        name = damage.operator if damage.file == "code" else f"{damage.operator} ({NAMES[damage.file]})"
         counts.setdefault(name, Counter())[verdict] += 1
     return {name: dict(count) for name, count in counts.items()}
 

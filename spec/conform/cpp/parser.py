@@ -211,11 +211,13 @@ class Parser:
         return Node("name", (name,), line)
 
     def arguments(self, end: str) -> tuple[Node, ...]:
-        """Expressions up to the closing sign, separated by commas."""
+        """Expressions up to the closing sign, separated by commas; in braces the last may have one too."""
         found: list[Node] = []
         while not self.accept(end):
             if found:
                 self.expect(",")
+                if end == "}" and self.accept(end):
+                    break
             found.append(self.expression())
             if self.accept("..."):
                 found[-1] = Node("pack", (found[-1],), found[-1].line)

@@ -15,6 +15,7 @@ import z3
 from ...language.expressions import BOOL, INT, TICK, Expr
 from ...language.spec import Sort, Variable
 from ...machines.bounds import PROPOSALS, bounds_of, constant_bounds
+from .declarations import Function
 from .layout import Layout
 from .parser import Node
 from .tokens import CppError
@@ -117,6 +118,8 @@ class World:
                 return self.constants[e.args[0]]
             case "read":
                 return self.before(e.args[0], [self.evaluate(i, names, obligations) for i in e.args[1:]])
+        if e.op == "call":
+            return self.evaluate(e.meaning, names, obligations)
         a = [self.evaluate(x, names, obligations) for x in e.args]
         match e.op:
             case "eq":
@@ -281,6 +284,13 @@ class State:
             for sort, count in self.world.counts.items():
                 if function.args[0] == f"{sort.lower()}_count" and not arguments:
                     return Value(ID, count)
+                if function.args[0] == f"has_{sort.lower()}" and len(arguments) == 1:
+                    term = self.evaluate(arguments[0])
+                    if term.type != ID:
+                        raise self.error(node, f"{arguments[0]} is no id")
+                    return Value("bool", z3.And(term.term >= 0, term.term < count))
+            if function.args[0] in self.world.spec.definitions:
+                return self.defined(node, self.world.layout.machine.functions.get(function.args[0]), arguments)
             variable = self.world.spec.variables.get(function.args[0])
             if variable is not None and variable.name in self.world.layout.places and not variable.one:
                 index = self.ids(node, variable, arguments, variable.sorts)
@@ -292,6 +302,17 @@ class State:
             )
             return Value(self.value_type(variable), self.read(variable, index, f"ghost_.{variable.name}"))
         raise self.error(node, f"unknown call {function}")
+
+    def defined(self, node: Node, function: Function | None, arguments: Sequence[Node]) -> Value:
+        """What a function of one `return` gives for these arguments."""
+        body = function.body.args if function is not None and function.body is not None else ()
+        if function is None or len(body) != 1 or body[0].kind != "return" or len(arguments) != len(function.parameters):
+            raise self.error(node, "a function that does not return one value for its arguments")
+        given = {name: self.evaluate(a) for (_, name), a in zip(function.parameters, arguments, strict=True)}
+        outer, self.locals = self.locals, given
+        result = self.evaluate(body[0].args[0])
+        self.locals = outer
+        return result
 
     def ghost(self, node: Node) -> Variable:
         """The variable of `ghost_.name`."""

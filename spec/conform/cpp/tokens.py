@@ -45,6 +45,8 @@ TOKEN = re.compile(
          |::|->|\+\+|--|<<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^]=|[-+*/%&|^~!<>=?:;,.(){}\[\]])""",
     re.VERBOSE,
 )
+CHECKED_ONLY = "CHECKED_ONLY"
+"""A macro of ghost.h: its argument in the checked build, nothing in the release build."""
 _CONDITIONS = {"TOKENSPEED_CHECKED": True, "!TOKENSPEED_CHECKED": False}
 
 
@@ -61,7 +63,32 @@ def read_source(text: str, file: str, checked: bool) -> Source:
     if conditions:
         raise CppError(file, conditions[-1][0], "#if without #endif")
     source.tokens.append(Token("end", "", line))
+    source.tokens = _expanded(source, checked)
     return source
+
+
+def _expanded(source: Source, checked: bool) -> list[Token]:
+    """The tokens with what CHECKED_ONLY(...) stands for: what is in the parentheses, or in a release build nothing."""
+    found, inside, depth = list[Token](), False, 0
+    for token in source.tokens:
+        if token.text == CHECKED_ONLY and token.kind == "name" and not inside:
+            inside, depth = True, 0
+        elif inside and depth == 0 and token.text != "(":
+            raise CppError(source.file, token.line, f"{CHECKED_ONLY} without parentheses")
+        elif inside:
+            before, depth = depth, depth + _opens(token)
+            if checked and before > 0 and depth > 0:
+                found.append(token)
+            inside = depth > 0
+        else:
+            found.append(token)
+    if inside:
+        raise CppError(source.file, source.tokens[-1].line, f"{CHECKED_ONLY} without an end")
+    return found
+
+
+def _opens(token: Token) -> int:
+    return {"(": 1, ")": -1}.get(token.text, 0) if token.kind == "sign" else 0
 
 
 def _directive(source: Source, text: str, line: int, conditions: list[tuple[int, bool]], checked: bool) -> None:

@@ -48,6 +48,8 @@ def reads(g: ExplorerGenerator, transitions: list[Transition]) -> set[Read]:
 
 def _reads(e: Expr, places: dict[str, int]) -> set[Read]:
     found: set[Read] = set()
+    if e.op == "call":
+        return _reads(e.meaning, places)
     if e.op == "read":
         index = [places.get(str(i.args[0])) if i.op == "param" else None for i in e.args[1:]]
         known = tuple(i for i in index if i is not None)
@@ -99,7 +101,7 @@ def _batches(g: ExplorerGenerator) -> str:
         number_of.append("1" if named is None else g.size[first])
         blocks.append(f"{{  // {', '.join(sorts)}\n{indent(chr(10).join(lines), '  ')}\n}}")
     body = indent("\n".join(blocks), "  ")
-    return f"""{HASHES}
+    return f"""\
 // How many batches there are of each group of transitions over the same sorts: all that names the same
 // {first.lower()}, where a group names any; otherwise one.
 static constexpr std::array<int, {len(number_of)}> kBatches = {{{", ".join(number_of)}}};
@@ -116,26 +118,6 @@ static void batches(const State& pre, const Twins& twins, Visit&& visit) {{
 
 def _of(name: str, places: tuple[int, ...], named: int) -> str:
     return f"pre.{name}[i]" if places[0] == named else f"pre.{name}, i"
-
-
-HASHES = """\
-// A hash of all values of a variable, or of one column of them; a variable has an odd number of its own.
-template <class Values>
-static std::uint64_t hash(const Values& values, std::uint64_t odd) {
-  std::uint64_t result = 0x9e3779b97f4a7c15ULL;
-  for (std::size_t at = 0; at < sizeof values; at += 8) {
-    const auto product = static_cast<unsigned __int128>(result ^ word_of(values, at)) * odd;
-    result = static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
-  }
-  return result;
-}
-template <class Values>
-static std::uint64_t hash_column(const Values& values, int column, std::uint64_t odd) {
-  std::uint64_t result = 0;
-  for (const auto& row : values) result = (result + static_cast<std::uint8_t>(row[column])) * odd;
-  return result;
-}
-"""
 
 
 def _tuples(g: ExplorerGenerator) -> str:
@@ -221,8 +203,7 @@ def _guards(g: ExplorerGenerator) -> str:
         looks = []
         for t in transitions:
             marks = [
-                f"seen[{first[t.name] + n}].mark({g.expression(guard.condition, t.parameters)});"
-                for n, guard in enumerate(t.guards)
+                f"seen[{first[t.name] + n}].mark({g.expression(guard.condition)});" for n, guard in enumerate(t.guards)
             ]
             looks.append(_for_tuple(g, t, "\n".join(marks), below="1", beyond="1"))
         cases.append(f"case {i}:\n{indent(chr(10).join(looks), '  ')}\n  break;")
@@ -248,13 +229,13 @@ def _judged(g: ExplorerGenerator, t: Transition, first: int) -> str:
     ghosts = {v.name for v in g.spec.variables.values() if v.ghost}
     answer, unseen = "0", []
     for i, guard in reversed(list(enumerate(t.guards))):
-        condition = g.expression(guard.condition, t.parameters)
+        condition = g.expression(guard.condition)
         if variables_read(guard.condition) & ghosts:
             unseen.append(f"({condition})")
         else:
             answer = f"!({condition}) ? {first + i}\n    : {answer}"
     integers = tuple(p for p in t.parameters if p.type not in g.size)
-    known = [f"{p.name} <= {g.expression(g.spec.ranges[t.name, p.name][1], t.parameters)}" for p in integers]
+    known = [f"{p.name} <= {g.expression(g.spec.ranges[t.name, p.name][1])}" for p in integers]
     explored = " && ".join([*known, *unseen]) or "true"
     arguments = ", ".join(f"static_cast<std::int8_t>({p.name})" for p in t.parameters)
     body = f"propose(Transition::{t.name}, {{{arguments}}},\n    {answer}, {explored});"

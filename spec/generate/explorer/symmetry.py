@@ -164,20 +164,9 @@ def _signatures(g: ExplorerGenerator) -> str:
         adds = "\n".join(f"  add.{x.letter}[i{n}] += mix(term + {n + 1});" for n, x in enumerate(v.sorts))
         block = f"if (s.{v.name}{place} != 0) {{\n  const std::uint64_t term = {whole};\n{adds}\n}}"
         related.append(f"if (any(s.{v.name})) {{\n{indent(g.loops(parameters, block), '  ')}\n}}")
-    lines.append(ANY)
     comment = "What it says about each together with others; 0 where there are none."
     lines.append(_method(comment, "void related(const State& s, const Signatures& of, Signatures& add)", related))
     return "\n".join(lines)
-
-
-ANY = """\
-// Whether some value is not 0.
-template <class Values>
-static bool any(const Values& values) {
-  std::uint64_t all = 0;
-  for (std::size_t at = 0; at < sizeof values; at += 8) all |= word_of(values, at);
-  return all != 0;
-}"""
 
 
 def _canonicalise(g: ExplorerGenerator) -> str:
@@ -197,37 +186,6 @@ def _canonicalise(g: ExplorerGenerator) -> str:
         for x in letters
     )
     sorted_ = "\n".join(f"changed = sort_by(of.{x}, order.{x}) || changed;" for x in letters)
-    helpers = """template <std::size_t N>
-static bool alike(const std::array<std::uint64_t, N>& of) {
-  for (std::size_t i = 0; i < N; ++i) {
-    for (std::size_t j = i + 1; j < N; ++j) {
-      if (of[i] == of[j]) return true;
-    }
-  }
-  return false;
-}
-// Whether two that have something to do with others are alike.
-template <std::size_t N>
-static bool alike(const std::array<std::uint64_t, N>& of, const std::array<std::uint64_t, N>& add) {
-  for (std::size_t i = 0; i < N; ++i) {
-    for (std::size_t j = i + 1; j < N; ++j) {
-      if (of[i] == of[j] && add[i] != 0) return true;
-    }
-  }
-  return false;
-}
-template <std::size_t N>
-static bool sort_by(const std::array<std::uint64_t, N>& of, std::array<std::int8_t, N>& order) {
-  bool changed = false;
-  for (std::size_t i = 1; i < N; ++i) {
-    for (std::size_t j = i; j > 0 && of[order[j - 1]] > of[order[j]]; --j) {
-      std::swap(order[j - 1], order[j]);
-      changed = true;
-    }
-  }
-  return changed;
-}
-"""
     refine_method = _method(
         "Tells individuals apart by whom they have to do with.",
         "Signatures refine(const State& s, Signatures& of)",
@@ -240,7 +198,7 @@ static bool sort_by(const std::array<std::uint64_t, N>& of, std::array<std::int8
         "Order order;", "bool changed = false;", sorted_, "if (changed) rename(s, order);", "return order;",
     ]  # fmt: skip
     comment = "Renames individuals so that states that differ in names only become the same, and says how."
-    return helpers + refine_method + _method(comment, "Order canonicalise(State& s)", body)
+    return refine_method + _method(comment, "Order canonicalise(State& s)", body)
 
 
 def _twins(g: ExplorerGenerator) -> str:

@@ -8,12 +8,13 @@ from ...language.expressions import BOOL
 from ...language.spec import Sort, Spec, Variable
 from ...search.state_order import shared_order
 from ..cpp import header
-from .machine import GROWING, RELATION_TABLES, SchedulerGenerator
+from ..writer import widened
+from .machine import Storage
 
 
 def machine_access(spec: Spec) -> str:
     """The file, for release builds: without the ghosts of a checked build no state can be restored."""
-    g = SchedulerGenerator(spec)
+    g = Storage(spec)
     out = [header(spec, "Restores and compares states of a machine; see scheduler/verification/state_access.h.")]
     out.append("#if !TOKENSPEED_CHECKED\n")
     out.append("#include <algorithm>\n#include <array>\n#include <cstddef>\n#include <cstdint>\n#include <vector>\n")
@@ -31,7 +32,7 @@ def machine_access(spec: Spec) -> str:
     methods = ("create", "destroy", "values", "restore", "save", "difference", "propose", "reaches", "take")
     out.append("\n".join(f"  MachineAccess::{method}," for method in methods) + "\n};\n")
     out.append("}  // namespace tokenspeed\n\n#endif")
-    return "\n".join(out) + "\n"
+    return widened("\n".join(out) + "\n")
 
 
 OWNED = """static void destroy(void* machine) { delete static_cast<Restored*>(machine); }
@@ -39,11 +40,11 @@ static std::size_t values(const void* machine) { return static_cast<const Restor
 """
 
 
-def _tables(g: SchedulerGenerator) -> list[tuple[str, Sort]]:
-    return [(name, g.spec.variables[name].sorts[0]) for name in RELATION_TABLES]
+def _tables(g: Storage) -> list[tuple[str, Sort]]:
+    return [(name, g.spec.variables[name].sorts[0]) for name in g.tables]
 
 
-def _shown(g: SchedulerGenerator) -> str:
+def _shown(g: Storage) -> str:
     """The machine with its image: all records, and where each value is in them."""
     tables = _tables(g)
     restored = (
@@ -56,7 +57,7 @@ def _shown(g: SchedulerGenerator) -> str:
     lines += [f"const {g.ids[s.name]} {s.name.lower()}s = m.{s.name.lower()}_count();" for s in g.spec.sorts.values()]
     found: dict[str, Variable] = {}
     for v in shared_order(g.spec):
-        if v.name not in RELATION_TABLES:
+        if v.name not in g.tables:
             found.setdefault(g.place(v, [*v.letters[: 1 if v.one else None]]).rpartition(".")[0], v)
     for place, v in found.items():
         sorts = v.sorts[:1] if v.one else v.sorts
@@ -71,10 +72,10 @@ def _shown(g: SchedulerGenerator) -> str:
     for v in shared_order(g.spec):
         index = [*v.letters]
         sorts = v.sorts
-        moves = str(v.name in RELATION_TABLES.values()).lower()
-        if v.name in RELATION_TABLES:
+        moves = str(v.name in g.tables.values()).lower()
+        if v.name in g.tables:
             count = " * ".join(f"{s.name.lower()}s" for s in v.sorts)
-            lines.append(f"restored.base[{list(RELATION_TABLES).index(v.name)}] = image.table({count});")
+            lines.append(f"restored.base[{list(g.tables).index(v.name)}] = image.table({count});")
             continue
         if v.one:
             many, sorts = f"{v.sorts[1].name.lower()}s", v.sorts[:1]
@@ -91,14 +92,14 @@ def _shown(g: SchedulerGenerator) -> str:
     return f"{restored}\nstatic void show(Restored& restored) {{\n{body}\n}}\n"
 
 
-def _take(g: SchedulerGenerator) -> str:
+def _take(g: Storage) -> str:
     """One proposal, and whether all is then as it must be; tables are put back through their own methods."""
     touched, checked, undone = [], [], []
     for i, (name, holder) in enumerate(_tables(g)):
         one, other = holder.letter, g.spec.variables[name].sorts[1]
         kept = f"restored.tables[{i}][static_cast<std::size_t>({one})]"
         touched.append(_loop(g, holder, f"moved = moved || !same(m.{name}_.of({one}), {kept});"))
-        where = g.read(g.spec.variables[RELATION_TABLES[name]], [other.letter])
+        where = g.read(g.spec.variables[g.tables[name]], [other.letter])
         row = f"state + restored.base[{i}] + {one} * {other.name.lower()}s"
         checked.append(
             _loop(
@@ -126,7 +127,7 @@ is = is && left == 0;""",
             f"  if (kept[at] != kNone) m.{name}_.set({one}, kept[at], position, true);\n}}"
         )
         undone.append(_loop(g, holder, put))
-    used = {s.name: s for name in RELATION_TABLES for s in g.spec.variables[name].sorts}
+    used = {s.name: s for name in g.tables for s in g.spec.variables[name].sorts}
     counts = [f"const {g.ids[name]} {name.lower()}s = m.{name.lower()}_count();" for name in used]
     lines = [
         "Machine& m = restored.machine;",
@@ -187,29 +188,31 @@ def _clear(name: str, one: str) -> str:
     )
 
 
-def _create(g: SchedulerGenerator) -> str:
+def _create(g: Storage) -> str:
     spec = g.spec
     lines = ["Limits limits;"]
     lines += [f"limits.{name.lower()} = constants[{i}];" for i, name in enumerate(spec.constants)]
     for i, sort in enumerate(spec.sorts):
-        if spec.size(sort) is None and sort != GROWING:
+        if spec.size(sort) is None and sort != g.growing:
             lines.append(f"limits.{sort.lower()}_records = population[{i}];")
     lines.append("auto* restored = new MachineAccess::Restored(limits);")
-    growing = list(spec.sorts).index(GROWING)
-    lines.append(f"for (std::int32_t i = 0; i < population[{growing}]; ++i) restored->machine.add_{GROWING.lower()}();")
+    growing = list(spec.sorts).index(g.growing)
+    lines.append(
+        f"for (std::int32_t i = 0; i < population[{growing}]; ++i) restored->machine.add_{g.growing.lower()}();"
+    )
     lines.append("show(*restored);")
     body = indent("\n".join([*lines, "return restored;"]), "  ")
     return f"static void* create(const std::int64_t* constants, const std::int32_t* population) {{\n{body}\n}}\n"
 
 
-def _loop(g: SchedulerGenerator, sort: Sort, body: str, letter: str = "") -> str:
+def _loop(g: Storage, sort: Sort, body: str, letter: str = "") -> str:
     """The body for every individual of the sort, which it knows by `letter` (the sort's own if none is given)."""
     letter = letter or sort.letter
     count = f"{sort.name.lower()}s"
     return f"for ({g.ids[sort.name]} {letter} = 0; {letter} < {count}; ++{letter}) {{\n{indent(body, '  ')}\n}}"
 
 
-def _locals(g: SchedulerGenerator, const: str) -> list[str]:
+def _locals(g: Storage, const: str) -> list[str]:
     """Counts and arrays in local variables: for all that a compiler knows, a write of a byte may change any member."""
     lines = [f"{const}Machine& m = static_cast<{const}Restored*>(machine)->machine;"]
     for sort in g.spec.sorts.values():
@@ -218,16 +221,16 @@ def _locals(g: SchedulerGenerator, const: str) -> list[str]:
     return lines
 
 
-def _members(g: SchedulerGenerator) -> list[str]:
-    variables = [v for v in shared_order(g.spec) if v.sorts and v.name not in RELATION_TABLES]
+def _members(g: Storage) -> list[str]:
+    variables = [v for v in shared_order(g.spec) if v.sorts and v.name not in g.tables]
     first = [g.place(v, [*v.letters[: 1 if v.one else None]]).split("[")[0] for v in variables]
     return list(dict.fromkeys(first))
 
 
-def _restore(g: SchedulerGenerator) -> str:
+def _restore(g: Storage) -> str:
     lines = [*_locals(g, ""), "const std::int8_t* const start = state;"]
     table = g.spec.variables
-    for name in RELATION_TABLES:
+    for name in g.tables:
         holder = table[name].sorts[0]
         one = holder.letter
         clear = _clear(name, one)
@@ -235,8 +238,8 @@ def _restore(g: SchedulerGenerator) -> str:
     for run in _runs(g):
         v = run[0]
         index = [*v.letters]
-        if v.name in RELATION_TABLES:
-            where = g.place(table[RELATION_TABLES[v.name]], [index[1]])
+        if v.name in g.tables:
+            where = g.place(table[g.tables[v.name]], [index[1]])
             body = f"if (*state++ != 0) m.{v.name}_.set({', '.join(index)}, {where}, true);"
         elif v.one:
             place = g.place(v, index[:1])
@@ -248,7 +251,7 @@ def _restore(g: SchedulerGenerator) -> str:
         for sort, letter in reversed([*zip(v.sorts, v.letters, strict=True)]):
             body = _loop(g, sort, body, letter)
         lines.append(body)
-        if v.name not in RELATION_TABLES:
+        if v.name not in g.tables:
             lines.append(_behind(run))
     lines.append("static_cast<Restored*>(machine)->image.keep(start);")
     for i, (name, holder) in enumerate(_tables(g)):
@@ -261,13 +264,13 @@ def _restore(g: SchedulerGenerator) -> str:
     return f"static void restore(void* machine, const std::int8_t* state) {{\n{body}\n}}\n"
 
 
-def _runs(g: SchedulerGenerator) -> list[list[Variable]]:
+def _runs(g: Storage) -> list[list[Variable]]:
     """Variables that follow each other in a state and are restored in one loop: numbers of the same sorts."""
     runs: list[list[Variable]] = []
     for v in shared_order(g.spec):
-        alone = v.name in RELATION_TABLES or v.one
+        alone = v.name in g.tables or v.one
         last = runs[-1][-1] if runs else None
-        if last is None or alone or last.name in RELATION_TABLES or last.one or last.sorts != v.sorts:
+        if last is None or alone or last.name in g.tables or last.one or last.sorts != v.sorts:
             runs.append([])
         runs[-1].append(v)
     return runs
@@ -286,24 +289,24 @@ def _behind(run: list[Variable]) -> str:
     return f"state += {' * '.join([str(len(run)), *(f'{s.name.lower()}s' for s in run[0].sorts)])};"
 
 
-def _value(g: SchedulerGenerator, v: Variable, byte: str) -> str:
+def _value(g: Storage, v: Variable, byte: str) -> str:
     if v.type == BOOL:
         return f"{byte} != 0"
     return f"static_cast<{v.type}>({byte})" if v.type in g.spec.enums else byte
 
 
-def _member(g: SchedulerGenerator, v: Variable, index: list[str]) -> str:
+def _member(g: Storage, v: Variable, index: list[str]) -> str:
     """How a concrete value is reached: through a local array, or as a member."""
-    if v.name in RELATION_TABLES or not v.sorts:
+    if v.name in g.tables or not v.sorts:
         return f"m.{g.read(v, index)}"
     return g.read(v, index)
 
 
-def _save(g: SchedulerGenerator) -> str:
+def _save(g: Storage) -> str:
     lines = _locals(g, "const ")
     for run in _runs(g):
         v = run[0]
-        alone = v.name in RELATION_TABLES or v.one
+        alone = v.name in g.tables or v.one
         body = "\n".join(
             f"{'*state++' if alone else _given(run, i)} = static_cast<std::int8_t>({_member(g, one, [*one.letters])});"
             for i, one in enumerate(run)
@@ -317,7 +320,7 @@ def _save(g: SchedulerGenerator) -> str:
     return f"static void save(const void* machine, std::int8_t* state) {{\n{body}\n}}\n"
 
 
-def _difference(g: SchedulerGenerator) -> str:
+def _difference(g: Storage) -> str:
     """Everything is compared without a branch; only if something differs, the first such value is looked for."""
     quick, slow = [], []
     for v in shared_order(g.spec):
@@ -328,9 +331,9 @@ def _difference(g: SchedulerGenerator) -> str:
             fast, exact = _loop(g, sort, fast, letter), _loop(g, sort, exact, letter)
         quick.append(fast)
         slow.append(exact)
-    for name in RELATION_TABLES:
+    for name in g.tables:
         first, second = g.spec.variables[name].sorts
-        where = g.place(g.spec.variables[RELATION_TABLES[name]], ["one"])
+        where = g.place(g.spec.variables[g.tables[name]], ["one"])
         body = (
             f"std::int64_t at = 0;\n"
             f"for (const {g.ids[second.name]} one : m.{name}_.of({first.letter})) {{\n"
@@ -349,7 +352,7 @@ def _difference(g: SchedulerGenerator) -> str:
     return f"static std::int32_t difference(const void* machine, const std::int8_t* state) {{\n{body}\n}}\n"
 
 
-def _propose(g: SchedulerGenerator) -> str:
+def _propose(g: Storage) -> str:
     """Proposals of the same transition follow each other: one jump for all of them."""
     cases = []
     for t in g.spec.transitions.values():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ...language.expressions import BOOL, SpecError
+from ...language.printing import camel
 from ...language.spec import Enum, Move, Parameter, Sort, Spec, Transition, Variable
-from ..cpp import camel, header
+from ..cpp import header
 
 PREAMBLE = """\
 #pragma once

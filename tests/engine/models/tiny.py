@@ -16,10 +16,10 @@ import transformers
 from numpy.typing import NDArray
 
 from tokenspeed.engine.models.model import Model, RowLengths, StepInputs
-from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.host_pages import HostPages
 from tokenspeed.engine.run.kv_cache import KVCache
 from tokenspeed.engine.run.runner import ModelRunner
+from tokenspeed.engine.run.step.exchange import LaunchedStep
 from tokenspeed.engine.text.sampling_params import GREEDY
 from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 

@@ -7,7 +7,7 @@ Guard life_of_a_step(Machine& machine, StepHandle<StepState::Idle> step, Request
     auto opened = std::move(step).open_step(machine);
     if (!opened) return opened.guard();
     auto planned = std::move(opened).next();
-    if (const Guard guard = machine.apply_add_row(planned.id(), request); guard != Guard::none) return guard;
+    if (const Guard guard = machine.apply_decode(planned.id(), request, 1); guard != Guard::none) return guard;
     auto launched = std::move(planned).launch(machine);
     if (!launched) return launched.guard();
     auto done = std::move(launched).next().observe(machine);

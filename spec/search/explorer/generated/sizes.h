@@ -12,14 +12,16 @@ extern template std::unique_ptr<Engine> make_engine<Model<1, 2, 2, 1, 1>>();
 extern template std::unique_ptr<Engine> make_engine<Model<2, 2, 1, 1, 1>>();
 extern template std::unique_ptr<Engine> make_engine<Model<2, 2, 2, 1, 1>>();
 extern template std::unique_ptr<Engine> make_engine<Model<2, 3, 2, 1, 1>>();
+extern template std::unique_ptr<Engine> make_engine<Model<1, 1, 1, 0, 0>>();
 extern template std::unique_ptr<Engine> make_engine<Model<3, 4, 2, 1, 1>>();
 
-inline const std::array<CompiledSize, 6> kCompiledSizes = {{
+inline const std::array<CompiledSize, 7> kCompiledSizes = {{
     {{1, 2, 1, 1, 1}, make_engine<Model<1, 2, 1, 1, 1>>},
     {{1, 2, 2, 1, 1}, make_engine<Model<1, 2, 2, 1, 1>>},
     {{2, 2, 1, 1, 1}, make_engine<Model<2, 2, 1, 1, 1>>},
     {{2, 2, 2, 1, 1}, make_engine<Model<2, 2, 2, 1, 1>>},
     {{2, 3, 2, 1, 1}, make_engine<Model<2, 3, 2, 1, 1>>},
+    {{1, 1, 1, 0, 0}, make_engine<Model<1, 1, 1, 0, 0>>},
     {{3, 4, 2, 1, 1}, make_engine<Model<3, 4, 2, 1, 1>>},
 }};
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...scheduler import StepPlan
-from .drafts import MOST_DRAFTING_ROWS
-from .step_arrays import StepShape
+from ....scheduler import StepPlan
+from ..drafts import MOST_DRAFTING_ROWS
+from .arrays import StepShape
 
 
 def default_buckets(max_running: int) -> tuple[int, ...]:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .expressions import Expr
-from .spec import Guard, Parameter, Spec, Transition
+from ..language.expressions import Expr
+from ..language.printing import ATOM, PYTHON, Printer
+from ..language.spec import Guard, Parameter, Spec, Transition
 
 Index = tuple[int, ...]
 Values = dict[str, dict[Index, Any]]
@@ -60,30 +61,19 @@ class State:
         return State(self.initial, {name: dict(values) for name, values in self.values.items()})
 
 
-def python_source(e: Expr, reader: str = "g") -> str:
-    """The expression as Python over `p` (parameters), `c` (constants), `g` and `h` (read before and after)."""
-    if e.op == "lit":
-        return repr(e.args[0])
-    if e.op == "enum":
-        return repr(e.args[1])
-    if e.op == "param":
-        return f"p[{e.args[0]!r}]"
-    if e.op == "const":
-        return f"c[{e.args[0]!r}]"
-    if e.op == "taken":
-        return f"(t == {e.args[0]!r})"
-    if e.op == "next":
-        return python_source(e.args[0], "h")
-    if e.op == "read":
-        index = "".join(f"{python_source(i, reader)}, " for i in e.args[1:])
-        return f"{reader}({e.args[0].name!r}, ({index}))"
-    a = [python_source(x, reader) for x in e.args]
-    if e.op == "not":
-        return f"(not {a[0]})"
-    if e.op == "ite":
-        return f"({a[1]} if {a[0]} else {a[2]})"
-    sign = {"eq": "==", "le": "<=", "lt": "<", "add": "+", "sub": "-", "and": "and", "or": "or"}[e.op]
-    return f"({a[0]} {sign} {a[1]})"
+def python_source(e: Expr) -> str:
+    """The expression as Python over `p` (parameters), `c` (constants), `g` and `h` (read before and after), `t`."""
+    return _printer("g", _printer("h", None)).text(e)
+
+
+def _printer(reader: str, after: Printer | None) -> Printer:
+    return Printer(
+        PYTHON,
+        name=lambda e: f"{'p' if e.op == 'param' else 'c'}[{e.args[0]!r}]",
+        read=lambda v, index: f"{reader}({v.name!r}, ({''.join(f'{i}, ' for i in index)}))",
+        after=None if after is None else (lambda e: after.text(e, ATOM)),
+        taken=lambda name: f"(t == {name!r})",
+    )
 
 
 Compiled = Callable[

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .step_arrays import StepArrays, StepShape, buffer_bytes, device_arrays, host_arrays
-from .step_result import SampledRows, StepResult
+from .arrays import StepArrays, StepShape, buffer_bytes, device_arrays, host_arrays
+from .result import SampledRows, StepResult
 
 
 class LaunchedStep:

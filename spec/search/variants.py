@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
-from .expressions import lift
-from .labels import effect_label, effect_labels, guard_labels
-from .spec import Guard, Spec, Transition
+from ..language.expressions import lift
+from ..language.labels import effect_label, effect_labels, guard_labels
+from ..language.spec import Guard, Spec, Transition
 
 
 def check_labels(spec: Spec, labels: Collection[str]) -> None:
