@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..conform.binary import BinaryError, ask_binary, check_binary, find_binary
 from ..system import SPEC
-from .console import make_console
+from .printing import make_console
 
 
 def run_binary(path: Path | None = None, json_output: bool = False) -> int:

@@ -10,8 +10,7 @@ from pathlib import Path
 from ..explain.drop import diagnose
 from ..language.labels import guard_labels
 from ..system import SPEC
-from .console import make_console
-from .debugger_command import print_diagnosis, write_page
+from .printing import make_console, print_diagnosis, write_page
 
 
 def run_drop(label: str, json_output: bool = False, html: Path | None = None) -> int:

@@ -14,7 +14,7 @@ from ..language.labels import guard_labels
 from ..search.explore import available_cores
 from ..search.instances import LOCK_STEP, Instance
 from ..system import SPEC
-from .console import make_console
+from .printing import make_console
 from .verify_command import INCOMPLETE
 
 SHOWN = 5

@@ -14,8 +14,7 @@ from rich.table import Table
 from ..museum import BUGS, exhibit
 from ..museum.case import NotShown
 from ..system import SPEC
-from .console import make_console
-from .debugger_command import print_violated, timeline_table, write_page
+from .printing import make_console, print_violated, timeline_table, write_page
 
 
 def list_bugs(json_output: bool) -> int:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ..prove.mutants import Mutant, Mutation, Outcome, Score, dropped_clauses, mutants
 from ..system import SPEC
-from .console import make_console
+from .printing import make_console
 
 VERDICTS = ("killed", "equivalent", "lemma only", "survived")
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from ..conform._replay import UNCHECKED_GUARDS
 from ..conform.trace_file import TraceFileError, Validator, Verdict
 from ..system import SPEC
-from .console import make_console
+from .printing import make_console
 
 
 def run_trace(path: Path, json_output: bool = False) -> int:

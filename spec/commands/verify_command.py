@@ -21,8 +21,7 @@ from ..prove.proofs import SOLVERS
 from ..search.explore import available_cores
 from ..search.reachable import REBUILD
 from ..system import SPEC
-from .console import make_console
-from .debugger_command import print_findings, write_page
+from .printing import make_console, print_findings, write_page
 from .proofs import Report, Row, verify
 
 INCOMPLETE = 3

@@ -19,6 +19,12 @@ from ..search.reachable import REBUILD
 from ..system import SPEC
 
 
+def make_console() -> Console:
+    """Piped output gets a width at which tables read well."""
+    console = Console()
+    return console if console.is_terminal else Console(width=132)
+
+
 def print_findings(findings: list[Finding], console: Console) -> None:
     """One block for each explained failure."""
     for finding in findings:
