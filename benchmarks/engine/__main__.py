@@ -11,8 +11,6 @@ chunks, and decode steps that carry one, are.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,10 +18,9 @@ from typing import Any
 
 import torch
 from decode import Engine, measure_decode, measure_prefill
+from record import write
 from shapes import SHAPES, build
 from step_profile import profile_step
-
-from tokenspeed.kernels.workbench.hardware import machine
 
 KV_BYTES = 100e9
 """Of the device's memory, for the cache."""
@@ -44,7 +41,6 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
     parser.add_argument("--no-prefill", action="store_true")
-    parser.add_argument("--commit", help="of the tree, where git cannot tell")
     parser.add_argument("--profile", type=Path, help="folder for a trace and a table of one step")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -64,9 +60,7 @@ def main() -> None:
         overlap_depth=options.overlap,
     )
     report: dict[str, Any] = {
-        "machine": machine(device) | {"torch": torch.__version__, "cuda": torch.version.cuda},
-        "command": " ".join(sys.argv[1:]),
-        "commit": options.commit or commit(),
+        "multiprocessors": torch.cuda.get_device_properties(device).multi_processor_count,
         "shape": options.shape,
         "block_size": options.block_size,
         "overlap_depth": options.overlap,
@@ -95,7 +89,7 @@ def main() -> None:
                 f"{row['tokens_per_s']:8.0f} tokens/s, host {row['host_ms']:.3f} ms",
                 flush=True,
             )
-            options.out.write_text(json.dumps(report, indent=1) + "\n")
+            write(options.out, report)
     for chunk, prefix, decoding in () if options.no_prefill else PREFILLS:
         if prefix + chunk > model.max_positions:
             continue
@@ -109,13 +103,7 @@ def main() -> None:
     if options.profile:
         options.profile.mkdir(parents=True, exist_ok=True)
         report["profiles"] = [profile_step(engine, batch, 1024, options.profile) for batch in (1, 32)]
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
-
-
-def commit() -> str:
-    """The commit of the tree, or unknown where there is no repository."""
-    result = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return result.stdout.strip() or "unknown"
+    write(options.out, report)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Random weights in bfloat16, greedy, no stop; tokens per second of decode: the ti
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from record import write
 from shapes import SHAPES
 
 NEW = 64
@@ -54,8 +54,6 @@ def main() -> None:
     options = parser.parse_args()
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "transformers": hf.__version__,
         "shape": options.shape,
         "results": [],
     }
@@ -80,7 +78,7 @@ def main() -> None:
                 row["error"] = f"{type(error).__name__}: {error}"[:300]
             report["results"].append(row)
             print(row, flush=True)
-            options.out.write_text(json.dumps(report, indent=1) + "\n")
+            write(options.out, report)
         del model
         torch.cuda.empty_cache()
 

@@ -8,15 +8,15 @@ Prints a table and writes results/latest.json. The traces are those of docs/simu
 from __future__ import annotations
 
 import filecmp
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from record import write
 
 HERE = Path(__file__).resolve().parent
 RUNS = 3
@@ -39,12 +39,7 @@ def main() -> None:
     folder = os.environ.get("TOKENSPEED_TRACES")
     if not folder:
         sys.exit("TOKENSPEED_TRACES is not set; give the folder with the public traces")
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), "unknown")
-    results: dict[str, object] = {
-        "machine": {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version()},
-        "load": os.getloadavg()[0],
-    }
+    results: dict[str, object] = {}
     for name, (trace, *options) in CASES.items():
         with tempfile.TemporaryDirectory() as scratch:
             outs = [Path(scratch) / str(run) for run in range(RUNS)]
@@ -53,9 +48,7 @@ def main() -> None:
             same = all(not any(filecmp.cmpfiles(outs[0], out, files, shallow=False)[1:]) for out in outs[1:])
         results[name] = {"seconds": [round(s, 2) for s in seconds], "same_bytes": same, "files": files}
         print(f"{name:42} median {statistics.median(seconds):6.2f} s, same bytes: {same}")
-    target = HERE / "results" / "latest.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(results, indent=1) + "\n")
+    write(HERE / "results" / "latest.json", results)
 
 
 if __name__ == "__main__":
