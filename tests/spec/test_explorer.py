@@ -91,7 +91,6 @@ GUARDS_OF_DIFFERENT_KINDS = [
     "observe:device idle",
     "observe:oldest in flight",
     "match_cached:own prefix",
-    "decode:once a step",
     "decode:room",
     "release_to_cache:held",
     "submit:newest",
@@ -111,11 +110,11 @@ def test_dropped_guard_has_a_short_timeline_that_the_interpreter_confirms(label:
 
 
 def test_counterexample_is_shortest() -> None:
-    """Known by hand: submit, admit, allocate, open_step, add_row, abort, release_owned."""
+    """Known by hand: submit, admit, allocate, open_step, prefill_last, abort, release_owned."""
     found = counterexample(SPEC, ("release_owned:not in flight",))
     assert found is not None
     events = [name for name, _ in found.trace]
-    assert events == ["submit", "admit", "allocate", "open_step", "add_row", "abort", "release_owned"]
+    assert events == ["submit", "admit", "allocate", "open_step", "prefill_last", "abort", "release_owned"]
 
 
 def test_trace_is_a_behaviour_of_the_specification_only_without_the_guard() -> None:
