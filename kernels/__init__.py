@@ -8,7 +8,7 @@ needs torch only: kernels are imported at first use.
 """
 
 from .activation import silu_mul
-from .attention import paged_attention
+from .attention import AttentionPlan, paged_attention, plan_paged_attention
 from .constraints import Constraint, Trait, at_least, at_most, exactly, multiple_of, one_of, power_of_two
 from .device import ANY_DEVICE, Capability, Platform
 from .errors import InvalidKernel, KernelDoesNotFit, KernelError, UnknownKernel, UnknownOperation
@@ -25,6 +25,7 @@ from .sampling import sample_tokens
 __all__ = [
     "ANY_DEVICE",
     "REGISTRY",
+    "AttentionPlan",
     "Band",
     "Candidate",
     "Capability",
@@ -55,6 +56,7 @@ __all__ = [
     "one_of",
     "paged_attention",
     "plan_mla_decode",
+    "plan_paged_attention",
     "power_of_two",
     "register",
     "rms_norm",

@@ -14,6 +14,7 @@ if os.environ.get("TOKENSPEED_CHECKED") == "1":
 from . import _core
 from ._core import (
     CHECKED,
+    GUARDS,
     POLICIES,
     SPEC_HASH,
     STATE_ACCESS,
@@ -52,6 +53,7 @@ StateMachine = getattr(_core, "StateMachine", None)
 __all__ = [
     "CHECKED",
     "CONTRACT_HASH",
+    "GUARDS",
     "POLICIES",
     "SPEC_HASH",
     "STATE_ACCESS",

@@ -17,13 +17,13 @@ SPEC_HASH: Final[str]
 """SHA-256 (hex) of the canonical specification that this binary was generated from."""
 
 SOURCE_HASH: Final[str]
-"""SHA-256 (hex) of the generated C++ that this binary was compiled from; `tokenspeed verify --binary` compares it."""
+"""SHA-256 (hex) of the generated C++ that this binary was compiled from; `tokenspeed verify binary` compares it."""
 
 CHECKED: Final[bool]
 """True in the checked build, which carries ghost state and recounts every invariant after every transition."""
 
 STATE_ACCESS: Final[object | None]
-"""A capsule for `tokenspeed verify --lockstep`, which puts a machine into any state; None in the checked build."""
+"""A capsule for `tokenspeed verify lockstep`, which puts a machine into any state; None in the checked build."""
 
 TRANSITIONS: Final[tuple[str, ...]]
 """Transition names in the order of their numbers in `Scheduler.drain_trace`."""
@@ -86,6 +86,7 @@ class SchedulerConfig:
         prefill_tokens_per_s: float = 2e4,
         prefill_doubling_tokens: float = 0,
         max_retractions: int = 3,
+        max_draft_tokens: int = 0,
         kv_events: bool = False,
         record_trace: bool = False,
         trace_capacity: int = 262144,
@@ -125,6 +126,9 @@ class SchedulerConfig:
     def max_retractions(self) -> int:
         """How often one request may be retracted; then it is admitted only when nobody will have to do it again."""
     @property
+    def max_draft_tokens(self) -> int:
+        """Most tokens that `Scheduler.offer_drafts` takes for one request, up to 255."""
+    @property
     def kv_events(self) -> bool:
         """Whether `Scheduler.events` tells which pages are stored and removed."""
     def recompute_s(self, start: int, tokens: int) -> float:
@@ -148,6 +152,9 @@ class SubmitResult:
         """Why it was rejected, naming the value and the limit; empty if accepted."""
     def __bool__(self) -> bool: ...
 
+GUARDS: Final[tuple[str, ...]]
+"""Names of the specification's guards; EventKind.FAILED gives a number of one."""
+
 class EventKind:
     """Kinds of `Scheduler.events`; the third column (value) is given here."""
 
@@ -163,6 +170,9 @@ class EventKind:
     """Preempted for memory; what is not in the cache any more will be recomputed; value = tokens given up."""
     FETCHED: Final[int]
     """Comes before ADMITTED; value = prompt tokens that were copied back from the host for it."""
+    FAILED: Final[int]
+    """The planner proposed for the request what the guard of this number (`GUARDS`) forbids: a defect of the scheduler.
+    Nothing forbidden has happened; the request has ended, and the others go on."""
     KV_STORED: Final[int]
     """With `kv_events`: a page can be found on the device. The second column is its number in its text, value the low
     64 bits (signed) of the hash of the prefix that it ends; of requests submitted by hashes, that hash itself."""
@@ -242,8 +252,17 @@ class Stats:
     def tails_matched(self) -> int:
         """Of these, pages that their requests took over again."""
     @property
+    def draft_tokens(self) -> int:
+        """Draft tokens that were in rows."""
+    @property
+    def accepted_draft_tokens(self) -> int:
+        """Of these, those that landed."""
+    @property
     def most_retractions(self) -> int:
         """Of one request; never above `max_retractions`."""
+    @property
+    def refusals(self) -> int:
+        """Proposals of the planner that the machine refused; each ended one request (EventKind.FAILED)."""
     @property
     def policy_errors(self) -> int:
         """Answers of the policy that were errors or no answers; the default policy answered instead."""
@@ -284,8 +303,11 @@ class StepPlan:
     def num_tokens(self) -> NDArray[np.int32]:
         """[rows] tokens in the row, at least 1."""
     @property
-    def samples(self) -> NDArray[np.bool_]:
-        """[rows] whether the row's last token is followed by a sampled one."""
+    def outputs(self) -> NDArray[np.int32]:
+        """[rows] most tokens that the row yields: 0 for a chunk of a prompt, 1, or more for a row that ends in drafts.
+
+        A row of `outputs` n is sampled from at its last n tokens. The first sampled token is always accepted, and each
+        further one if the draft token in front of it was what had just been sampled."""
     @property
     def input_ids(self) -> NDArray[np.int32]:
         """[tokens] token ids in row order; -1 = the token that the previous step in flight samples for this slot.
@@ -474,7 +496,8 @@ class Scheduler:
         `page_hashes`: [<= (prompt_tokens + max_new_tokens) // block_size]; entry i names the content of blocks 0..i
         together.
         Entries beyond the prompt name blocks that the output will fill; blocks without a hash are never shared.
-        Rejects and raises as `submit`.
+        Rejects and raises as `submit`. Raises BadRequest also if a hash is here twice, or is known (on the device, on
+        the host, or of a request that runs) behind another page: a hash names everything up to its page's end.
         """
     def abort(self, request_id: int) -> None:
         """End a request at any moment. Its blocks come back now, or when the last step that reads them has landed."""
@@ -484,14 +507,24 @@ class Scheduler:
         self,
         step: int,
         tokens: NDArray[np.integer[Any]] | Sequence[int],
+        counts: NDArray[np.integer[Any]] | Sequence[int] | None = None,
         stop: NDArray[np.bool_] | Sequence[bool] | None = None,
     ) -> None:
-        """The device has finished `step`, the oldest in flight. `tokens`: [sampling_rows] sampled ids, in row order;
-        `stop`: [sampling_rows] True where that token ends its request (EOS, stop string).
+        """The device has finished `step`, the oldest in flight: also a step without sampling rows lands only so.
+
+        `counts`: [sampling_rows] accepted tokens of each row, 1 to its `outputs` (a row of drafts that accepted k of
+        them lands k + 1); None: one each. `tokens`: [sum of counts] their ids, row after row. `stop`: [sampling_rows]
+        True where the row's last token ends its request (EOS, stop string).
 
         All of it is applied, or a typed error is raised and nothing has changed. Results of requests that were
         aborted meanwhile are ignored.
         """
+    def offer_drafts(self, request_id: int, tokens: NDArray[np.integer[Any]] | Sequence[int]) -> None:
+        """Propose what the request says behind its newest known token: at most `max_draft_tokens` ids, or none.
+
+        Its next decode row carries as many of them as budget and free blocks allow, if no token has landed meanwhile.
+        From the first call on the request has one row in flight at a time, since only a landed row says where the
+        next one starts. Raises UnknownRequest, or BadRequest if they are too many or negative."""
     def copies(self) -> CopyBatch | None:
         """Copies that have begun since the last call, or None: poll after every `plan`, whether it gave a step or not.
 
@@ -563,7 +596,7 @@ class Machine:
         """As `Scheduler.snapshot`."""
 
 class StateMachine:
-    """The generated state machine in states that are given as bytes (`tokenspeed verify --lockstep --through-python`).
+    """The generated state machine in states that are given as bytes (`tokenspeed verify lockstep --through-python`).
 
     Not in the checked build. A state has one byte for each value that the scheduler keeps, in the order of
     `spec.layout.shared_order`.

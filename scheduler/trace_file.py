@@ -1,4 +1,4 @@
-"""Writes what a scheduler does into a trace file (`.tstrace`), which `tokenspeed verify --trace` checks.
+"""Writes what a scheduler does into a trace file (`.tstrace`), which `tokenspeed verify trace` checks.
 
 docs/trace-format.md describes every byte.
 """

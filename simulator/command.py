@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from .errors import SimulatorError
-from .report import metrics_table, prepare_folder, write_files
+from .report import explanation_table, metrics_table, prepare_folder, write_files
 from .study.run import run_study
 from .study.settings import StudySettings, load_workload
 from .world.dispatcher import parse_outage
@@ -22,14 +22,17 @@ class _OnProgress(Protocol):
     def __call__(self, ended: int, /) -> None: ...
 
 
-def run_simulate(options: Mapping[str, Any], out: Path | None, record_trace: Path | None = None) -> int:
+def run_simulate(
+    options: Mapping[str, Any], out: Path | None, record_trace: Path | None = None, explained: bool = False
+) -> int:
     """Run one study with the settings in `options`, by field of `StudySettings`; outages as `parse_outage` reads them.
 
     Returns the exit status: 0, 1 if no call finished, or 2 after printing an error about the input.
 
     Prints the metrics to stdout, warnings and progress to stderr. With `out`, writes the files of a study into that
     folder, which is created first: a long study must not end without a place. With `record_trace`, the transitions of
-    each replica's scheduler are written into that file, or into one for each replica.
+    each replica's scheduler are written into that file, or into one for each replica. With `explained`, prints where
+    the time of the steps goes.
     """
     try:
         settings = StudySettings(**{**options, "outages": tuple(map(parse_outage, options.get("outages", ())))})
@@ -46,6 +49,8 @@ def run_simulate(options: Mapping[str, Any], out: Path | None, record_trace: Pat
         if study.recording.rejected:
             first = min(study.recording.rejected)
             console.print(f"First rejection: call {first}: {study.recording.rejected[first]}")
+        if explained:
+            console.print(explanation_table(study))
         if out is not None:
             names = write_files(study, out)
             console.print(f"Wrote {', '.join(names)} into {out}", soft_wrap=True)

@@ -2,22 +2,64 @@
 
 from collections.abc import Callable
 from functools import wraps
+from hashlib import sha256
+from importlib.util import module_from_spec, spec_from_file_location
+from inspect import getsource
 from math import isnan
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 from ..scheduler import POLICIES, Policy
 from .errors import ConfigurationError, PolicyFailed
 
 PolicyChoice = str | Callable[[], Policy]
-"""A built-in policy by name, or what makes one of your own: a class, or a function without parameters."""
+"""A built-in policy by name, FILE.py:CLASS, or a class or function without parameters that makes one."""
+
+
+def is_policy_file(policy: PolicyChoice) -> bool:
+    """Whether it is FILE.py:CLASS."""
+    return isinstance(policy, str) and ".py:" in policy
+
+
+def _from_file(policy: str) -> Callable[[], Policy]:
+    """The class that FILE.py:CLASS names. Raises ConfigurationError if there is none, PolicyFailed if FILE raises."""
+    file, _, name = policy.rpartition(":")
+    spec = spec_from_file_location(f"tokenspeed_policy_{Path(file).stem}", file)
+    if spec is None or spec.loader is None or not Path(file).is_file():
+        raise ConfigurationError(f"policy is {policy!r}; there is no file {file!r}")
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise PolicyFailed(f"policy {Path(file).name} cannot be read: {type(error).__name__}: {error}") from error
+    made = getattr(module, name, None)
+    if not callable(made):
+        raise ConfigurationError(f"policy is {policy!r}; {Path(file).name} has no class {name!r}")
+    return cast("Callable[[], Policy]", made)
+
+
+def policy_source(policy: PolicyChoice) -> str:
+    """What a policy is, to tell whether it has changed: a name, with a hash of the source if it is not built in."""
+    if is_policy_file(policy) and isinstance(policy, str):
+        path = Path(policy.rpartition(":")[0])
+        return f"{policy_name(policy)} {sha256(path.read_bytes()).hexdigest() if path.is_file() else 'missing'}"
+    if isinstance(policy, str):
+        return policy
+    try:
+        source = getsource(policy)
+    except (OSError, TypeError):
+        source = repr(policy)
+    return f"{policy_name(policy)} {sha256(source.encode()).hexdigest()}"
 
 
 def check_policy(policy: PolicyChoice) -> None:
     """Raise ConfigurationError if `policy` is neither the name of one nor makes one."""
     known = POLICIES.split(", ")
-    if isinstance(policy, str):
+    if is_policy_file(policy) and isinstance(policy, str):
+        _from_file(policy)
+    elif isinstance(policy, str):
         if policy not in known:
-            raise ConfigurationError(f"policy is {policy!r}; known policies: {POLICIES}")
+            raise ConfigurationError(f"policy is {policy!r}; known policies: {POLICIES}, or FILE.py:CLASS")
     elif isinstance(policy, Policy):
         raise ConfigurationError(
             f"policy is the object {type(policy).__name__}; give its class, or a function that makes one: replicas and "
@@ -29,7 +71,9 @@ def check_policy(policy: PolicyChoice) -> None:
 
 def policy_name(policy: PolicyChoice) -> str:
     """What reports call it."""
-    return policy if isinstance(policy, str) else getattr(policy, "__name__", repr(policy))
+    if isinstance(policy, str):
+        return Path(policy).name if is_policy_file(policy) else policy
+    return getattr(policy, "__name__", repr(policy))
 
 
 def _is_place(answer: Any) -> bool:
@@ -62,10 +106,12 @@ class WatchedPolicy:
         """Raises PolicyFailed if the policy cannot be made, and ConfigurationError if what is made is none."""
         self._error: BaseException | None = None
         self._said = ""
+        name = policy_name(choice)
+        if is_policy_file(choice) and isinstance(choice, str):
+            choice = _from_file(choice)
         if isinstance(choice, str):
             self.policy: str | Policy = choice
             return
-        name = policy_name(choice)
         try:
             made = choice()
         except Exception as error:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from decode import Engine, measure_decode, measure_prefill
-from shapes import LLAMA, build, token_bytes
+from shapes import SHAPES, build
 from step_profile import profile_step
 
 from tokenspeed.kernels.workbench.hardware import machine
@@ -29,31 +29,39 @@ KV_BYTES = 100e9
 """Of the device's memory, for the cache."""
 BATCHES = (1, 8, 32, 128)
 CONTEXTS = (1024, 8192, 50_000)
+PREFILLS = ((8192, 0, 0), (8192, 32768, 0), (2048, 0, 0), (2048, 0, 32), (0, 0, 32))
+"""Tokens of the chunk, cached tokens before it, rows that decode beside it."""
 
 
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=list(LLAMA), default="llama-3-8b")
+    parser.add_argument("--shape", choices=list(SHAPES), default="llama-3-8b")
     parser.add_argument("--block-size", type=int, default=64)
     parser.add_argument("--overlap", type=int, default=1)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
+    parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS)
+    parser.add_argument("--no-prefill", action="store_true")
     parser.add_argument("--commit", help="of the tree, where git cannot tell")
     parser.add_argument("--profile", type=Path, help="folder for a trace and a table of one step")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("error: this measurement needs a CUDA device, and torch sees none")
     device = torch.device("cuda", torch.cuda.current_device())
-    config = LLAMA[options.shape]
     begin = time.perf_counter()
     model = build(options.shape, device)
     torch.cuda.synchronize()
     loaded = time.perf_counter() - begin
-    tokens = int(min(KV_BYTES / token_bytes(config), 128 * config.max_position_embeddings))
+    tokens = int(min(KV_BYTES / model.cache_layout.bytes_per_token, 4e6))
     begin = time.perf_counter()
     engine = Engine(
-        model, num_blocks=tokens // options.block_size, block_size=options.block_size, overlap_depth=options.overlap
+        options.shape,
+        model,
+        num_blocks=tokens // options.block_size,
+        block_size=options.block_size,
+        overlap_depth=options.overlap,
     )
     report: dict[str, Any] = {
         "machine": machine(device) | {"torch": torch.__version__, "cuda": torch.version.cuda},
@@ -73,9 +81,9 @@ def main() -> None:
         f"{engine.graph_bytes / 2**20:.0f} MiB of graphs, {tokens:,} tokens of KV",
         flush=True,
     )
-    for context in CONTEXTS:
-        for batch in BATCHES:
-            if context + options.steps + 64 > config.max_position_embeddings:
+    for context in options.contexts:
+        for batch in options.batches:
+            if context + options.steps + 64 > model.max_positions:
                 continue
             if batch * (context + options.steps + 160 + options.block_size) > tokens:
                 continue
@@ -88,8 +96,8 @@ def main() -> None:
                 flush=True,
             )
             options.out.write_text(json.dumps(report, indent=1) + "\n")
-    for chunk, prefix, decoding in ((8192, 0, 0), (8192, 32768, 0), (2048, 0, 0), (2048, 0, 32), (0, 0, 32)):
-        if prefix + chunk > config.max_position_embeddings:
+    for chunk, prefix, decoding in () if options.no_prefill else PREFILLS:
+        if prefix + chunk > model.max_positions:
             continue
         row = measure_prefill(engine, chunk, prefix, decoding)
         report["prefill"].append(row)

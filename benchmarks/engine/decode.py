@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from shapes import token_bytes, weight_bytes
+from shapes import step_flops, weight_bytes
 
 from tokenspeed.engine.loop.control_loop import ControlLoop, Submission
-from tokenspeed.engine.models.llama import LlamaModel
+from tokenspeed.engine.loop.events import Ended, Failed, Rejected
+from tokenspeed.engine.models.model import Model
 from tokenspeed.engine.run.decode_graphs import default_buckets
 from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.runner import ModelRunner
@@ -40,6 +41,18 @@ class Launch:
     host_s: float
     begin: torch.cuda.Event
     end: torch.cuda.Event
+
+
+class Words:
+    """Makes text of tokens without a tokenizer."""
+
+    def add(self, token: int) -> str:
+        """Always the same word."""
+        return " word"
+
+    def finish(self) -> str:
+        """Nothing is held back."""
+        return ""
 
 
 class TimedRunner(ModelRunner):
@@ -78,7 +91,8 @@ class TimedRunner(ModelRunner):
 class Engine:
     """A model with a runner; every measurement makes its own scheduler and loop."""
 
-    def __init__(self, model: LlamaModel, *, num_blocks: int, block_size: int, overlap_depth: int) -> None:
+    def __init__(self, shape: str, model: Model, *, num_blocks: int, block_size: int, overlap_depth: int) -> None:
+        self.shape = shape
         self.model = model
         self._limits: dict[str, Any] = {
             "num_blocks": num_blocks,
@@ -123,7 +137,9 @@ class Engine:
 
         def publish(outputs: list[Any]) -> None:
             for output in outputs:
-                if getattr(output, "finish_reason", None) or type(output).__name__ in ("Ended", "Failed", "Rejected"):
+                if isinstance(output, Failed | Rejected):
+                    raise SystemExit(f"error: a request of the measurement fails: {output.reason}")
+                if isinstance(output, Ended):
                     finished.release()
 
         self.runner.filling, self.runner.launches = filling, []
@@ -133,7 +149,7 @@ class Engine:
         loop = ControlLoop(
             self.scheduler(),
             self.runner,
-            decode=lambda ids: " word" * len(ids),
+            detokenizer=lambda prompt, params: Words(),
             eos_token_ids=[],
             publish=publish,
         )
@@ -178,7 +194,7 @@ def measure_decode(engine: Engine, batch: int, context: int, steps: int) -> dict
     step_ms = total / (len(seen) - 1)
     each = [a.end.elapsed_time(b.end) for a, b in itertools.pairwise(seen)]
     cached = seen[len(seen) // 2].context_tokens
-    config = engine.model.config
+    layout = engine.model.cache_layout
     return {
         "batch": batch,
         "context": context,
@@ -188,7 +204,7 @@ def measure_decode(engine: Engine, batch: int, context: int, steps: int) -> dict
         "step_p99_ms": sorted(each)[int(len(each) * 0.99)],
         "kernels_ms": engine.replay_ms(batch),
         "idle_percent": 100 * sum(idle) / total,
-        "roofline_ms": (weight_bytes(config) + cached * token_bytes(config)) / BANDWIDTH * 1e3,
+        "roofline_ms": (weight_bytes(engine.shape, batch) + cached * layout.bytes_per_token) / BANDWIDTH * 1e3,
         "tokens_per_s": batch / step_ms * 1e3,
         "host_ms": 1e3 * statistics.median(step.host_s for step in seen),
     }
@@ -196,7 +212,7 @@ def measure_decode(engine: Engine, batch: int, context: int, steps: int) -> dict
 
 def measure_prefill(engine: Engine, chunk: int, prefix: int, decoding: int) -> dict[str, Any]:
     """The figures of a step of `chunk` prompt tokens behind `prefix` cached ones, beside `decoding` rows of 1k."""
-    runner, config = engine.runner, engine.model.config
+    runner = engine.runner
     device_ms, launch_ms, flops = [], [], 0.0
     for _ in range(4):
         # Prompts are computed without a model until the step that is measured.
@@ -205,8 +221,9 @@ def measure_prefill(engine: Engine, chunk: int, prefix: int, decoding: int) -> d
         for _ in range(decoding):
             prompt = engine.prompt(1024)
             scheduler.submit(engine._next_id, prompt, 100)
-        while scheduler.stats().output_tokens < 2 * decoding:
-            step(scheduler, runner)
+        taken = None
+        while decoding and (taken is None or not taken.rows == taken.tokens == decoding):
+            taken = step(scheduler, runner)
         if chunk:
             prompt = engine.prompt(prefix + chunk)
             scheduler.submit(engine._next_id, prompt, 2)
@@ -217,9 +234,7 @@ def measure_prefill(engine: Engine, chunk: int, prefix: int, decoding: int) -> d
         (launch,) = runner.launches
         device_ms.append(launch.begin.elapsed_time(launch.end))
         launch_ms.append(1e3 * launch.host_s)
-        flops = plan.tokens * weight_bytes(config) + 4 * config.num_layers * config.num_heads * config.head_dim * (
-            plan.attention_pairs
-        )
+        flops = step_flops(engine.shape, plan.tokens, plan.sampling_rows, plan.attention_pairs)
     step_ms = statistics.median(device_ms[1:])
     return {
         "chunk": chunk,

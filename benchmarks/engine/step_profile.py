@@ -14,15 +14,16 @@ from torch.profiler import ProfilerActivity, profile
 
 KINDS = (
     ("matrix products", r"gemm|nvjet|cutlass|gemv|splitKreduce|cublas"),
-    ("attention", r"attend|merge_splits|flash|fmha|fill_plan"),
+    ("attention", r"attend|merge|mla|flash|fmha|fill_plan"),
     ("KV cache", r"scatter_token"),
+    ("experts", r"grouped|route|moe|gather|sort"),
     ("norms", r"normalise_row"),
     ("rotary", r"turn|rotary|rotate"),
     ("activation", r"silu|activate|gate"),
     ("sampling", r"sample_row"),
     ("copies", r"Memcpy|Memset"),
 )
-COLOURS = ("#4878d0", "#ee854a", "#6acc64", "#d65f5f", "#956cb4", "#8c613c", "#dc7ec0", "#797979", "#d5bb67")
+COLOURS = ("#4878d0", "#ee854a", "#2a9d8f", "#6acc64", "#d65f5f", "#956cb4", "#8c613c", "#dc7ec0", "#797979", "#d5bb67")
 
 
 def kind_of(name: str) -> str:
@@ -54,7 +55,7 @@ def profile_step(engine: Engine, batch: int, context: int, folder: Path) -> dict
         time_us[kind_of(event["name"])] += event["dur"]
         number[kind_of(event["name"])] += 1
     busy = sum(time_us.values())
-    name = f"step_{engine_name(engine)}_{batch}x{context}"
+    name = f"step_{engine.shape}_{batch}x{context}"
     draw(own, start, length, folder / f"{name}.png", f"one decode step, {batch} x {context}: {length / 1e3:.2f} ms")
     slowest: dict[str, float] = defaultdict(float)
     for event in own:
@@ -70,11 +71,6 @@ def profile_step(engine: Engine, batch: int, context: int, folder: Path) -> dict
         "kernels_by_kind": dict(number),
         "slowest_ms": {n: round(us / 1e3, 4) for n, us in sorted(slowest.items(), key=lambda x: -x[1])[:12]},
     }
-
-
-def engine_name(engine: Engine) -> str:
-    """Layers and width of the model, which tell it from others."""
-    return f"{engine.model.config.num_layers}x{engine.model.config.hidden_size}"
 
 
 def draw(events: list[dict[str, Any]], start: float, length: float, target: Path, title: str) -> None:

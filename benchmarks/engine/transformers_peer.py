@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 import transformers
-from shapes import LLAMA
+from shapes import SHAPES
 
 NEW = 64
 hf: Any = transformers  # typed in part only
@@ -24,20 +24,8 @@ hf: Any = transformers  # typed in part only
 
 def llama(shape: str, attention: str) -> Any:
     """The shape in transformers, with random weights."""
-    c = LLAMA[shape]
-    config = hf.LlamaConfig(
-        vocab_size=c.vocab_size,
-        hidden_size=c.hidden_size,
-        intermediate_size=c.intermediate_size,
-        num_hidden_layers=c.num_layers,
-        num_attention_heads=c.num_heads,
-        num_key_value_heads=c.num_kv_heads,
-        head_dim=c.head_dim,
-        max_position_embeddings=c.max_position_embeddings,
-        tie_word_embeddings=c.tie_word_embeddings,
-        eos_token_id=None,
-        attn_implementation=attention,
-    )
+    fields = {name: value for name, value in SHAPES[shape].items() if name != "architectures"}
+    config = hf.LlamaConfig(**fields, eos_token_id=None, attn_implementation=attention)
     torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda"):
         model = hf.LlamaForCausalLM(config).eval()
@@ -61,7 +49,7 @@ def decode_ms(run: Callable[[int], object]) -> float:
 def main() -> None:
     """Measure, print and write; what transformers cannot run is written as its error."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=list(LLAMA), default="llama-3-8b")
+    parser.add_argument("--shape", choices=["llama-3-8b", "smollm2-135m"], default="llama-3-8b")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     report: dict[str, Any] = {

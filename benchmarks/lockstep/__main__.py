@@ -2,7 +2,7 @@
 
     make bench-lockstep          (about 5 minutes on a quiet machine, 4 GB; ARGS="--states 1000000" for a first look)
 
-Runs `tokenspeed verify --lockstep` in each of its three ways: as it is, through Python, and thorough (every refusal in
+Runs `tokenspeed verify lockstep` in each of its three ways: as it is, through Python, and thorough (every refusal in
 every state, so with fewer states). Writes results/{latest,through_python,thorough}.json: what the command reports, and
 the command, the machine, and its load when the run began and ended. With other jobs on the machine,
 look at the states per second of processor time; `load` says whether there were any.
@@ -27,7 +27,7 @@ THOROUGH_SHARE = 10
 
 def arguments_of(way: list[str], states: int) -> list[str]:
     """What `tokenspeed` is called with."""
-    return ["verify", "--lockstep", "--json", "--states", str(states), *way]
+    return ["verify", "lockstep", "--json", "--states", str(states), *way]
 
 
 def compare(way: list[str], states: int) -> tuple[dict[str, Any], bool]:

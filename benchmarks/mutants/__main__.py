@@ -1,6 +1,6 @@
 """Which mutants of the specification have a reachable violation: `make bench-mutants`.
 
-`tokenspeed verify --mutants` says that each mutant breaks something named, by proof. Here each is searched as well: all
+`tokenspeed verify mutants` says that each mutant breaks something named, by proof. Here each is searched as well: all
 mutants are compiled into one explorer, switched by a constant, and small instances are searched, from small to large,
 until one violates a property, a counter, a choice or a progress claim, or a transition changes nothing. A mutant
 without such a trace is known from its proof only. One process for each core; writes results/latest.json.

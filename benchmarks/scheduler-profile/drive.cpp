@@ -30,14 +30,14 @@ std::vector<std::int32_t> prompt(int length, int seed) {
 
 void land(tokenspeed::Scheduler& scheduler, const tokenspeed::StepPlan& plan) {
     const std::vector<std::int32_t> results(plan.sampling_rows, 7);
-    scheduler.land(plan.step, results, {});
+    scheduler.land(plan.step, results, {}, {});
     scheduler.clear_events();
 }
 
 namespace decode {
 [[gnu::noinline]] void measured(tokenspeed::Scheduler& scheduler, std::span<const std::int32_t> results) {
     const auto plan = scheduler.plan();
-    scheduler.land(plan->step, results, {});
+    scheduler.land(plan->step, results, {}, {});
 }
 }  // namespace decode
 

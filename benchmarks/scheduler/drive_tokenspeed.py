@@ -40,7 +40,7 @@ class Ours:
 
     def land(self, plan: tuple[StepPlan, Any]) -> Any:
         self.scheduler.land(plan[0].step, RESULTS[plan[0].sampling_rows])
-        return plan[0].request_ids[plan[0].samples].tolist()
+        return plan[0].request_ids[plan[0].outputs > 0].tolist()
 
 
 class FromLists(Ours):

@@ -41,7 +41,7 @@ def record(path: Path | None, sessions: int) -> float:
 
 
 def validation(sessions: int, rounds: int) -> dict[str, object]:
-    """Events per second of `verify --trace`, and the simulation's time with and without recording."""
+    """Events per second of `verify trace`, and the simulation's time with and without recording."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "run.tstrace"
         plain, recording = [], []

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from ..models.architecture import Architecture
 from ..models.model import Model
-from ..models.registry import Architecture
 from ..models.weights import Weights
+from ..spmd.runtime.place import Place
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer
 
@@ -34,6 +35,9 @@ class Checkpoint:
     chat_template: ChatTemplate | None
     """None if the checkpoint has none: it can complete text but not chat."""
 
-    def build(self, dtype: torch.dtype, device: torch.device | str) -> Model:
-        """Read all weights onto `device`. Raises UnsupportedModel or CheckpointError naming the tensor."""
-        return self.architecture.build(self.config, self.weights, dtype, torch.device(device))
+    def build(self, dtype: torch.dtype, device: torch.device | str, place: Place | None = None) -> Model:
+        """Read a rank's weights onto `device`; all of them without a `place`.
+
+        Raises UnsupportedModel or CheckpointError naming the tensor, and PlacementError if the model does not fit.
+        """
+        return self.architecture.build(self.config, self.weights, dtype, torch.device(device), place)

@@ -107,6 +107,8 @@ class GGUFFile:
         """Tensors by name."""
         for _ in range(tensor_count):
             name = cursor.string()
+            if name in self.tensors:
+                raise GGUFError(f"{self.path}: the GGUF header names {name} twice")
             dimensions = [cursor.scalar(_UINT64) for _ in range(cursor.scalar(_UINT32))]
             if not dimensions or min(dimensions) < 1:
                 raise GGUFError(f"{self.path}: the GGUF header gives {name} the dimensions {dimensions}")
@@ -116,20 +118,33 @@ class GGUFFile:
         if not isinstance(alignment, int) or alignment < 1:
             raise GGUFError(f"{self.path}: general.alignment={alignment!r} is not a positive integer")
         self._data_start = -(-cursor.at // alignment) * alignment
+        self._refuse_overlaps()
 
-    def dequantize(self, name: str) -> NDArray[np.float32]:
-        """The tensor `name` as float32 in its own shape. Raises KeyError, or GGUFError naming what is not supported."""
-        info = self.tensors[name]
+    def _refuse_overlaps(self) -> None:
+        """Tensors that share bytes are a damaged header: each would be read as something, and nothing would fail."""
+        end, before = 0, ""
+        for name, info in sorted(self.tensors.items(), key=lambda item: item[1].offset):
+            if info.offset < end:
+                raise GGUFError(f"{self.path}: the tensors {before} and {name} overlap at byte {info.offset}")
+            end, before = info.offset + self._size(name, info)[1], name
+
+    def _size(self, name: str, info: TensorInfo) -> tuple[gguf.GGMLQuantizationType, int]:
+        """The type of a tensor and its bytes. Raises GGUFError naming what is not supported."""
         try:
             kind = gguf.GGMLQuantizationType(info.type)
         except ValueError as error:
             raise GGUFError(f"{self.path}: {name} has the unknown quantisation type {info.type}") from error
         block_weights, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-        weights = math.prod(info.shape)
         if info.shape[-1] % block_weights:
             raise GGUFError(f"{self.path}: {name} has rows of {info.shape[-1]} weights, not whole {kind.name} blocks")
+        return kind, math.prod(info.shape) // block_weights * block_bytes
+
+    def dequantize(self, name: str) -> NDArray[np.float32]:
+        """The tensor `name` as float32 in its own shape. Raises KeyError, or GGUFError naming what is not supported."""
+        info = self.tensors[name]
+        kind, size = self._size(name, info)
         start = self._data_start + info.offset
-        end = start + weights // block_weights * block_bytes
+        end = start + size
         if end > len(self._bytes):
             raise GGUFError(f"{self.path} is cut short: {name} ends at byte {end} of {len(self._bytes)}")
         rows = self._bytes[start:end].reshape(*info.shape[:-1], -1)

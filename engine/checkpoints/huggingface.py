@@ -1,68 +1,21 @@
 """A checkpoint in a Hugging Face directory: config.json, safetensors (one file or shards), tokenizer.json."""
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from ..models.registry import architecture_of
+from ..models.registry import read
 from ..models.weights import DummyWeights, Weights
 from ..text.chat_template import ChatTemplate
 from ..text.tokenizer import Tokenizer
 from .checkpoint import Checkpoint, CheckpointError
 from .dummy import placeholder_tokenizer
+from .json_files import optional_json, read_json
+from .quantization import widened
+from .tensors import SafetensorsTensors
 from .weights import CheckpointWeights
-
-
-class SafetensorsTensors(Mapping[str, torch.Tensor]):
-    """Tensors by name from model.safetensors or the shards of model.safetensors.index.json, read when asked for."""
-
-    def __init__(self, directory: Path) -> None:
-        """Raises CheckpointError if there are no safetensors, or a shard is absent or damaged."""
-        index = directory / "model.safetensors.index.json"
-        if index.exists():
-            weight_map = _read_json(index).get("weight_map", {})
-            files = sorted(set(weight_map.values()))
-        else:
-            weight_map, files = None, ["model.safetensors"]
-        self._files = {}
-        for file in files:
-            if not (directory / file).exists():
-                raise CheckpointError(f"{directory} lacks {file}: download the checkpoint again, with its safetensors")
-            try:
-                self._files[file] = safe_open(directory / file, framework="pt")
-            except SafetensorError as error:
-                raise CheckpointError(f"{directory / file} is damaged: {error}") from error
-        self._where: dict[str, str] = weight_map or {name: file for file, f in self._files.items() for name in f.keys()}  # noqa: SIM118
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        tensor: torch.Tensor = self._files[self._where[name]].get_tensor(name)
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._where)
-
-    def __len__(self) -> int:
-        return len(self._where)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} lacks {path.name}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} must hold a JSON object")
-    return value
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return _read_json(path) if path.exists() else {}
 
 
 def _token_text(value: Any) -> str | None:
@@ -74,12 +27,21 @@ def _token_text(value: Any) -> str | None:
 def _chat_template_source(directory: Path, tokenizer_config: Mapping[str, Any]) -> str | None:
     file = directory / "chat_template.jinja"
     if file.exists():
-        return file.read_text(encoding="utf-8")
+        return _read_text(file)
     value = tokenizer_config.get("chat_template")
     if isinstance(value, list):  # several named templates
-        named = {str(entry["name"]): entry["template"] for entry in value}
+        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
         value = named.get("default")
-    return value if isinstance(value, str) else None
+    if value is not None and not isinstance(value, str):
+        raise CheckpointError(f"{directory / 'tokenizer_config.json'}: chat_template={value!r} is not a text")
+    return value
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{file} is not UTF-8 text: {error}") from error
 
 
 def load_directory(directory: Path, name: str, *, dummy: bool = False) -> Checkpoint:
@@ -88,10 +50,9 @@ def load_directory(directory: Path, name: str, *, dummy: bool = False) -> Checkp
     Raises CheckpointError for a file that is absent or damaged, UnsupportedModel or UnsupportedTokenizer for contents
     that are not supported.
     """
-    raw = _read_json(directory / "config.json")
-    architecture = architecture_of(raw)
-    config = architecture.read_config(raw)
-    tokenizer_config = _optional_json(directory / "tokenizer_config.json")
+    raw = read_json(directory / "config.json")
+    architecture, config = read(raw)
+    tokenizer_config = optional_json(directory / "tokenizer_config.json")
     special = {
         key: text
         for key, value in tokenizer_config.items()
@@ -100,10 +61,13 @@ def load_directory(directory: Path, name: str, *, dummy: bool = False) -> Checkp
     if dummy and not (directory / "tokenizer.json").exists():
         tokenizer = placeholder_tokenizer(config.vocab_size)
     else:
-        tokenizer = _tokenizer(directory, raw, special)
+        tokenizer = _tokenizer(directory, raw, special, config.vocab_size)
     source = _chat_template_source(directory, tokenizer_config)
-    tensors: Mapping[str, torch.Tensor] = {} if dummy else SafetensorsTensors(directory)
-    weights: Weights = DummyWeights() if dummy else CheckpointWeights(tensors)
+    tensors: Mapping[str, torch.Tensor] = {}
+    weights: Weights = DummyWeights()
+    if not dummy:
+        tensors = stored = SafetensorsTensors(directory)
+        weights = CheckpointWeights(widened(stored, config.quantization), config.weight_prefix)
     return Checkpoint(
         name=name,
         architecture=architecture,
@@ -115,19 +79,27 @@ def load_directory(directory: Path, name: str, *, dummy: bool = False) -> Checkp
     )
 
 
-def _tokenizer(directory: Path, raw: Mapping[str, Any], special: Mapping[str, str]) -> Tokenizer:
+def _tokenizer(directory: Path, raw: Mapping[str, Any], special: Mapping[str, str], vocab_size: int) -> Tokenizer:
     if not (directory / "tokenizer.json").exists():
         raise CheckpointError(f"{directory} lacks tokenizer.json: save the tokenizer in the fast format")
     return Tokenizer.from_file(
-        directory / "tokenizer.json",
-        eos_token_ids=_eos_ids(raw, _optional_json(directory / "generation_config.json")),
-        special_tokens=special,
+        directory / "tokenizer.json", eos_token_ids=_eos_ids(directory, raw, vocab_size), special_tokens=special
     )
 
 
-def _eos_ids(config: Mapping[str, Any], generation: Mapping[str, Any]) -> list[int]:
-    """What ends an answer: generation_config.json knows best (an instruct model adds its end of turn there)."""
-    value = generation.get("eos_token_id", config.get("eos_token_id"))
-    if value is None:
-        return []
-    return [int(i) for i in value] if isinstance(value, list) else [int(value)]
+def _eos_ids(directory: Path, config: Mapping[str, Any], vocab_size: int) -> list[int]:
+    """What ends an answer: generation_config.json knows best (an instruct model adds its end of turn there).
+
+    Raises CheckpointError naming the file whose token the model does not have.
+    """
+    file, value = "config.json", config.get("eos_token_id")
+    generation = optional_json(directory / "generation_config.json")
+    if "eos_token_id" in generation:
+        file, value = "generation_config.json", generation["eos_token_id"]
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    for token in ids:
+        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < vocab_size:
+            raise CheckpointError(
+                f"{directory / file}: eos_token_id={token!r} is not one of the model's {vocab_size} tokens"
+            )
+    return ids

@@ -17,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...scheduler import Scheduler
+from ..run.drafts import Drafter
 from ..text.sampling_params import SamplingParams
 from ..text.tokenizer import Tokenizer
-from .control_loop import ControlLoop, Copier, Runner, Snapshot, Submission
+from .control_loop import ControlLoop, Snapshot, Submission
 from .events import Admitted, Ended, Failed, Rejected, RequestEvent
 from .generation import Generation
 from .metrics import RequestTimes, ServingMetrics
+from .runner import Copier, Runner
 from .trace_recorder import TraceRecorder
 
 
@@ -56,6 +58,8 @@ class AsyncEngine:
         on_failure: called on the event loop if the engine cannot go on; all requests have had their error by then.
         copier: executes copies to and from the host, if the scheduler has a host tier.
         trace: records the scheduler's transitions.
+        step_timeout: seconds after which a step counts as hung and the engine cannot go on; None waits for ever.
+        drafter: guesses what requests say next.
     """
 
     def __init__(
@@ -69,6 +73,8 @@ class AsyncEngine:
         on_failure: Callable[[], None] = lambda: None,
         copier: Copier | None = None,
         trace: TraceRecorder | None = None,
+        step_timeout: float | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self._events = asyncio.get_running_loop()
         self._metrics = metrics
@@ -78,16 +84,20 @@ class AsyncEngine:
         self._idle = asyncio.Event()
         self._idle.set()
         self._request_ids = itertools.count(1)
+        self.block_size = scheduler.config.block_size
+        """Tokens per KV block."""
         self._stopping = False
         self._loop = ControlLoop(
             scheduler,
             runner,
-            decode=tokenizer.decode,
+            detokenizer=lambda prompt, params: tokenizer.detokenizer(prompt, params.skip_special_tokens),
             eos_token_ids=tokenizer.eos_token_ids,
             publish=lambda events: self._post(self._deliver, events),
             on_failure=lambda: self._post(on_failure),
             copier=copier,
             trace=trace,
+            step_timeout=step_timeout,
+            drafter=drafter,
         )
         self._loop.start()
 

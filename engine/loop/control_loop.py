@@ -12,45 +12,24 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...scheduler import CopyBatch, EventKind, Scheduler, Stats, StepPlan
+from ...scheduler import GUARDS, CopyBatch, EventKind, Scheduler, Stats, StepPlan
+from ..run.drafts import MOST_DRAFTING_ROWS, Drafter, History
 from ..run.step_result import StepResult
 from ..text.answer import Answer
+from ..text.detokenizer import CONTEXT_TOKENS, Detokenizer
 from ..text.sampling_params import SamplingParams
 from .events import Accepted, Admitted, Ended, Failed, Rejected, RequestEvent, Text
+from .runner import Copier, HungStep, PendingStep, Runner, RunnerLost, WatchedRunner, checked
+from .running import Running
 from .trace_recorder import TraceRecorder
 
 logger = logging.getLogger(__name__)
-
-
-class PendingStep(Protocol):
-    """A step that the device may still be computing."""
-
-    def wait(self) -> StepResult:
-        """Return when the device has run the step, also if nothing is sampled. Called once, on any thread."""
-        ...
-
-
-class Runner(Protocol):
-    """What executes steps: `ModelRunner`, or a stand-in in tests. `launch` is called on one thread."""
-
-    def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PendingStep:
-        """Start the step behind those that were launched before; `sampling` is by request id."""
-        ...
-
-
-class Copier(Protocol):
-    """What executes copies between device and host: `HostPages`, or a stand-in in tests."""
-
-    def copy(self, batch: CopyBatch) -> None:
-        """Execute the copies and return when they have ended."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +76,18 @@ class _CopiesDone:
     error: Exception | None
 
 
-@dataclass(slots=True)
-class _Running:
-    """A request between submission and its last event."""
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """The runner is gone."""
 
-    answer: Answer
-    admitted: bool = False
+    error: Exception
 
 
 class _Close:
     """Abort everything, wait for the steps in flight and end the thread."""
 
 
-_Message = Submission | _Abort | _Ask | _StepDone | _CopiesDone | _Close
+_Message = Submission | _Abort | _Ask | _StepDone | _CopiesDone | _Lost | _Close
 
 
 class ControlLoop:
@@ -118,12 +96,14 @@ class ControlLoop:
     Args:
         scheduler: driven by this loop's thread alone from `start` on.
         runner: executes steps; launched on a second thread, waited for on a third.
-        decode: token ids to text.
+        detokenizer: what turns a request's output into text, from the request's prompt and parameters.
         eos_token_ids: tokens that end a request unless it ignores them.
         publish: receives the events of all requests once per turn of the loop, on the loop's thread.
         on_failure: called once, on the loop's thread, if the loop cannot go on; all requests have been ended by then.
         copier: executes copies to and from the host, on a thread of their own; needed if the scheduler has a host tier.
         trace: records the scheduler's transitions; polled once per turn of the loop, and closed at its end.
+        step_timeout: seconds in which a step in flight must end, or the loop cannot go on; None waits for ever.
+        drafter: guesses what requests say next, if the scheduler's `max_draft_tokens` is above 0 and the runner checks.
     """
 
     def __init__(
@@ -131,24 +111,30 @@ class ControlLoop:
         scheduler: Scheduler,
         runner: Runner,
         *,
-        decode: Callable[[Sequence[int]], str],
+        detokenizer: Callable[[Sequence[int], SamplingParams], Detokenizer],
         eos_token_ids: Collection[int],
         publish: Callable[[list[RequestEvent]], None],
         on_failure: Callable[[], None] = lambda: None,
         copier: Copier | None = None,
         trace: TraceRecorder | None = None,
+        step_timeout: float | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
-        self._decode = decode
+        self._detokenizer = detokenizer
         self._eos_token_ids = frozenset(eos_token_ids)
         self._publish = publish
         self._on_failure = on_failure
         self._copier = copier
         self._trace = trace
         self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._requests: dict[int, _Running] = {}
+        self._requests: dict[int, Running] = {}
+        self._step_timeout = step_timeout
+        self._drafter = drafter
         self._in_flight = 0
+        self._progress = 0.0
+        """When a step was last landed, or the first of those in flight planned, on the `time.monotonic` clock."""
         self._copying = 0
         self._events: list[RequestEvent] = []
         self._closing = False
@@ -172,6 +158,8 @@ class ControlLoop:
 
     def start(self) -> None:
         """Start the threads."""
+        if isinstance(self._runner, WatchedRunner):
+            self._runner.watch(lambda error: self._inbox.put(_Lost(error)))
         for thread in self._threads:
             thread.start()
 
@@ -254,13 +242,21 @@ class ControlLoop:
 
     def _receive(self) -> None:
         """Wait for a message, then handle all that are there."""
-        self._handle(self._inbox.get())
+        self._handle(self._next_message())
         while True:
             try:
                 message = self._inbox.get_nowait()
             except queue.Empty:
                 return
             self._handle(message)
+
+    def _next_message(self) -> _Message:
+        if self._step_timeout is None or not self._in_flight:
+            return self._inbox.get()
+        try:
+            return self._inbox.get(timeout=max(0.0, self._progress + self._step_timeout - time.monotonic()))
+        except queue.Empty:
+            raise HungStep(f"none of {self._in_flight} steps in flight ended in {self._step_timeout:g} s") from None
 
     def _handle(self, message: _Message) -> None:
         match message:
@@ -275,8 +271,11 @@ class ControlLoop:
                 self._closing = True
                 for request_id in list(self._requests):
                     self._end(request_id)
+            case _Lost(error):
+                raise error
             case _StepDone(plan, result):
                 self._in_flight -= 1
+                self._progress = time.monotonic()
                 self._land(plan, result)
             case _CopiesDone(batch, error):
                 self._copying -= 1
@@ -287,13 +286,17 @@ class ControlLoop:
     def _submit(self, submission: Submission) -> None:
         request_id = submission.request_id
         try:
-            answer = Answer(submission.prompt, submission.params, self._decode, self._eos_token_ids)
+            text = self._detokenizer(submission.prompt[-CONTEXT_TOKENS:].tolist(), submission.params)
+            answer = Answer(submission.params, text, self._eos_token_ids)
         except Exception as error:  # the tokenizer's errors are of no particular type
             refused: str | None = f"the prompt cannot be turned into text: {error}"
         else:
             refused = self._offer(submission)
         if refused is None:
-            self._requests[request_id] = _Running(answer)
+            history = None
+            if self._drafter is not None:
+                history = History(submission.prompt, submission.params.max_tokens)
+            self._requests[request_id] = Running(answer, history)
             self._report(Accepted(request_id))
         else:
             logger.info("request %d was refused: %s", request_id, refused)
@@ -318,7 +321,9 @@ class ControlLoop:
         """Hand every step that can be planned to the runner."""
         while not self._closing and (plan := self._scheduler.plan()) is not None:
             # Rows of requests that end before the step runs are still executed, so the step gets its own mapping.
-            sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.samples].tolist()}
+            sampling = {row: self._requests[row].answer.params for row in plan.request_ids[plan.outputs > 0].tolist()}
+            if not self._in_flight:
+                self._progress = time.monotonic()
             self._in_flight += 1
             self._steps.put((plan, sampling))
         if self._copier is not None and (copies := self._scheduler.copies()) is not None:
@@ -327,38 +332,60 @@ class ControlLoop:
         self._drain_events()
 
     def _land(self, plan: StepPlan, result: StepResult | Exception) -> None:
-        checked = _checked(result, plan.sampling_rows)
-        if isinstance(checked, Exception):
-            self._fail_step(plan, checked)
+        found = checked(result, plan.outputs)
+        if isinstance(found, RunnerLost):
+            raise found
+        if isinstance(found, Exception):
+            self._fail_step(plan, found)
             return
-        tokens = checked.tokens
         self.failed_steps = 0
-        texts: dict[int, str] = {}
+        said: dict[int, tuple[str, int]] = {}
         broken: list[int] = []
-        stop = np.zeros(plan.sampling_rows, dtype=np.bool_)
-        rows = plan.request_ids[plan.samples].tolist()
-        for row in np.flatnonzero(~checked.healthy).tolist():
+        counts, stop = found.counts.copy(), np.zeros(plan.sampling_rows, dtype=np.bool_)
+        rows = plan.request_ids[plan.outputs > 0].tolist()
+        for row in np.flatnonzero(~found.healthy).tolist():
             logger.error("step %d: the logits of request %d are not finite", plan.step, rows[row])
             self._end(rows[row], error="the model's output for this request is not a number")
-        for row, (request_id, token) in enumerate(zip(rows, tokens.tolist(), strict=True)):
+        ends = np.cumsum(found.counts)
+        tokens = []
+        for row, (request_id, end, count) in enumerate(zip(rows, ends.tolist(), found.counts.tolist(), strict=True)):
+            own = found.tokens[end - count : end]
+            # None if it ended while the step was in flight; the scheduler then ignores the tokens.
             running = self._requests.get(request_id)
-            if running is None:
-                continue  # it ended while the step was in flight, and the scheduler ignores the token
-            try:
-                texts[request_id] = running.answer.accept(token)
-                stop[row] = running.answer.stopped
-            except Exception:  # whatever is wrong with this text must not end the others
-                logger.exception("request %d: token %d could not be turned into text", request_id, token)
-                broken.append(request_id)
+            if running is not None:
+                try:
+                    text, counts[row] = running.accept(own.tolist())
+                    said[request_id] = text, int(counts[row])
+                    stop[row] = running.answer.stopped
+                except Exception:  # whatever is wrong with this text must not end the others
+                    logger.exception("request %d: %s could not be turned into text", request_id, own.tolist())
+                    broken.append(request_id)
+            tokens.append(own[: counts[row]])
         for request_id in broken:
             self._end(request_id, error="the output could not be turned into text")
-        self._scheduler.land(plan.step, tokens, stop)
-        self._drain_events(texts)
-        for request_id, text in texts.items():
-            self._report(Text(request_id, text, 1))
+        landed = np.concatenate(tokens) if tokens else np.empty(0, dtype=np.int32)
+        self._scheduler.land(plan.step, landed, counts, stop)
+        self._drain_events(said)
+        for request_id, (text, number) in said.items():
+            self._report(Text(request_id, text, number))
+        self._draft(said)
 
-    def _drain_events(self, texts: dict[int, str] | None = None) -> None:
-        """Report admissions and finishes; a request that finishes takes its text out of `texts`."""
+    def _draft(self, landed: Iterable[int]) -> None:
+        """Say what these requests may say next, while few of them run."""
+        if self._drafter is None or self._scheduler.stats().running > MOST_DRAFTING_ROWS:
+            return
+        most = self._scheduler.config.max_draft_tokens
+        for request_id in landed:
+            running = self._requests.get(request_id)
+            if running is not None and running.history is not None:
+                drafts = self._drafter.propose(running.history.text, most)
+                # A request that never had any keeps its steps overlapped.
+                if len(drafts) or running.drafted:
+                    running.drafted = True
+                    self._scheduler.offer_drafts(request_id, drafts)
+
+    def _drain_events(self, said: dict[int, tuple[str, int]] | None = None) -> None:
+        """Report admissions and finishes; a request that finishes takes its text and tokens out of `said`."""
         for kind, request_id, value in self._scheduler.events():
             running = self._requests.get(request_id)
             if running is None:
@@ -366,11 +393,15 @@ class ControlLoop:
             if kind == EventKind.ADMITTED and not running.admitted:
                 running.admitted = True  # a retracted request is admitted again, but its owner heard of the first time
                 self._report(Admitted(request_id, value))
+            elif kind == EventKind.FAILED:
+                del self._requests[request_id]
+                logger.error("request %d: the planner proposed what %s forbids", request_id, GUARDS[value])
+                self._report(Failed(request_id, "the scheduler could not plan this request"))
             elif kind == EventKind.FINISHED:
                 del self._requests[request_id]
                 answer = running.answer
-                text = texts.pop(request_id, None) if texts is not None else None
-                self._report(Text(request_id, (text or "") + answer.finish(), 0 if text is None else 1))
+                text, number = ("", 0) if said is None else said.pop(request_id, ("", 0))
+                self._report(Text(request_id, text + answer.finish(), number))
                 self._report(Ended(request_id, answer.finish_reason, answer.stop))
 
     def _fail_step(self, plan: StepPlan, error: Exception) -> None:
@@ -410,15 +441,3 @@ class ControlLoop:
         if self._events:
             events, self._events = self._events, []
             self._publish(events)
-
-
-def _checked(result: StepResult | Exception, sampling_rows: int) -> StepResult | Exception:
-    """The runner's result if there is one for each sampling row, else what is wrong."""
-    if isinstance(result, Exception):
-        return result
-    for name, array in (("tokens", result.tokens), ("healthy", result.healthy)):
-        if array.shape != (sampling_rows,):
-            return ValueError(f"the runner returned {name} of shape {array.shape} for {sampling_rows} sampling rows")
-    if sampling_rows and int(result.tokens.min()) < 0:
-        return ValueError(f"the runner returned a negative token id: {int(result.tokens.min())}")
-    return StepResult(result.tokens.astype(np.int32, copy=False), result.healthy)

@@ -36,6 +36,11 @@ class CacheLayout:
         """Memory of one token over all layers, in bytes."""
         return sum(tensor.bytes_per_token for layer in self.layers for tensor in layer)
 
+    @property
+    def block_size(self) -> int:
+        """Tokens of a block, if nobody asks for another number: the kernels for latents are made for 64."""
+        return 64 if any(tensor.name == "latent" for layer in self.layers for tensor in layer) else 16
+
     def bytes_per_block(self, block_size: int) -> int:
         """Memory of one block over all layers, in bytes: divide a memory budget by it to get `num_blocks`."""
         return self.bytes_per_token * block_size

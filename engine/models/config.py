@@ -1,186 +1,99 @@
-"""Shape and numerics of a Llama-architecture model, from a Hugging Face config.json or from GGUF metadata."""
+"""What every decoder is known by before it is built, and what they share when a config.json is read."""
 
-import math
+from __future__ import annotations
+
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from .fields import Fields, UnsupportedModel
+from .layers.rope import RopeConfig, read_rope
 
-class UnsupportedModel(ValueError):
-    """The checkpoint asks for something that is not implemented; the message names the field and its value."""
-
-
-@dataclass(frozen=True, slots=True)
-class RopeConfig:
-    """Rotary position embedding (arXiv:2104.09864), halves layout: dimension i turns with dimension i + dim / 2."""
-
-    theta: float
-    dim: int
-    divisors: tuple[float, ...] | None = None
-    """[dim / 2] what each frequency is divided by to reach longer contexts; None = 1."""
-
-    def frequencies(self) -> list[float]:
-        """[dim / 2] radians per position."""
-        plain = [self.theta ** (-2 * i / self.dim) for i in range(self.dim // 2)]
-        if self.divisors is None:
-            return plain
-        return [f / d for f, d in zip(plain, self.divisors, strict=True)]
+__all__ = ["DecoderConfig", "GroupedQueryConfig", "UnsupportedModel", "read_common", "read_grouped_query"]
 
 
-_SIZES: Final = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_layers",
-    "num_heads",
-    "num_kv_heads",
-    "head_dim",
-    "max_position_embeddings",
-)
+_NEVER_READ: Final = ("*.rotary_emb.inv_freq", "*.k_proj.k_scale", "*.v_proj.v_scale")
+"""Frequencies follow from the configuration, and the cache is not quantised."""
 
 
-@dataclass(frozen=True, slots=True)
-class LlamaConfig:
-    """What the model code needs to know of a checkpoint."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig:
+    """Shape and numerics that every decoder has."""
 
+    declared: Mapping[str, Any] = field(compare=False, repr=False)
+    """The fields that `spmd.families.declare` reads."""
     vocab_size: int
     hidden_size: int
-    intermediate_size: int
     num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
     rms_norm_eps: float
     rope: RopeConfig
     max_position_embeddings: int
     """Longest sequence, prompt and output together, in tokens."""
     tie_word_embeddings: bool
     """Whether the output matrix is the embedding matrix."""
-
-    def __post_init__(self) -> None:
-        for field in _SIZES:
-            if getattr(self, field) < 1:
-                raise UnsupportedModel(f"{field}={getattr(self, field)} must be at least 1")
-        if self.num_heads % self.num_kv_heads:
-            raise UnsupportedModel(f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}")
-        if self.rope.dim != self.head_dim:
-            raise UnsupportedModel(f"rope over {self.rope.dim} of {self.head_dim} head dimensions is not supported")
+    quantization: Mapping[str, Any] | None = None
+    """`quantization_config`: how weights are stored."""
+    weight_prefix: str = ""
+    """What the checkpoint puts before the names of weights."""
+    ignored: tuple[str, ...] = ()
+    """Patterns of names of tensors that the checkpoint may hold though the model has no use for them."""
 
 
-_HF_REFUSED: Final[dict[str, tuple[Any, ...]]] = {
-    "hidden_act": ("silu",),
-    "attention_bias": (False, None),
-    "mlp_bias": (False, None),
-    "pretraining_tp": (1, None),
-}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupedQueryConfig(DecoderConfig):
+    """A decoder with grouped-query attention."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
 
 
-def config_from_hf(raw: Mapping[str, Any]) -> LlamaConfig:
-    """Read a config.json. Raises UnsupportedModel naming the field that is not supported."""
-    if raw.get("quantization_config"):
-        method = raw["quantization_config"].get("quant_method")
-        raise UnsupportedModel(f"quantization_config.quant_method={method!r} is not supported: use unquantised weights")
-    for field, allowed in _HF_REFUSED.items():
-        value = raw.get(field, allowed[0])
-        if value not in allowed:
-            raise UnsupportedModel(f"{field}={value!r} is not supported: only {allowed[0]!r} is")
-    try:
-        heads = int(raw["num_attention_heads"])
-        hidden = int(raw["hidden_size"])
-        head_dim = int(raw.get("head_dim") or hidden // heads)
-        context = int(raw["max_position_embeddings"])
-        return LlamaConfig(
-            vocab_size=int(raw["vocab_size"]),
-            hidden_size=hidden,
-            intermediate_size=int(raw["intermediate_size"]),
-            num_layers=int(raw["num_hidden_layers"]),
-            num_heads=heads,
-            num_kv_heads=int(raw.get("num_key_value_heads") or heads),
-            head_dim=head_dim,
-            rms_norm_eps=float(raw["rms_norm_eps"]),
-            rope=_rope_from_hf(raw, head_dim),
-            max_position_embeddings=context,
-            tie_word_embeddings=bool(raw.get("tie_word_embeddings", False)),
+def read_common(fields: Fields, *, rope_dim: int) -> dict[str, Any]:
+    """The arguments of `DecoderConfig`. Raises UnsupportedModel naming the field that is not supported."""
+    fields.only("hidden_act", "silu")
+    fields.only("pretraining_tp", 1)
+    hidden, vocab = fields.integer("hidden_size"), fields.integer("vocab_size")
+    tied = fields.flag("tie_word_embeddings")
+    layers, drafts = (
+        fields.integer("num_hidden_layers", most=4096),
+        fields.integer("num_nextn_predict_layers", 0, least=0),
+    )
+    return {
+        "declared": fields.raw,
+        "vocab_size": vocab,
+        "hidden_size": hidden,
+        "num_layers": layers,
+        "rms_norm_eps": fields.number("rms_norm_eps"),
+        "rope": read_rope(fields, rope_dim),
+        "max_position_embeddings": fields.integer("max_position_embeddings"),
+        "tie_word_embeddings": tied,
+        "quantization": fields.section("quantization_config").raw if fields.has("quantization_config") else None,
+        "ignored": (
+            *_NEVER_READ,
+            *(("lm_head.weight",) if tied else ()),
+            *(f"model.layers.{layers + index}.*" for index in range(drafts)),  # layers that draft tokens
+        ),
+    }
+
+
+def read_grouped_query(fields: Fields, *, partial_rotary: bool = False) -> dict[str, Any]:
+    """The arguments of `GroupedQueryConfig`. Raises UnsupportedModel naming the field that is not supported."""
+    heads = fields.integer("num_attention_heads")
+    kv_heads = fields.integer("num_key_value_heads", heads)
+    if heads % kv_heads:
+        raise fields.error("num_key_value_heads", kv_heads, f"give a divisor of the {heads} query heads")
+    head_dim = fields.integer("head_dim", max(1, fields.integer("hidden_size") // heads))
+    rope_dim = head_dim
+    if partial_rotary:
+        rope = fields.section("rope_parameters", "rope_scaling")
+        rope_dim = int(
+            head_dim * (rope if rope.has("partial_rotary_factor") else fields).number("partial_rotary_factor", 1.0)
         )
-    except UnsupportedModel:
-        raise
-    except KeyError as error:
-        raise UnsupportedModel(f"config.json lacks {error.args[0]!r}") from error
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UnsupportedModel(f"config.json holds a value of the wrong kind: {error}") from error
-
-
-def _rope_from_hf(raw: Mapping[str, Any], dim: int) -> RopeConfig:
-    # Older files keep rope_theta beside rope_scaling; newer ones put both into rope_parameters.
-    scaling: Mapping[str, Any] = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    theta = float(scaling.get("rope_theta") or raw.get("rope_theta") or 10000.0)
-    kind = scaling.get("rope_type") or scaling.get("type") or "default"
-    if kind == "default":
-        return RopeConfig(theta, dim)
-    if kind == "linear":
-        return RopeConfig(theta, dim, (float(scaling["factor"]),) * (dim // 2))
-    if kind == "llama3":
-        return RopeConfig(theta, dim, _llama3_divisors(RopeConfig(theta, dim).frequencies(), scaling))
-    raise UnsupportedModel(f"rope_type={kind!r} is not supported: only default, linear and llama3 are")
-
-
-def _llama3_divisors(frequencies: list[float], scaling: Mapping[str, Any]) -> tuple[float, ...]:
-    """Llama 3.1's scaling: long wavelengths are stretched by `factor`, short ones kept, those between blended."""
-    factor = float(scaling["factor"])
-    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
-    context = float(scaling["original_max_position_embeddings"])
-    divisors = []
-    for frequency in frequencies:
-        turns = context * frequency / (2 * math.pi)
-        kept = min(max((turns - low) / (high - low), 0.0), 1.0)
-        divisors.append(1 / ((1 - kept) / factor + kept))
-    return tuple(divisors)
-
-
-def config_from_gguf(metadata: Mapping[str, Any], *, tied: bool, divisors: tuple[float, ...] | None) -> LlamaConfig:
-    """Read the `llama.*` keys. `tied`: the file has no output matrix; `divisors`: its `rope_freqs.weight`, if any.
-
-    Raises UnsupportedModel naming the architecture or the key that is not supported.
-    """
-    architecture = metadata.get("general.architecture")
-    if architecture != "llama":
-        raise UnsupportedModel(f"general.architecture={architecture!r} is not supported: use a checkpoint with 'llama'")
-    if metadata.get("llama.expert_count"):
-        raise UnsupportedModel(
-            f"llama.expert_count={metadata['llama.expert_count']!r} is not supported: use a dense model"
-        )
-    try:
-        heads = int(metadata["llama.attention.head_count"])
-        hidden = int(metadata["llama.embedding_length"])
-        head_dim = int(metadata.get("llama.attention.key_length", hidden // heads))
-        rope_dim = int(metadata.get("llama.rope.dimension_count", head_dim))
-        theta = float(metadata.get("llama.rope.freq_base", 10000.0))
-        vocab = metadata.get("llama.vocab_size")
-        return LlamaConfig(
-            vocab_size=int(vocab if vocab is not None else len(metadata["tokenizer.ggml.tokens"])),
-            hidden_size=hidden,
-            intermediate_size=int(metadata["llama.feed_forward_length"]),
-            num_layers=int(metadata["llama.block_count"]),
-            num_heads=heads,
-            num_kv_heads=int(metadata.get("llama.attention.head_count_kv", heads)),
-            head_dim=head_dim,
-            rms_norm_eps=float(metadata["llama.attention.layer_norm_rms_epsilon"]),
-            rope=RopeConfig(theta, rope_dim, divisors or _gguf_divisors(metadata, rope_dim)),
-            max_position_embeddings=int(metadata["llama.context_length"]),
-            tie_word_embeddings=tied,
-        )
-    except UnsupportedModel:
-        raise
-    except KeyError as error:
-        raise UnsupportedModel(f"the GGUF metadata lacks {error.args[0]!r}") from error
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UnsupportedModel(f"the GGUF metadata holds a value of the wrong kind: {error}") from error
-
-
-def _gguf_divisors(metadata: Mapping[str, Any], dim: int) -> tuple[float, ...] | None:
-    kind = metadata.get("llama.rope.scaling.type", "none")
-    if kind == "none":
-        return None
-    if kind == "linear":
-        return (float(metadata["llama.rope.scaling.factor"]),) * (dim // 2)
-    raise UnsupportedModel(f"llama.rope.scaling.type={kind!r} is not supported: only none and linear are")
+    if rope_dim % 2 or not 0 < rope_dim <= head_dim:
+        raise fields.error("head_dim", head_dim, f"{rope_dim} of its values would turn in pairs")
+    return {
+        **read_common(fields, rope_dim=rope_dim),
+        "num_heads": heads,
+        "num_kv_heads": kv_heads,
+        "head_dim": head_dim,
+    }

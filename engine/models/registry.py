@@ -1,55 +1,39 @@
-"""Architectures by the name that config.json gives them."""
+"""Architectures by the name that config.json gives them: every module of `architectures` adds its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
-import torch
-
-from .cache_layout import CacheLayout
-from .config import UnsupportedModel, config_from_hf
-from .llama import LlamaModel, llama_cache
-from .model import Model
-from .weights import Weights
+from . import architectures
+from .architecture import Architecture
+from .fields import Fields, UnsupportedModel
 
 
-class ModelConfig(Protocol):
-    """What is known of a model before it is built, whatever its architecture."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Rows of the embedding."""
-
-    @property
-    def max_position_embeddings(self) -> int:
-        """Longest sequence, prompt and output together, in tokens."""
+@cache
+def known() -> Mapping[str, Architecture]:
+    """All architectures, by each of their names."""
+    found: dict[str, Architecture] = {}
+    for info in sorted(pkgutil.iter_modules(architectures.__path__), key=lambda info: info.name):
+        for architecture in importlib.import_module(f"{architectures.__name__}.{info.name}").ARCHITECTURES:
+            found.update(dict.fromkeys((architecture.family, *architecture.names), architecture))
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """How to read the configuration of a kind of models, and to build them. All functions take what the first gives."""
+def read(raw: Mapping[str, Any], fields: Fields | None = None) -> tuple[Architecture, Any]:
+    """The architecture that a config.json asks for, and the configuration in its terms.
 
-    read_config: Callable[[Mapping[str, Any]], Any]
-    """From config.json. Raises UnsupportedModel naming the field that is not supported."""
-    cache_layout: Callable[[Any, torch.dtype], CacheLayout]
-    """What a token adds to the cache, known without weights."""
-    build: Callable[[Any, Weights, torch.dtype, torch.device], Model]
-    """Reads all weights."""
-
-
-LLAMA: Final = Architecture(config_from_hf, llama_cache, LlamaModel)
-
-ARCHITECTURES: Final[dict[str, Architecture]] = {"LlamaForCausalLM": LLAMA, "llama": LLAMA}
-"""By `architectures[0]` of config.json, or `model_type` if that is absent."""
-
-
-def architecture_of(raw: Mapping[str, Any]) -> Architecture:
-    """The architecture that a config.json asks for. Raises UnsupportedModel naming it and those that are known."""
+    `fields`: how the file is called in errors, if it is no config.json. Raises UnsupportedModel naming the architecture
+    and those that are known, or the field that is not supported.
+    """
     names = raw.get("architectures") or [raw.get("model_type")]
     name = names[0] if isinstance(names, list) and names else names
-    if not isinstance(name, str) or name not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise UnsupportedModel(f"architecture {name!r} is not supported: use a checkpoint of one of {known}")
-    return ARCHITECTURES[name]
+    if not isinstance(name, str) or name not in known():
+        shown = ", ".join(sorted(name for name in known() if name[0].isupper()))
+        raise UnsupportedModel(f"architecture {name!r} is not supported: use a checkpoint of one of {shown}")
+    architecture = known()[name]
+    fields = fields or Fields(raw)
+    return architecture, architecture.read_config(fields.with_values(model_type=architecture.family))

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from .step_arrays import StepArrays, StepShape, buffer_bytes, device_arrays, host_arrays
-from .step_result import StepResult
+from .step_result import SampledRows, StepResult
 
 
 class LaunchedStep:
     """A step that the device may still be computing."""
 
-    def __init__(self, exchange: Exchange, lane: _Lane, chosen: NDArray[np.int64], results: torch.Tensor) -> None:
+    def __init__(self, exchange: Exchange, lane: _Lane, rows: SampledRows, results: torch.Tensor) -> None:
         self._exchange = exchange
         self._lane = lane
-        self._chosen = chosen
+        self._rows = rows
         self._results = results
 
     def wait(self) -> StepResult:
@@ -30,9 +30,9 @@ class LaunchedStep:
         """
         if self._lane.event is not None:
             self._lane.event.synchronize()
-        chosen = self._results.numpy()[self._chosen]  # a copy: the lane is used again
+        results = self._results.numpy().copy()  # the lane is used again
         self._exchange.give_back(self._lane)
-        return StepResult(chosen[:, 0].copy(), chosen[:, 1].astype(np.bool_))
+        return self._rows.accept(results[:, 0], results[:, 1].astype(np.bool_))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +77,14 @@ class Exchange:
         self._device[:size].copy_(lane.inputs[:size], non_blocking=True)
         return lane, self.device_arrays(shape)
 
-    def receive(self, lane: _Lane, results: int, chosen: NDArray[np.int64]) -> LaunchedStep:
-        """Queue the copy of the first `results` results to the host. `chosen`: which of them the plan asks for."""
+    def receive(self, lane: _Lane, results: int, rows: SampledRows) -> LaunchedStep:
+        """Queue the copy of the first `results` results to the host. `rows`: which of them the plan asks for."""
         landing = lane.results[:results]
         if results:
             landing.copy_(self.results[:results], non_blocking=True)
         if lane.event is not None:
             lane.event.record()
-        return LaunchedStep(self, lane, chosen, landing)
+        return LaunchedStep(self, lane, rows, landing)
 
     def give_back(self, lane: _Lane) -> None:
         """The step of this lane is over."""

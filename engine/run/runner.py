@@ -13,11 +13,12 @@ from ...scheduler import StepPlan
 from ..models.model import DecodePlan, Model, RowLengths, StepInputs
 from ..text.sampling_params import SamplingParams
 from .block_table import BlockTable
-from .decode_graphs import DecodeGraphs
+from .decode_graphs import DecodeGraphs, StepSize
 from .exchange import Exchange, LaunchedStep
 from .kv_cache import KVCache
 from .sampler import SamplingTable, sample
 from .step_arrays import StepArrays, StepShape
+from .step_result import SampledRows
 
 
 class ModelRunner:
@@ -36,12 +37,14 @@ class ModelRunner:
         max_running: int,
         max_step_tokens: int = 8192,
         decode_buckets: Sequence[int] = (),
+        draft_tokens: int = 0,
         seed: int = 0,
         num_threads: int | None = None,
     ) -> None:
         """The first four limits are those of the `SchedulerConfig`; ValueError names one that is below 1.
 
-        `decode_buckets`: sizes that decode steps are padded to, increasing; see `capture`. `seed`: from which requests
+        `decode_buckets`: rows that decode steps are padded to, increasing; see `capture`. `draft_tokens`: most drafts
+        behind a row's token; steps of few rows that have some are padded to that width. `seed`: from which requests
         without a seed of their own derive one. `num_threads`: CPU threads of torch in this process; None leaves them
         as they are.
         """
@@ -61,11 +64,12 @@ class ModelRunner:
         self._table = BlockTable(max_running, columns, self._null_block, model.device)
         self._sampling = SamplingTable(max_running, seed)
         self._last_tokens = torch.zeros(max_running + 1, dtype=torch.int32, device=model.device)
-        self._decode_plans: dict[int, DecodePlan | None] = {}
-        self._graphs = DecodeGraphs(decode_buckets, self._run_padded)
+        self._decode_plans: dict[StepSize, DecodePlan | None] = {}
+        self._graphs = DecodeGraphs(decode_buckets, draft_tokens, self._run_padded)
         most_rows = max((max_running, *decode_buckets))
-        most_tokens = max(max_step_tokens, most_rows)
-        self._exchange = Exchange(StepShape(most_tokens, most_rows, most_rows), model.device)
+        most_results = max((most_rows * (1 + draft_tokens), *(size.shape.results for size in self._graphs.sizes)))
+        most_tokens = max(max_step_tokens, most_results)
+        self._exchange = Exchange(StepShape(most_tokens, most_rows, most_results), model.device)
         self._stream = torch.cuda.Stream(model.device) if model.device.type == "cuda" else None
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream(model.device))
@@ -83,22 +87,32 @@ class ModelRunner:
         Raises ValueError if the plan has no token ids, or reaches past the model's context or the runner's limits.
         """
         self._check(plan)
-        sampling_rows = np.flatnonzero(plan.samples)
+        try:
+            return self._launch(plan, sampling)
+        except torch.OutOfMemoryError as error:
+            raise RuntimeError(
+                f"the GPU has no memory for step {plan.step} of {plan.tokens} tokens: lower --kv-memory or "
+                "--max-step-tokens"
+            ) from error
+
+    def _launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> LaunchedStep:
+        sampling_rows = np.flatnonzero(plan.outputs)
         self._sampling.assign(plan.slots[sampling_rows], plan.request_ids[sampling_rows], sampling)
         with self._on_stream():
             self._table.apply(plan)
-            bucket = self._graphs.bucket(plan)
-            if bucket is not None:
-                lane, _ = self._exchange.send(
-                    StepShape(bucket, bucket, bucket), lambda into: self._write_padded(plan, into)
-                )
-                self._graphs.replay(bucket)
-                return self._exchange.receive(lane, bucket, sampling_rows)
-            shape = StepShape(plan.tokens, plan.rows, len(sampling_rows))
+            size = self._graphs.size_for(plan)
+            if size is not None:
+                lane, _ = self._exchange.send(size.shape, lambda into: self._write_padded(plan, size, into))
+                self._graphs.replay(size)
+                first = (sampling_rows + 1) * size.tokens - plan.outputs[sampling_rows]
+                return self._exchange.receive(lane, size.shape.results, SampledRows(first, _drafts(plan)))
+            results = int(plan.outputs.sum())
+            shape = StepShape(plan.tokens, plan.rows, results)
             lane, step = self._exchange.send(shape, lambda into: self._write(plan, sampling_rows, into))
             columns = -(-int((plan.start + plan.num_tokens).max()) // self._block_size)
             self._run(step, columns, lengths=RowLengths(plan.num_tokens, plan.start + plan.num_tokens))
-            return self._exchange.receive(lane, len(sampling_rows), np.arange(len(sampling_rows)))
+            outputs = plan.outputs[sampling_rows].astype(np.int64)
+            return self._exchange.receive(lane, results, SampledRows(np.cumsum(outputs) - outputs, _drafts(plan)))
 
     @torch.inference_mode()
     def capture(self, progress: Callable[[int, int, float], None] = lambda done, count, seconds: None) -> None:
@@ -109,8 +123,8 @@ class ModelRunner:
         with self._on_stream():
             self._graphs.capture(self._stream, self._send_padding, progress)
 
-    def _send_padding(self, bucket: int) -> None:
-        lane, _ = self._exchange.send(StepShape(bucket, bucket, bucket), lambda into: self._pad(0, into))
+    def _send_padding(self, size: StepSize) -> None:
+        lane, _ = self._exchange.send(size.shape, lambda into: self._pad(size, 0, into))
         if self._stream is not None:
             self._stream.synchronize()
         self._exchange.give_back(lane)
@@ -140,50 +154,65 @@ class ModelRunner:
         into.context_lens[:] = plan.start + plan.num_tokens
         into.query_start[0] = 0
         np.cumsum(plan.num_tokens, out=into.query_start[1:])
-        into.last[:] = into.query_start[1:][sampling_rows] - 1
-        into.result_slots[:] = plan.slots[sampling_rows]
-        self._sampling.write(into.result_slots, into.context_lens[sampling_rows], into)
+        outputs = plan.outputs[sampling_rows].astype(np.int64)
+        row_of_result = np.repeat(sampling_rows, outputs)
+        behind = np.repeat(np.cumsum(outputs), outputs) - np.arange(len(row_of_result))
+        into.last[:] = into.query_start[1:][row_of_result] - behind
+        slots = plan.slots[row_of_result]
+        into.result_slots[:] = np.where(plan.outputs[row_of_result] == 1, slots, self._null_slot)
+        self._sampling.write(slots, into.positions[into.last] + 1, into)
 
-    def _write_padded(self, plan: StepPlan, into: StepArrays[NDArray[np.generic]]) -> None:
-        """The inputs of a decode step, padded to the size of the arrays. Every row samples, asked for or not."""
-        rows = plan.rows
-        into.token_slots[:rows] = into.row_slots[:rows] = plan.slots
-        into.slot_mapping[:rows] = self._table.slots_of(plan.slots, plan.positions, self._block_size)
-        into.input_ids[:rows] = plan.input_ids
-        into.positions[:rows] = plan.positions
-        into.context_lens[:rows] = plan.start + 1
-        into.result_slots[:rows] = np.where(plan.samples, plan.slots, self._null_slot)
-        self._sampling.write(plan.slots, into.context_lens[:rows], into)
-        self._pad(rows, into)
+    def _write_padded(self, plan: StepPlan, size: StepSize, into: StepArrays[NDArray[np.generic]]) -> None:
+        """The inputs of a decode step, padded to `size`. Every token samples, asked for or not.
 
-    def _pad(self, rows: int, into: StepArrays[NDArray[np.generic]]) -> None:
-        """Make what comes after the first `rows` rows padding: one token each, in a block that no request has."""
-        count = len(into.row_slots)
-        into.token_slots[rows:] = into.row_slots[rows:] = into.result_slots[rows:] = self._null_slot
-        into.slot_mapping[rows:] = self._null_block * self._block_size + np.arange(count - rows) % self._block_size
-        into.input_ids[rows:] = 0
-        into.positions[rows:] = 0
-        into.context_lens[rows:] = 1
-        into.query_start[:] = np.arange(count + 1)
+        A row's tokens are the last ones of its place in the step.
+        """
+        self._pad(size, plan.rows, into)
+        place = np.arange(plan.rows)
+        if size.tokens > 1:
+            ends = np.cumsum(plan.num_tokens, dtype=np.int64)
+            row = np.repeat(place, plan.num_tokens)
+            place = (row + 1) * size.tokens - (ends[row] - np.arange(plan.tokens))
+        slots = plan.slots if size.tokens == 1 else plan.slots[row]
+        into.token_slots[place] = slots
+        into.slot_mapping[place] = self._table.slots_of(slots, plan.positions, self._block_size)
+        into.input_ids[place] = plan.input_ids
+        into.positions[place] = plan.positions
+        into.row_slots[: plan.rows] = plan.slots
+        into.context_lens[: plan.rows] = plan.start + plan.num_tokens
+        last = np.arange(1, plan.rows + 1) * size.tokens - 1
+        into.result_slots[last] = np.where(plan.outputs == 1, plan.slots, self._null_slot)
+        self._sampling.write(slots, plan.positions + 1, into, place)
+
+    def _pad(self, size: StepSize, rows: int, into: StepArrays[NDArray[np.generic]]) -> None:
+        """Make everything but the first `rows` rows' tables and lengths padding, in a block that no request has."""
+        count = size.shape.tokens
+        into.token_slots[:] = into.result_slots[:] = self._null_slot
+        into.slot_mapping[:] = self._null_block * self._block_size + np.arange(count) % self._block_size
+        into.input_ids[:] = 0
+        into.positions[:] = 0
+        into.row_slots[rows:] = self._null_slot
+        into.context_lens[rows:] = size.tokens
+        into.query_start[:] = np.arange(size.rows + 1) * size.tokens
         into.last[:] = np.arange(count)
-        into.temperature[rows:] = 0
-        into.top_p[rows:] = 1
-        into.min_p[rows:] = 0
-        into.top_k[rows:] = 0
-        into.uniform[rows:] = 0
+        into.temperature[:] = 0
+        into.top_p[:] = 1
+        into.min_p[:] = 0
+        into.top_k[:] = 0
+        into.uniform[:] = 0
 
     # On the device.
 
-    def _run_padded(self, bucket: int) -> None:
-        step = self._exchange.device_arrays(StepShape(bucket, bucket, bucket))
-        if bucket not in self._decode_plans:
-            self._decode_plans[bucket] = self.model.plan_decode(
-                step.context_lens, row_tokens=1, block_size=self._block_size, max_context=self._max_positions
+    def _run_padded(self, size: StepSize) -> None:
+        step = self._exchange.device_arrays(size.shape)
+        if size not in self._decode_plans:
+            self._decode_plans[size] = self.model.plan_decode(
+                step.context_lens, row_tokens=size.tokens, block_size=self._block_size, max_context=self._max_positions
             )
-        decode_plan = self._decode_plans[bucket]
+        decode_plan = self._decode_plans[size]
         if decode_plan is not None:
             decode_plan.fill(step.context_lens)
-        self._run(step, self._table.on_device.shape[1], row_tokens=1, decode_plan=decode_plan)
+        self._run(step, self._table.on_device.shape[1], row_tokens=size.tokens, decode_plan=decode_plan)
 
     def _run(
         self,
@@ -218,3 +247,11 @@ class ModelRunner:
         landing = self._exchange.results
         landing[:results, 0] = tokens
         landing[:results, 1] = logits.amax(dim=-1).isfinite()
+
+
+def _drafts(plan: StepPlan) -> list[NDArray[np.int32]] | None:
+    """The drafts of each sampling row; None if no row has any."""
+    if int(np.max(plan.outputs)) <= 1:
+        return None
+    ends = np.cumsum(plan.num_tokens)
+    return [plan.input_ids[ends[row] - plan.outputs[row] + 1 : ends[row]] for row in np.flatnonzero(plan.outputs)]

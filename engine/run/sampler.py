@@ -49,15 +49,20 @@ class SamplingTable:
         self._seed[slot] = seed
 
     def write(
-        self, slots: NDArray[np.integer], positions: NDArray[np.integer], into: StepArrays[NDArray[np.generic]]
+        self,
+        slots: NDArray[np.integer],
+        positions: NDArray[np.integer],
+        into: StepArrays[NDArray[np.generic]],
+        place: NDArray[np.integer] | None = None,
     ) -> None:
-        """Fill the first n results of a step. `positions`: [n] place in its sequence of the token that is sampled."""
-        count = len(slots)
-        into.temperature[:count] = self._temperature[slots]
-        into.top_p[:count] = self._top_p[slots]
-        into.min_p[:count] = self._min_p[slots]
-        into.top_k[:count] = self._top_k[slots]
-        into.uniform[:count] = uniform(self._seed[slots], np.asarray(positions, dtype=np.int64))
+        """Fill n results of a step. `positions`: [n] place in its sequence of the token that is sampled; `place`: [n]
+        which results these are, if not the first ones."""
+        at = slice(len(slots)) if place is None else place
+        into.temperature[at] = self._temperature[slots]
+        into.top_p[at] = self._top_p[slots]
+        into.min_p[at] = self._min_p[slots]
+        into.top_k[at] = self._top_k[slots]
+        into.uniform[at] = uniform(self._seed[slots], np.asarray(positions, dtype=np.int64))
 
 
 def sample(logits: torch.Tensor, step: StepArrays[torch.Tensor]) -> torch.Tensor:

@@ -1,46 +1,31 @@
-"""The HTTP server: the protocols that it speaks, health and metrics."""
+"""The HTTP server: the protocols that it speaks, and what those who run it need."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI
+from starlette.types import ASGIApp
 
-from ..loop.metrics import CONTENT_TYPE
-from .errors import APIError
-from .http_io import json_response
+from .anthropic.protocol import ANTHROPIC
 from .openai.protocol import OPENAI
-from .protocol import Protocol, install
-from .service import Service, service_of
+from .operations import router
+from .protocol import Protocol, install, refusal
+from .service import Service
+from .wire.gate import Gate
 
-PROTOCOLS: Final[tuple[Protocol, ...]] = (OPENAI,)
+PROTOCOLS: Final[tuple[Protocol, ...]] = (OPENAI, ANTHROPIC)
 """Every protocol that is served; the first one writes the errors of paths that belong to none."""
 
-router = APIRouter()
 
+def create_app(service: Service, api_keys: Collection[str] = ()) -> ASGIApp:
+    """The ASGI application. `service` may be given its model later; until then requests are answered with 503.
 
-def create_app(service: Service) -> FastAPI:
-    """The ASGI application. `service` may be given its model later; until then requests are answered with 503."""
+    `api_keys`: a request must bring one of them, if there are any.
+    """
     app = FastAPI(title="TokenSpeed", description="HTTP API of a TokenSpeed server.")
     app.state.service = service
     install(app, PROTOCOLS)
     app.include_router(router)
-    return app
-
-
-@router.get("/health")
-@router.head("/health", include_in_schema=False)
-async def health(request: Request) -> Response:
-    """200 if requests are taken and executed, else 503 with the reason."""
-    problem = service_of(request).problem
-    if problem is not None:
-        raise APIError(503, problem, headers={"retry-after": "5"})
-    return json_response({"status": "ok"})
-
-
-@router.get("/metrics")
-async def metrics(request: Request) -> Response:
-    """Prometheus metrics."""
-    service = service_of(request)
-    snapshot = await service.engine.snapshot() if service.engine is not None else None
-    return Response(service.metrics.render(snapshot), media_type=CONTENT_TYPE)
+    return Gate(app, api_keys, lambda path, error: refusal(PROTOCOLS, path, error))

@@ -8,7 +8,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from typing import Final, TypeVar
 
 import uvicorn
@@ -17,6 +17,7 @@ from ..loop.async_engine import AsyncEngine
 from ..served_model import Replica
 from .app import create_app
 from .service import Phase, Service
+from .wire.connection import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -46,20 +47,29 @@ async def serve(
     *,
     max_waiting: int,
     shutdown_timeout: float,
+    api_keys: Collection[str] = (),
     on_ready: Callable[[Replica], None],
+    step_timeout: float | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit status: 0 after a signal, 1 if the engine failed.
 
     `load` runs on a thread of its own while the server already answers (with 503); its errors are raised from here.
     After the first signal no requests are taken, and running ones have `shutdown_timeout` seconds; a second signal ends
-    them at once.
+    them at once. `api_keys`: a request must bring one of them, if there are any. A step that takes `step_timeout`
+    seconds has hung: the engine has failed.
     """
     events = asyncio.get_running_loop()
     service = Service()
-    app = create_app(service)
+    app = create_app(service, api_keys)
     server = _HTTPServer(
         uvicorn.Config(
-            app, log_config=None, log_level="warning", access_log=False, lifespan="off", timeout_keep_alive=75
+            app,
+            http=Connection,
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_keep_alive=75,
         )
     )
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -89,6 +99,8 @@ async def serve(
             on_failure=on_failure,
             copier=replica.host_pages,
             trace=replica.trace,
+            step_timeout=step_timeout,
+            drafter=replica.drafter,
         )
         service.start(engine, replica.model)
         on_ready(replica)

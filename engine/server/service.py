@@ -5,8 +5,7 @@ Nothing here knows a protocol: prompts are tokens, parameters are `SamplingParam
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
@@ -28,7 +27,6 @@ FAILED_STEPS_UNHEALTHY: Final = 3
 HEARTBEAT_SECONDS: Final = 15.0
 """A stream without news sends a comment this often, so that nobody gives up during a long prefill."""
 SYSTEM_FINGERPRINT: Final = f"spec-{SPEC_HASH[:12]}"
-_INLINE_CHARACTERS = 2048  # longer prompts are encoded on another thread, so that they do not hold up the others
 
 
 class Phase(Enum):
@@ -71,7 +69,7 @@ class Service:
     def check_model(self, name: str | None) -> ServedModel:
         """The model that a request means. Raises APIError 404 if it is not served here."""
         _, model = self.ready()
-        if name is not None and name != model.name:
+        if name is not None and not model.goes_by(name):
             message = f"model {name[:80]!r} is not served here; use {model.name!r}"
             raise APIError(404, message, param="model", code="model_not_found")
         return model
@@ -79,12 +77,12 @@ class Service:
     async def generate(
         self,
         prompts: Sequence[NDArray[np.int32]],
-        params: SamplingParams,
+        params: Sequence[SamplingParams],
         *,
         max_tokens: int | None,
         source: str,
     ) -> Generation:
-        """Queue a request for each prompt and wait until the scheduler has taken them.
+        """Queue a request for each prompt and each of `params`, and wait until the scheduler has taken them.
 
         `max_tokens` is clamped to what fits behind each prompt; None means as many as fit. `source` names the field
         that the prompts came from, for errors. Raises APIError: 400 if a prompt does not fit or is refused, 429 if too
@@ -99,7 +97,7 @@ class Service:
             if room < 1:
                 raise ContextLengthExceeded(len(prompt), model.max_model_len, source)
             limit = room if max_tokens is None else min(max_tokens, room)
-            requests.append((prompt, replace(params, max_tokens=limit)))
+            requests += [(prompt, replace(choice, max_tokens=limit)) for choice in params]
         try:
             generation = engine.generate(requests)
         except Overloaded as error:
@@ -128,8 +126,3 @@ def service_of(request: Request) -> Service:
 def failure(error: GenerationFailed) -> APIError:
     """What the client hears when the engine could not finish its request."""
     return APIError(503 if error.shutdown else 500, str(error), code="generation_failed")
-
-
-async def encode(text: str, work: Callable[[str], NDArray[np.int32]]) -> NDArray[np.int32]:
-    """`work(text)`, on another thread if the text is long."""
-    return work(text) if len(text) <= _INLINE_CHARACTERS else await asyncio.to_thread(work, text)

@@ -8,7 +8,7 @@ for a chain this is the exact optimum. The result depends on model, mesh and one
 from dataclasses import dataclass, replace
 
 from .contract import Block, Model, Module
-from .derivation import NO_RULES, Derivation, Derived, Rule
+from .derivation import NO_RULES, Derivation, Derived, Known, Rule
 from .links import VALUE_BYTES, Links, moved
 from .mesh import TENSOR, VOCABULARY, Groups, Mesh, PlacementError, alone
 from .placements import Weight
@@ -38,35 +38,48 @@ def compile_model(
     tokens: int = 512,
     links: Links | None = None,
     fuse: bool = True,
+    whole_hidden: bool = False,
     ignored: frozenset[Rule] = NO_RULES,
+    known: Known | None = None,
 ) -> Plan:
     """The plan of `model` on `mesh`, the cheapest for steps of `tokens` tokens over all ranks.
 
-    `fuse`: join an all-reduce and the norm after it into one call. `ignored`: rules that are left out, to see that
-    wrong plans follow. Raises PlacementError if the model cannot be placed, naming module, weight, wanted and found
-    placement, the option and the sizes that would work.
+    `fuse`: join an all-reduce and the norm after it into one call. `whole_hidden`: every rank shall have all rows of
+    its attention group before the sampled ones are selected, for callers that select by themselves. `ignored`: rules
+    that are left out, to see that wrong plans follow. `known`: see `Derivation`. Raises PlacementError if the model
+    cannot be placed, naming module, weight, wanted and found placement, the option and the sizes that would work.
     """
-    return _Compiler(model, mesh, tokens, links or Links(), ignored).compile(fuse)
+    derivation = Derivation(mesh, _attention(mesh), ignored, known)
+    return _Compiler(model, mesh, tokens, links or Links(), derivation).compile(fuse, whole_hidden)
+
+
+def _attention(mesh: Mesh) -> Groups:
+    """Ranks that serve the same requests."""
+    return mesh.groups((TENSOR,)) if TENSOR in mesh.axes else alone(mesh.world)
 
 
 class _Compiler:
-    def __init__(self, model: Model, mesh: Mesh, tokens: int, links: Links, ignored: frozenset[Rule]) -> None:
+    def __init__(self, model: Model, mesh: Mesh, tokens: int, links: Links, derivation: Derivation) -> None:
         if tokens < 1:
             raise ValueError(f"tokens={tokens} must be at least 1")
         self.model, self.mesh, self.tokens, self.links = model, mesh, tokens, links
-        self.attention = mesh.groups((TENSOR,)) if TENSOR in mesh.axes else alone(mesh.world)
+        self.attention = derivation.attention
         self.alone = alone(mesh.world)
-        self.derivation = Derivation(mesh, self.attention, ignored)
+        self.derivation = derivation
         rows = [self.derivation.derive(module).rows for module in model.modules]
         candidates = [self.attention, self.alone, *(groups for groups in rows if groups is not None)]
         self.layouts = list(dict.fromkeys(candidates))
 
-    def compile(self, fuse: bool) -> Plan:
+    def compile(self, fuse: bool, whole_hidden: bool) -> Plan:
         best = self._embed()
         norms = [*(block.norm for block in self.model.blocks), self.model.norm]
         for block, after in zip(self.model.blocks, [*norms[1:]], strict=True):
             best = self._step(best, block, after)
-        finished = [self._head(layout, path) for layout, path in best.items()]
+        finished = []
+        for layout, path in best.items():
+            held = self.attention if whole_hidden else layout
+            gathered = path.then(self._convert(HIDDEN, "sampled rows", layout, held, "every rank selects"))
+            finished.append(self._head(held, gathered))
         path = min(finished, key=lambda p: p.seconds)
         calls = _fused(path.calls) if fuse else path.calls
         return Plan(self.model, self.mesh, self.attention, calls, path.seconds)

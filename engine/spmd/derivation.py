@@ -7,10 +7,11 @@ refused: a norm of a sum that is still owed, a product of columns with other row
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Final
 
 from .contract import Module, Op, Value
-from .mesh import Groups, Mesh, PlacementError, alone
+from .mesh import Extent, Groups, Mesh, PlacementError, alone
 from .placements import Once
 
 
@@ -24,7 +25,6 @@ class Rule(Enum):
     MATCHED_EXPERTS = "the matrices of an expert are cut alike"
     ALL_COLUMNS = "a function of a row sees all its columns"
     OWED_IS_LINEAR = "only linear operations pass on a sum that is owed"
-    ADDED_ALIKE = "what is added to an owed sum is owed too: a bias or shared expert is not counted by every rank"
     EACH_PART_ONCE = "no part of a sum is counted twice"
     EACH_PART = "no part of a sum is missing"
     SAME_CALL = "ranks that meet in a collective make the same call with as many rows"
@@ -60,7 +60,7 @@ class Local:
         return all(not box for _, box in self.terms)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Derived:
     """A module on a mesh: on whose rows it runs, over whom its output is owed, and what each rank computes."""
 
@@ -73,23 +73,59 @@ class Derived:
     local: tuple[Local, ...]
     """The output of each rank."""
 
+    @cached_property
+    def shape(self) -> tuple[object, ...]:
+        """What each rank computes without names and sizes: equal for modules that a plan cannot tell apart."""
+        names = list(dict.fromkeys(name for value in self.local for name, _ in value.terms))
+        edges: dict[tuple[str, str], list[int]] = {}
+        for value in self.local:
+            for name, box in value.terms:
+                for dimension, start, stop, size in box:
+                    edges.setdefault((name, dimension), [0, size]).extend((start, stop))
+        place = {key: {edge: i for i, edge in enumerate(sorted(set(found)))} for key, found in edges.items()}
+        columns = sorted({edge for v in self.local for edge in (0, v.columns.start, v.columns.stop, v.width)})
+        return tuple(
+            (
+                tuple(columns.index(edge) for edge in (v.columns.start, v.columns.stop, v.width)),
+                tuple(
+                    (names.index(name), tuple((d, *(place[name, d][e] for e in (a, b, n))) for d, a, b, n in box))
+                    for name, box in v.terms
+                ),
+            )
+            for v in self.local
+        )
+
+
+Known = dict[tuple[int, int, tuple[Extent, ...], Groups, frozenset[Rule]], tuple[Module, Derived]]
+"""Derived modules. A result depends on the axes that split the module, on the world and on who serves a request."""
+
 
 class Derivation:
     """Places operations on one mesh. `ignored`: rules that are left out, to see what they are good for."""
 
-    def __init__(self, mesh: Mesh, attention: Groups, ignored: frozenset[Rule] = NO_RULES) -> None:
-        """`attention`: groups of ranks that serve the same requests."""
+    def __init__(
+        self, mesh: Mesh, attention: Groups, ignored: frozenset[Rule] = NO_RULES, known: Known | None = None
+    ) -> None:
+        """`attention`: groups of ranks that serve the same requests. `known`: what is derived already, kept up to date;
+        it may be shared between meshes."""
         self.mesh = mesh
         self.attention = attention
         self.ignored = ignored
-        self._known: dict[int, tuple[Module, Derived]] = {}
+        self._known: Known = {} if known is None else known
 
     def derive(self, module: Module) -> Derived:
         """Raises PlacementError naming the module, the operation, the rank, and the wanted and found placement."""
-        known = self._known.get(id(module))
+        extents = tuple(self.mesh.axes[axis] for axis in module.axes)
+        key = (id(module), self.mesh.world, extents, self.attention, self.ignored)
+        known = self._known.get(key)
         if known is None:  # the module is kept, so that its id stays its own
-            known = self._known[id(module)] = (module, self._derive(module))
+            known = self._known[key] = (module, self._derive(module))
         return known[1]
+
+    def alone(self) -> "Derivation":
+        """The same for a single device."""
+        mesh = Mesh(1, {axis: Extent(1, 1) for axis in self.mesh.axes})
+        return Derivation(mesh, alone(1), self.ignored, self._known)
 
     def _derive(self, module: Module) -> Derived:
         local = []
@@ -135,18 +171,17 @@ class Placed:
     slices: tuple[tuple[range, ...], ...]
     ignored: frozenset[Rule]
 
-    def ask(self, rule: Rule, holds: bool, message: str) -> None:
+    def ask(self, rule: Rule, holds: bool, message: Callable[[], str]) -> None:
         """Raises PlacementError if `rule` does not hold."""
         if not holds and rule not in self.ignored:
-            raise PlacementError(message)
+            raise PlacementError(message())
 
     def ask_whole(self, value: Local, what: str) -> None:
         """Only linear operations take a value whose sum is owed."""
-        found = _describe(value.terms)
         self.ask(
             Rule.OWED_IS_LINEAR,
             value.whole,
-            f"wanted {what} of a whole value, found a sum that is owed: {found}",
+            lambda: f"wanted {what} of a whole value, found a sum that is owed: {_describe(value.terms)}",
         )
 
     def ask_all_columns(self, value: Local, what: str) -> None:
@@ -154,7 +189,7 @@ class Placed:
         self.ask(
             Rule.ALL_COLUMNS,
             value.all_columns,
-            f"wanted {what} of all {value.width} columns, found columns {_range(value.columns)}",
+            lambda: f"wanted {what} of all {value.width} columns, found columns {_range(value.columns)}",
         )
 
     def terms(self) -> Terms:
@@ -202,8 +237,10 @@ def _linear(op: Placed) -> Local:
     op.ask(
         Rule.MATCHED_COLUMNS,
         x.columns == into,
-        f"wanted columns {_range(into)} of {x.width}, which are the rank's part of the weight, "
-        f"found columns {_range(x.columns)}",
+        lambda: (
+            f"wanted columns {_range(into)} of {x.width}, which are the rank's part of the weight, "
+            f"found columns {_range(x.columns)}"
+        ),
     )
     box = _cut("input", into, weight.shape[1])
     inherited = [part for _, part in x.terms if part]
@@ -222,9 +259,9 @@ def _bias(op: Placed, out: range, *, owed: bool) -> Terms:
         if held != out:
             raise PlacementError(f"wanted {bias.name} split like the output, {_range(out)}, found {_range(held)}")
         return ((bias.name, ()),)
-    once = isinstance(bias.placement, Once)
-    op.ask(Rule.ADDED_ALIKE, once, f"{bias.name} would be added by every rank of a sum that is owed; place it Once")
-    return ((bias.name, (("holder", 0, 1 if held else 0, 1),) if once else ()),)
+    if not isinstance(bias.placement, Once):
+        raise PlacementError(f"{bias.name} would be added by every rank of a sum that is owed; place it Once")
+    return ((bias.name, (("holder", 0, 1 if held else 0, 1),)),)
 
 
 def _add(op: Placed) -> Local:
@@ -232,15 +269,14 @@ def _add(op: Placed) -> Local:
     op.ask(
         Rule.MATCHED_COLUMNS,
         left.columns == right.columns,
-        f"wanted the same columns, found {_range(left.columns)} and {_range(right.columns)}",
+        lambda: f"wanted the same columns, found {_range(left.columns)} and {_range(right.columns)}",
     )
-    owed, other = (right, left) if left.whole else (left, right)
-    op.ask(
-        Rule.ADDED_ALIKE,
-        left.whole == right.whole,
-        f"{_describe(other.terms)} is whole on every rank and {_describe(owed.terms)} is owed: their sum would count "
-        "the former once for each rank; split its weights over the same axes",
-    )
+    if left.whole != right.whole:
+        owed, other = (right, left) if left.whole else (left, right)
+        raise PlacementError(
+            f"{_describe(other.terms)} is whole on every rank and {_describe(owed.terms)} is owed: their sum would "
+            "count the former once for each rank; split its weights over the same axes"
+        )
     return Local(op.node.width, left.columns, left.terms + right.terms)
 
 
@@ -261,8 +297,10 @@ def _pointwise(op: Placed) -> Local:
         op.ask(
             Rule.MATCHED_COLUMNS,
             (there.start * width, there.stop * width) == (a * argument.width, b * argument.width),
-            f"wanted the same columns of every argument, found {a}:{b} of {width} "
-            f"and {_range(there)} of {argument.width}",
+            lambda there=there, argument=argument: (  # type: ignore[misc]
+                f"wanted the same columns of every argument, found {a}:{b} of {width} "
+                f"and {_range(there)} of {argument.width}"
+            ),
         )
     op.ask_replicated()
     if a * node.width % width or b * node.width % width:
@@ -293,12 +331,18 @@ def _attend(op: Placed) -> Local:
     op.ask(
         Rule.PAIRED_HEADS,
         paired and all(held.start + i // here == head // (heads // kv_heads) for i, head in enumerate(mine)),
-        f"wanted the keys and values that query heads {_range(mine)} of {heads} attend to, {heads // kv_heads} to each "
-        f"of {kv_heads}; found keys {_range(held)} and values {_range(values)}",
+        lambda: (
+            f"wanted the keys and values that query heads {_range(mine)} of {heads} attend to, "
+            f"{heads // kv_heads} to each of {kv_heads}; found keys {_range(held)} and values {_range(values)}"
+        ),
     )
     for weight, part in zip(node.weights, op.slices, strict=True):
         op.ask(
-            Rule.PAIRED_HEADS, part[0] == mine, f"wanted {weight.name} of heads {_range(mine)}, found {_range(part[0])}"
+            Rule.PAIRED_HEADS,
+            part[0] == mine,
+            lambda weight=weight, part=part: (  # type: ignore[misc]
+                f"wanted {weight.name} of heads {_range(mine)}, found {_range(part[0])}"
+            ),
         )
     width = node.width // heads
     return Local(node.width, range(mine.start * width, mine.stop * width), ((node.label, ()),))
@@ -322,8 +366,10 @@ def _experts(op: Placed) -> Local:
         op.ask(
             Rule.MATCHED_EXPERTS,
             part[:2] == (held, width),
-            f"wanted experts {_range(held)}, width {_range(width)}, of every matrix, "
-            f"found experts {_range(part[0])}, width {_range(part[1])}",
+            lambda part=part: (  # type: ignore[misc]
+                f"wanted experts {_range(held)}, width {_range(width)}, of every matrix, "
+                f"found experts {_range(part[0])}, width {_range(part[1])}"
+            ),
         )
         if part[2] != x.columns:
             raise PlacementError(f"wanted columns {_range(part[2])}, found {_range(x.columns)}")

@@ -6,7 +6,7 @@ made them are called and however large they are. Comparing sizes instead is how 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 
@@ -106,7 +106,7 @@ def _listed(values: list[int]) -> str:
     return " or ".join([", ".join(map(str, values[:-1])), str(values[-1])] if len(values) > 1 else [str(values[0])])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Groups:
     """A partition of the world: every rank is in exactly one group. Ranks of a group and groups are in order."""
 
@@ -124,14 +124,18 @@ class Groups:
         """Ranks altogether."""
         return sum(len(part) for part in self.parts)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Ranks of the largest group."""
         return max(len(part) for part in self.parts)
 
+    @cached_property
+    def _by_rank(self) -> dict[int, tuple[int, ...]]:
+        return {rank: part for part in self.parts for rank in part}
+
     def of(self, rank: int) -> tuple[int, ...]:
         """The group that `rank` is in."""
-        return next(part for part in self.parts if rank in part)
+        return self._by_rank[rank]
 
     def refines(self, other: "Groups") -> bool:
         """Whether every group lies within a group of `other`."""

@@ -42,7 +42,7 @@ class Act(Enum):
     """hidden = all columns, which are split over `groups`."""
 
 
-COLLECTIVES = frozenset({Act.ALL_REDUCE, Act.ALL_REDUCE_NORM, Act.REDUCE_SCATTER, Act.ALL_GATHER, Act.GATHER_COLUMNS})
+COLLECTIVES = (Act.ALL_REDUCE, Act.ALL_REDUCE_NORM, Act.REDUCE_SCATTER, Act.ALL_GATHER, Act.GATHER_COLUMNS)
 
 HIDDEN, STREAM = "hidden", "stream"
 
@@ -126,6 +126,16 @@ class StepRows:
     """Rows of each rank's share."""
     chosen: tuple[tuple[bool, ...], ...]
     """For each rank which rows of its share are sampled."""
+
+    @classmethod
+    def single(cls, ranks: int, tokens: int, sampled: int) -> "StepRows":
+        """One attention group of all ranks, which therefore know the counts without asking.
+
+        The sampled rows are shared out anew: for a plan that has all rows on every rank when they are selected.
+        """
+        held = tuple(len(part) for part in share(tokens, ranks))
+        left = tuple((True,) * len(part) for part in share(sampled, ranks))
+        return cls(held, left)
 
     @cached_property
     def sampled(self) -> tuple[int, ...]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .detokenizer import CONTEXT_TOKENS, IncrementalDetokenizer
+from .detokenizer import Detokenizer
 from .sampling_params import SamplingParams
 from .stop_strings import StopMatcher
 
@@ -21,22 +18,18 @@ FinishReason = Literal["stop", "length", "abort"]
 class Answer:
     """The output of a request between its submission and its end. Knows nothing of the scheduler."""
 
-    prompt: NDArray[np.int32]
-    """[prompt tokens]"""
     params: SamplingParams
-    decode: Callable[[Sequence[int]], str]
+    detokenizer: Detokenizer
     eos_token_ids: Collection[int]
     output_tokens: int = 0
     stopped: bool = False
     """A stop token or stop string has been seen."""
     stop_token: int | None = None
     """The token that ended the output, if one of `stop_token_ids` did."""
-    detokenizer: IncrementalDetokenizer = field(init=False)
     stop_matcher: StopMatcher = field(init=False)
 
     def __post_init__(self) -> None:
-        self.detokenizer = IncrementalDetokenizer(self.decode, self.prompt[-CONTEXT_TOKENS:].tolist())
-        self.stop_matcher = StopMatcher(self.params.stop)
+        self.stop_matcher = StopMatcher(self.params.stop, include=self.params.include_stop)
 
     def accept(self, token: int) -> str:
         """Count a sampled token and return the text that it makes visible; sets `stopped` if it ends the request."""

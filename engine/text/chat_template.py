@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from .chat_messages import RawObject
 
 
 class ChatTemplateError(ValueError):
@@ -41,7 +43,10 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """JSON as templates expect it: no HTML escapes, keys in the order received (so that prompts stay byte-stable)."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    if isinstance(value, RawObject) and indent is None and not sort_keys:
+        return value.raw
+    # Escapes would hide the marks of protected text from the encoder, so characters stay as they are.
+    return json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 class ChatTemplate:
@@ -51,9 +56,11 @@ class ChatTemplate:
         self,
         source: str,
         special_tokens: Mapping[str, str] | None = None,
-        now: Callable[[], datetime] = datetime.now,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         """`special_tokens`: such as {"bos_token": "<s>"}; `now`: the clock behind `strftime_now`.
+
+        Without `now`, templates see the moment at which they were compiled: a prompt must not change at midnight.
 
         Raises ChatTemplateError if `source` is not valid Jinja.
         """
@@ -64,11 +71,26 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = lambda form: now().strftime(form)
+        compiled_at = datetime.now()
+        environment.globals["strftime_now"] = lambda form: (now() if now else compiled_at).strftime(form)
         try:
             self._template = environment.from_string(source)
         except TemplateError as error:
             raise ChatTemplateError(f"the chat template is not valid Jinja: {error}") from error
+        names = meta.find_undeclared_variables(environment.parse(source))
+        self.knows_tools = "tools" in names
+        """Whether the template writes tools and calls itself."""
+        self.variables = frozenset(names)
+        """Names that the template reads, such as enable_thinking."""
+        self.takes_late_system = self._takes_late_system()
+        """Whether a system message may stand behind others."""
+
+    def _takes_late_system(self) -> bool:
+        roles = (("system", "a"), ("user", "b"), ("system", "probe-c"), ("user", "d"))
+        try:
+            return "probe-c" in self.render([{"role": role, "content": text} for role, text in roles])
+        except ChatTemplateError:
+            return False
 
     def render(
         self,
@@ -88,6 +110,7 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages, tools=tools, documents=None, add_generation_prompt=add_generation_prompt, **names
             )
-        except (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError) as error:
+        except (TemplateError, ArithmeticError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
+                AttributeError) as error:  # fmt: skip
             # A template that joins a missing or non-string content fails in Python rather than in Jinja.
             raise ChatTemplateError(f"the chat template cannot render these messages: {error}") from error

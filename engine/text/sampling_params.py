@@ -55,6 +55,11 @@ class SamplingParams:
     ignore_eos: bool = False
     """Keep generating after an end-of-sequence token (for measurements)."""
 
+    include_stop: bool = False
+    """Show the stop string that ended the output."""
+    skip_special_tokens: bool = True
+    """Leave special tokens out of the text."""
+
     def __post_init__(self) -> None:
         _number("temperature", self.temperature, lambda x: 0 <= x <= 2, "a number from 0 to 2")
         _number("top_p", self.top_p, lambda x: 0 < x <= 1, "a number above 0 and at most 1")
@@ -71,8 +76,9 @@ class SamplingParams:
             raise InvalidSamplingParam("stop_token_ids", self.stop_token_ids, "a tuple of token ids")
         for token in self.stop_token_ids:
             _integer("stop_token_ids", token, range(2**31), "non-negative token ids")
-        if not isinstance(self.ignore_eos, bool):
-            raise InvalidSamplingParam("ignore_eos", self.ignore_eos, "true or false")
+        for field in ("ignore_eos", "include_stop", "skip_special_tokens"):
+            if not isinstance(getattr(self, field), bool):
+                raise InvalidSamplingParam(field, getattr(self, field), "true or false")
 
     @property
     def greedy(self) -> bool:
@@ -82,3 +88,8 @@ class SamplingParams:
 
 GREEDY: Final = SamplingParams(temperature=0.0)
 """Parameters of a request that takes the most likely token."""
+
+
+def choice_seed(seed: int, number: int) -> int:
+    """The seed of one of several choices: that of the request for the first, others for the rest."""
+    return (seed + number * 0x9E3779B97F4A7C15 + 2**63) % 2**64 - 2**63

@@ -14,12 +14,14 @@ class StopMatcher:
 
     Args:
         stops: the stop strings, none of them empty.
+        include: whether the match itself is shown, at the end.
     """
 
-    def __init__(self, stops: Sequence[str]) -> None:
+    def __init__(self, stops: Sequence[str], *, include: bool = False) -> None:
         if not all(stops):
             raise ValueError("stop: a stop string is empty; leave it out")
         self._stops = tuple(stops)
+        self._include = include
         self._held = ""
         self.matched: str | None = None
         """The stop string that was found."""
@@ -35,7 +37,7 @@ class StopMatcher:
         if found:
             _, start, self.matched = min(found)
             self._held = ""
-            return text[:start]
+            return text[: start + len(self.matched)] if self._include else text[:start]
         keep = max(self._tail_length(text, stop) for stop in self._stops)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]

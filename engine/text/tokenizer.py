@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
 
+from .detokenizer import ByteDetokenizer, Detokenizer, WindowDetokenizer
+
 
 class UnsupportedTokenizer(ValueError):
     """The checkpoint's tokenizer is of a kind that is not implemented; the message names it."""
@@ -66,6 +68,22 @@ class Tokenizer:
         added = backend.get_added_tokens_decoder()
         self.special_token_ids: frozenset[int] = frozenset(i for i, token in added.items() if token.special)
         """Tokens that `decode` leaves out by default."""
+        self.added_tokens: dict[str, int] = {token.content: i for i, token in added.items()}
+        """Tokens that are found in a text before it is split: special ones, and others such as <tool_call>."""
+        self.exact_units = not any(t.lstrip or t.rstrip or t.single_word or t.normalized for t in added.values()) or (
+            backend.normalizer is None and not any(t.lstrip or t.rstrip or t.single_word for t in added.values())
+        )
+        """Whether a text may be encoded in parts that begin at added tokens."""
+        self._token_bytes = _token_bytes(backend) if isinstance(backend.decoder, decoders.ByteLevel) else None
+        self._shown_bytes: list[bytes] | None = None
+        if self._token_bytes is not None:
+            self._shown_bytes = list(self._token_bytes)
+            for token in self.special_token_ids:
+                self._shown_bytes[token] = b""
+        self.longest_token = max(map(len, self._token_bytes)) if self._token_bytes else None
+        """Bytes of the longest token, if tokens are bytes and every text of n bytes has at least n / that many."""
+        if backend.normalizer is not None:
+            self.longest_token = None
 
     @property
     def vocab_size(self) -> int:
@@ -78,12 +96,25 @@ class Tokenizer:
         `add_special_tokens` also adds what the checkpoint puts around a plain prompt (a BOS, if any); leave it out
         for a prompt from a chat template, which writes its own.
         """
-        return np.array(self.backend.encode(text, add_special_tokens=add_special_tokens).ids, dtype=np.int32)
+        return self.encode_batch([text], add_special_tokens=add_special_tokens)[0]
+
+    def encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[NDArray[np.int32]]:
+        """`encode` of each text. Other threads run meanwhile, which the library's call for one text does not allow."""
+        encodings = self.backend.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+        return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer], *, skip_special_tokens: bool = True) -> str:
         """The text of `ids`; bytes that are not UTF-8 (a character cut in two) become U+FFFD."""
         plain = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
         return self.backend.decode(plain, skip_special_tokens=skip_special_tokens)
+
+    def detokenizer(self, prompt: Sequence[int] = (), skip_special_tokens: bool = True) -> Detokenizer:
+        """Makes text of output tokens that follow `prompt` (its last few tokens are enough)."""
+        table = self._shown_bytes if skip_special_tokens else self._token_bytes
+        if table is not None:
+            return ByteDetokenizer(table)
+        silent = self.special_token_ids if skip_special_tokens else ()
+        return WindowDetokenizer(lambda ids: self.decode(ids, skip_special_tokens=skip_special_tokens), prompt, silent)
 
     @classmethod
     def from_file(
@@ -155,6 +186,25 @@ class Tokenizer:
             eos_token_ids=[i for name in ("eos", "eot", "eom") if (i := ids[name]) is not None],
             special_tokens={names[name]: tokens[i] for name, i in ids.items() if name in names and i is not None},
         )
+
+
+def _token_bytes(backend: tokenizers.Tokenizer) -> list[bytes]:
+    """The bytes of each token of a byte-level vocabulary, by id."""
+    byte_of = {character: byte for byte, character in enumerate(_byte_characters())}
+    table = [b""] * (max(backend.get_vocab(with_added_tokens=True).values(), default=-1) + 1)
+    for token, i in backend.get_vocab(with_added_tokens=True).items():
+        try:
+            table[i] = bytes([byte_of[character] for character in token])
+        except KeyError:  # an added token, which stands for itself
+            table[i] = token.encode()
+    return table
+
+
+def _byte_characters() -> list[str]:
+    """The characters that byte-level BPE writes for the bytes 0 to 255 (GPT-2, Radford et al. 2019)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
 def _strings(metadata: Mapping[str, Any], key: str) -> list[str]:

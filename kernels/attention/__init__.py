@@ -7,6 +7,9 @@ from torch import Tensor
 
 from ..arguments import cache_layout, check_dtype, check_same_device, check_shape
 from ..registry import REGISTRY
+from .plan import AttentionPlan, plan_paged_attention
+
+__all__ = ["AttentionPlan", "paged_attention", "plan_paged_attention"]
 
 _OPERATION = REGISTRY.declare(
     "paged_attention", traits=("heads", "kv_heads", "head_dim", "block_size", "layout"), folder=__name__
@@ -22,6 +25,7 @@ def paged_attention(
     query_start: Tensor,
     *,
     scale: float,
+    plan: AttentionPlan | None = None,
     out: Tensor | None = None,
     kernel: str | None = None,
 ) -> Tensor:
@@ -38,6 +42,9 @@ def paged_attention(
     context_lens: int32 [rows], tokens of the row's context INCLUDING its new ones
     query_start: int32 [rows + 1], from 0 to tokens, not decreasing
     scale: factor of the scores, usually head_dim ** -0.5
+    plan: how to divide decode rows that all have the same number of tokens, from `plan_paged_attention`, made or
+        refilled for these very `context_lens`; if not given, the work is divided by shapes alone. Then the bits of a
+        row's result do not depend on its neighbours; with a plan they do. Kernels without a use for it ignore it
     out: where to write, shape and dtype of q; must not overlap an input
     kernel: name of the kernel to use instead of the registry's choice
 
@@ -68,6 +75,8 @@ def paged_attention(
         context_lens=context_lens,
         query_start=query_start,
     )
+    if plan is not None:
+        plan.check(rows, tokens, heads, head_dim, q.device)
     if out is None:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
     else:
@@ -76,5 +85,5 @@ def paged_attention(
         check_same_device(q=q, out=out)
     traits = (heads, kv_heads, head_dim, block_size, cache_layout(k_cache, v_cache))
     selection = _OPERATION.select(q.device, q.dtype, traits, kernel)
-    selection.kernel.run(q, k_cache, v_cache, block_table, context_lens, query_start, scale=scale, out=out)
+    selection.kernel.run(q, k_cache, v_cache, block_table, context_lens, query_start, scale=scale, out=out, plan=plan)
     return out

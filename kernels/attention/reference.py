@@ -8,6 +8,7 @@ from torch import Tensor
 from ..arguments import check_contexts, check_query_start
 from ..kernel import Band
 from ..registry import register
+from .plan import AttentionPlan
 
 
 @register("paged_attention", name="reference", band=Band.REFERENCE)
@@ -21,6 +22,7 @@ def paged_attention(
     *,
     scale: float,
     out: Tensor,
+    plan: AttentionPlan | None = None,
 ) -> None:
     """Any device and dtype; computes in float32, or float64 if the inputs are. Reads the lengths on the host."""
     precision = torch.promote_types(q.dtype, torch.float32)

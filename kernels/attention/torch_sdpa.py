@@ -10,6 +10,7 @@ from ..device import Platform
 from ..kernel import Band
 from ..registry import register
 from .batch_plan import DecodeGroup, PrefillRow, plan_batch
+from .plan import AttentionPlan
 
 _GATHER_BYTES = 16 * 2**20
 """Bound of the gathered keys and values of a decode group: mapping fresh memory for more costs more than attention."""
@@ -35,6 +36,7 @@ def paged_attention(
     *,
     scale: float,
     out: Tensor,
+    plan: AttentionPlan | None = None,
 ) -> None:
     """Decode rows in padded batches, prefill rows one at a time."""
     block_size, kv_heads, head_dim = k_cache.shape[1:]

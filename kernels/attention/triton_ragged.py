@@ -24,6 +24,8 @@ from ..constraints import at_most, exactly
 from ..kernel import Band
 from ..registry import register
 from ..triton_support import DTYPES, PLATFORMS, multiprocessors, next_power_of_two
+from .plan import AttentionPlan
+from .triton_planned import attend_planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,13 +240,14 @@ def paged_attention(
     *,
     scale: float,
     out: Tensor,
+    plan: AttentionPlan | None = None,
     tile: Tile | None = None,
     splits: int | None = None,
     workspace: tuple[Tensor, Tensor] | None = None,
 ) -> None:
-    """One launch, or two if contexts are split. Arguments as in the public `paged_attention`, and:
+    """One launch, or two if contexts are split or there is a plan. Arguments as in the public `paged_attention`, and:
 
-    tile, splits: instead of those that `choose_tile` and `choose_splits` take from the shapes
+    tile, splits: without a plan, instead of those that `choose_tile` and `choose_splits` take from the shapes
     workspace: float32 [splits, tokens, heads, head_dim] and [splits, tokens, heads] for the splits' results, written
         before they are read; allocated if not given
     """
@@ -252,21 +255,26 @@ def paged_attention(
     rows, kv_heads, block_size = len(context_lens), k_cache.shape[2], k_cache.shape[1]
     if tokens * heads * head_dim == 0 or rows == 0:
         return
+    target = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)
+    q = q if q.stride(2) == 1 else q.contiguous()
+    block_table = block_table if block_table.stride(1) == 1 else block_table.contiguous()
+    if plan is not None and splits is None:
+        attend_planned(q, k_cache, v_cache, block_table, context_lens.contiguous(), scale=scale, out=target, plan=plan)
+        if target is not out:
+            out.copy_(target)
+        return
     group = heads // kv_heads
     tile = tile or choose_tile(tokens, rows, group, head_dim, q.element_size())
     tiles = tokens // (tile.queries // group) + rows
     if splits is None:
         max_context = block_table.shape[1] * block_size
         splits = choose_splits(tiles * kv_heads, max_context, tile, multiprocessors(q.device))
-    target = out if out.is_contiguous() else torch.empty_like(out, memory_format=torch.contiguous_format)
     part_out, part_lse = target, target
     if splits > 1:
         part_out, part_lse = workspace or (
             q.new_empty(splits, tokens, heads, head_dim, dtype=torch.float32),
             q.new_empty(splits, tokens, heads, dtype=torch.float32),
         )
-    q = q if q.stride(2) == 1 else q.contiguous()
-    block_table = block_table if block_table.stride(1) == 1 else block_table.contiguous()
     query_start = query_start.contiguous()
     dim = next_power_of_two(max(head_dim, 16))
     with torch.cuda.device_of(q):  # Triton launches on the current device, which need not be q's

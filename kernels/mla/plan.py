@@ -47,20 +47,7 @@ class MlaPlan:
 
         On a GPU one launch without synchronisation, fit for CUDA graphs.
         """
-        rows = self.cuts.shape[0] - 1
-        if tuple(context_lens.shape) != (rows,):
-            raise ValueError(f"context_lens has shape {list(context_lens.shape)}; this plan was made for [{rows}]")
-        if context_lens.device != self.parts.device:
-            raise ValueError(f"context_lens is on {context_lens.device}; this plan was made for {self.parts.device}")
-        if rows == 0:
-            return
-        queries = self.part_lse.shape[1]
-        if context_lens.is_cuda:
-            from . import plan_kernel
-
-            plan_kernel.fill(context_lens.contiguous(), self.parts, self.cuts, queries, self.tuning)
-        else:
-            divide(context_lens, self.parts, self.cuts, queries, self.tuning)
+        fill_tables(context_lens, self.parts, self.cuts, self.part_lse.shape[1], self.tuning)
 
     def check(self, rows: int, queries: int, device: torch.device) -> None:
         """Raise ValueError unless the plan is for batches of this shape on this device."""
@@ -72,6 +59,23 @@ class MlaPlan:
             )
         if self.parts.device != device:
             raise ValueError(f"plan is on {self.parts.device}, q on {device}; make one with plan_mla_decode")
+
+
+def fill_tables(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, tuning: Tuning) -> None:
+    """Fill the tables of a plan whose rows have `queries` results each; raises ValueError naming what does not fit."""
+    rows = cuts.shape[0] - 1
+    if tuple(context_lens.shape) != (rows,):
+        raise ValueError(f"context_lens has shape {list(context_lens.shape)}; this plan was made for [{rows}]")
+    if context_lens.device != parts.device:
+        raise ValueError(f"context_lens is on {context_lens.device}; this plan was made for {parts.device}")
+    if rows == 0:
+        return
+    if context_lens.is_cuda:
+        from . import plan_kernel
+
+        plan_kernel.fill(context_lens.contiguous(), parts, cuts, queries, tuning)
+    else:
+        divide(context_lens, parts, cuts, queries, tuning)
 
 
 def divide(context_lens: Tensor, parts: Tensor, cuts: Tensor, queries: int, tuning: Tuning) -> None:

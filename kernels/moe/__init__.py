@@ -11,7 +11,7 @@ from ..registry import REGISTRY
 SCORINGS = ("softmax", "sigmoid")
 """How `moe_route` turns logits into scores: over all experts, or each by itself."""
 
-_ROUTE = REGISTRY.declare("moe_route", traits=("experts", "top_k", "scoring"), folder=__name__)
+_ROUTE = REGISTRY.declare("moe_route", traits=("experts", "top_k", "scoring", "groups"), folder=__name__)
 _GEMM = REGISTRY.declare("grouped_gemm", traits=("groups", "columns", "inner"), folder=__name__)
 _MLP = REGISTRY.declare("moe_mlp", traits=("experts", "top_k", "hidden", "width"), folder=__name__)
 
@@ -24,6 +24,8 @@ def moe_route(
     renormalize: bool,
     scale: float = 1.0,
     bias: Tensor | None = None,
+    groups: int = 1,
+    top_groups: int = 1,
     kernel: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Choose the experts of each token and their weights.
@@ -33,11 +35,15 @@ def moe_route(
 
     logits: [tokens, experts], any float dtype; computed in float32
     scoring: "softmax" or "sigmoid"
-    renormalize: whether the chosen experts' scores are divided by their sum
+    renormalize: whether the chosen experts' scores are divided by their sum (plus 1e-20, for scores that vanish)
     scale: factor of the weights after that
     bias: float32 [experts], finite, added to choose only, never to the weights; None adds nothing
+    groups: neighbouring experts form so many groups, of which a token takes `top_groups` and chooses among their
+        experts alone. A group's score is its largest score for softmax (DeepSeek-V2, arXiv:2405.04434), for sigmoid
+        the sum of its two largest scores + bias (DeepSeek-V3)
     kernel: name of the kernel to use instead of the registry's choice
 
+    Of a row with NaN the choice is arbitrary, but its experts are different and in range.
     Returns weights float32 [tokens, top_k] and experts int32 [tokens, top_k], largest score + bias first.
     Raises ValueError or TypeError naming the argument, UnknownKernel, KernelDoesNotFit.
     """
@@ -51,11 +57,28 @@ def moe_route(
         check_shape("bias", bias, experts)
         check_dtype("bias", bias, torch.float32)
         check_same_device(logits=logits, bias=bias)
-    selection = _ROUTE.select(logits.device, logits.dtype, (experts, top_k, scoring), kernel)
+    if groups < 1 or experts % groups:
+        raise ValueError(f"groups={groups}; it must divide the {experts} experts of logits")
+    if not 1 <= top_groups <= groups:
+        raise ValueError(f"top_groups={top_groups}; it must be 1..{groups}, the groups")
+    if top_k > experts // groups * top_groups:
+        raise ValueError(
+            f"top_k={top_k}; {top_groups} of {groups} groups have {experts // groups * top_groups} experts"
+        )
+    if top_groups == groups:
+        groups = top_groups = 1
+    selection = _ROUTE.select(logits.device, logits.dtype, (experts, top_k, scoring, groups), kernel)
     weights: Tensor
     chosen: Tensor
     weights, chosen = selection.kernel.run(
-        logits, top_k, scoring=scoring, renormalize=renormalize, scale=scale, bias=bias
+        logits,
+        top_k,
+        scoring=scoring,
+        renormalize=renormalize,
+        scale=scale,
+        bias=bias,
+        groups=groups,
+        top_groups=top_groups,
     )
     return weights, chosen
 
@@ -93,7 +116,8 @@ def moe_mlp(
     x: [tokens, hidden]
     gate_up: [experts, 2 * width, hidden], dtype of x: the gate's rows, then the factors'
     down: [experts, hidden, width], dtype of x
-    weights, experts: float32 and int32 [tokens, top_k], as `moe_route` returns them; experts of a token are different
+    weights, experts: float32 and int32 [tokens, top_k], as `moe_route` returns them; experts of a token are different.
+        A choice of -1 is left out: of an expert that another rank holds
     kernel: name of the kernel to use instead of the registry's choice
 
     Returns [tokens, hidden] in x's dtype; products are accumulated in float32. Raises ValueError or TypeError naming

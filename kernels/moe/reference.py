@@ -14,15 +14,29 @@ from ..registry import register
 
 @register("moe_route", name="reference", band=Band.REFERENCE)
 def moe_route(
-    logits: Tensor, top_k: int, *, scoring: str, renormalize: bool, scale: float, bias: Tensor | None
+    logits: Tensor,
+    top_k: int,
+    *,
+    scoring: str,
+    renormalize: bool,
+    scale: float,
+    bias: Tensor | None,
+    groups: int,
+    top_groups: int,
 ) -> tuple[Tensor, Tensor]:
     """Any device and dtype. A stable sort, for topk leaves the order of equals open."""
     scores = logits.float().softmax(-1) if scoring == "softmax" else logits.float().sigmoid()
     preference = scores if bias is None else scores + bias
+    if groups > 1:
+        grouped = preference.unflatten(1, (groups, -1))
+        best = grouped.sort(dim=-1, descending=True).values[..., : 1 if scoring == "softmax" else 2].sum(-1)
+        taken = best.sort(dim=-1, descending=True, stable=True).indices[:, :top_groups]
+        open_groups = torch.zeros_like(best, dtype=torch.bool).scatter_(1, taken, True)
+        preference = grouped.where(open_groups[..., None], -torch.inf).flatten(1)
     experts = preference.sort(dim=-1, descending=True, stable=True).indices[:, :top_k]
     weights = scores.gather(1, experts)
     if renormalize:
-        weights = weights / weights.sum(-1, keepdim=True)
+        weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
     return weights * scale, experts.int()
 
 
@@ -44,8 +58,9 @@ def grouped_gemm(x: Tensor, weight: Tensor, offsets: Tensor) -> Tensor:
 def moe_mlp(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts: Tensor) -> Tensor:
     """Any device and dtype; expert by expert over the tokens that chose it, in float32 or float64."""
     number = len(down)
-    if experts.numel() and not 0 <= int(experts.min()) <= int(experts.max()) < number:
-        raise ValueError(f"experts go from {int(experts.min())} to {int(experts.max())}; they must be 0..{number - 1}")
+    if experts.numel() and not -1 <= int(experts.min()) <= int(experts.max()) < number:
+        least, most = int(experts.min()), int(experts.max())
+        raise ValueError(f"experts go from {least} to {most}; they must be 0..{number - 1}, or -1 for none")
     precision = torch.promote_types(x.dtype, torch.float32)
     out = torch.zeros(x.shape, dtype=precision, device=x.device)
     for expert in range(number):

@@ -23,6 +23,7 @@ COLUMNS = 1024
 def sum_choices(
     result_ptr: tl.tensor,  # [tokens * top_k, hidden], sorted by expert
     place_ptr: tl.tensor,  # int32 [tokens, top_k], where the result of each choice is
+    count_ptr: tl.tensor,  # int32, how many results there are: what lies behind them is undefined
     out_ptr: tl.tensor,  # [tokens, hidden]
     top_k: tl.tensor,
     hidden: tl.tensor,
@@ -31,10 +32,12 @@ def sum_choices(
     """Grid: (tokens, hidden / COLUMNS)."""
     token = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    count = tl.load(count_ptr)
     total = tl.zeros([COLUMNS], tl.float32)
     for choice in range(0, top_k):
         place = tl.load(place_ptr + token * top_k + choice).to(tl.int64)
-        total += tl.load(result_ptr + place * hidden + column, mask=column < hidden, other=0.0).to(tl.float32)
+        is_here = (column < hidden) & (place < count)
+        total += tl.load(result_ptr + place * hidden + column, mask=is_here, other=0.0).to(tl.float32)
     tl.store(out_ptr + token * hidden + column, total.to(out_ptr.dtype.element_ty), mask=column < hidden)
 
 
@@ -46,7 +49,8 @@ def moe_mlp(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts: 
     if tokens * top_k == 0 or hidden == 0:
         return out.zero_()
     choices = tokens * top_k
-    ordered, order = experts.flatten().sort(stable=True)
+    # Choices of no expert come last, behind the results of the last one.
+    ordered, order = experts.flatten().where(experts.flatten() >= 0, len(down)).sort(stable=True)
     groups = torch.arange(len(down) + 1, dtype=torch.int32, device=x.device)
     offsets = torch.searchsorted(ordered, groups, out_int32=True)
     place = torch.empty(choices, dtype=torch.int32, device=x.device)
@@ -57,6 +61,6 @@ def moe_mlp(x: Tensor, gate_up: Tensor, down: Tensor, weights: Tensor, experts: 
     columns = min(COLUMNS, next_power_of_two(hidden))
     with torch.cuda.device_of(x):  # Triton launches on the current device, which need not be x's
         sum_choices[(tokens, triton.cdiv(hidden, columns))](
-            results, place, out, top_k, hidden, COLUMNS=columns, num_warps=4
+            results, place, offsets[-1:], out, top_k, hidden, COLUMNS=columns, num_warps=4
         )
     return out

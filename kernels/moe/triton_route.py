@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..constraints import at_most
+from ..constraints import at_most, exactly
 from ..kernel import Band
 from ..registry import register
 from ..triton_support import DTYPES, PLATFORMS, next_power_of_two
@@ -54,7 +54,7 @@ def route_token(
         weights = tl.where(choice == index, tl.sum(tl.where(expert == best, scores, 0.0), 0), weights)
         preference = tl.where(expert == best, float("-inf"), preference)
     if RENORMALIZE:
-        weights = weights / tl.sum(weights, 0)
+        weights = weights / (tl.sum(weights, 0) + 1e-20)
     target = token * top_k + choice
     tl.store(weight_ptr + target, weights * scale, mask=choice < top_k)
     tl.store(expert_ptr + target, chosen, mask=choice < top_k)
@@ -66,10 +66,18 @@ def route_token(
     band=Band.PORTABLE,
     platforms=PLATFORMS,
     dtypes=DTYPES,
-    traits={"experts": at_most(2048), "top_k": at_most(32)},
+    traits={"experts": at_most(2048), "top_k": at_most(32), "groups": exactly(1)},
 )
 def moe_route(
-    logits: Tensor, top_k: int, *, scoring: str, renormalize: bool, scale: float, bias: Tensor | None
+    logits: Tensor,
+    top_k: int,
+    *,
+    scoring: str,
+    renormalize: bool,
+    scale: float,
+    bias: Tensor | None,
+    groups: int,
+    top_groups: int,
 ) -> tuple[Tensor, Tensor]:
     """One launch. Arguments as in the public `moe_route`."""
     tokens, experts = logits.shape

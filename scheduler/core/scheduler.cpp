@@ -21,6 +21,7 @@ Limits limits_of(const SchedulerConfig& config) {
     limits.window = kWholeContext;
     limits.step_records = config.overlap_depth + 1;
     limits.hosts = config.num_host_blocks;
+    limits.width = 1 + config.max_draft_tokens;
     limits.copy_records = config.copy_records();
     return limits;
 }
@@ -33,6 +34,7 @@ Scheduler::Scheduler(const SchedulerConfig& config, std::shared_ptr<const Policy
       pool_(machine_, config.num_blocks),
       hasher_(config.block_size),
       host_(machine_, config),
+      builder_(config),
       policy_(policy != nullptr ? std::move(policy) : std::make_shared<const Policy>()) {
     for (std::int32_t slot = config.max_running - 1; slot >= 0; --slot) free_slots_.push_back(slot);
     for (StepId step = config.overlap_depth; step >= 0; --step) idle_steps_.push_back(step);
@@ -101,6 +103,7 @@ std::string Scheduler::submit_hashed(std::int64_t request_id, std::int64_t promp
                          " entries, but prompt_tokens + max_new_tokens fill only " + std::to_string(pages) + " blocks");
     }
     if (!reason.empty()) return reason;
+    if (config_.prefix_cache) check_chain(page_hashes);
     Record record;
     record.hashed = true;
     record.urgency = urgency;
@@ -142,10 +145,11 @@ void Scheduler::enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std
     require(machine_.apply_submit(request, prompt_tokens, prompt_tokens + max_new_tokens, ++arrivals_));
     record.request_id = request_id;
     records_[request] = std::move(record);
+    if (config_.max_draft_tokens > 0) drafts_.resize(records_.size());
     by_id_.emplace(request_id, request);
     records_[request].place = place(request);
     records_[request].fetches_left = fetch_limit(request);
-    enter_line(request);
+    waiting_.enter(request, records_[request].place, machine_.arrival(request));
     ++totals_.submitted;
 }
 
@@ -170,7 +174,7 @@ void Scheduler::abort(std::int64_t request_id) {
     refuse_while_deciding("abort");
     const RequestId request = find(request_id);
     if (machine_.request_state(request) == RequestState::Waiting) {
-        waiting_.erase(std::find(waiting_.begin(), waiting_.end(), request));
+        waiting_.leave(request);
     }
     require(machine_.apply_abort(request));
     emit(EventKind::Aborted, request, machine_.known(request) - machine_.prompt(request));
@@ -178,7 +182,8 @@ void Scheduler::abort(std::int64_t request_id) {
     leave(request);
 }
 
-void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop) {
+void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::int32_t> counts,
+                     std::span<const std::uint8_t> stop) {
     refuse_while_deciding("land");
     if (in_flight_.empty() || in_flight_.front()->step != step) {
         throw UnknownStep("step " + std::to_string(step) + " cannot land: " +
@@ -187,25 +192,14 @@ void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, st
                                : "the oldest step in flight is " + std::to_string(in_flight_.front()->step)));
     }
     StepPlan* const plan = in_flight_.front().get();
-    const auto expected = static_cast<std::size_t>(plan->sampling_rows);
-    if (tokens.size() != expected || (!stop.empty() && stop.size() != expected)) {
-        throw BadResults("step " + std::to_string(step) + " has " + std::to_string(expected) +
-                         " sampling rows, but tokens has " + std::to_string(tokens.size()) + " entries and stop has " +
-                         std::to_string(stop.size()));
-    }
-    if (const auto bad = first_negative(tokens); bad < tokens.size()) {
-        throw BadResults("tokens[" + std::to_string(bad) + "] is " + std::to_string(tokens[bad]) +
-                         "; token ids must not be negative");
-    }
-    // At most as many as can be planned at once: what the driver holds beyond that is its own.
-    if (spare_plans_.size() > static_cast<std::size_t>(config_.overlap_depth) + 1)
-        spare_plans_.erase(spare_plans_.begin());
-    spare_plans_.push_back(std::move(in_flight_.front()));
+    check_results(*plan, tokens, counts, stop);
+    builder_.landed(std::move(in_flight_.front()));
     in_flight_.erase(in_flight_.begin());
     require(machine_.apply_device_done(plan->record));
     require(machine_.apply_observe(plan->record));
     finished_.clear();
-    land_rows(*plan, tokens, stop);
+    land_rows(*plan, tokens, counts, stop);
+    drop_abandoned(*plan);
     require(machine_.apply_retire(plan->record));
     idle_steps_.push_back(plan->record);
     pool_.reap();
@@ -221,16 +215,55 @@ void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, st
         ++totals_.finished;
         leave(request);
     }
+    land_abandoned();
+}
+
+// Throws BadResults that names the field, before anything has changed.
+void Scheduler::check_results(const StepPlan& plan, std::span<const std::int32_t> tokens,
+                              std::span<const std::int32_t> counts, std::span<const std::uint8_t> stop) const {
+    const auto rows = static_cast<std::size_t>(plan.sampling_rows);
+    const std::string step = "step " + std::to_string(plan.step) + " has " + std::to_string(rows) + " sampling rows";
+    const auto whole = [&](const char* field, std::size_t size) {
+        if (size != 0 && size != rows) {
+            throw BadResults(step + ", but " + field + " has " + std::to_string(size) + " entries");
+        }
+    };
+    whole("counts", counts.size());
+    whole("stop", stop.size());
+    std::int64_t expected = counts.empty() ? plan.sampling_rows : 0;
+    std::size_t at = 0;
+    for (std::size_t row = 0; !counts.empty() && row < plan.outputs.size(); ++row) {
+        if (plan.outputs[row] == 0) continue;
+        if (counts[at] < 1 || counts[at] > plan.outputs[row]) {
+            throw BadResults("counts[" + std::to_string(at) + "] is " + std::to_string(counts[at]) +
+                             "; that row of step " + std::to_string(plan.step) + " yields 1 to " +
+                             std::to_string(plan.outputs[row]) + " tokens");
+        }
+        expected += counts[at++];
+    }
+    if (static_cast<std::int64_t>(tokens.size()) != expected) {
+        throw BadResults(step +
+                         (counts.empty() ? "" : ", which yield " + std::to_string(expected) + " tokens by counts") +
+                         ", but tokens has " + std::to_string(tokens.size()) + " entries");
+    }
+    if (const auto bad = first_negative(tokens); bad < tokens.size()) {
+        throw BadResults("tokens[" + std::to_string(bad) + "] is " + std::to_string(tokens[bad]) +
+                         "; token ids must not be negative");
+    }
 }
 
 void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens,
-                          std::span<const std::uint8_t> stop) {
+                          std::span<const std::int32_t> counts, std::span<const std::uint8_t> stop) {
     std::size_t sampled = 0;
+    std::size_t next = 0;
     for (std::size_t row = 0; row < plan.requests.size(); ++row) {
         const RequestId request = plan.requests[row];
-        const bool samples = plan.samples[row] != 0;
+        const bool samples = plan.outputs[row] != 0;
         const std::size_t at = sampled;
         sampled += samples ? 1 : 0;
+        const std::int64_t count = !samples ? 0 : counts.empty() ? 1 : counts[at];
+        const auto given = tokens.subspan(next, static_cast<std::size_t>(count));
+        next += given.size();
         const RequestState state = machine_.request_state(request);
         if (state != RequestState::Prefill && state != RequestState::Decode) {
             require(machine_.apply_drop_row(plan.record, request));
@@ -238,11 +271,15 @@ void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> to
                 recycle(request);
             continue;
         }
-        require(machine_.apply_land_row(plan.record, request, samples ? 1 : 0));
+        require(machine_.apply_land_row(plan.record, request, count));
         if (!samples) continue;
         Record& record = records_[request];
-        if (!record.hashed) record.tokens.push_back(record.last_token = tokens[at]);
-        ++totals_.output_tokens;
+        if (!record.hashed) {
+            record.tokens.insert(record.tokens.end(), given.begin(), given.end());
+            record.last_token = given.back();
+        }
+        totals_.output_tokens += count;
+        totals_.accepted_draft_tokens += count - 1;
         if (machine_.known(request) == machine_.prompt(request) + 1) emit(EventKind::FirstToken, request, 1);
         const bool stopped = !stop.empty() && stop[at] != 0;
         if (stopped || machine_.known(request) == machine_.limit(request)) finished_.push_back(request);
@@ -293,6 +330,7 @@ void Scheduler::recycle(RequestId request) {
     require(machine_.apply_recycle(request));
     if (records_[request].slot >= 0) free_slots_.push_back(records_[request].slot);
     records_[request] = Record{};
+    if (!drafts_.empty()) drafts_[request] = {};
     unused_.push_back(request);
 }
 
@@ -351,8 +389,9 @@ void Scheduler::check() const {
     expect(states[static_cast<std::size_t>(BlockState::Free)] == machine_.free(), "the count of free blocks is wrong");
     expect(states[static_cast<std::size_t>(BlockState::Cached)] == machine_.cached(),
            "the count of cached blocks is wrong");
-    for (const RequestId request : waiting_) {
-        expect(machine_.request_state(request) == RequestState::Waiting, "a request in the waiting line does not wait");
+    for (std::size_t at = 0; at < waiting_.size(); ++at) {
+        expect(machine_.request_state(waiting_[at]) == RequestState::Waiting,
+               "a request in the waiting line does not wait");
     }
     const auto guarded =
         std::count_if(running_.begin(), running_.end(), [this](RequestId r) { return is_protected(r); });

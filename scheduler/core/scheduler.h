@@ -1,9 +1,10 @@
 // The scheduler of one replica: events in, plans out. No clock, thread or device of its own.
 //
-// scheduler.cpp has the driver's events (submit, abort, land), planner.cpp decides what the next step executes,
-// admission.cpp who joins it, prefixes.cpp what of a text is there already, pressure.cpp who makes room for whom, and
-// transfers.cpp what is copied to and from the host. All only propose transitions to `Machine`, which is generated from
-// the specification and checks every guard.
+// scheduler.cpp has the driver's events (submit, abort, land) and drafts.cpp its drafts; in planning/, planner.cpp
+// decides what the next step executes, admission.cpp who joins it, prefixes.cpp what of a text is there already and
+// pressure.cpp who makes room for whom; transfers.cpp is what is copied to and from the host. All only propose
+// transitions to `Machine`, which is generated from the specification and checks every guard; recovery.cpp is for when
+// it refuses.
 #pragma once
 
 #include <array>
@@ -24,6 +25,9 @@
 #include "scheduler/core/memory/host_tier.h"
 #include "scheduler/core/memory/page_hash.h"
 #include "scheduler/core/memory/prefix_table.h"
+#include "scheduler/core/planning/plan_builder.h"
+#include "scheduler/core/planning/round.h"
+#include "scheduler/core/planning/waiting_line.h"
 #include "scheduler/generated/machine.h"
 
 namespace tokenspeed {
@@ -48,8 +52,15 @@ class Scheduler {
     // The next step to execute, or nullptr until an event changes something. Valid until the step has landed.
     std::shared_ptr<const StepPlan> plan();
 
-    // Results of the oldest step in flight; `stop` may be empty.
-    void land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop);
+    // Tokens that may follow the request's newest known one, at most `max_draft_tokens`: its next decode row carries
+    // them. From the first call on the request has one row in flight at a time. No tokens take the offer back.
+    void offer_drafts(std::int64_t request_id, std::span<const std::int32_t> tokens);
+
+    // Results of the oldest step in flight. `counts` says for each sampling row how many of `tokens`, which follow each
+    // other in row order, are its own, and `stop` whether the last of them ends the request; either may be empty: one
+    // token for each row, nobody stops.
+    void land(std::int64_t step, std::span<const std::int32_t> tokens, std::span<const std::int32_t> counts,
+              std::span<const std::uint8_t> stop);
 
     // Copies to start now, beside the steps and in any order.
     CopyBatch take_copies() {
@@ -64,10 +75,14 @@ class Scheduler {
     void clear_events() { events_.clear(); }
     Stats stats() const;
     const Machine& machine() const { return machine_; }
+    // Proposals of the planner that the machine has refused, oldest first, at most kMostRefusals.
+    std::span<const Refusal> refusals() const { return refusals_; }
     // What was recorded since the last call; empty unless the configuration says record_trace.
     std::vector<TraceRecord> take_trace();
     std::uint64_t events_recorded() const { return trace_ == nullptr ? 0 : trace_->events(); }
     std::uint64_t events_lost() const { return trace_ == nullptr ? 0 : trace_->lost(); }
+    // The same for two states that go on alike, and most likely for no others (fingerprint.cpp).
+    std::uint64_t fingerprint() const;
     // Recounts lists and tables; throws InvariantViolated with the difference.
     void check() const;
 
@@ -104,6 +119,13 @@ class Scheduler {
         std::int64_t needed = 0;          // blocks that it will want
     };
 
+    // What the driver expects a request to say next.
+    struct Drafts {
+        std::vector<std::int32_t> tokens;
+        std::int64_t known = 0;  // tokens of the request when they were offered: with more they are out of date
+        bool drafting = false;   // it has one row in flight at a time
+    };
+
     // Throws AskedWhileDeciding if a policy that is being asked calls this.
     void refuse_while_deciding(const char* call) const;
 
@@ -111,7 +133,10 @@ class Scheduler {
     std::string why_never(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens) const;
     void enqueue(std::int64_t request_id, std::int64_t prompt_tokens, std::int64_t max_new_tokens, Record record);
     RequestId find(std::int64_t request_id) const;
-    void land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens, std::span<const std::uint8_t> stop);
+    void check_results(const StepPlan& plan, std::span<const std::int32_t> tokens, std::span<const std::int32_t> counts,
+                       std::span<const std::uint8_t> stop) const;
+    void land_rows(const StepPlan& plan, std::span<const std::int32_t> tokens, std::span<const std::int32_t> counts,
+                   std::span<const std::uint8_t> stop);
     void extend_hashes(Record& record);
     void publish(RequestId request);
     void leave(RequestId request);
@@ -119,20 +144,30 @@ class Scheduler {
     void emit(EventKind kind, RequestId request, std::int64_t value);
     void emit_page(EventKind kind, std::int64_t page, const PageHash& prefix);
 
-    // Planning (planner.cpp).
+    // Planning (planning/planner.cpp).
+    void propose();
     void plan_running();
     void promise(RequestId request);
     void plan_decode(RequestId request);
     void plan_prefill(RequestId request, std::int64_t budget);
-    void close_row(RequestId request);
-    static void append_tokens(StepPlan& plan, const Record& record, std::int64_t start, std::int64_t tokens);
-    StepPlan& open_plan();
-    std::shared_ptr<StepPlan> unused_plan();
+    StepId open_step();
+    void close_row(RequestId request, bool decodes);
 
-    // Who joins (admission.cpp).
+    // What to do when the machine refuses (recovery.cpp).
+    void recover(Guard refused);
+    void give_up(RequestId request, Guard refused);
+    void drop_abandoned(const StepPlan& plan);
+    void launch_abandoned();
+    void land_abandoned();
+    void restore_lists();
+
+    // Draft tokens (drafts.cpp).
+    bool awaits_drafts(RequestId request) const;
+    std::int64_t draft_tokens(RequestId request);
+
+    // Who joins (planning/admission.cpp).
     enum class Admission : std::uint8_t { Admitted, PassOver, NoRoom };
     void plan_waiting();
-    void enter_line(RequestId request);
     Admission admit(RequestId request);
     void run(RequestId request);
     void count_overtaking(RequestId request);
@@ -149,8 +184,10 @@ class Scheduler {
     bool keeps_protection(RequestId request) const;
     void announce(RequestId request);
     void withdraw(Record& record, std::int64_t end);
+    void check_chain(std::span<const std::uint64_t> page_hashes) const;
+    HostId find_on_host(const Record& record, std::int64_t page) const;
 
-    // Who makes room (pressure.cpp).
+    // Who makes room (planning/pressure.cpp).
     bool grow(RequestId request);
     BlockId take_block(bool urgent, BlockId kept = kNoBlock);
     bool memory_is_coming();
@@ -187,52 +224,34 @@ class Scheduler {
     BlockPool pool_;
     PageHasher hasher_;
     HostTier host_;
+    PlanBuilder builder_;
     std::shared_ptr<const Policy> policy_;
     std::vector<Record> records_;
+    std::vector<Drafts> drafts_;  // empty, or one for each record
     std::vector<RequestId> unused_;
     PrefixTable computing_;  // prefixes that running requests will publish
     std::vector<std::int32_t> free_slots_;
     std::unordered_map<std::int64_t, RequestId> by_id_;
-    std::deque<RequestId> waiting_;    // by place, then by arrival
-    bool waiting_by_arrival_ = true;   // whether that is the order of arrival
-    bool resort_ = false;              // a place has changed
+    WaitingLine waiting_;
     std::vector<RequestId> running_;   // by arrival
     std::vector<RequestId> finished_;  // scratch of land
     std::vector<StepId> idle_steps_;
-    std::vector<std::shared_ptr<StepPlan>> in_flight_;    // oldest first
-    std::vector<std::shared_ptr<StepPlan>> spare_plans_;  // landed; the driver may still hold some
+    std::vector<std::shared_ptr<StepPlan>> in_flight_;  // oldest first
     std::vector<Event> events_;
     std::unique_ptr<TraceBuffer> trace_;
     Stats totals_;
     std::int64_t arrivals_ = 0;
 
-    // While planning.
-    std::shared_ptr<StepPlan> open_;
-    std::int64_t budget_ = 0;
-    std::int64_t decodes_to_come_ = 0;
-    std::int64_t promised_blocks_ = 0;
+    Round round_;
+    std::vector<BlockId> matched_;  // scratch: the prefix that the request being admitted found
     std::int64_t protected_ = 0;    // running requests that must not be retracted again
     std::uint64_t departures_ = 0;  // requests that have left `running_`
-    std::vector<BlockId> matched_;  // the prefix that the request being admitted found
     // A request that has to be retracted as soon as no step has it: it gets no rows until then. With its arrival, since
     // the record may serve another meanwhile.
     RequestId doomed_ = kNone;
     std::int64_t doomed_arrival_ = 0;
-    bool deciding_ = false;         // the policy is being asked
-    bool short_ = false;            // somebody needed memory that is not there
-    std::int64_t spills_left_ = 0;  // copies to the host that may still begin to make room
-    std::int64_t unmet_ = 0;        // blocks that were asked for and will come without anybody making room
-
-    // The head of the line did not fit: how many blocks it needs, for which state of the prefix index, and whether it
-    // waits until one of those that ran then has left.
-    struct Parked {
-        RequestId request = -1;
-        std::int64_t arrival = 0;
-        std::uint64_t version = 0;
-        std::int64_t blocks_needed = 0;
-        bool until_departure = false;
-        std::uint64_t departures = 0;
-    } parked_;
+    bool deciding_ = false;  // the policy is being asked
+    std::vector<Refusal> refusals_;
 };
 
 }  // namespace tokenspeed

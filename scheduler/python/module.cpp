@@ -28,6 +28,9 @@ PYBIND11_MODULE(TOKENSPEED_MODULE, m) {
     py::list names;
     for (const auto& name : ts::kTransitionNames) names.append(std::string(name));
     m.attr("TRANSITIONS") = py::tuple(names);
+    py::list guards;
+    for (const auto& name : ts::kGuardNames) guards.append(std::string(name));
+    m.attr("GUARDS") = py::tuple(guards);
 #if TOKENSPEED_CHECKED
     m.attr("STATE_ACCESS") = py::none();
 #else

@@ -60,11 +60,7 @@ void bind_plan(py::module_& m) {
         .def_property_readonly("slots", column(&Plan::slots))
         .def_property_readonly("start", column(&Plan::start))
         .def_property_readonly("num_tokens", column(&Plan::num_tokens))
-        .def_property_readonly("samples",
-                               [](const py::object& self) {
-                                   const auto& samples = self.cast<const PlanView&>().plan->samples;
-                                   return read_only_view(samples, self, py::dtype::of<bool>());
-                               })
+        .def_property_readonly("outputs", column(&Plan::outputs))
         .def_property_readonly("input_ids", column(&Plan::input_ids))
         .def_property_readonly("positions", column(&Plan::positions))
         .def_property_readonly("table_slots", column(&Plan::table_slots))

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -79,17 +80,30 @@ py::dict trace_footer(const Scheduler& scheduler) {
     footer["events"] = scheduler.events_recorded();
     footer["lost"] = scheduler.events_lost();
     footer["state"] = state_digests(scheduler.machine());
+    py::list refused;
+    for (const Refusal& refusal : scheduler.refusals()) {
+        py::dict entry;
+        entry["step"] = refusal.step;
+        entry["request"] = refusal.request_id;
+        entry["guard"] = std::string(kGuardNames[static_cast<std::size_t>(refusal.guard)]);
+        refused.append(entry);
+    }
+    footer["refused"] = refused;
     return footer;
 }
 
-void land(Scheduler& scheduler, std::int64_t step, py::handle tokens, py::handle stop) {
+void land(Scheduler& scheduler, std::int64_t step, py::handle tokens, py::handle counts, py::handle stop) {
     const IntegerInput<std::int32_t, BadResults> results(tokens, "tokens");
+    std::optional<IntegerInput<std::int32_t, BadResults>> accepted;
+    if (!counts.is_none()) accepted.emplace(counts, "counts");
     const FlagInput stops(stop, "stop");
-    if (stops.given() && stops.span().size() != results.span().size()) {
-        throw BadResults("stop has " + std::to_string(stops.span().size()) + " entries and tokens " +
-                         std::to_string(results.span().size()));
+    const auto given = accepted ? accepted->span() : std::span<const std::int32_t>{};
+    // The library takes what is empty for not given; from Python that may be a mistake.
+    if (!results.span().empty() && ((accepted && given.empty()) || (stops.given() && stops.span().empty()))) {
+        throw BadResults("tokens has " + std::to_string(results.span().size()) + " entries, but " +
+                         (accepted && given.empty() ? "counts" : "stop") + " is empty; give None for none");
     }
-    scheduler.land(step, results.span(), stops.span());
+    scheduler.land(step, results.span(), given, stops.span());
 }
 
 Urgency urgency(std::int64_t priority, std::optional<std::int64_t> deadline) {
@@ -115,6 +129,7 @@ void bind_results(py::module_& m) {
     kinds.attr("HOST_STORED") = static_cast<int>(EventKind::HostStored);
     kinds.attr("HOST_REMOVED") = static_cast<int>(EventKind::HostRemoved);
     kinds.attr("FETCHED") = static_cast<int>(EventKind::Fetched);
+    kinds.attr("FAILED") = static_cast<int>(EventKind::Failed);
     auto stats = py::class_<Stats>(m, "Stats");
     Stats::visit([&stats](const char* name, auto member) { stats.def_readonly(name, member); });
 }
@@ -161,7 +176,15 @@ void bind_scheduler(py::module_& m) {
                  auto plan = self.plan();
                  return plan == nullptr ? py::none() : py::cast(PlanView{std::move(plan)});
              })
-        .def("land", &land, py::arg("step"), py::arg("tokens"), py::arg("stop") = py::none())
+        .def("land", &land, py::arg("step"), py::arg("tokens"), py::arg("counts") = py::none(),
+             py::arg("stop") = py::none())
+        .def(
+            "offer_drafts",
+            [](Scheduler& self, std::int64_t request_id, py::handle tokens) {
+                const IntegerInput<std::int32_t, BadRequest> input(tokens, "tokens");
+                self.offer_drafts(request_id, input.span());
+            },
+            py::arg("request_id"), py::arg("tokens"))
         .def("copies",
              [](Scheduler& self) -> py::object {
                  CopyBatch batch = self.take_copies();

@@ -1,4 +1,4 @@
-// How `tokenspeed verify --lockstep` reaches the state of the machine that serves: a table of functions, since the
+// How `tokenspeed verify lockstep` reaches the state of the machine that serves: a table of functions, since the
 // explorer is another extension module. Nothing else may use it: `restore` writes any state, reachable or not.
 #pragma once
 

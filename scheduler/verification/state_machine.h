@@ -1,4 +1,4 @@
-// The compiled machine for `verify --lockstep --through-python`: proposals in states that are given as bytes, many at
+// The compiled machine for `verify lockstep --through-python`: proposals in states that are given as bytes, many at
 // once. See state_access.h for the order of a state's values.
 #pragma once
 

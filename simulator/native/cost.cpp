@@ -7,7 +7,9 @@ namespace tokenspeed::simulator {
 
 namespace {
 
-double longer(double compute, double memory) { return compute > memory ? compute : memory; }
+double longer(double compute, double memory) {
+    return compute > memory ? compute : memory;
+}
 
 }  // namespace
 

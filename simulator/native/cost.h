@@ -1,4 +1,5 @@
-// How long a step takes on the device, in the same arithmetic as the cost models in Python: the same numbers to the bit.
+// How long a step takes on the device, in the same arithmetic as the cost models in Python: the same numbers to the
+// bit.
 #pragma once
 
 #include <cstdint>

@@ -40,7 +40,7 @@ bool Fleet::plan() {
         if (!replicas_[replica]->wants_plan()) continue;
         replicas_[replica]->plan(now_);
         sift(replica);
-        good = good && replicas_[replica]->stats().policy_errors == 0;
+        good = good && !replicas_[replica]->policy_failed();
     }
     waiting_.clear();
     return good;

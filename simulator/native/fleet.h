@@ -9,8 +9,8 @@
 
 namespace tokenspeed::simulator {
 
-// The order of one instant is that of `world/clock.py`: steps land and copies end, replica by replica; then whoever calls
-// this acts; then replicas plan.
+// The order of one instant is that of `world/clock.py`: steps land and copies end, replica by replica; then whoever
+// calls this acts; then replicas plan.
 class Fleet {
   public:
     void add(std::unique_ptr<Replica> replica) {

@@ -75,8 +75,8 @@ class PythonFleet {
                                            static_cast<std::size_t>(memory.size));
         };
         columns_ = columns;
-        const CallColumns calls{column("admitted_ns"),   column("first_token_ns"),  column("finish_ns"),
-                                column("hit_tokens"),    column("host_hit_tokens"), column("output_tokens"),
+        const CallColumns calls{column("admitted_ns"), column("first_token_ns"),  column("finish_ns"),
+                                column("hit_tokens"),  column("host_hit_tokens"), column("output_tokens"),
                                 column("retractions")};
         const auto cost = roofline_of(roofline);
         std::int64_t index = 0;

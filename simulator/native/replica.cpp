@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <stdexcept>
+#include <string>
 
 namespace tokenspeed::simulator {
 
@@ -24,7 +26,7 @@ void Replica::start(std::int64_t now, std::shared_ptr<const Policy> policy) {
     copy_free_ns_[0] = copy_free_ns_[1] = 0;
     host_free_ns_ = device_free_ns_ = now;
     next_event_ = kNever;
-    wants_plan_ = false;
+    wants_plan_ = policy_failed_ = false;
     stored_.clear();
     live_.clear();
 }
@@ -56,7 +58,7 @@ void Replica::happen(std::vector<std::int64_t>& finished) {
 void Replica::land(std::vector<std::int64_t>& finished) {
     const Flight flight = in_flight_.front();
     in_flight_.pop_front();
-    scheduler_->land(flight.step, {sampled_.data(), static_cast<std::size_t>(flight.sampled)}, {});
+    scheduler_->land(flight.step, {sampled_.data(), static_cast<std::size_t>(flight.sampled)}, {}, {});
     steps_.add(flight.start, flight.end, flight.context, flight.pairs, flight.levels);
     note_events(flight.end, &finished);
     want_plan();
@@ -84,6 +86,7 @@ void Replica::plan(std::int64_t now) {
         host_free_ns_ = planned;
         device_free_ns_ = end;
         const Stats level = scheduler_->stats();
+        policy_failed_ = policy_failed_ || level.policy_errors > 0;
         const auto rows = static_cast<std::int64_t>(plan->start.size());
         in_flight_.push_back({plan->step, start, end, plan->sampling_rows, plan->context_tokens, plan->attention_pairs,
                               Levels{rows, plan->tokens, plan->decode_rows, plan->sampling_rows, level.held_blocks,
@@ -146,6 +149,9 @@ void Replica::note_events(std::int64_t now, std::vector<std::int64_t>* finished)
             case EventKind::KvRemoved:
                 stored_.erase(event.value);
                 break;
+            case EventKind::Failed:
+                throw std::runtime_error("call " + std::to_string(event.request_id) +
+                                         ": the planner proposed what the specification forbids");
             default:
                 break;
         }

@@ -44,6 +44,8 @@ class Replica {
     // Whether something has happened that a plan should know of, and one can be made.
     bool wants_plan() const { return wants_plan_; }
     void plan(std::int64_t now);
+    // Whether the policy has failed in a step that was planned.
+    bool policy_failed() const { return policy_failed_; }
 
     // How many pages from the start of these the KV events say are on the device.
     std::int64_t stored_pages(std::span<const std::uint64_t> page_hashes) const;
@@ -83,7 +85,7 @@ class Replica {
     std::int64_t copies_started_ = 0;
     std::int64_t host_free_ns_ = 0, device_free_ns_ = 0;
     std::int64_t next_event_ = kNever;
-    bool wants_plan_ = false;
+    bool wants_plan_ = false, policy_failed_ = false;
     std::unordered_set<std::int64_t> stored_;
     std::vector<std::int64_t> live_;  // in the order in which they came; only kept short
 };

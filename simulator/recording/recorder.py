@@ -1,7 +1,7 @@
 """What happened in a simulation, as flat arrays: one row per call, and steps as runs of equal ones."""
 
 from array import array
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Final
 
 import numpy as np
@@ -58,14 +58,15 @@ class CallColumns:
     output_tokens: "array[int]"
     retractions: "array[int]"
     restarts: "array[int]"
-    rejected: dict[int, str] = field(default_factory=dict)
+    rejected: dict[int, str]
 
     @classmethod
     def of(cls, calls: int) -> "CallColumns":
         """Notes in which nothing has happened."""
         times = ("arrival_ns", "admitted_ns", "first_token_ns", "finish_ns", "replica")
         columns = [column.name for column in fields(cls) if column.name != "rejected"]
-        return cls(**{name: array("q", [NEVER if name in times else 0]) * calls for name in columns})
+        made = {name: array("q", [NEVER if name in times else 0]) * calls for name in columns}
+        return cls(**made, rejected={})
 
     def admitted(self, call: int, now: int, hit_tokens: int) -> None:
         """The call got a slot. Only the first time counts: after a retraction it comes again."""

@@ -53,7 +53,7 @@ def parameters(study: Study) -> dict[str, str]:
         "Tokens per step at most": f"{settings.max_step_tokens:,}",
         "Overlap depth": f"{settings.overlap_depth} (steps in flight while the next is planned)",
         "Prefix cache": "on",
-        "Seed": str(settings.seed),
+        "Seed": f"{settings.seed}" if study.workload.source.keys() & {"preset", "sample"} else "nothing is drawn",
         **dict(EFFICIENCIES),
     }
 

@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from ..cost.explain import explain
 from ..study.metrics import GOOD_TOKENS_PER_S, Metrics
 from ..study.study import Study
 from .parameters import parameters
@@ -60,4 +61,17 @@ def metrics_table(study: Study) -> Table:
         table.add_column(column, justify="right")
     for row in metric_rows(metrics):
         table.add_row(row.title, row.unit, row.p50, row.p90, row.p99, row.mean)
+    return table
+
+
+def explanation_table(study: Study) -> Table:
+    """Where the time of all steps goes."""
+    parts = explain(study.recording.step_runs, study.cluster.cost)
+    total = max(float(study.recording.step_runs.runs["busy_ns"].sum()), 1.0)
+    table = Table(title="Where the devices' time goes", title_justify="left")
+    table.add_column("Part of a step")
+    table.add_column("seconds", justify="right")
+    table.add_column("share", justify="right")
+    for name, ns in parts.items():
+        table.add_row(name, number(ns / 1e9), percent(ns / total))
     return table

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ... import __version__
 from ...scheduler import CHECKED, SPEC_HASH
 from ..errors import ConfigurationError
+from ..version import VERSION
 from ..workload.workload import Workload
 from ..world.simulation import simulate
 from .metrics import call_times, measure
@@ -40,7 +40,7 @@ def run_study(
         deployment=placed,
         cluster=cluster,
         provenance={
-            "TokenSpeed": __version__,
+            "TokenSpeed": VERSION,
             "Scheduler specification": SPEC_HASH,
             "Checked build": "yes" if CHECKED else "no",
             **{f"Workload {name}": str(value) for name, value in workload.source.items()},

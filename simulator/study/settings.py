@@ -5,6 +5,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from ..cost.choose import ROOFLINE, step_cost
+from ..cost.recorded import RecordedTimes
 from ..cost.roofline import prefill_figures, roofline
 from ..errors import ConfigurationError, WorkloadError
 from ..hardware.deployment import USABLE_MEMORY, Deployment
@@ -74,6 +76,8 @@ class StudySettings:
     """By name, or a class that is a Router."""
     outages: tuple[Outage, ...] = ()
     """Replicas that fail or are drained."""
+    cost: str = ROOFLINE
+    """roofline, or a file with measured or recorded step times."""
     weights: str = "auto"
     """bf16, fp8 or fp4; auto: the first of these that fits."""
     kv_dtype: str = "auto"
@@ -141,7 +145,8 @@ def make_cluster(settings: StudySettings, placed: Deployment) -> Cluster:
         host_blocks = placed.host_blocks(settings.host_gib, settings.block_size)
     if host_blocks > MAX_HOST_BLOCKS:
         raise ConfigurationError(f"host_blocks is {host_blocks}; it must be at most {MAX_HOST_BLOCKS:,}")
-    cost = roofline(placed)
+    cost = step_cost(settings.cost, placed, settings.replicas, settings.max_running, settings.max_step_tokens)
+    figures = prefill_figures(roofline(placed) if isinstance(cost, RecordedTimes) else cost, settings.max_step_tokens)
     return Cluster(
         settings.replicas,
         cost,
@@ -151,7 +156,7 @@ def make_cluster(settings: StudySettings, placed: Deployment) -> Cluster:
         settings.overlap_depth,
         num_host_blocks=host_blocks,
         host_copy_tokens_per_s=placed.host_tokens_per_s,
-        prefill=prefill_figures(cost, settings.max_step_tokens),
+        prefill=figures,
         policy=settings.policy,
         router=settings.router,
         max_context=_max_context(settings, placed),
@@ -174,6 +179,7 @@ def settings_as_json(settings: StudySettings) -> dict[str, Any]:
     """The settings as JSON values by field; policies and routers by name, and no path of this machine."""
     values: dict[str, Any] = {field.name: getattr(settings, field.name) for field in fields(settings)}
     values["workload"] = Path(settings.workload).name
+    values["cost"] = Path(settings.cost).name
     values["policy"] = policy_name(settings.policy)
     values["router"] = router_name(settings.router)
     values["outages"] = [

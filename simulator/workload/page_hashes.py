@@ -4,6 +4,7 @@ A chain hash names all tokens from the start of the prompt to the end of its blo
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,7 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
+@lru_cache(maxsize=4096)
 def scope_salt(scope: int) -> np.uint64:
     """A number that keeps the hashes of one scope (a session, a shared prompt, a whole trace) apart from others."""
     return np.uint64(mix(mix(np.array([scope], dtype=np.uint64)))[0])

@@ -6,7 +6,7 @@ knows everything of that moment, and the order never depends on when something w
 """
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, cast
 
 import simpy
 
@@ -49,7 +49,7 @@ class Clock:
         event = simpy.Event(environment)
         event._ok, event._value = True, None  # what simpy's own Timeout does
         event.callbacks.append(lambda _: act())
-        environment.schedule(event, rank, time - environment.now)
+        environment.schedule(event, cast("Any", rank), time - environment.now)  # any number orders
 
     def next_time(self) -> int:
         """When the next event is, FOREVER if there is none."""

@@ -92,7 +92,7 @@ class NativeFleet:
     def run(self) -> None:
         """Until nothing is left to happen."""
         clock, advance, step = self._clock, self._fleet.advance, self._clock.environment.step
-        watched = [] if isinstance(self._cluster.policy, str) else self._watched
+        watched = [each for each in self._watched if not isinstance(each.policy, str)]
         while True:
             until = clock.next_time()
             now, ended = advance(until)

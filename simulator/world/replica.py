@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ...scheduler import CONTRACT_HASH, EventKind, Scheduler, SchedulerConfig
+from ...scheduler import CONTRACT_HASH, GUARDS, EventKind, Scheduler, SchedulerConfig
 from ...scheduler.trace_file import TraceFile
 from ..cost.protocol import StepCost
 from ..errors import ConfigurationError
@@ -173,6 +173,8 @@ class Replica:
                 calls.finished(call, now, value)
                 del self.live[call]
                 self._on_finish(call, now)
+            elif kind == EventKind.FAILED:
+                raise RuntimeError(f"call {call}: the planner proposed what {GUARDS[value]} forbids")
             elif kind == EventKind.RETRACTED:
                 calls.retractions[call] += 1
             elif kind == EventKind.KV_STORED:

@@ -70,7 +70,7 @@ def print_finding(finding: Finding, console: Console) -> None:
 
 
 def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
-    """What `--drop` answers."""
+    """What `verify drop` answers."""
     console.print(f"Without the guard [bold]{diagnosis.label}[/bold]: {escape(diagnosis.condition)}\n")
     finding, timeline = diagnosis.finding, diagnosis.timeline
     if diagnosis.verdict == "violated" and finding is not None and timeline is not None:

@@ -1,4 +1,4 @@
-"""`tokenspeed verify --lockstep`: the compiled scheduler against the specification, state by state."""
+"""`tokenspeed verify lockstep`: the compiled scheduler against the specification, state by state."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ..language.labels import guard_labels
 from ..search.explore import available_cores
 from ..search.instances import LOCK_STEP, Instance
 from ..system import SPEC
+from .console import make_console
+from .verify_command import INCOMPLETE
 
 SHOWN = 5
 """How many disagreements are printed for each instance."""
@@ -22,12 +24,12 @@ SHOWN = 5
 def run_lockstep(
     machine: object,
     states: int,
-    json_output: bool,
-    console: Console,
+    json_output: bool = False,
     instances: Sequence[Instance] = LOCK_STEP,
     thorough: bool = False,
 ) -> int:
-    """Compare `states` states of each instance (all, where there are fewer). Returns the exit status.
+    """Compare `states` states of each instance (all, where there are fewer). Returns 0 if they agree, 1 if not, 3 if
+    some transition was accepted in no state compared.
 
     `machine`: of the scheduler that is held to the specification, and `thorough`: as `LockStep` takes them.
     """
@@ -36,8 +38,10 @@ def run_lockstep(
     if json_output:
         print(json.dumps(as_json(reports), indent=2))
     else:
-        _print(reports, console)
-    return 0 if agrees else 1
+        _print(reports, make_console())
+    if not agrees:
+        return 1
+    return INCOMPLETE if untaken(reports) else 0
 
 
 def as_json(reports: Sequence[LockStepReport]) -> dict[str, Any]:
@@ -115,12 +119,16 @@ def _print(reports: Sequence[LockStepReport], console: Console) -> None:
         f"seen true and seen false, {len(guards) - len(never(reports, 'refusing'))} to be the first that refuses."
     )
     if missing := untaken(reports):
-        console.print(f"Never accepted: {', '.join(missing)}.")
+        console.print(f"[yellow]Never accepted, so not compared[/yellow]: {', '.join(missing)}. Compare more --states.")
     for way, labels in one_way.items():
         if labels:
             console.print(f"Never seen {way}: {', '.join(labels)}.")
-    verdict = "[green]No divergence.[/green]" if all(r.agrees for r in reports) else "[red]Not the same.[/red]"
-    console.print(verdict)
+    if not all(r.agrees for r in reports):
+        console.print("[red]Not the same.[/red]")
+    elif missing:
+        console.print("[yellow]No divergence in what was compared.[/yellow]")
+    else:
+        console.print("[green]No divergence.[/green]")
 
 
 __all__ = ["as_json", "never", "run_lockstep"]

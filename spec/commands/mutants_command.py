@@ -1,4 +1,4 @@
-"""`tokenspeed verify --mutants`: judges every mutant on all cores and prints the score and the survivors."""
+"""`tokenspeed verify mutants`: judges every mutant on all cores and prints the score and the survivors."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from rich.table import Table
 
 from ..prove.mutants import Mutant, Mutation, Outcome, Score, dropped_clauses, mutants
 from ..system import SPEC
+from .console import make_console
 
 VERDICTS = ("killed", "equivalent", "lemma only", "survived")
 
 _mutation: list[Mutation] = []
 
 
-def run_mutants(json_output: bool, console: Console) -> int:
-    """Judge all mutants, and the contract without each of its clauses.
+def run_mutants(json_output: bool = False, every: int = 1) -> int:
+    """Judge all mutants, or each `every`-th, and the contract without each of its clauses.
 
     Returns the exit status: 0 if nothing named misses any mutant and every clause is needed, else 1.
     """
-    result = judge_all(Console(stderr=True))
+    result = judge_all(Console(stderr=True), every)
+    console = make_console()
     clauses = dropped_clauses(SPEC)
     if json_output:
         print(json.dumps(as_json(result) | {"clauses": clauses}, indent=2))
@@ -36,15 +38,15 @@ def run_mutants(json_output: bool, console: Console) -> int:
     return 0 if result.share == 1 and all(clauses.values()) else 1
 
 
-def judge_all(progress: Console) -> Score:
-    """Every mutant of the specification, judged by one process for each core."""
+def judge_all(progress: Console, every: int = 1) -> Score:
+    """Every mutant of the specification, or each `every`-th, judged by one process for each core."""
     start = time.perf_counter()
-    every = list(mutants(SPEC))
+    numbers = range(0, len(_all()), every)
     context = multiprocessing.get_context("spawn")  # z3 does not survive a fork
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
-        verdicts = pool.map(_judge, range(len(every)), chunksize=8)
-        shown = track(verdicts, "judging mutants", len(every), console=progress, disable=not progress.is_terminal)
-        outcomes = [Outcome(mutant, *verdict) for mutant, verdict in zip(every, shown, strict=True)]
+        verdicts = pool.map(_judge, numbers, chunksize=8)
+        shown = track(verdicts, "judging mutants", len(numbers), console=progress, disable=not progress.is_terminal)
+        outcomes = [Outcome(_all()[n], *verdict) for n, verdict in zip(numbers, shown, strict=True)]
     return Score(outcomes, time.perf_counter() - start)
 
 

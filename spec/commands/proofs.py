@@ -69,7 +69,15 @@ class Report:
     def proved(self) -> bool:
         """Everything proved, nothing vacuous, every transition and state reached, small instances without violation."""
         explored = self.exploration is not None and self.exploration.sound
-        return not any(row.failures for row in self.rows) and not self.vacuous and explored
+        return self.unrefuted and explored
+
+    @property
+    def unrefuted(self) -> bool:
+        """Nothing failed, though not everything may have been searched: the compiled explorer may be an older one."""
+        wrong = any(row.failures for row in self.rows) or self.vacuous
+        searched = self.exploration
+        found = searched is not None and (searched.violations or (not searched.stale and not searched.sound))
+        return not wrong and not found
 
 
 TECHNIQUES = {

@@ -1,4 +1,4 @@
-"""`tokenspeed verify --trace FILE`: is what a scheduler recorded a behaviour of the specification?"""
+"""`tokenspeed verify trace FILE`: is what a scheduler recorded a behaviour of the specification?"""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from rich.table import Table
 from ..conform._replay import UNCHECKED_GUARDS
 from ..conform.trace_file import TraceFileError, Validator, Verdict
 from ..system import SPEC
+from .console import make_console
 
 
-def run_trace(path: Path, json_output: bool, console: Console) -> int:
+def run_trace(path: Path, json_output: bool = False) -> int:
     """Replay the file and print the verdict. Returns 0 if all is allowed, 1 if not, 2 if the file cannot be judged."""
     try:
         verdict = Validator(SPEC, path).run()
@@ -28,7 +29,7 @@ def run_trace(path: Path, json_output: bool, console: Console) -> int:
     if json_output:
         print(json.dumps({"spec": SPEC.digest(), "allowed": not verdict.false} | dataclasses.asdict(verdict), indent=2))
     else:
-        _print_verdict(verdict, console)
+        _print_verdict(verdict, make_console())
     return 1 if verdict.false else 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from pathlib import Path
@@ -12,69 +11,28 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ..conform.binary import run_binary
 from ..explain.debugger import debug
-from ..explain.drop import diagnose
-from ..generate.diagram import diagrams
-from ..generate.tla_liveness import write_tla
 from ..language.expressions import SpecError
 from ..language.labels import guard_labels
 from ..language.ranking import helpful_transitions
 from ..language.spec import Spec
 from ..prove.proofs import SOLVERS
-from ..prove.smtlib import export
 from ..search.explore import available_cores
 from ..search.reachable import REBUILD
 from ..system import SPEC
-from .debugger_command import print_diagnosis, print_findings, write_page
-from .museum_command import list_bugs, show_bug
-from .mutants_command import run_mutants
+from .console import make_console
+from .debugger_command import print_findings, write_page
 from .proofs import Report, Row, verify
-from .trace_command import run_trace
+
+INCOMPLETE = 3
+"""Exit status: nothing is wrong, but not everything could be looked at."""
 
 
-def run_verify(
-    json_output: bool = False,
-    drop: str | None = None,
-    diagram: Path | None = None,
-    smtlib: Path | None = None,
-    solver: str = SOLVERS[0],
-    mutants: bool = False,
-    binary: str | None = None,
-    trace: Path | None = None,
-    html: Path | None = None,
-    bugs: bool = False,
-    bug: str | None = None,
-    tla: Path | None = None,
-) -> int:
-    """Verify the specification with a solver, or do the one other thing that is asked for. Returns the exit status.
+def run_verify(json_output: bool = False, solver: str = SOLVERS[0], html: Path | None = None) -> int:
+    """Verify the specification with a solver. Returns the exit status.
 
     `html`: where to write the timeline of a violation as a page.
     """
-    if bugs:
-        return list_bugs(json_output, make_console())
-    if bug is not None:
-        return show_bug(bug, json_output, html, make_console())
-    if mutants:
-        return run_mutants(json_output, make_console())
-    if binary is not None:
-        return run_binary(binary, json_output, make_console())
-    if trace is not None:
-        return run_trace(trace, json_output, make_console())
-    try:
-        if smtlib is not None:
-            return _write_smtlib(smtlib)
-        if diagram is not None:
-            return _write_diagrams(diagram)
-        if tla is not None:
-            return _write_tla(tla)
-    except OSError as error:
-        print(
-            f"{smtlib or diagram or tla} cannot be written: {error.strerror}; give a folder that can", file=sys.stderr
-        )
-        return 2
-    if drop is not None:
-        return _drop(drop, json_output, html)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:32}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -101,34 +59,9 @@ def run_verify(
         return write_page(html, *timelines[0], SPEC) or 1
     if html is not None:
         print(f"--html: nothing is violated, so {html} was not written", file=sys.stderr)
-    return 0 if report.proved else 1
-
-
-def make_console() -> Console:
-    """Piped output gets a width at which tables read well."""
-    console = Console()
-    return console if console.is_terminal else Console(width=132)
-
-
-def _write_diagrams(folder: Path) -> int:
-    folder.mkdir(parents=True, exist_ok=True)
-    for machine, text in diagrams(SPEC).items():
-        path = folder / f"{machine}.mmd"
-        path.write_text(text)
-        print(path)
-    return 0
-
-
-def _write_smtlib(folder: Path) -> int:
-    questions = [len(script.questions) for script in export(SPEC, folder)]
-    print(f"{sum(questions)} questions in {len(questions)} SMT-LIB files in {folder}")
-    return 0
-
-
-def _write_tla(folder: Path) -> int:
-    for path in write_tla(SPEC, folder):
-        print(path)
-    return 0
+    if report.proved:
+        return 0
+    return INCOMPLETE if report.unrefuted else 1
 
 
 def _print_report(report: Report, console: Console) -> None:
@@ -180,7 +113,12 @@ def _print_report(report: Report, console: Console) -> None:
     for e in exploration.violations:
         console.print(f"[red]VIOLATED[/red] {e.violated} in an instance of {e.instance}")
     console.print(f"Specification {spec.digest()[:16]}, {report.seconds:.1f} s in all.")
-    console.print("[green]Everything holds.[/green]" if report.proved else "[red]Not everything holds.[/red]")
+    if report.proved:
+        console.print("[green]Everything holds.[/green]")
+    elif report.unrefuted:
+        console.print("[yellow]Everything is proved, and not everything was searched.[/yellow]")
+    else:
+        console.print("[red]Not everything holds.[/red]")
 
 
 def _print_contract(spec: Spec, console: Console) -> None:
@@ -233,23 +171,3 @@ def _as_json(report: Report) -> dict[str, Any]:
             "unreached": exploration.unreached, "violations": [e.violated for e in exploration.violations],
         },
     }  # fmt: skip
-
-
-def _drop(label: str, json_output: bool, html: Path | None) -> int:
-    labels = guard_labels(SPEC)
-    if label not in labels:
-        near = difflib.get_close_matches(label, labels, n=5, cutoff=0.3) or labels[:5]
-        print(f"--drop {label!r}: no such guard. Close: {'; '.join(near)}. Write TRANSITION:GUARD.", file=sys.stderr)
-        return 2
-    diagnosis = diagnose(SPEC, label)
-    if json_output:
-        print(json.dumps(diagnosis.as_json(), indent=2))
-    else:
-        print_diagnosis(diagnosis, make_console())
-    if html is not None and diagnosis.timeline is not None:
-        status = write_page(html, f"Without the guard {label}", diagnosis.timeline, SPEC)
-        if status:
-            return status
-    elif html is not None:
-        print(f"--html: there is no timeline, so {html} was not written", file=sys.stderr)
-    return 0 if diagnosis.verdict == "not needed" else 1

@@ -1,4 +1,4 @@
-"""`tokenspeed verify --binary`: whether the compiled scheduler is what the specification says, link by link.
+"""`tokenspeed verify binary`: whether the compiled scheduler is what the specification says, link by link.
 
 The chain is specification -> generated C++ -> binary. The binary carries the SHA-256 of the specification and of the
 generated sources that it was compiled from; the sources are validated against the specification (translation.py). The
@@ -17,18 +17,12 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ..language.spec import Spec
-from ..system import SPEC
 from .bounds_proof import prove_bounds
 from .single_writer import SUFFIXES, other_writers, unchecked_friends
 from .translation import Sources, read, validate
 
 SCHEDULER = Path(__file__).resolve().parents[2] / "scheduler"
-INSTALLED = "installed"
-"""What `--binary` without a path means."""
-
 PLURALS = {
     "bounded": "bounded integers",
     "number of individuals": "numbers of individuals",
@@ -95,11 +89,12 @@ def ask_binary(path: Path) -> dict[str, Any]:
     )
     if probe.returncode != 0:
         last = (probe.stderr.strip().splitlines() or [f"exit status {probe.returncode}"])[-1]
-        raise BinaryError(f"{path} cannot be loaded by {sys.executable}: {last}; build it with: make setup")
+        what = f"{path} is no extension module that {sys.executable} can load: {last}"
+        raise BinaryError(f"{what}; give a _core*.so of tokenspeed, built for this Python")
     answer: dict[str, Any] = json.loads(probe.stdout)
     if not isinstance(answer["SPEC_HASH"], str) or answer["TRANSITIONS"] is None:
         what = f"{path} does not name its specification and transitions, so it is no scheduler of this project"
-        raise BinaryError(f"{what}; build one with: make setup")
+        raise BinaryError(f"{what}; give a _core*.so of tokenspeed")
     return answer
 
 
@@ -177,37 +172,3 @@ def _writers(spec: Spec, sources: Sources, folder: Path) -> Check:
         return Check("single writer", False, "hand-written code could write the state", [str(f) for f in findings])
     files = sum(p.suffix in SUFFIXES and "generated" not in p.parts for p in folder.rglob("*"))
     return Check("single writer", True, f"{files} hand-written C++ files have no way to write the machine's state")
-
-
-def run_binary(path: str, json_output: bool, console: Console) -> int:
-    """Check one binary and print each link. Returns 0 if nothing differs, 1 if something does, 2 if there is none."""
-    try:
-        binary = find_binary() if path == INSTALLED else Path(path)
-        answer = ask_binary(binary)
-    except BinaryError as error:
-        print(f"--binary: {error}", file=sys.stderr)
-        return 2
-    checks = check_binary(SPEC, answer)
-    good = all(c.good is not False for c in checks)
-    if json_output:
-        shown = [{"what": c.what, "good": c.good, "found": c.found, "details": c.details} for c in checks]
-        print(
-            json.dumps(
-                {"binary": str(binary), "checked_build": answer["CHECKED"], "good": good, "checks": shown}, indent=2
-            )
-        )
-        return 0 if good else 1
-    build = "checked" if answer["CHECKED"] else "release"
-    console.print(f"{binary} ({build} build)", highlight=False, soft_wrap=True)
-    for check in checks:
-        verdict = {True: "[green]ok    [/green]", False: "[red]FAILED[/red]", None: "[yellow]-     [/yellow]"}[
-            check.good
-        ]
-        console.print(f"{verdict} [bold]{check.what}[/bold]: {check.found}", highlight=False)
-        for detail in check.details:
-            console.print(f"         {detail}", markup=False, highlight=False, soft_wrap=True)
-    skipped = [c.what for c in checks if c.good is None]
-    console.print("Everything that was checked holds." if good else "[red]Not everything holds.[/red]")
-    if skipped:
-        console.print(f"Not checked: {', '.join(skipped)}.")
-    return 0 if good else 1

@@ -1,4 +1,4 @@
-"""Generates the C++ that `verify --trace` replays traces with: guards and effects over any number of individuals.
+"""Generates the C++ that `verify trace` replays traces with: guards and effects over any number of individuals.
 
 It shares nothing with the scheduler's generator but the specification: values are plain 64-bit integers (states by
 their position, truth as 0 and 1), and relations are hash tables. Ghost variables that some transition writes for all

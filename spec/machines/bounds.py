@@ -1,4 +1,4 @@
-"""Declared bounds of integers. Within them no operation of the generated C++ can wrap (`tokenspeed verify --binary`).
+"""Declared bounds of integers. Within them no operation of the generated C++ can wrap (`tokenspeed verify binary`).
 
 Bounds are inclusive. A variable or parameter says of which kind its integers are; without a kind they are numbers of
 tokens, of which `Scheduler::submit` accepts 2^30 prompt and 2^30 output tokens of a request. INDIVIDUALS is what 32-bit

@@ -18,9 +18,9 @@ transition. A search shows the shortest way from an empty system to the harm. Wi
 at the end of each is proved for any number of requests and blocks: that is what `tokenspeed verify` does.
 
 ```
-$ tokenspeed verify --bugs                                  # this list
-$ tokenspeed verify --bug freed-under-overlap               # one of them, on the terminal
-$ tokenspeed verify --bug freed-under-overlap --html bug.html   # the same as a page to step through
+$ tokenspeed verify bugs                                  # this list
+$ tokenspeed verify bug freed-under-overlap               # one of them, on the terminal
+$ tokenspeed verify bug freed-under-overlap --html bug.html   # the same as a page to step through
 ```
 
 How to read a picture: time goes down. Each request (r), block (b), step (s), host page (h) and copy (c) has a lane;
@@ -73,7 +73,7 @@ def _section(spec: Spec, e: Exhibit) -> list[str]:
         f"**Excluded by** *{bug.property}*: {timeline.meaning} At the end this part of it is false: "
         f"`{timeline.conjunct}`.",
         "",
-        f"`tokenspeed verify --bug {bug.name}`",
+        f"`tokenspeed verify bug {bug.name}`",
     ]
 
 

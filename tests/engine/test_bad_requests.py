@@ -75,7 +75,7 @@ def check(response: httpx.Response) -> None:
         ({"min_p": 1}, "min_p"),
         ({"seed": 2**63}, "seed"),
         ({"seed": "x"}, "seed"),
-        ({"n": 2}, "n"),
+        ({"n": 65}, "n"),
         ({"n": 0}, "n"),
         ({"stop": 5}, "stop"),
         ({"stop": ""}, "stop"),
@@ -92,14 +92,21 @@ def check(response: httpx.Response) -> None:
         ({"logit_bias": {"5": 1}}, "logit_bias"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
         ({"frequency_penalty": -1}, "frequency_penalty"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function"),
+        ({"tools": [{"type": "retrieval"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function", "function": {"name": 5}}]}, "tools[0].function.name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"guided_json": {}, "guided_regex": "a+"}, "guided_regex"),
+        ({"min_tokens": 5}, "min_tokens"),
+        ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+        ({"continue_final_message": True}, "continue_final_message"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"ignore_eos": "no"}, "ignore_eos"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "system", "content": None}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant"}]}, "messages[1].content"),
         ({"messages": [{"role": "assistant", "content": None, "tool_calls": []}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": None, "tool_calls": [{}]}]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": None, "tool_calls": [{}]}]}, "messages[0].tool_calls[0].function"),
         ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name"),
     ],
 )
@@ -129,7 +136,7 @@ def test_chat_error_names_the_field(server: Any, change: dict[str, Any], param: 
         ({"prompt": ["a"] * 65}, "prompt"),
         ({"prompt": {"text": "a"}}, "prompt"),
         ({"prompt": "x" * 2000}, "prompt"),
-        ({"echo": True}, "echo"),
+        ({"echo": "x"}, "echo"),
         ({"logprobs": 0}, "logprobs"),
         ({"logprobs": 5}, "logprobs"),
         ({"best_of": 2}, "best_of"),
@@ -152,7 +159,6 @@ def test_completion_error_names_the_field(server: Any, change: dict[str, Any], p
     ("field", "values"),
     [
         ("repetition_penalty", [1.1, 0, "x", True, []]),
-        ("tools", [[{"type": "function"}], "x", {}]),
         ("functions", [[{"name": "f"}], "x", {}]),
         ("function_call", ["auto", "", {"name": "f"}, {}, 0, []]),
         ("response_format", [{"type": "json_object"}, {}, "text", []]),
@@ -198,7 +204,13 @@ def test_refusals_say_what_to_send_instead(server: Any) -> None:
         assert advice in error["message"].removeprefix(error["param"])
 
 
-@pytest.mark.parametrize("call", [{"tool_calls": [{"id": "1", "type": "function"}]}, {"function_call": {"name": "f"}}])
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"tool_calls": [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+        {"function_call": {"name": "f"}},
+    ],
+)
 @pytest.mark.parametrize("content", [{}, {"content": None}])
 def test_assistant_that_calls_a_tool_needs_no_content(
     server: Any, call: dict[str, Any], content: dict[str, Any]

@@ -9,6 +9,7 @@ import torch
 
 from tokenspeed.engine.checkpoints.checkpoint import CheckpointError
 from tokenspeed.engine.checkpoints.loader import load_checkpoint
+from tokenspeed.engine.models.weights import DummyWeights
 from tokenspeed.engine.run.runner import ModelRunner
 from tokenspeed.engine.text.sampling_params import GREEDY
 from tokenspeed.scheduler import Scheduler, SchedulerConfig
@@ -64,3 +65,14 @@ def test_dummy_weights_need_a_directory(tmp_path: Path) -> None:
         load_checkpoint(str(tmp_path), "random")
     with pytest.raises(CheckpointError, match=r"lacks config\.json"):
         load_checkpoint(str(tmp_path), "dummy")
+
+
+def test_ranks_hold_parts_of_one_random_model() -> None:
+    def part(name: str, ranges: tuple[range, ...] | None) -> torch.Tensor:
+        return DummyWeights().read(name, (6, 8), ranges, dtype=torch.bfloat16, device=torch.device("cpu"))
+
+    whole = part("a.weight", None)
+    assert torch.equal(part("a.weight", (range(2, 5), range(3, 8))), whole[2:5, 3:8])
+    assert torch.equal(part("a.weight", None), whole)
+    assert not torch.equal(part("b.weight", None), whole)
+    assert 0.01 < float(whole.float().std()) < 0.03

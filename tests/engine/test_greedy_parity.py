@@ -89,7 +89,7 @@ def transformers_model(smollm2: Checkpoint) -> Any:
     config = hf.LlamaConfig(
         vocab_size=c.vocab_size,
         hidden_size=c.hidden_size,
-        intermediate_size=c.intermediate_size,
+        intermediate_size=c.declared["intermediate_size"],
         num_hidden_layers=c.num_layers,
         num_attention_heads=c.num_heads,
         num_key_value_heads=c.num_kv_heads,
@@ -157,7 +157,7 @@ class Engine:
                     continue
                 return list(outputs.values())
             plan, tokens = in_flight.popleft()
-            for request, token in zip(plan.request_ids[plan.samples].tolist(), tokens.tolist(), strict=True):
+            for request, token in zip(plan.request_ids[plan.outputs > 0].tolist(), tokens.tolist(), strict=True):
                 outputs[request].append(token)
             self.scheduler.land(plan.step, tokens)
 

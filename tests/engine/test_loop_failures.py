@@ -84,8 +84,8 @@ def test_logits_that_are_not_finite_end_their_own_request_only(overlap: int) -> 
 
     def run(step: Any) -> None:
         compute(step)
-        sick = step.plan.request_ids[step.plan.samples] == 1
-        step.result = StepResult(np.where(sick, 0, step.result.tokens), ~sick)
+        sick = step.plan.request_ids[step.plan.outputs > 0] == 1
+        step.result = StepResult(np.where(sick, 0, step.result.tokens), step.result.counts, ~sick)
 
     engine.runner._run = run  # type: ignore[method-assign]
     prompt = b"a prompt of several blocks, all of them full"
@@ -120,7 +120,7 @@ class Done:
     """A step that was never run, and what it pretends to have given."""
 
     def __init__(self, tokens: Any, healthy: Any) -> None:
-        self.result = StepResult(tokens, healthy)
+        self.result = StepResult(tokens, np.ones(1, np.int32), healthy)
 
     def wait(self) -> StepResult:
         return self.result
@@ -138,7 +138,7 @@ class Done:
 def test_result_that_does_not_fit_the_step_is_a_failure_of_the_step(tokens: Any, healthy: Any) -> None:
     engine = serving.LoopHarness(serving.small_config(overlap_depth=0))
     launch = engine.runner.launch
-    engine.runner.launch = lambda plan, sampling: Done(tokens, healthy)  # type: ignore[method-assign]
+    engine.runner.launch = lambda plan, sampling: Done(tokens, healthy)  # type: ignore
     engine.submit(1, b"abc", max_tokens=2)
     engine.wait(1)
     assert engine.reason(1) == "error"
@@ -218,6 +218,24 @@ def test_request_submitted_after_close_is_not_run() -> None:
     closing.join(30)
     assert engine.outputs[1] == []
     engine.close()
+
+
+def test_step_that_hangs_ends_the_engine(caplog: pytest.LogCaptureFixture) -> None:
+    engine = serving.LoopHarness(step_timeout=1.5)
+    engine.submit(1, b"abc", max_tokens=3)
+    engine.wait(1)
+    threading.Event().wait(1.6)  # an idle engine has no step that could hang
+    engine.submit(2, b"abc", max_tokens=3)
+    engine.wait(2)
+    assert engine.reason(2) == "length"
+    engine.runner.hold()
+    engine.submit(3, b"abc", max_tokens=3)
+    engine.wait(3)
+    assert engine.failed.wait(30)
+    assert engine.reason(3) == "error"
+    assert "steps in flight ended in 1.5 s" in caplog.text
+    engine.runner.release()
+    assert engine.loop.close(30)
 
 
 def test_closing_does_not_wait_for_ever_for_a_step_that_hangs() -> None:

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from support import stand_ins as serving
-from tokenspeed.engine.text.detokenizer import MAX_HELD_TOKENS, IncrementalDetokenizer
+from tokenspeed.engine.text.detokenizer import MAX_HELD_TOKENS, WindowDetokenizer
 from tokenspeed.engine.text.stop_strings import StopMatcher
 
 
@@ -18,7 +18,7 @@ def decode_bytes(ids: Sequence[int]) -> str:
 
 
 def pieces_of(text: bytes, prompt: bytes = b"") -> list[str]:
-    detokenizer = IncrementalDetokenizer(decode_bytes, list(prompt))
+    detokenizer = WindowDetokenizer(decode_bytes, list(prompt))
     return [*(detokenizer.add(byte) for byte in text), detokenizer.finish()]
 
 
@@ -55,7 +55,7 @@ def test_prompt_that_ends_within_a_character_costs_no_text() -> None:
             return "".join(chr(byte) if byte < 128 else "\ufffd" for byte in ids)
 
     parrot = "🦜".encode()
-    detokenizer = IncrementalDetokenizer(decode, list(parrot[:2]))
+    detokenizer = WindowDetokenizer(decode, list(parrot[:2]))
     pieces = [*(detokenizer.add(byte) for byte in [*parrot[2:], *b"ab"]), detokenizer.finish()]
     assert "".join(pieces).endswith("ab")
 
@@ -66,14 +66,14 @@ def test_decoder_that_strips_the_first_space_keeps_it_after_a_prompt() -> None:
     def decode(ids: Sequence[int]) -> str:
         return "".join(words[i] for i in ids).removeprefix(" ")
 
-    detokenizer = IncrementalDetokenizer(decode, [0])
+    detokenizer = WindowDetokenizer(decode, [0])
     assert [detokenizer.add(1), detokenizer.add(2)] == [" cat", " sat"]
 
 
 def test_hugging_face_decoder_joins_bytes() -> None:
     tokenizer = serving.byte_tokenizer()
     text = "naïve 🦜 日本"
-    detokenizer = IncrementalDetokenizer(tokenizer.decode, tokenizer.encode("x").tolist())
+    detokenizer = WindowDetokenizer(tokenizer.decode, tokenizer.encode("x").tolist())
     assert "".join(detokenizer.add(token) for token in tokenizer.encode(text).tolist()) == text
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -11,10 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenspeed.engine.checkpoints.tensors import WholeTensors
 from tokenspeed.engine.checkpoints.weights import CheckpointWeights
-from tokenspeed.engine.models.config import LlamaConfig, RopeConfig
-from tokenspeed.engine.models.llama import LlamaModel, llama_cache
 from tokenspeed.engine.models.model import Model, StepInputs
+from tokenspeed.engine.models.registry import read
 from tokenspeed.engine.run.decode_graphs import default_buckets
 from tokenspeed.engine.run.exchange import LaunchedStep
 from tokenspeed.engine.run.kv_cache import KVCache
@@ -26,23 +26,25 @@ from tokenspeed.scheduler import Scheduler, SchedulerConfig, StepPlan
 
 pytestmark = pytest.mark.serve
 
-CONFIG = LlamaConfig(
-    vocab_size=101,
-    hidden_size=48,
-    intermediate_size=80,
-    num_layers=2,
-    num_heads=4,
-    num_kv_heads=2,
-    head_dim=12,
-    rms_norm_eps=1e-5,
-    rope=RopeConfig(theta=100.0, dim=12),
-    max_position_embeddings=64,
-    tie_word_embeddings=False,
-)
+RAW = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "vocab_size": 101,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 100.0,
+    "max_position_embeddings": 64,
+}
+LLAMA, CONFIG = read(RAW)
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-def random_tensors(config: LlamaConfig) -> dict[str, torch.Tensor]:
+def random_tensors(config: Any) -> dict[str, torch.Tensor]:
     """Weights large enough that the next token depends on the whole context."""
     generator = torch.Generator().manual_seed(7)
     c = config
@@ -61,9 +63,9 @@ def random_tensors(config: LlamaConfig) -> dict[str, torch.Tensor]:
                 "self_attn.v_proj": (c.num_kv_heads * c.head_dim, c.hidden_size),
                 "self_attn.o_proj": (c.hidden_size, c.num_heads * c.head_dim),
                 "post_attention_layernorm": (c.hidden_size,),
-                "mlp.gate_proj": (c.intermediate_size, c.hidden_size),
-                "mlp.up_proj": (c.intermediate_size, c.hidden_size),
-                "mlp.down_proj": (c.hidden_size, c.intermediate_size),
+                "mlp.gate_proj": (RAW["intermediate_size"], c.hidden_size),
+                "mlp.up_proj": (RAW["intermediate_size"], c.hidden_size),
+                "mlp.down_proj": (c.hidden_size, RAW["intermediate_size"]),
             }.items()
         }
     return {name: torch.randn(shape, generator=generator) * 0.4 for name, shape in shapes.items()}
@@ -71,7 +73,9 @@ def random_tensors(config: LlamaConfig) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module", params=DEVICES)
 def model(request: pytest.FixtureRequest) -> Model:
-    return LlamaModel(CONFIG, CheckpointWeights(random_tensors(CONFIG)), torch.float32, torch.device(request.param))
+    return LLAMA.build(
+        CONFIG, CheckpointWeights(WholeTensors(random_tensors(CONFIG))), torch.float32, torch.device(request.param)
+    )
 
 
 def alone(model: Model, prompt: Sequence[int], params: SamplingParams, seed: int) -> list[int]:
@@ -107,9 +111,16 @@ def alone(model: Model, prompt: Sequence[int], params: SamplingParams, seed: int
 
 
 def drive(
-    scheduler: Scheduler, runner: ModelRunner, sampling: dict[int, SamplingParams], aborts: dict[int, int] | None = None
+    scheduler: Scheduler,
+    runner: ModelRunner,
+    sampling: dict[int, SamplingParams],
+    aborts: dict[int, int] | None = None,
+    drafts: Callable[[int, int], list[int]] | None = None,
 ) -> dict[int, list[int]]:
-    """Run all that was submitted to its end; `aborts`: request id -> step after whose planning it is aborted."""
+    """Run all that was submitted to its end; `aborts`: request id -> step after whose planning it is aborted.
+
+    `drafts`: what is drafted for a request, by its id and the tokens that it has.
+    """
     outputs: dict[int, list[int]] = {request: [] for request in sampling}
     live = dict(sampling)
     in_flight: deque[tuple[StepPlan, LaunchedStep]] = deque()
@@ -129,11 +140,15 @@ def drive(
         tokens = result.tokens
         assert result.healthy.all()
         assert tokens.dtype == np.int32
-        assert tokens.shape == (plan.sampling_rows,)
-        for request, token in zip(plan.request_ids[plan.samples].tolist(), tokens.tolist(), strict=True):
+        assert tokens.shape == (result.counts.sum(),)
+        rows = plan.request_ids[plan.outputs > 0].tolist()
+        for request, own in zip(rows, np.split(tokens, np.cumsum(result.counts))[:-1], strict=True):
             if request in live:
-                outputs[request].append(token)
-        scheduler.land(plan.step, tokens)
+                outputs[request] += own.tolist()
+        scheduler.land(plan.step, tokens, result.counts)
+        for request in rows if drafts else []:
+            if request in live and len(outputs[request]) < live[request].max_tokens:
+                scheduler.offer_drafts(request, drafts(request, len(outputs[request])))
 
 
 PARAMS = [
@@ -157,6 +172,7 @@ def test_any_schedule_gives_each_request_what_it_gets_alone(model: Model, data: 
         max_step_tokens=data.draw(st.integers(5, 40), label="max_step_tokens"),
         overlap_depth=data.draw(st.integers(0, 2), label="overlap_depth"),
         prefix_cache=data.draw(st.booleans(), label="prefix_cache"),
+        max_draft_tokens=data.draw(st.sampled_from([0, 0, 1, 3]), label="max_draft_tokens"),
     )
     runner = ModelRunner(
         model,
@@ -165,6 +181,7 @@ def test_any_schedule_gives_each_request_what_it_gets_alone(model: Model, data: 
         max_running=config.max_running,
         max_step_tokens=config.max_step_tokens,
         decode_buckets=data.draw(st.sampled_from([(), (1, 2, 4), (4, 8), (8,)]), label="decode_buckets"),
+        draft_tokens=config.max_draft_tokens,
         seed=99,
     )
     # What padding reads and writes must not matter, and neither must what is left in the blocks that nobody has.
@@ -184,12 +201,19 @@ def test_any_schedule_gives_each_request_what_it_gets_alone(model: Model, data: 
     aborts = data.draw(
         st.dictionaries(st.sampled_from(sorted(prompts)), st.integers(1, 12), max_size=2), label="aborts"
     )
-    outputs = drive(scheduler, runner, sampling, aborts)
-    for request, tokens in outputs.items():
-        params = sampling[request]
+    expected = {}
+    for request, params in sampling.items():
         seed = derive_seed(99, request) if params.seed is None else params.seed
-        expected = alone(model, prompts[request], params, seed)
-        assert tokens == (expected[: len(tokens)] if request in aborts else expected)
+        expected[request] = alone(model, prompts[request], params, seed)
+    wrong = data.draw(st.integers(0, 4), label="first wrong draft")
+
+    def drafts(request: int, known: int) -> list[int]:
+        right = expected[request][known : known + config.max_draft_tokens]
+        return [token if i < wrong else (token + 1) % 101 for i, token in enumerate(right)]
+
+    outputs = drive(scheduler, runner, sampling, aborts, drafts if config.max_draft_tokens else None)
+    for request, tokens in outputs.items():
+        assert tokens == (expected[request][: len(tokens)] if request in aborts else expected[request])
     stats = scheduler.stats()
     assert stats.live_requests == stats.held_blocks == 0
 
@@ -222,8 +246,8 @@ class Plan:
         self.slots = np.array([slot for slot, *_ in self.rows_], dtype=np.int32)
         self.start = np.array([start for _, start, *_ in self.rows_], dtype=np.int32)
         self.num_tokens = np.array([len(ids) for _, _, ids, _ in self.rows_], dtype=np.int32)
-        self.samples = np.array([samples for *_, samples in self.rows_], dtype=np.bool_)
-        self.sampling_rows = int(self.samples.sum())
+        self.outputs = np.array([samples for *_, samples in self.rows_], dtype=np.int32)
+        self.sampling_rows = int(self.outputs.sum())
         self.tokens = int(self.num_tokens.sum())
         self.input_ids = np.array([i for _, _, ids, _ in self.rows_ for i in ids], dtype=np.int32)
         self.positions = np.array(
@@ -231,7 +255,7 @@ class Plan:
         )
         table = np.array(self.deltas, dtype=np.int32).reshape(-1, 3)
         self.table_slots, self.table_index, self.table_blocks = (np.ascontiguousarray(c) for c in table.T)
-        for field in ("slots", "start", "num_tokens", "samples", "input_ids", "positions", "table_slots"):
+        for field in ("slots", "start", "num_tokens", "outputs", "input_ids", "positions", "table_slots"):
             getattr(self, field).flags.writeable = False  # as the scheduler's views may be
 
 
@@ -350,7 +374,7 @@ def test_a_limit_below_one_is_refused_by_name(model: Model, field: str) -> None:
 
 
 def test_bytes_per_block_is_what_a_block_takes() -> None:
-    layout = llama_cache(CONFIG, torch.bfloat16)
+    layout = LLAMA.cache_layout(CONFIG, torch.bfloat16)
     cache = KVCache(layout, 10, 4, torch.device("cpu"))
     taken = sum(tensor.numel() * tensor.element_size() for layer in cache.layers for tensor in layer.values())
     assert layout.bytes_per_block(4) * 10 == taken == sum(p.numel() * p.element_size() for p in cache.pools)

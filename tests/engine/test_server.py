@@ -79,7 +79,12 @@ def test_further_fields_and_roles_reach_the_template_or_are_ignored(server: Any)
     messages = [
         {"role": "developer", "content": "be brief", "name": "boss"},
         {"role": "user", "content": "hello"},
-        {"role": "assistant", "content": None, "refusal": None, "tool_calls": [{"type": "function"}]},
+        {
+            "role": "assistant",
+            "content": None,
+            "refusal": None,
+            "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": "{}"}}],
+        },
         {"role": "user", "content": "say:ok|"},
     ]
     answer = post(

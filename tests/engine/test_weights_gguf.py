@@ -16,7 +16,7 @@ from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 from tokenspeed.engine.checkpoints.checkpoint import Checkpoint, CheckpointError
 from tokenspeed.engine.checkpoints.gguf_file import GGUFError, GGUFFile
 from tokenspeed.engine.checkpoints.loader import find_smollm2, load_checkpoint
-from tokenspeed.engine.models.config import UnsupportedModel
+from tokenspeed.engine.models.fields import UnsupportedModel
 from tokenspeed.engine.text.tokenizer import UnsupportedTokenizer
 
 pytestmark = pytest.mark.serve
@@ -167,14 +167,45 @@ def test_linear_rope_scaling_divides_every_frequency(tmp_path: Path) -> None:
         ({"llama.expert_count": 8}, r"llama\.expert_count=8"),
         ({"llama.rope.scaling.type": "yarn"}, r"llama\.rope\.scaling\.type='yarn'"),
         ({"llama.rope.dimension_count": 8}, "8 of 16 head dimensions"),
-        ({"llama.attention.head_count_kv": 3}, "num_kv_heads=3"),
-        ({"llama.attention.head_count_kv": [2, 2]}, "wrong kind"),
+        ({"llama.attention.head_count_kv": 3}, r"llama\.attention\.head_count_kv=3"),
+        ({"llama.attention.head_count_kv": [2, 2]}, r"head_count_kv=\[2, 2\] is not supported: give a whole"),
         ({"llama.block_count": None}, r"lacks 'llama\.block_count'"),
     ],
 )
 def test_an_unsupported_model_is_named(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedModel, match=message):
         load_checkpoint(str(write_gguf(tmp_path / "tiny.gguf", metadata)))
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"llama.rope.freq_base": float("nan")}, r"llama\.rope\.freq_base=nan"),
+        ({"llama.rope.freq_base": 0.0}, r"llama\.rope\.freq_base=0\.0"),
+        ({"llama.rope.freq_base": -10.0}, r"llama\.rope\.freq_base=-10\.0"),
+        ({"llama.attention.layer_norm_rms_epsilon": float("nan")}, r"layer_norm_rms_epsilon=nan"),
+        ({"llama.context_length": 2**31}, r"llama\.context_length=2147483648"),
+        ({"llama.embedding_length": 0}, r"llama\.embedding_length=0"),
+        ({"llama.rope.scaling.type": "linear"}, "lacks 'factor'"),
+        ({"tokenizer.chat_template": 7}, r"tokenizer\.chat_template=7 is not a text"),
+        ({"llama.vocab_size": 3, "tokenizer.ggml.eos_token_id": 4}, "token 4 ends answers but is not one of the mod"),
+    ],
+)
+def test_a_value_that_would_make_nonsense_is_named(tmp_path: Path, metadata: dict[str, Any], message: str) -> None:
+    with pytest.raises((GGUFError, UnsupportedModel), match=message):
+        load_checkpoint(str(write_gguf(tmp_path / "tiny.gguf", metadata)))
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "tiny.gguf")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"output_norm.weight") + len(b"output_norm.weight")
+    dimensions = int.from_bytes(content[at : at + 4], "little")
+    offset = at + 4 + 8 * dimensions + 4
+    content[offset : offset + 8] = (0).to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(GGUFError, match="overlap at byte 0"):
+        load_checkpoint(str(path))
 
 
 @pytest.mark.parametrize(

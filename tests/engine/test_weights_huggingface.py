@@ -8,10 +8,11 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from tokenspeed.engine.checkpoints.checkpoint import Checkpoint, CheckpointError
 from tokenspeed.engine.checkpoints.loader import load_checkpoint
-from tokenspeed.engine.models.config import UnsupportedModel
+from tokenspeed.engine.models.fields import UnsupportedModel
 from tokenspeed.engine.models.model import StepInputs
 from tokenspeed.engine.run.kv_cache import KVCache
 from tokenspeed.engine.text.tokenizer import UnsupportedTokenizer
@@ -153,7 +154,7 @@ def test_the_chat_template_is_found(tmp_path: Path, file: str | None, content: s
         ("attention_bias", True),
         ("mlp_bias", True),
         ("quantization_config", {"quant_method": "gptq"}),
-        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}),
+        ("rope_parameters", {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}),
         ("num_attention_heads", None),
         ("num_attention_heads", 0),
         ("num_key_value_heads", 3),
@@ -165,10 +166,8 @@ def test_what_is_not_supported_is_named(tmp_path: Path, field: str, value: objec
     if value is None:
         del config[field]
     (tmp_path / "config.json").write_text(json.dumps(config if value is None else config | {field: value}))
-    name = value[0] if isinstance(value, list) else "rope_type" if field == "rope_parameters" else field
-    with pytest.raises(
-        UnsupportedModel, match=str(name) if value not in (0, 3) else "num_heads|num_kv_heads|wrong kind"
-    ):
+    shown = value[0] if isinstance(value, list) else "rope_type" if field == "rope_parameters" else field
+    with pytest.raises(UnsupportedModel, match=str(shown)):
         load_checkpoint(str(tmp_path))
 
 
@@ -187,13 +186,108 @@ def test_weights_that_do_not_fit_the_config_are_named(tmp_path: Path) -> None:
     save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for change, message in (
-        ({"intermediate_size": 128}, r"model\.layers\.0\.mlp\.gate_proj\.weight has shape \(112, 64\)"),
-        ({"num_hidden_layers": 4}, r"lacks the tensor model\.layers\.3\."),
+        (
+            {"intermediate_size": 128},
+            r"model\.safetensors: model\.layers\.0\.mlp\.gate_proj\.weight has shape \(112, 64\)",
+        ),
+        ({"num_hidden_layers": 4}, r"lacks 9 tensors: model\.layers\.3\."),
+        ({"num_hidden_layers": 2}, r"holds 9 tensors: model\.layers\.2\..* and 1 more, which this architecture"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(config | change))
         checkpoint = load_checkpoint(str(tmp_path))
         with pytest.raises(UnsupportedModel, match=message):
             checkpoint.build(torch.float32, "cpu")
+
+
+def rewrite(directory: Path, **changes: torch.Tensor | None) -> None:
+    """Replace, add or remove tensors of the saved model."""
+    tensors = load_file(directory / "model.safetensors")
+    for name, tensor in changes.items():
+        tensors.pop(name, None)
+        if tensor is not None:
+            tensors[name] = tensor
+    save_file(tensors, directory / "model.safetensors")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_no_numbers_are_named(tmp_path: Path, value: float) -> None:
+    save(tmp_path)
+    name = "model.layers.1.self_attn.k_proj.weight"
+    weight = load_file(tmp_path / "model.safetensors")[name]
+    weight[-1, 3] = value
+    rewrite(tmp_path, **{name: weight})
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: {name} holds NaN or infinity"):
+        load_checkpoint(str(tmp_path)).build(torch.float32, "cpu")
+
+
+def test_weights_of_another_type_are_named(tmp_path: Path) -> None:
+    save(tmp_path)
+    rewrite(tmp_path, **{"model.norm.weight": torch.ones(64, dtype=torch.int32)})
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight holds torch.int32"):
+        load_checkpoint(str(tmp_path)).build(torch.float32, "cpu")
+    rewrite(tmp_path, **{"model.norm.weight": torch.ones(64).to(torch.float8_e4m3fn)})
+    with pytest.raises(CheckpointError, match=r"float8_e4m3fn without scales: name its format in quantization_config"):
+        load_checkpoint(str(tmp_path)).build(torch.float32, "cpu")
+
+
+def test_tensors_without_a_use_are_refused_unless_they_are_known(tmp_path: Path) -> None:
+    save(tmp_path)
+    rewrite(tmp_path, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)})
+    load_checkpoint(str(tmp_path)).build(torch.float32, "cpu")
+    rewrite(tmp_path, **{"model.layers.0.self_attn.q_proj.bias": torch.ones(64)})
+    with pytest.raises(UnsupportedModel, match=r"holds the tensor model\.layers\.0\.self_attn\.q_proj\.bias, which"):
+        load_checkpoint(str(tmp_path)).build(torch.float32, "cpu")
+
+
+NAN, HUGE = float("nan"), 2**40
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("config.json", {"architectures": 5}, "architecture 5 is not supported"),
+        ("config.json", {"quantization_config": "fp8"}, "quantization_config='fp8'"),
+        ("config.json", {"rope_parameters": [1]}, r"rope_parameters=\[1\]"),
+        ("config.json", {"rope_parameters": "yarn"}, "rope_parameters='yarn'"),
+        ("config.json", {"rope_parameters": {"rope_type": "linear", "factor": 0}}, "factor=0"),
+        ("config.json", {"rope_parameters": {"rope_type": "default", "rope_theta": NAN}}, "rope_theta=nan"),
+        ("config.json", {"rope_parameters": {"rope_type": "default", "rope_theta": -1.0}}, r"rope_theta=-1\.0"),
+        ("config.json", {"rope_parameters": {"rope_type": 7}}, "rope_type=7"),
+        ("config.json", {"rms_norm_eps": NAN}, "rms_norm_eps=nan"),
+        ("config.json", {"max_position_embeddings": HUGE}, f"max_position_embeddings={HUGE}"),
+        ("config.json", {"vocab_size": True}, "vocab_size=True"),
+        ("config.json", {"hidden_size": "64"}, "hidden_size='64'"),
+        ("config.json", {"num_hidden_layers": 2.5}, r"num_hidden_layers=2\.5"),
+        ("config.json", {"tie_word_embeddings": "no"}, "tie_word_embeddings='no'"),
+        ("config.json", {"eos_token_id": 10**9}, r"config\.json: eos_token_id=1000000000 is not one of"),
+        ("generation_config.json", {"eos_token_id": [2, "a"]}, r"generation_config\.json: eos_token_id='a'"),
+        ("generation_config.json", {"eos_token_id": 90}, r"eos_token_id=90 is not one of the model's 90 tokens"),
+        ("tokenizer_config.json", {"chat_template": 3}, r"tokenizer_config\.json: chat_template=3 is not a text"),
+        ("tokenizer_config.json", {"chat_template": [{"name": "default", "template": 1}]}, "chat_template=1"),
+        ("model.safetensors.index.json", {"weight_map": 3}, r"index\.json: weight_map must be an object"),
+        ("model.safetensors.index.json", {"weight_map": {"a": 3}}, r"index\.json: weight_map must be an object"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "../x"}}, r"names '\.\./x', which is not a file beside"),
+        ("model.safetensors.index.json", {"weight_map": {"a": "model.safetensors"}}, "says that a is in model.safet"),
+    ],
+)
+def test_what_is_malformed_is_named(tmp_path: Path, file: str, changes: dict[str, Any], message: str) -> None:
+    save(tmp_path)
+    (tmp_path / "generation_config.json").unlink(missing_ok=True)
+    path = tmp_path / file
+    old = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps(old | changes))
+    with pytest.raises((CheckpointError, UnsupportedModel), match=message):
+        load_checkpoint(str(tmp_path))
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999])
+def test_a_file_cut_short_is_named(tmp_path: Path, part: float) -> None:
+    save(tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is damaged"):
+        load_checkpoint(str(tmp_path))
 
 
 def test_half_precision_stays_close_to_full_precision(tmp_path: Path) -> None:

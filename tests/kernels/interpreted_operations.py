@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tokenspeed.kernels import REGISTRY, grouped_gemm, paged_attention, sample_tokens, write_kv
+from tokenspeed.kernels import REGISTRY, grouped_gemm, paged_attention, plan_paged_attention, sample_tokens, write_kv
 from tokenspeed.kernels.attention import triton_ragged
 from tokenspeed.kernels.attention.triton_ragged import Tile
 from tokenspeed.kernels.workbench.cases import case_makers
@@ -78,6 +78,42 @@ def test_attention_leaves_padding_of_a_graph_alone(splits: int) -> None:
     assert (out[4:] == 7.0).all()
     small = (q[:4], k_cache, v_cache, table[:2], contexts[:2], starts[:3])
     assert torch.allclose(out[:4], paged_attention(*small, scale=0.3, kernel="reference"), atol=2e-6)
+
+
+@given(
+    contexts=st.lists(st.sampled_from([0, 1, 5, 64, 65, 130]), min_size=1, max_size=4),
+    row_tokens=st.integers(1, 3),
+    programs=st.sampled_from([1, 2, 5, 9]),
+)
+@settings(max_examples=8, deadline=None)
+def test_attention_by_a_plan(contexts: list[int], row_tokens: int, programs: int) -> None:
+    """Rows that are cut, rows that share a part, empty ones, and contexts shorter than the new tokens of other rows."""
+    contexts = [max(context, row_tokens) if context else 0 for context in contexts]
+    q, k_cache, v_cache, table, lengths, starts = ragged_batch([row_tokens] * len(contexts), contexts or [0])
+    plan = plan_paged_attention(
+        lengths, row_tokens=row_tokens, heads=4, kv_heads=2, head_dim=32, max_context=320, programs=programs
+    )
+    plan.part_out.fill_(torch.nan)
+    plan.part_lse.fill_(torch.nan)
+    out = torch.full(q.shape, torch.nan)
+    batch = (q, k_cache, v_cache, table, lengths, starts)
+    paged_attention(*batch, scale=0.3, out=out, plan=plan, kernel="triton_ragged")
+    seen = lengths.repeat_interleave(row_tokens) > 0
+    rows = [row for row, context in enumerate(contexts) if context]
+    if rows:
+        starts = torch.arange(len(rows) + 1, dtype=torch.int32) * row_tokens
+        whole = (q[seen], k_cache, v_cache, table[rows], lengths[rows], starts)
+        assert torch.allclose(out[seen], paged_attention(*whole, scale=0.3, kernel="reference"), atol=2e-6)
+    assert (out[~seen] == 0).all()
+
+
+def test_a_plan_for_other_shapes_is_refused() -> None:
+    batch = ragged_batch([1, 1], [5, 9])
+    plan = plan_paged_attention(batch[4], row_tokens=1, heads=8, kv_heads=2, head_dim=32, max_context=64)
+    with pytest.raises(ValueError, match="plan is for 2 rows of 1 tokens, 8 heads"):
+        paged_attention(*batch, scale=0.3, plan=plan)
+    with pytest.raises(ValueError, match="row_tokens is 0"):
+        plan_paged_attention(batch[4], row_tokens=0, heads=4, kv_heads=2, head_dim=32, max_context=64)
 
 
 def test_a_slot_outside_the_cache_is_left_out() -> None:

@@ -103,6 +103,62 @@ def test_routing_takes_the_best_experts(
 
 @given(
     seed=SEEDS,
+    groups=st.integers(2, 5),
+    size=st.integers(2, 4),
+    data=st.data(),
+    scoring=st.sampled_from(["softmax", "sigmoid"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_routing_by_groups_chooses_in_the_best_groups_alone(
+    seed: int, groups: int, size: int, data: st.DataObject, scoring: str
+) -> None:
+    top_groups = data.draw(st.integers(1, groups))
+    top_k = data.draw(st.integers(1, size * top_groups))
+    logits = random(seed, 4, groups * size).float()
+    # Negative biases: a group that is left out must not come back because its masked scores are larger.
+    bias = random(seed + 1, groups * size).float() - 3 if scoring == "sigmoid" else None
+    common: dict[str, Any] = {"scoring": scoring, "renormalize": False, "bias": bias}
+    weights, chosen = moe_route(logits, top_k, groups=groups, top_groups=top_groups, **common)
+    scores = torch.softmax(logits, -1) if scoring == "softmax" else torch.sigmoid(logits)
+    preference = (scores if bias is None else scores + bias).view(4, groups, size)
+    for token in range(4):
+        ranked = [sorted(group.tolist(), reverse=True) for group in preference[token]]
+        best = [group[0] if scoring == "softmax" else group[0] + group[1] for group in ranked]
+        taken = sorted(range(groups), key=lambda g: -best[g])[:top_groups]
+        inside = [expert for expert in range(groups * size) if expert // size in taken]
+        expected = sorted(inside, key=lambda e: -float(preference[token].flatten()[e]))[:top_k]
+        assert chosen[token].tolist() == expected
+        assert torch.equal(weights[token], scores[token, chosen[token].long()])
+
+
+@pytest.mark.parametrize("scoring", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
+def test_rows_that_are_not_finite_choose_different_experts_in_range(scoring: str, groups: int, poison: float) -> None:
+    logits = random(3, 3, 8).float()
+    clean, expected = moe_route(logits, 3, scoring=scoring, renormalize=True, groups=groups, top_groups=min(groups, 2))
+    logits[1] = poison
+    weights, chosen = moe_route(logits, 3, scoring=scoring, renormalize=True, groups=groups, top_groups=min(groups, 2))
+    assert len(set(chosen[1].tolist())) == 3 and chosen[1].min() >= 0 and chosen[1].max() < 8
+    assert torch.equal(chosen[::2], expected[::2]) and torch.equal(weights[::2], clean[::2])
+
+
+def test_scores_that_vanish_give_no_nan() -> None:
+    weights, _ = moe_route(torch.full((1, 4), -1000.0), 2, scoring="sigmoid", renormalize=True)
+    assert torch.equal(weights, torch.zeros(1, 2))
+
+
+def test_experts_of_two_ranks_add_up_to_those_of_one() -> None:
+    x, gate_up, down = random(1, 5, 6), random(2, 4, 2 * 3, 6), random(3, 4, 6, 3)
+    weights, chosen = moe_route(random(4, 5, 4), 2, scoring="softmax", renormalize=True)
+    first = chosen.where(chosen < 3, -1)
+    second = (chosen - 3).where(chosen >= 3, -1)
+    parts = moe_mlp(x, gate_up[:3], down[:3], weights, first) + moe_mlp(x, gate_up[3:], down[3:], weights, second)
+    assert torch.allclose(parts, moe_mlp(x, gate_up, down, weights, chosen))
+
+
+@given(
+    seed=SEEDS,
     tokens=st.integers(0, 6),
     experts=st.integers(1, 5),
     hidden=st.integers(1, 12),
@@ -152,6 +208,12 @@ def sampled(**changes: Any) -> object:
         (lambda: rotary(X[:, None], X[:, :4], X[:, :4].double()), r"sin has dtype torch.float64"),
         (lambda: silu_mul(X[:, :5]), r"gate_up has 5 columns; they must be even"),
         (lambda: moe_route(X, 9, scoring="softmax", renormalize=True), r"top_k=9; it must be 1..8"),
+        (lambda: moe_route(X, 1, scoring="sigmoid", renormalize=True, groups=3), r"groups=3; it must divide the 8"),
+        (lambda: moe_route(X, 3, scoring="sigmoid", renormalize=True, groups=4), r"top_k=3; 1 of 4 groups have 2"),
+        (
+            lambda: moe_route(X, 2, scoring="sigmoid", renormalize=True, groups=4, top_groups=5),
+            r"top_groups=5; it must be 1..4",
+        ),
         (lambda: moe_route(X, 2, scoring="relu", renormalize=True), r"scoring='relu' is unknown"),
         (lambda: moe_route(X, 2, scoring="sigmoid", renormalize=True, bias=X[0, :3]), r"bias has shape \[3\]"),
         (lambda: grouped_gemm(X, torch.zeros(4, 3, 7), INTS), r"weight has shape \[4, 3, 7\]; it must be"),

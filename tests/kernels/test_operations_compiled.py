@@ -52,7 +52,7 @@ SIMPLE: dict[str, tuple[Any, dict[str, Any], int, dict[str, str]]] = {
         1,
         {"bias_ptr": "*fp32", "weight_ptr": "*fp32", "expert_ptr": "*i32", "scale": "fp32"},
     ),
-    "moe_mlp sum": (sum_choices, {"COLUMNS": 1024}, 4, {"place_ptr": "*i32"}),
+    "moe_mlp sum": (sum_choices, {"COLUMNS": 1024}, 4, {"place_ptr": "*i32", "count_ptr": "*i32"}),
     "paged_attention merge": (
         merge_splits,
         {"HEAD_DIM": 128, "DIM": 128, "AT_ONCE": 16},

@@ -46,6 +46,12 @@ def build_folder() -> Path:
 
 
 @pytest.fixture(scope="session")
+def compiler() -> str:
+    """The C++ compiler of this checkout."""
+    return cxx_compiler()
+
+
+@pytest.fixture(scope="session")
 def build_program() -> Build:
     """Name of a program in CMakeLists.txt -> binary, of the sources as they are now."""
 

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tokenspeed.scheduler import (
+    GUARDS,
     SPEC_HASH,
     TRANSITIONS,
     EventKind,
@@ -137,7 +138,7 @@ class Driver:
                 if self.in_flight:
                     step, rows = self.in_flight.pop(0)
                     stop = np.array([bool(stops >> i & 1) for i in range(rows)], dtype=bool)
-                    self.scheduler.land(step, np.zeros(rows, dtype=np.int32), stop)
+                    self.scheduler.land(step, np.zeros(rows, dtype=np.int32), stop=stop)
             case Abort(which):
                 if self.live:
                     self.scheduler.abort(self.live[which % len(self.live)])
@@ -155,6 +156,7 @@ class Driver:
         self.monitor.compare(self.scheduler.snapshot())
         self.scheduler.check()
         for kind, request_id, value in self.scheduler.events():
+            assert kind != EventKind.FAILED, GUARDS[value]
             if kind in (EventKind.FINISHED, EventKind.ABORTED):
                 self.live.remove(request_id)
                 self.outcomes[request_id] = (kind, value)

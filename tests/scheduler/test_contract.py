@@ -112,7 +112,7 @@ def test_plan_arrays_of_a_prompt_in_chunks() -> None:
     first = planned(scheduler)
     assert (first.step, first.rows, first.tokens, first.decode_rows, first.sampling_rows) == (1, 1, 16, 0, 0)
     assert first.request_ids.tolist() == [7]
-    assert first.start.tolist() == [0] and first.num_tokens.tolist() == [16] and first.samples.tolist() == [False]
+    assert first.start.tolist() == [0] and first.num_tokens.tolist() == [16] and first.outputs.tolist() == [0]
     assert first.input_ids.tolist() == list(range(1, 17))
     assert first.positions.tolist() == list(range(16))
     assert first.table_index.tolist() == [0, 1, 2, 3]
@@ -121,7 +121,7 @@ def test_plan_arrays_of_a_prompt_in_chunks() -> None:
     assert (first.context_tokens, first.attention_pairs) == (16, 16 * 17 // 2)
     scheduler.land(first.step, tokens())
     second = planned(scheduler)
-    assert second.start.tolist() == [16] and second.num_tokens.tolist() == [5] and second.samples.tolist() == [True]
+    assert second.start.tolist() == [16] and second.num_tokens.tolist() == [5] and second.outputs.tolist() == [1]
     assert second.attention_pairs == sum(range(17, 22))
     scheduler.land(second.step, tokens(99))
     third = planned(scheduler)
@@ -180,7 +180,7 @@ def test_misuse_of_land_changes_nothing(overlap_depth: int) -> None:
     with pytest.raises(BadResults, match=r"tokens\[0\] is -3"):
         scheduler.land(plan.step, tokens(-3))
     with pytest.raises(BadResults, match="stop has 2"):
-        scheduler.land(plan.step, tokens(1), np.array([True, False]))
+        scheduler.land(plan.step, tokens(1), stop=np.array([True, False]))
     assert scheduler.snapshot() == before
     scheduler.land(plan.step, tokens(1))
     with pytest.raises(UnknownStep):

@@ -33,7 +33,7 @@ from tokenspeed.scheduler import (
 MISUSES = int(os.environ.get("TOKENSPEED_MISUSES", "10000"))
 """In all; `make fuzz` makes more."""
 STATS = [name for name in dir(Scheduler(SchedulerConfig(num_blocks=1)).stats()) if not name.startswith("_")]
-COLUMNS: tuple[str, ...] = ("request_ids", "slots", "start", "num_tokens", "samples", "input_ids", "positions")
+COLUMNS: tuple[str, ...] = ("request_ids", "slots", "start", "num_tokens", "outputs", "input_ids", "positions")
 COLUMNS += ("table_slots", "table_index", "table_blocks")
 
 BAD_TOKENS: list[Any] = [
@@ -138,7 +138,7 @@ class Twins:
         plan = self.in_flight.pop(0)
         tokens = np.array(self.random.choices(range(2), k=plan.sampling_rows), dtype=np.int32)
         stop = np.array([self.random.random() < 0.03 for _ in tokens], dtype=bool)
-        self.both(lambda s: s.land(plan.step, tokens, stop))
+        self.both(lambda s: s.land(plan.step, tokens, stop=stop))
         self.landed.append(plan.step)
 
     def end_copies(self) -> None:
@@ -211,7 +211,7 @@ class Twins:
         plan = self.in_flight[0]
         good = np.ones(plan.sampling_rows, dtype=np.int32)
         bad = self.random.choice([*BAD_STOPS, np.zeros(plan.sampling_rows + 1, dtype=bool)])
-        return BadResults, lambda: self.misused.land(plan.step, good, bad)
+        return BadResults, lambda: self.misused.land(plan.step, good, stop=bad)
 
     def misuse_unknown(self) -> Any:
         request_id = self.random.choice([self.next_id, *self.ended, -1, 2**63 - 1])

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tokenspeed.scheduler import Scheduler, SchedulerConfig
+from tokenspeed.scheduler import BadRequest, Scheduler, SchedulerConfig
 
 PAGE = 4
 
 
-def scheduler_with(num_blocks: int) -> Scheduler:
-    return Scheduler(SchedulerConfig(num_blocks=num_blocks, block_size=PAGE, max_running=4, max_step_tokens=64))
+def scheduler_with(num_blocks: int = 16, **more: Any) -> Scheduler:
+    return Scheduler(SchedulerConfig(num_blocks=num_blocks, block_size=PAGE, max_running=4, max_step_tokens=64, **more))
 
 
 def finish(scheduler: Scheduler) -> None:
     """Drive until nothing is left to do, recounting everything after every step."""
-    while (plan := scheduler.plan()) is not None:
-        scheduler.land(plan.step, np.zeros(plan.sampling_rows, dtype=np.int32))
+    while True:
+        plan, copies = scheduler.plan(), scheduler.copies()
+        if copies is not None:
+            scheduler.transfer_done(copies.ids)
+        if plan is not None:
+            scheduler.land(plan.step, np.zeros(plan.sampling_rows, dtype=np.int32))
+        elif copies is None:
+            return
         scheduler.check()
 
 
@@ -67,15 +74,54 @@ def test_pages_behind_a_page_that_another_published_stay_private() -> None:
     assert scheduler.stats().cached_blocks == 4, "the second answer is the first one's continuation, cached once"
 
 
-def test_a_name_that_appears_under_two_prefixes_is_used_under_one() -> None:
-    """`submit_hashed` trusts its caller; names that leave out what is in front of a page cost hits and nothing else."""
-    scheduler = scheduler_with(num_blocks=16)
-    for request, first in ((1, 100), (2, 200), (3, 200), (4, 100)):
-        scheduler.submit_hashed(request, 3 * PAGE + 1, np.array([first, 300, 400], dtype=np.uint64), 1)
+@pytest.mark.parametrize("hashes", [[200, 300, 400], [300, 500, 600], [100, 400, 300], [7, 8, 7], [100, 200, 400]])
+@pytest.mark.parametrize("when", ["computed", "cached", "on the host"])
+def test_hashes_that_are_no_chain_with_what_is_known_are_refused(hashes: list[int], when: str) -> None:
+    """A page's hash names its whole prefix: with another page in front of it, it is another page."""
+    host = when == "on the host"
+    # Copying is cheap, so that all that is evicted goes to the host.
+    scheduler = (
+        scheduler_with(num_blocks=4, num_host_blocks=8, host_copy_tokens_per_s=1e9) if host else scheduler_with()
+    )
+    known = np.array([100, 300, 400], dtype=np.uint64)
+    assert scheduler.submit_hashed(1, 3 * PAGE + 1, known, 1)
+    plan = scheduler.plan()
+    assert plan is not None
+    if when != "computed":
+        scheduler.land(plan.step, np.zeros(plan.sampling_rows, dtype=np.int32))
         finish(scheduler)
-    stats = scheduler.stats()
-    assert stats.prefix_hit_tokens == PAGE + 3 * PAGE  # request 3: its first page; request 4: all
-    assert stats.cached_blocks == 4
+    if host:
+        assert scheduler.submit(2, np.arange(4 * PAGE, dtype=np.int32), 1)
+        finish(scheduler)
+        assert scheduler.stats().host_used_blocks >= 3
+    before = scheduler.snapshot()
+    with pytest.raises(BadRequest, match=r"page_hashes\[\d\] is \d+, which"):
+        scheduler.submit_hashed(3, 3 * PAGE + 1, np.array(hashes, dtype=np.uint64), 1)
+    assert scheduler.snapshot() == before
+    if when == "computed":
+        scheduler.land(plan.step, np.zeros(plan.sampling_rows, dtype=np.int32))
+    assert scheduler.submit_hashed(4, 3 * PAGE + 1, known, 1)
+    finish(scheduler)
+    assert scheduler.stats().finished == (3 if host else 2)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ids_of_contents_never_end_in_a_refusal_by_the_machine(seed: int) -> None:
+    """Two that wait may contradict each other unseen: nobody knows their pages yet. Whatever is admitted is planned."""
+    rng = random.Random(seed)
+    scheduler = scheduler_with(num_blocks=8, num_host_blocks=6, host_copy_tokens_per_s=1e9)
+    refused = 0
+    for request in range(150):
+        pages = rng.sample(range(10), rng.randint(1, 5))
+        try:
+            scheduler.submit_hashed(request, PAGE * len(pages) + 1, np.array(pages, dtype=np.uint64), rng.randint(1, 6))
+        except BadRequest:
+            refused += 1
+        if rng.random() < 0.3:
+            finish(scheduler)
+            scheduler.check()
+    finish(scheduler)
+    assert 20 < refused < 150
 
 
 @pytest.mark.parametrize("seed", range(6))

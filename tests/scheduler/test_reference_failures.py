@@ -31,7 +31,7 @@ def run(scheduler: Scheduler, steps: int = 20_000) -> tuple[list[tuple[int, int,
         plan = scheduler.plan()
         if plan is not None:
             in_flight.append(plan)
-            given.update(plan.request_ids[plan.samples].tolist())
+            given.update(plan.request_ids[plan.outputs > 0].tolist())
         if in_flight and (plan is None or len(in_flight) > scheduler.config.overlap_depth):
             oldest = in_flight.popleft()
             scheduler.land(oldest.step, results(oldest))
@@ -94,7 +94,7 @@ def test_results_of_a_request_that_finished_meanwhile_stall_nobody(overlap_depth
         if plan is None or len(in_flight) > overlap_depth:
             oldest = in_flight.popleft()
             # Everyone stops at once, while later steps that contain it are in flight.
-            scheduler.land(oldest.step, results(oldest), np.ones(oldest.sampling_rows, dtype=bool))
+            scheduler.land(oldest.step, results(oldest), stop=np.ones(oldest.sampling_rows, dtype=bool))
         ended |= finished(scheduler.events()).keys()
         steps += 1
         assert steps < 1000
@@ -148,7 +148,7 @@ def test_prompts_that_fill_the_budget_do_not_starve_decoding() -> None:
         plan = scheduler.plan()
         assert plan is not None
         scheduler.land(plan.step, results(plan))
-        decoded.update(plan.request_ids[plan.samples].tolist())
+        decoded.update(plan.request_ids[plan.outputs > 0].tolist())
     decoded.clear()
     for round_number in range(298):
         scheduler.submit(1000 + round_number, prompt(config.max_step_tokens, 1000 + round_number), 1)

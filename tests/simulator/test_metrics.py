@@ -198,7 +198,8 @@ def test_queueing_is_part_of_the_time_to_first_token() -> None:
 
 
 def recorded_steps(random: Random) -> list[tuple[int, int, int, int, tuple[int, ...]]]:
-    now, context, steps = 0, 10, []
+    now, context = 0, 10
+    steps: list[tuple[int, int, int, int, tuple[int, ...]]] = []
     for _ in range(random.randrange(30)):
         now += random.choice([0, 0, 0, 5, 7])
         end = now + random.randint(1, 9)

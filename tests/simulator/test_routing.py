@@ -31,7 +31,8 @@ COST = roofline(Deployment(find_model("llama-3-8b"), find_gpu("h100"), 1, Precis
 
 def sessions(count: int, turns: int, think_s: float, gap_s: float = 1.0, shared: bool = False) -> Workload:
     """Sessions that start `gap_s` apart; every turn repeats the one before and adds 100 tokens, 20 of them answered."""
-    calls, made = [], []
+    calls: list[Call] = []
+    made: list[Session] = []
     for number in range(count):
         first = len(calls)
         text = numbered_blocks(0 if shared else number + 1, 0, 200)

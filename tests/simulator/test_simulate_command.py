@@ -44,7 +44,7 @@ def test_prints_the_same_each_time() -> None:
 
 
 def verdict(trace: Path) -> str:
-    result = CliRunner().invoke(main, ["verify", "--trace", str(trace)])
+    result = CliRunner().invoke(main, ["verify", "trace", str(trace)])
     assert result.exit_code == 0, result.output
     return result.stdout
 

@@ -105,7 +105,7 @@ def weak(finding: Finding) -> None:
 
 @pytest.mark.parametrize("without_a_property", ["last step exists"], indirect=True)
 def test_weak_invariant_is_told_with_the_state_before(without_a_property: Spec) -> None:
-    failed = failures(without_a_property, "open_step", "add_row")
+    failed = failures(without_a_property, "open_step", "prefill")
     assert failed
     findings = debug(without_a_property, failed)
     for finding in findings:

@@ -35,7 +35,7 @@ FAILING = [(n, output) for n, output in shown_after(VERIFY) if "VIOLATED" in out
 EXPLAIN = """
 from trial.spec.explain.debugger import debug
 from trial.spec.commands.debugger_command import print_findings
-from trial.spec.commands.verify_command import make_console
+from trial.spec.commands.console import make_console
 from trial.spec.system import SPEC
 from trial.spec.prove.prover import Prover
 prover, new = Prover(SPEC), ("submit_constrained", "grammar_ready")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenspeed.spec.commands.verify_command import run_verify
+from tokenspeed.spec.commands.museum_command import list_bugs, show_bug
 from tokenspeed.spec.museum import BUGS, Bug, Exhibit, exhibit
 from tokenspeed.spec.museum.page import museum_files
 from tokenspeed.spec.search.explore import search
@@ -69,16 +69,16 @@ def test_pictures_are_well_formed_and_draw_every_event() -> None:
 
 
 def test_commands(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert run_verify(bugs=True) == 0
+    assert list_bugs(json_output=False) == 0
     listed = capsys.readouterr().out
     assert all(b.name in listed for b in BUGS)
     page = tmp_path / "bug.html"
-    assert run_verify(bug=BUGS[0].name, html=page) == 1
+    assert show_bug(BUGS[0].name, html=page) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert f"VIOLATED {BUGS[0].property}" in printed and BUGS[0].sources[0].url in printed
     assert BUGS[0].title in page.read_text()
 
 
 def test_unknown_bug_suggests_close_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verify(bug="freed-under-overlab") == 2
+    assert show_bug("freed-under-overlab") == 2
     assert "freed-under-overlap" in capsys.readouterr().err

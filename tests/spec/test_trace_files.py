@@ -1,4 +1,4 @@
-"""`tokenspeed verify --trace`: what it says of good, wrong, damaged and foreign files, and its exit status."""
+"""`tokenspeed verify trace`: what it says of good, wrong, damaged and foreign files, and its exit status."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NUMBER = {name: number for number, name in enumerate(SPEC.transitions)}
 
 
 def verify(path: Path, *arguments: str) -> Result:
-    return CliRunner().invoke(main, ["verify", "--trace", str(path), *arguments])
+    return CliRunner().invoke(main, ["verify", "trace", str(path), *arguments])
 
 
 def record(path: Path, steps: int = 4, capacity: int = 1 << 12) -> None:
@@ -171,8 +171,3 @@ def test_damaged_files_are_refused(trace: Path, damage: object, message: str) ->
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     result = verify(tmp_path / "none")
     assert result.exit_code == 2 and "No such file" in result.stderr
-
-
-def test_trace_goes_with_no_other_question(trace: Path) -> None:
-    result = verify(trace, "--drop", "reap:not in flight")
-    assert result.exit_code == 2 and "--drop and --trace do different things" in result.stderr

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tokenspeed.spec.commands.drop_command import run_drop
+from tokenspeed.spec.commands.export_command import write_diagrams
 from tokenspeed.spec.commands.verify_command import run_verify
 from tokenspeed.spec.system import SPEC
 
@@ -25,7 +27,7 @@ def test_json_report(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_drop_prints_a_timeline_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verify(drop="release_owned:not in flight") == 1
+    assert run_drop("release_owned:not in flight") == 1
     printed = capsys.readouterr().out
     assert "VIOLATED no free block in flight" in printed
     assert "False: reads(s0, r0, b0) implies" in printed
@@ -35,19 +37,19 @@ def test_drop_prints_a_timeline_and_fails(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_drop_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verify(drop="observe:device idle", json_output=True) == 1
+    assert run_drop("observe:device idle", json_output=True) == 1
     diagnosis = json.loads(capsys.readouterr().out)
     assert diagnosis["verdict"] == "violated"
     assert diagnosis["timeline"]["violated"] == "device works on launched steps"
 
 
 def test_guard_that_only_the_proof_needs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verify(drop="send:nothing arriving") == 1
+    assert run_drop("send:nothing arriving") == 1
     assert "the proof breaks" in " ".join(capsys.readouterr().out.split())
 
 
 def test_guard_that_nothing_needs_is_said_to_be_implied(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verify(drop="fetch_done:block FETCHING") == 0
+    assert run_drop("fetch_done:block FETCHING") == 0
     assert "the other guards and the invariants imply it" in " ".join(capsys.readouterr().out.split())
 
 
@@ -55,18 +57,18 @@ def test_without_a_timeline_no_page_is_written_and_that_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page = tmp_path / "page.html"
-    assert run_verify(drop="fetch_done:block FETCHING", html=page) == 0
+    assert run_drop("fetch_done:block FETCHING", html=page) == 0
     assert not page.exists()
     assert f"there is no timeline, so {page} was not written" in capsys.readouterr().err
 
 
 def test_unknown_guard_suggests_close_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_verify(drop="reap:not in fligt") == 2
+    assert run_drop("reap:not in fligt") == 2
     assert "reap:not in flight" in capsys.readouterr().err
 
 
 def test_diagrams(tmp_path: Path) -> None:
-    assert run_verify(diagram=tmp_path) == 0
+    assert write_diagrams(tmp_path) == 0
     text = (tmp_path / "block_state.mmd").read_text()
     assert text.startswith("stateDiagram-v2")
     assert "OWNED --> LIMBO: release_to_limbo" in text

@@ -38,8 +38,8 @@ class RandomWeights:
 class Code:
     """Makes bodies and norms on a rank."""
 
-    def __init__(self, mesh: Mesh, rank: int) -> None:
-        self.local = LocalWeights(RandomWeights(), mesh, rank, dtype=torch.float64)
+    def __init__(self, mesh: Mesh, rank: int, device: str = "cpu") -> None:
+        self.local = LocalWeights(RandomWeights(), mesh, rank, dtype=torch.float64, device=device)
 
     def body(self, module: Module) -> Body:
         weights = {name_of(weight): self.local.read(weight) for weight in module.weights}
@@ -139,7 +139,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tenso
     """Causal attention over all rows [rows, heads, dim], as one request; `sinks` [heads]."""
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
     scores = torch.einsum("ihd,jhd->hij", q, k) / math.sqrt(q.shape[-1])
-    scores = scores.masked_fill(torch.ones(len(q), len(q), dtype=torch.bool).triu(1), -torch.inf)
+    scores = scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), -torch.inf)
     if sinks is not None:
         scores = torch.cat([scores, sinks[:, None, None].expand(-1, len(q), 1)], -1)
     weights = scores.softmax(-1)[..., : len(q)]
@@ -147,9 +147,9 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, sinks: torch.Tenso
 
 
 def run_rank(
-    plan: Plan, rank: int, ids: list[torch.Tensor], rows: StepRows, communicator: Communicator
+    plan: Plan, rank: int, ids: list[torch.Tensor], rows: StepRows, communicator: Communicator, device: str = "cpu"
 ) -> torch.Tensor:
     """The logits that a rank ends with."""
-    code = Code(plan.mesh, rank)
+    code = Code(plan.mesh, rank, device)
     stack = Stack(plan, rank, body=code.body, norm=code.norm, communicator=communicator)
     return stack.logits(stack.select(stack.forward(ids, None, rows), rows), None, rows)

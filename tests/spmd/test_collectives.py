@@ -15,7 +15,7 @@ WORLD = 2
 
 
 def test_two_gloo_ranks_compute_what_one_rank_computes(tmp_path: Path) -> None:
-    program = [sys.executable, str(Path(__file__).with_name("gloo_rank.py"))]
+    program = [sys.executable, str(Path(__file__).with_name("process_rank.py"))]
     ranks = [
         subprocess.Popen(
             [*program, str(rank), str(WORLD), str(tmp_path / "store")],

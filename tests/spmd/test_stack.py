@@ -12,10 +12,10 @@ from tokenspeed.engine.spmd.mesh import Mesh, Parallelism
 from tokenspeed.engine.spmd.plan import Plan, StepRows
 from tokenspeed.engine.spmd.proof.mappings import mappings
 from tokenspeed.engine.spmd.runtime.stack import Stack
+from tokenspeed.engine.spmd.runtime.threads import Links, World
 
 from .bodies import Code, run_rank
 from .models import model
-from .threads import Links, World
 
 TOKENS = (5, 0, 3, 1)
 SAMPLED = ((1, 4), (), (0, 1, 2), ())
@@ -58,7 +58,7 @@ def alone(stack: Model, ids: torch.Tensor, sampled: tuple[int, ...]) -> torch.Te
 def test_every_mapping_computes_what_one_rank_computes(kinds: tuple[str, ...], world: int) -> None:
     stack = model(*kinds, tied=world == 3)
     for number, parallelism in enumerate(mappings(stack, world)):
-        if world == 4 and number % 5:  # all are compiled and validated elsewhere
+        if world == 4 and number % 11:  # all are compiled and validated elsewhere
             continue
         slow = LinkModel(memory_bandwidth=1e6) if number % 2 else LinkModel()
         plan = compile_model(stack, Mesh.of(parallelism), links=slow, tokens=16)

@@ -25,11 +25,14 @@ from tokenspeed.engine.loop.async_engine import AsyncEngine
 from tokenspeed.engine.loop.control_loop import ControlLoop, Snapshot, Submission
 from tokenspeed.engine.loop.events import Ended, Failed, Rejected, RequestEvent, Text
 from tokenspeed.engine.loop.trace_recorder import TraceRecorder
+from tokenspeed.engine.run.drafts import Drafter
 from tokenspeed.engine.run.step_result import StepResult
 from tokenspeed.engine.served_model import ServedModel
 from tokenspeed.engine.server.app import create_app
 from tokenspeed.engine.server.service import Phase, Service
+from tokenspeed.engine.server.wire.connection import Connection
 from tokenspeed.engine.text.chat_template import ChatTemplate
+from tokenspeed.engine.text.detokenizer import WindowDetokenizer
 from tokenspeed.engine.text.sampling_params import SamplingParams
 from tokenspeed.engine.text.tokenizer import Tokenizer
 from tokenspeed.scheduler import CopyBatch, CopyKind, Scheduler, SchedulerConfig, StepPlan
@@ -70,6 +73,18 @@ def scripted(context: NDArray[np.int32]) -> int:
     go = np.flatnonzero(context == GO)
     spoken = len(context) - (int(go[-1]) + 1 if len(go) else script.end())
     return script[1][spoken] if spoken < len(script[1]) else END
+
+
+def by_turn(context: NDArray[np.int32]) -> int:
+    """Says the first, second, ... of the parts that "~" separates in the script, by how many tools have answered."""
+    data = bytes(int(token) if token < 256 else 0 for token in context)
+    script = re.search(rb"say:([^|]*)\|", data)
+    assert script is not None, "a prompt without a script"
+    parts = script[1].split(b"~")
+    go = int(np.flatnonzero(context == GO)[-1])
+    words = parts[min(data[:go].count(b"<tool_response>"), len(parts) - 1)]
+    spoken = len(context) - go - 1
+    return words[spoken] if spoken < len(words) else END
 
 
 def expected_text(prompt: bytes, max_tokens: int, rule: Rule = hashed) -> str:
@@ -135,7 +150,7 @@ class PagedRunner:
 
     def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> PagedStep:
         """Queue the step on the device."""
-        assert set(sampling) >= set(plan.request_ids[plan.samples].tolist())
+        assert set(sampling) >= set(plan.request_ids[plan.outputs > 0].tolist())
         step = PagedStep(self, plan)
         self._queue.append(step)
         self.most_launched = max(self.most_launched, len(self._queue))
@@ -153,25 +168,33 @@ class PagedRunner:
     def _run(self, step: PagedStep) -> None:
         try:
             self.before_step(step.plan)
-            tokens = self._compute(step.plan)
+            rows = self._compute(step.plan)
         except Exception as error:
             step.result = error
         else:
-            step.result = StepResult(tokens, np.ones(len(tokens), dtype=np.bool_))
+            counts = np.array([len(row) for row in rows], dtype=np.int32)
+            tokens = np.array([token for row in rows for token in row], dtype=np.int32)
+            step.result = StepResult(tokens, counts, np.ones(len(rows), dtype=np.bool_))
 
-    def _compute(self, plan: StepPlan) -> NDArray[np.int32]:
+    def _compute(self, plan: StepPlan) -> list[list[int]]:
+        """The accepted tokens of each sampling row."""
         self._table[plan.table_slots, plan.table_index] = plan.table_blocks
-        tokens, at = [], 0
-        for slot, start, count, samples in zip(plan.slots, plan.start, plan.num_tokens, plan.samples, strict=True):
+        rows, at = [], 0
+        for slot, start, count, outputs in zip(plan.slots, plan.start, plan.num_tokens, plan.outputs, strict=True):
             ids = plan.input_ids[at : at + count]
             positions = np.arange(start + count)
             places = self._table[slot, positions // self._size] * self._size + positions % self._size
             self._pool[places[start:]] = np.where(ids < 0, self._last[slot], ids)
-            if samples:
-                self._last[slot] = self._rule(self._pool[places])
-                tokens.append(self._last[slot])
+            if outputs:
+                said = [self._rule(self._pool[places[: start + count - outputs + 1]])]
+                for draft in ids[count - outputs + 1 :].tolist():
+                    if draft != said[-1]:
+                        break
+                    said.append(self._rule(self._pool[places[: start + count - outputs + 1 + len(said)]]))
+                self._last[slot] = said[-1]
+                rows.append(said)
             at += count
-        return np.array(tokens, dtype=np.int32)
+        return rows
 
     def copy(self, batch: CopyBatch) -> None:
         """Copy blocks to the host and back, in no particular order."""
@@ -201,6 +224,8 @@ class LoopHarness:
         scheduler: Any = None,
         decode: Any = None,
         trace: Callable[[Scheduler], TraceRecorder] | None = None,
+        step_timeout: float | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         config = config or small_config()
         self.scheduler = Scheduler(config) if scheduler is None else scheduler
@@ -214,12 +239,16 @@ class LoopHarness:
         self.loop = ControlLoop(
             self.scheduler,
             self.runner,
-            decode=decode or tokenizer.decode,
+            detokenizer=lambda prompt, _: (
+                WindowDetokenizer(decode, prompt) if decode else tokenizer.detokenizer(prompt)
+            ),
             eos_token_ids=tokenizer.eos_token_ids,
             publish=self._publish,
             on_failure=self.failed.set,
             copier=self.runner,
             trace=None if trace is None else trace(self.scheduler),
+            step_timeout=step_timeout,
+            drafter=drafter,
         )
         self.loop.start()
 
@@ -290,12 +319,15 @@ class LoopHarness:
 class ServerThread:
     """A server with a `PagedRunner` on a real socket, run by a thread of its own."""
 
-    def __init__(self, config: SchedulerConfig, rule: Rule = scripted, *, max_waiting: int = 128) -> None:
+    def __init__(
+        self, config: SchedulerConfig, rule: Rule = scripted, *, max_waiting: int = 128, api_keys: Sequence[str] = ()
+    ) -> None:
         self.config = config
         self.scheduler = Scheduler(config)
         self.runner = PagedRunner(config, rule)
         self.service: Service
         self._max_waiting = max_waiting
+        self._api_keys = api_keys
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.address = self._listener.getsockname()
         self.url = f"http://127.0.0.1:{self.address[1]}"
@@ -318,9 +350,10 @@ class ServerThread:
             max_waiting=self._max_waiting,
             on_failure=lambda: setattr(self.service, "phase", Phase.FAILED),
         )
+        app = create_app(self.service, self._api_keys)
         longest = self.config.num_blocks * self.config.block_size
         self.service.start(engine, ServedModel("fake", tokenizer, ChatTemplate(TEMPLATE), longest))
-        config = uvicorn.Config(create_app(self.service), log_config=None, access_log=False, lifespan="off")
+        config = uvicorn.Config(app, http=Connection, log_config=None, access_log=False, lifespan="off")
         server = uvicorn.Server(config)
         http = asyncio.create_task(server.serve(sockets=[self._listener]))
         self._ready.set()

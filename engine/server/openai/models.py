@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from ...served_model import ServedModel
-from ..http_io import json_response
 from ..service import service_of
+from ..wire.http_io import json_response
 
 router = APIRouter()
 

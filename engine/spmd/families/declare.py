@@ -76,8 +76,10 @@ def _qwen3(config: Config, index: int) -> tuple[Block, Block]:
 
 def _qwen3_moe(config: Config, index: int) -> tuple[Block, Block]:
     step = config.get("decoder_sparse_step", 1)
-    sparse = index not in config.get("mlp_only_layers", ()) and config["num_experts"] and (index + 1) % step == 0
-    moe = MixtureOfExperts(config["hidden_size"], config["num_experts"], config["moe_intermediate_size"]).module
+    # transformers writes the second name since version 5.
+    experts = config["num_experts"] if "num_experts" in config else config["num_local_experts"]
+    sparse = index not in (config.get("mlp_only_layers") or ()) and experts and (index + 1) % step == 0
+    moe = MixtureOfExperts(config["hidden_size"], experts, config["moe_intermediate_size"]).module
     return _layer(config, index, _grouped_query(config, head_norms=True), moe if sparse else _dense(config))
 
 

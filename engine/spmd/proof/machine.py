@@ -32,13 +32,7 @@ class Functions:
         """A norm of a row: a new whole value, which is no sum of norms."""
         known = self._norms.get((weight.name, row))
         if known is None:
-            if Rule.OWED_IS_LINEAR in self.ignored:
-                terms: list[Term] = [
-                    ((weight.name, key), box) for (key, box), n in self.sums.terms(row).items() for _ in range(n)
-                ]
-            else:
-                terms = [((weight.name, row), ())]
-            known = self._norms[weight.name, row] = self.sums.of(terms)
+            known = self._norms[weight.name, row] = self.sums.of([((weight.name, row), ())])
         return known
 
     def run(self, module: Module, local: Local, rows: Rows) -> Rows:
@@ -58,6 +52,10 @@ class Functions:
         return known
 
 
+Posted = tuple[dict[str, Rows], range | None]
+"""Registers, and the columns of `hidden`."""
+
+
 @dataclass(slots=True)
 class Rank:
     """One rank: its list of calls, where it is in it, and its registers."""
@@ -69,7 +67,10 @@ class Rank:
     columns: range | None = None
     """Columns of `hidden`; None: all."""
     width: int = 0
-    posted: list[dict[str, Rows]] = field(default_factory=list)
+    posted: list["Posted"] = field(default_factory=list)
+    """What it brought to each of its collectives."""
+    left: "Posted | None" = None
+    """What it had before it last kept a part of its rows: what a collective that it leaves out would have seen."""
 
     def read(self, register: str) -> Rows:
         """The rows of a register. Raises PlanError if nothing was put there."""
@@ -113,7 +114,7 @@ class Machine:
                     self._local(rank, call)
                     rank.at += 1
                 if call is not None and len(rank.posted) <= self._turn(rank):
-                    rank.posted.append(dict(rank.registers))
+                    rank.posted.append((dict(rank.registers), rank.columns))
             waiting = [rank for rank in self.ranks if rank.call is not None]
             if not waiting:
                 return
@@ -154,11 +155,12 @@ class Machine:
         turn = self._turn(rank)
         if any(peer.call is not None and len(peer.posted) <= turn for peer in peers):
             return False
-        sent = []
-        for peer in peers:
-            registers = peer.posted[turn] if len(peer.posted) > turn else peer.registers
-            sent.append(registers.get(call.register, []))
-        self._finish(rank, call, sent, [peer.columns for peer in peers])
+        now = [(peer.registers, peer.columns) if peer.left is None else peer.left for peer in peers]
+        brought = [
+            peer.posted[turn] if len(peer.posted) > turn else there for peer, there in zip(peers, now, strict=True)
+        ]
+        sent = [registers.get(call.register, []) for registers, _ in brought]
+        self._finish(rank, call, sent, [columns for _, columns in brought])
         self.log[rank.number].append((_wire(call.act), call.members, ()))
         return True
 
@@ -253,6 +255,7 @@ class Machine:
             case Act.NORM:
                 self._norm(rank, call)
             case Act.SLICE:
+                rank.left = (dict(rank.registers), rank.columns)
                 rank.registers[call.register] = self._slice(rank, call)
             case Act.SELECT:
                 self._select(rank, call)
@@ -266,6 +269,8 @@ class Machine:
                     f"{_text(call)}: rank {rank.number} has {len(hidden)} rows to add to a stream of {len(stream)}"
                 )
             hidden = [self.sums.add(old, new) for old, new in zip(stream, hidden, strict=True)]
+        if Rule.EACH_PART in self.ignored:
+            hidden = [self.sums.completed(row) for row in hidden]
         rank.registers[STREAM] = hidden
         self.check(rank, call.norm, hidden)
         rank.registers[HIDDEN] = [self.functions.norm(call.norm, row) for row in hidden]

@@ -58,12 +58,20 @@ def call_mutants(plan: Plan) -> Iterator[Mutant]:
             yield _calls(plan, "exchanged", call, (*before, replace(bare, act=Act.ALL_GATHER), *tail, *after))
         for groups in other_groups(plan, call):
             yield _calls(plan, "wrong group", call, (*before, replace(call, groups=groups), *after))
-        if before and before[-1].act is Act.RUN:
+        if before and before[-1].act is Act.RUN and not _commutes(plan, before[-1]):
             yield _calls(plan, "too early", call, (*before[:-1], bare, before[-1], *tail, *after))
         if tail:
             yield _calls(plan, "too late", call, (*before, *tail, bare, *after))
-        elif after and after[0].act in (Act.NORM, Act.RUN) and call.register == HIDDEN:
+        elif (
+            after and after[0].act in (Act.NORM, Act.RUN) and call.register == HIDDEN and not _commutes(plan, after[0])
+        ):
             yield _calls(plan, "too late", call, (*before, after[0], call, *after[1:]))
+
+
+def _commutes(plan: Plan, call: Call) -> bool:
+    """Whether a module treats rows one by one, with whole weights: then rows may be gathered before or after it."""
+    module = call.module
+    return module is not None and not module.needs_whole_requests and plan.mesh.size(module.axes) == 1
 
 
 def other_groups(plan: Plan, call: Call) -> list[Groups]:

@@ -17,7 +17,7 @@ class Sums:
     """The sums of one symbolic run. A sum is an integer; 0 is the empty one."""
 
     def __init__(self, ignored: frozenset[Rule] = frozenset()) -> None:
-        self._ignored = ignored
+        self._once = Rule.EACH_PART_ONCE not in ignored
         self._numbers: dict[frozenset[tuple[Term, int]], int] = {}
         self._contents: list[Mapping[Term, int]] = []
         self._added: dict[tuple[int, ...], int] = {}
@@ -38,6 +38,10 @@ class Sums:
     def of(self, terms: Iterable[Term]) -> int:
         """A sum of these terms; parts that make up a whole become it."""
         return self._intern(self._settled(Counter(terms)))
+
+    def completed(self, number: int) -> int:
+        """The sum with every part taken for the whole: what would be, if missing parts did not matter."""
+        return self._intern({(key, ()): count for (key, _), count in self.terms(number).items()})
 
     def add(self, *numbers: int) -> int:
         """The sum of sums."""
@@ -66,16 +70,14 @@ class Sums:
         return self._counted(settled)
 
     def _counted(self, total: Mapping[Term, int]) -> Mapping[Term, int]:
-        if Rule.EACH_PART_ONCE in self._ignored:
+        if not self._once:
             return dict.fromkeys(total, 1)
         return total
 
     def _times(self, boxes: list[tuple[Box, int]]) -> int | None:
         counts = coverage(tuple(boxes))
-        if Rule.EACH_PART_ONCE in self._ignored:
+        if not self._once:
             counts = frozenset(min(count, 1) for count in counts)
-        if Rule.EACH_PART in self._ignored:
-            counts -= {0}
         return next(iter(counts)) if len(counts) == 1 else None
 
 

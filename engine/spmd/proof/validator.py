@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from ..agreement import agreed
 from ..contract import Model
-from ..derivation import NO_RULES, Derivation, Rule
-from ..mesh import Extent, Mesh, alone
+from ..derivation import NO_RULES, Derivation, Known, Rule
 from ..placements import Weight
 from ..plan import BoundCall, Plan, StepRows
 from .machine import Functions, Machine, PlanError, Rank, Rows
@@ -38,12 +37,30 @@ def loads(groups: int) -> tuple[Load, ...]:
     return tuple(Load(tuple(n for n, _ in rows), tuple(chosen for _, chosen in rows)) for rows in (uneven, idle))
 
 
-def validate(plan: Plan, *, ignored: frozenset[Rule] = NO_RULES) -> None:
+def validate(plan: Plan, *, ignored: frozenset[Rule] = NO_RULES, known: Known | None = None) -> None:
     """Raises PlanError unless every rank of every attention group ends with the logits that one device computes.
 
-    `ignored`: rules that are left out, to show what they are good for.
+    `ignored`: rules that are left out, to show what they are good for. `known`: see `Derivation`.
     """
-    validate_programs(plan, [plan.bind(rank) for rank in range(plan.mesh.world)], ignored=ignored)
+    derivation = Derivation(plan.mesh, plan.attention, ignored, known)
+    validate_programs(
+        plan, [plan.bind(rank) for rank in range(plan.mesh.world)], derivation=derivation, ignored=ignored
+    )
+
+
+def signature(plan: Plan, derivation: Derivation) -> tuple[object, ...]:
+    """What the outcome of a validation depends on: plans of equal signatures are both right or both wrong.
+
+    Names of modules, sizes of weights and widths are left out; the order of calls, groups, and which parts of its sums
+    each rank computes are in it.
+    """
+    calls = []
+    for call in plan.calls:
+        what: object = None
+        if call.module is not None:
+            what = (call.module.needs_whole_requests, derivation.derive(call.module).shape)
+        calls.append((call.act.name, call.groups, call.source, call.register, call.norm is not None, what))
+    return (plan.attention, tuple(calls))
 
 
 def validate_programs(
@@ -67,15 +84,7 @@ def run(
     ignored: frozenset[Rule] = NO_RULES,
 ) -> Machine:
     """One step under one load; returns the machine after it. Raises PlanError."""
-    step = StepRows.of(plan.attention, agreed("tokens", [load.tokens]), agreed("sampled", [load.sampled]))
-    functions = Functions(Sums(ignored), ignored)
-    reference = _Reference(plan.model, plan.mesh, load, functions)
-    shares: list[list[Name]] = [[] for _ in programs]
-    for g, group in enumerate(plan.attention):
-        names = [(g, place) for place in range(load.tokens[g])]
-        for rank in group:
-            shares[rank], names = names[: step.tokens[rank]], names[step.tokens[rank] :]
-    machine = Machine(programs, derivation, step, shares, functions, reference.check)
+    machine, reference = prepare(plan, programs, load, derivation, ignored)
     machine.run()
     for g, group in enumerate(plan.attention):
         wanted = [reference.logits[g, place] for place in load.sampled[g]]
@@ -84,7 +93,26 @@ def run(
     return machine
 
 
-def _compare_logits(rank: Rank, wanted: Rows, reference: "_Reference", ignored: frozenset[Rule]) -> None:
+def prepare(
+    plan: Plan,
+    programs: Sequence[tuple[BoundCall, ...]],
+    load: Load,
+    derivation: Derivation,
+    ignored: frozenset[Rule] = NO_RULES,
+) -> tuple[Machine, "Reference"]:
+    """The ranks before the step, and what one device computes of it."""
+    step = StepRows.of(plan.attention, agreed("tokens", [load.tokens]), agreed("sampled", [load.sampled]))
+    functions = Functions(Sums(ignored), ignored)
+    reference = Reference(plan.model, derivation.alone(), load, functions)
+    shares: list[list[Name]] = [[] for _ in programs]
+    for g, group in enumerate(plan.attention):
+        names = [(g, place) for place in range(load.tokens[g])]
+        for rank in group:
+            shares[rank], names = names[: step.tokens[rank]], names[step.tokens[rank] :]
+    return Machine(programs, derivation, step, shares, functions, reference.check), reference
+
+
+def _compare_logits(rank: Rank, wanted: Rows, reference: "Reference", ignored: frozenset[Rule]) -> None:
     found = rank.registers.get("hidden", [])
     if len(found) != len(wanted):
         raise PlanError(f"at the end rank {rank.number} has {len(found)} rows of logits, wanted {len(wanted)}")
@@ -97,12 +125,11 @@ def _compare_logits(rank: Rank, wanted: Rows, reference: "_Reference", ignored: 
             raise PlanError(f"at the end row {place} of rank {rank.number} {reference.difference(want, have)}")
 
 
-class _Reference:
+class Reference:
     """The same step on one device for each attention group."""
 
-    def __init__(self, model: Model, mesh: Mesh, load: Load, functions: Functions) -> None:
+    def __init__(self, model: Model, one: Derivation, load: Load, functions: Functions) -> None:
         self.sums = functions.sums
-        one = Derivation(Mesh(1, {axis: Extent(1, 1) for axis in mesh.axes}), alone(1), functions.ignored)
         whole = {module: one.derive(module).local[0] for module in model.modules}
         self.streams: dict[str, dict[int, Name]] = {}
         self.logits: dict[Name, int] = {}

@@ -4,9 +4,9 @@ Shares may differ by a row, and an idle rank has none. Backends want equal parts
 largest; under a CUDA graph shares are equal and nothing is padded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,10 @@ from ..agreement import Uniform, agreed
 from ..plan import COLLECTIVES, Plan
 
 T = TypeVar("T")
+
+# torch 2.13 gave these two other names.
+_ALL_GATHER: Final[Callable[..., object]] = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+_REDUCE_SCATTER: Final[Callable[..., object]] = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 
 
 class Communicator(Protocol):
@@ -80,7 +84,7 @@ class DistributedCommunicator:
                 padded[i * most : i * most + len(rows)] = rows
         out = x.new_empty(most, x.shape[1])
         if most:
-            dist.reduce_scatter_tensor(out, padded, group=self._groups[members])
+            _REDUCE_SCATTER(out, padded, group=self._groups[members])
         return out[: counts[place]]
 
     def all_gather(self, x: torch.Tensor, members: tuple[int, ...], counts: Sequence[int]) -> torch.Tensor:
@@ -93,7 +97,7 @@ class DistributedCommunicator:
             padded[: len(x)] = x
         out = x.new_empty(len(members) * most, x.shape[1])
         if most:
-            dist.all_gather_into_tensor(out, padded, group=self._groups[members])
+            _ALL_GATHER(out, padded, group=self._groups[members])
         if min(counts) == most:
             return out
         return torch.cat([out[i * most : i * most + count] for i, count in enumerate(counts)])

@@ -66,7 +66,7 @@ def _route_case(
         )
 
     description = f"{top_k} of {experts} by {scoring}{', renormalised' if extras else ''}"
-    traits, allowed = (experts, top_k, scoring), (TOLERANCES[torch.float32], EXACT)  # computed in float32
+    traits, allowed = (experts, top_k, scoring, 1), (TOLERANCES[torch.float32], EXACT)  # computed in float32
     return Case("moe_route", description, dtype, traits, run, exact, allowed)
 
 

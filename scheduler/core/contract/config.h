@@ -22,8 +22,9 @@ struct SchedulerConfig {
     double prefill_tokens_per_s = 2e4;
     // Context at which a prompt token costs twice as much as at the start of a text; 0: context costs nothing.
     double prefill_doubling_tokens = 0;
-    std::int32_t max_retractions = 3;  // from then on a request is retracted no more
-    bool kv_events = false;            // whether `events` tells which pages are stored and removed
+    std::int32_t max_retractions = 3;   // from then on a request is retracted no more
+    std::int32_t max_draft_tokens = 0;  // most tokens that a driver may draft behind a request's last one
+    bool kv_events = false;             // whether `events` tells which pages are stored and removed
     bool record_trace = false;
     std::int32_t trace_capacity = 1 << 18;  // records of 16 bytes
 
@@ -41,6 +42,7 @@ struct SchedulerConfig {
         f("prefill_tokens_per_s", &SchedulerConfig::prefill_tokens_per_s);
         f("prefill_doubling_tokens", &SchedulerConfig::prefill_doubling_tokens);
         f("max_retractions", &SchedulerConfig::max_retractions);
+        f("max_draft_tokens", &SchedulerConfig::max_draft_tokens);
         f("kv_events", &SchedulerConfig::kv_events);
         f("record_trace", &SchedulerConfig::record_trace);
         f("trace_capacity", &SchedulerConfig::trace_capacity);
@@ -71,6 +73,7 @@ struct SchedulerConfig {
         at_least("overlap_depth", overlap_depth, 0);
         at_least("num_host_blocks", num_host_blocks, 0);
         at_least("max_retractions", max_retractions, 0);
+        at_least("max_draft_tokens", max_draft_tokens, 0);
         at_least("trace_capacity", trace_capacity, 2);
         positive("host_copy_tokens_per_s", host_copy_tokens_per_s);
         positive("prefill_tokens_per_s", prefill_tokens_per_s);
@@ -81,6 +84,10 @@ struct SchedulerConfig {
         if (overlap_depth > kMaxOverlapDepth) {
             throw std::invalid_argument("overlap_depth is " + std::to_string(overlap_depth) + "; it must be at most " +
                                         std::to_string(kMaxOverlapDepth));
+        }
+        if (max_draft_tokens > kMaxDraftTokens) {
+            throw std::invalid_argument("max_draft_tokens is " + std::to_string(max_draft_tokens) +
+                                        "; it must be at most " + std::to_string(kMaxDraftTokens));
         }
         if (max_step_tokens < max_running) {
             throw std::invalid_argument(
@@ -97,6 +104,7 @@ struct SchedulerConfig {
 
     static constexpr std::int32_t kMaxOverlapDepth = 64;
     static constexpr std::int32_t kMaxCopies = 1024;
+    static constexpr std::int32_t kMaxDraftTokens = 255;
 
   private:
     static void at_least(const char* field, std::int32_t value, std::int32_t minimum) {

@@ -69,7 +69,13 @@ class GuardRefused : public SchedulerError {
   public:
     explicit GuardRefused(Guard guard)
         : SchedulerError("refused: " + std::string(kGuardNames[static_cast<std::size_t>(guard)]) +
-                         " (a defect of the planner; please report it)") {}
+                         " (a defect of the planner; please report it)"),
+          guard_(guard) {}
+
+    Guard guard() const { return guard_; }
+
+  private:
+    Guard guard_;
 };
 
 // For proposals that cannot be refused unless the planner is wrong.

@@ -1,6 +1,7 @@
 // What a driver is told between steps, and what it may say about a client.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "scheduler/core/contract/policy.h"
@@ -19,6 +20,7 @@ enum class EventKind : std::int64_t {
     HostStored,
     HostRemoved,
     Fetched,  // comes before Admitted: prompt tokens that were copied back from the host
+    Failed,   // the planner proposed for the request what is forbidden, and it has ended: number of the guard
 };
 
 struct Event {
@@ -26,6 +28,14 @@ struct Event {
     std::int64_t request_id;
     std::int64_t value;
 };
+
+// A proposal of the planner that the machine refused: a defect of this scheduler, which ended one request.
+struct Refusal {
+    std::int64_t step;        // number of the newest step that had been opened
+    std::int64_t request_id;  // -1 if it was for nobody
+    std::int64_t guard;
+};
+inline constexpr std::size_t kMostRefusals = 64;
 
 struct Stats {
     std::int64_t num_blocks = 0, free_blocks = 0, cached_blocks = 0, held_blocks = 0;
@@ -35,8 +45,10 @@ struct Stats {
     std::int64_t prefix_query_tokens = 0, prefix_hit_tokens = 0, host_hit_tokens = 0;
     std::int64_t num_host_blocks = 0, host_used_blocks = 0, copies_in_flight = 0;
     std::int64_t spills = 0, fetches = 0, host_evictions = 0, tails_kept = 0, tails_matched = 0;
-    std::int64_t most_retractions = 0;  // of one request
-    std::int64_t policy_errors = 0;     // scores that could not be used
+    std::int64_t draft_tokens = 0, accepted_draft_tokens = 0;  // that were in rows, and of these those that landed
+    std::int64_t most_retractions = 0;                         // of one request
+    std::int64_t policy_errors = 0;                            // scores that could not be used
+    std::int64_t refusals = 0;                                 // proposals of the planner that the machine refused
 
     // Calls f(name, pointer to member) for every figure.
     template <class F>
@@ -68,8 +80,11 @@ struct Stats {
         f("host_evictions", &Stats::host_evictions);
         f("tails_kept", &Stats::tails_kept);
         f("tails_matched", &Stats::tails_matched);
+        f("draft_tokens", &Stats::draft_tokens);
+        f("accepted_draft_tokens", &Stats::accepted_draft_tokens);
         f("most_retractions", &Stats::most_retractions);
         f("policy_errors", &Stats::policy_errors);
+        f("refusals", &Stats::refusals);
     }
 };
 

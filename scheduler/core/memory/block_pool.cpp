@@ -1,5 +1,6 @@
 #include "scheduler/core/memory/block_pool.h"
 
+#include <algorithm>
 #include <string>
 
 #include "scheduler/core/contract/errors.h"
@@ -114,6 +115,26 @@ void BlockPool::index(BlockId block, const PageHash& prefix, std::uint8_t uses) 
     by_prefix_.insert(prefix, block);
     prefix_of_[block] = prefix;
     uses_[block] = uses;
+    ++version_;
+}
+
+void BlockPool::restore() {
+    free_.clear();
+    limbo_.clear();
+    for (BlockId block = num_blocks_ - 1; block >= 0; --block) {
+        const BlockState state = machine_.block_state(block);
+        if (state == BlockState::Free) free_.push_back(block);
+        if (state == BlockState::Limbo) limbo_.push_back(block);
+        const bool published =
+            state == BlockState::Shared || state == BlockState::Cached || state == BlockState::Fetching;
+        if (!published && indexed(block)) by_prefix_.erase(prefix_of_[block]);
+        const bool evictable =
+            state == BlockState::Cached && machine_.children(block) == 0 && machine_.copies(block) == 0;
+        if (linked(block) && (state != BlockState::Cached || machine_.copies(block) > 0)) unlink(block);
+        if (!linked(block) && evictable) link_first(block);
+    }
+    std::stable_sort(limbo_.begin(), limbo_.end(),
+                     [this](BlockId a, BlockId b) { return machine_.stamp(a) < machine_.stamp(b); });
     ++version_;
 }
 

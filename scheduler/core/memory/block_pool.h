@@ -2,6 +2,7 @@
 // decides.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <deque>
@@ -59,6 +60,12 @@ class BlockPool {
     // Changes whenever a prefix is added; what was not found before need not be looked for until then.
     std::uint64_t version() const { return version_; }
 
+    // Calls add(value) for what decides which blocks are taken next. Pages whose rank lies so far back that no page to
+    // come can be ahead of them differ only in their order.
+    template <class Add>
+    void fingerprint(Add&& add) const;
+    // Makes all lists again from the machine's state; of the order of eviction, what is in the lists is kept.
+    void restore();
     // Throws InvariantViolated if a list disagrees with the machine.
     void check() const;
 
@@ -94,6 +101,29 @@ class BlockPool {
     std::uint64_t evictions_ = 0;
     std::uint64_t version_ = 0;
 };
+
+template <class Add>
+void BlockPool::fingerprint(Add&& add) const {
+    for (const BlockId block : free_) add(block);
+    add(-1);
+    for (const BlockId block : limbo_) add(block);
+    add(-1);
+    const auto furthest = static_cast<std::int64_t>(bonus_.back()) + 1;
+    for (BlockId block = 0; block < num_blocks_; ++block) {
+        if (machine_.block_state(block) != BlockState::Cached) continue;
+        add(linked(block) ? 1 : 0);
+        add(retention_[block]);
+        add(uses_[block]);
+        add(std::max(static_cast<std::int64_t>(rank_[block]) - static_cast<std::int64_t>(released_), -furthest));
+        for (BlockId other = 0; other < block; ++other) {
+            if (machine_.block_state(other) == BlockState::Cached) add(rank_[other] < rank_[block] ? 1 : 0);
+        }
+    }
+    for (std::int32_t c = 0; c < kClasses; ++c) {
+        for (BlockId block = links_[sentinel(c)].next; block != sentinel(c); block = links_[block].next) add(block);
+        add(-1);
+    }
+}
 
 template <class Visit>
 void BlockPool::each_candidate(std::int64_t most, Visit&& visit) const {

@@ -123,6 +123,25 @@ void HostTier::link_last(HostId page) {
     links_[end].previous = page;
 }
 
+void HostTier::restore() {
+    empty_.clear();
+    for (auto page = static_cast<HostId>(prefix_of_.size()) - 1; page >= 0; --page) {
+        const HostState state = machine_.host_state(page);
+        const bool listed = links_[page].next != page;
+        const bool quiet = state == HostState::Valid && machine_.host_copies(page) == 0;
+        if (state == HostState::Empty) {
+            empty_.push_back(page);
+            if (by_prefix_.find(prefix_of_[page]) == page) by_prefix_.erase(prefix_of_[page]);
+        }
+        if (listed && !quiet) unlink(page);
+        if (!listed && quiet) link_last(page);
+    }
+    idle_copies_.clear();
+    for (auto copy = static_cast<CopyId>(tokens_of_.size()) - 1; copy >= 0; --copy) {
+        if (machine_.copy_state(copy) == CopyState::Idle) idle_copies_.push_back(copy);
+    }
+}
+
 void HostTier::check() const {
     const auto expect = [](bool condition, const std::string& what) {
         if (!condition) throw InvariantViolated("host tier: " + what);

@@ -33,8 +33,9 @@ class HostTier {
 
     // The host page with this prefix's last page that can be fetched, or kNone.
     HostId find(const PageHash& prefix) const;
-    // Whether the page is on the host or on its way there.
-    bool has(const PageHash& prefix) const { return by_prefix_.find(prefix) != kNone; }
+    // The page that is on the host or on its way there, or kNone.
+    HostId known(const PageHash& prefix) const { return by_prefix_.find(prefix); }
+    bool has(const PageHash& prefix) const { return known(prefix) != kNone; }
     std::uint8_t uses(HostId page) const { return uses_[page]; }
 
     // Whether another copy can begin: a record is unused and, for a spill, a page is empty or may and can be dropped.
@@ -73,6 +74,24 @@ class HostTier {
     std::int64_t in_flight() const { return static_cast<std::int64_t>(running_.size()); }
     std::int64_t copies(CopyKind kind) const { return begun_[static_cast<std::size_t>(kind)]; }
 
+    // Calls add(value) for what decides which pages are used next, and for the copies under way, oldest first.
+    template <class Add>
+    void fingerprint(Add&& add) const {
+        for (const HostId page : empty_) add(page);
+        add(-1);
+        const auto end = static_cast<HostId>(prefix_of_.size());
+        for (HostId page = links_[end].next; page != end; page = links_[page].next) add(page);
+        add(-1);
+        for (const std::uint8_t uses : uses_) add(uses);
+        for (const CopyId copy : idle_copies_) add(copy);
+        add(-1);
+        for (std::int64_t id = last_id_ - static_cast<std::int64_t>(tokens_of_.size()); id <= last_id_; ++id) {
+            if (const CopyId copy = record_of(id); copy != kNone) add(copy);
+        }
+        add(static_cast<std::int64_t>(batch_.ids.size()));
+    }
+    // Makes the lists of pages and copy records again from the machine's state.
+    void restore();
     // Throws InvariantViolated if a list disagrees with the machine.
     void check() const;
 

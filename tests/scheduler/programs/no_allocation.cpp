@@ -88,7 +88,7 @@ int main(int, char** arguments) {
             held = std::move(in_flight.front());
             in_flight.pop_front();
             const auto rows = static_cast<std::size_t>(held->sampling_rows);
-            counted([&] { return scheduler.land(held->step, {results.data(), rows}, {}), 0; });
+            counted([&] { return scheduler.land(held->step, {results.data(), rows}, {}, {}), 0; });
             scheduler.clear_events();
             ++steps;
         }

@@ -53,7 +53,7 @@ int main(int, char** arguments) {
     const auto step = [&] {
         const auto plan = scheduler.plan();
         if (plan == nullptr) std::exit(1);
-        scheduler.land(plan->step, {results.data(), static_cast<std::size_t>(plan->sampling_rows)}, {});
+        scheduler.land(plan->step, {results.data(), static_cast<std::size_t>(plan->sampling_rows)}, {}, {});
     };
     for (int i = 0; i < running; ++i) {
         if (!submit()) return 1;

@@ -1,0 +1,30 @@
+"""Llama (arXiv:2302.13971, with grouped-query attention), and what is shaped like it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ..architecture import Architecture
+from ..config import GroupedQueryConfig, read_grouped_query
+from ..decoder import Maker
+from ..fields import Fields
+from ..layers.attention import GroupedQuery, GroupedQueryAttention
+from ..layers.rope import Rotary
+
+
+def read_config(fields: Fields) -> GroupedQueryConfig:
+    """Raises UnsupportedModel naming the field that is not supported."""
+    fields.only("attention_bias", False)
+    fields.only("mlp_bias", False)
+    fields.integer("intermediate_size")
+    return GroupedQueryConfig(**read_grouped_query(fields))
+
+
+def makers(config: GroupedQueryConfig, table: Rotary) -> Mapping[str, Maker]:
+    """Attention without norms of heads."""
+    attention = GroupedQuery(config.head_dim, table, config.rms_norm_eps)
+    return {"attention": lambda parts: GroupedQueryAttention(parts, attention)}
+
+
+ARCHITECTURES: Final = (Architecture("llama", ("LlamaForCausalLM",), read_config, makers),)

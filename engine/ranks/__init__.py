@@ -1,0 +1,1 @@
+"""Several devices: one process for each rank, which all run the steps that one scheduler plans."""

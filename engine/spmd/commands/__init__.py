@@ -1,0 +1,1 @@
+"""What `tokenspeed verify spmd` and `tokenspeed plan` do. No torch."""

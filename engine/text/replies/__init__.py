@@ -1,0 +1,1 @@
+"""Replies of models: tool calls and thinking, taken out of the text as it streams."""
