@@ -322,6 +322,8 @@ class CopyHandle<CopyState::Spilling> : public Handle<CopyId, false> {
   }
   // The host page has the block's content; the block may be evicted.
   Outcome<std::tuple<CopyHandle<CopyState::Idle>, HostHandle<HostState::Valid>>, std::tuple<CopyHandle<CopyState::Spilling>, HostHandle<HostState::Filling>>> spill_done(Machine& machine, BlockId b, HostHandle<HostState::Filling> h) &&;
+  // The copy to the host came to nothing: the page is empty again, the block is as before.
+  Outcome<std::tuple<CopyHandle<CopyState::Idle>, HostHandle<HostState::Empty>>, std::tuple<CopyHandle<CopyState::Spilling>, HostHandle<HostState::Filling>>> spill_failed(Machine& machine, BlockId b, HostHandle<HostState::Filling> h) &&;
 
  private:
   friend class HandleMaker;
@@ -341,6 +343,8 @@ class CopyHandle<CopyState::Fetching> : public Handle<CopyId, false> {
   }
   // The block has the host page's content and can be matched.
   Outcome<std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Cached>>, std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>> fetch_done(Machine& machine, BlockHandle<BlockState::Fetching> b, HostId h) &&;
+  // The copy from the host came to nothing: the block is free again. What was fetched behind it has to go first.
+  Outcome<std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>, std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>> fetch_failed(Machine& machine, BlockHandle<BlockState::Fetching> b, HostId h, BlockId p) &&;
 
  private:
   friend class HandleMaker;
@@ -724,11 +728,25 @@ inline Outcome<std::tuple<CopyHandle<CopyState::Idle>, HostHandle<HostState::Val
   return Taken(std::tuple<CopyHandle<CopyState::Idle>, HostHandle<HostState::Valid>>(HandleMaker::make<CopyHandle<CopyState::Idle>>(std::move(*this).leave()), HandleMaker::make<HostHandle<HostState::Valid>>(std::move(h).leave())));
 }
 
+inline Outcome<std::tuple<CopyHandle<CopyState::Idle>, HostHandle<HostState::Empty>>, std::tuple<CopyHandle<CopyState::Spilling>, HostHandle<HostState::Filling>>> CopyHandle<CopyState::Spilling>::spill_failed(Machine& machine, BlockId b, HostHandle<HostState::Filling> h) && {
+  const Guard guard = machine.apply_spill_failed(id(), b, h.id());
+  using Taken = Outcome<std::tuple<CopyHandle<CopyState::Idle>, HostHandle<HostState::Empty>>, std::tuple<CopyHandle<CopyState::Spilling>, HostHandle<HostState::Filling>>>;
+  if (guard != Guard::none) return Taken(guard, std::tuple<CopyHandle<CopyState::Spilling>, HostHandle<HostState::Filling>>(std::move(*this), std::move(h)));
+  return Taken(std::tuple<CopyHandle<CopyState::Idle>, HostHandle<HostState::Empty>>(HandleMaker::make<CopyHandle<CopyState::Idle>>(std::move(*this).leave()), HandleMaker::make<HostHandle<HostState::Empty>>(std::move(h).leave())));
+}
+
 inline Outcome<std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Cached>>, std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>> CopyHandle<CopyState::Fetching>::fetch_done(Machine& machine, BlockHandle<BlockState::Fetching> b, HostId h) && {
   const Guard guard = machine.apply_fetch_done(id(), b.id(), h);
   using Taken = Outcome<std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Cached>>, std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>>;
   if (guard != Guard::none) return Taken(guard, std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>(std::move(*this), std::move(b)));
   return Taken(std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Cached>>(HandleMaker::make<CopyHandle<CopyState::Idle>>(std::move(*this).leave()), HandleMaker::make<BlockHandle<BlockState::Cached>>(std::move(b).leave())));
+}
+
+inline Outcome<std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>, std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>> CopyHandle<CopyState::Fetching>::fetch_failed(Machine& machine, BlockHandle<BlockState::Fetching> b, HostId h, BlockId p) && {
+  const Guard guard = machine.apply_fetch_failed(id(), b.id(), h, p);
+  using Taken = Outcome<std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>, std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>>;
+  if (guard != Guard::none) return Taken(guard, std::tuple<CopyHandle<CopyState::Fetching>, BlockHandle<BlockState::Fetching>>(std::move(*this), std::move(b)));
+  return Taken(std::tuple<CopyHandle<CopyState::Idle>, BlockHandle<BlockState::Free>>(HandleMaker::make<CopyHandle<CopyState::Idle>>(std::move(*this).leave()), HandleMaker::make<BlockHandle<BlockState::Free>>(std::move(b).leave())));
 }
 
 inline Outcome<CopyHandle<CopyState::Idle>, CopyHandle<CopyState::Sending>> CopyHandle<CopyState::Sending>::send_done(Machine& machine, BlockId b) && {

@@ -311,6 +311,7 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
     if (copy_[c].block_of != b) return Guard::spill_done__its_block;
     CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::spill_done__engine_idle;)
     if (copy_[c].host_of != h) return Guard::spill_done__its_host_page;
+    CHECKED_ONLY(if (ghost_.failed.get({c})) return Guard::spill_done__arrived;)
     if (host_[h].host_state != HostState::Filling) return Guard::spill_done__host_FILLING;
     CHECKED_ONLY(ghost_spill_done(c, b, h);)
     copy_[c].copy_state = CopyState::Idle;
@@ -320,6 +321,31 @@ Guard Machine::apply_spill_done(CopyId c, BlockId b, HostId h) {
     block_[b].copies -= 1;
     host_[h].host_copies -= 1;
     record(Transition::spill_done, c, b, h);
+    return Guard::none;
+}
+
+Guard Machine::apply_spill_failed(CopyId c, BlockId b, HostId h) {
+    if (!has_copy(c) || !has_block(b) || !has_host(h)) return Guard::bad_index;
+    if (copy_[c].copy_state != CopyState::Spilling) return Guard::spill_failed__copy_SPILLING;
+    if (copy_[c].block_of != b) return Guard::spill_failed__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::spill_failed__engine_idle;)
+    if (copy_[c].host_of != h) return Guard::spill_failed__its_host_page;
+    CHECKED_ONLY(if (!ghost_.failed.get({c})) return Guard::spill_failed__did_not_arrive;)
+    if (host_[h].host_state != HostState::Filling) return Guard::spill_failed__host_FILLING;
+    CHECKED_ONLY(ghost_spill_failed(c, b, h);)
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].host_of = kNone;
+    host_[h].host_state = HostState::Empty;
+    host_[h].host_position = 0;
+    host_[h].host_fill = 0;
+    host_[h].host_key = 0;
+    host_[h].host_before = 0;
+    block_[b].copies -= 1;
+    host_[h].host_copies -= 1;
+    globals_.spare_pages += 1;
+    globals_.used_pages -= 1;
+    record(Transition::spill_failed, c, b, h);
     return Guard::none;
 }
 
@@ -357,6 +383,7 @@ Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
     if (copy_[c].block_of != b) return Guard::fetch_done__its_block;
     CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::fetch_done__engine_idle;)
     if (copy_[c].host_of != h) return Guard::fetch_done__its_host_page;
+    CHECKED_ONLY(if (ghost_.failed.get({c})) return Guard::fetch_done__arrived;)
     if (block_[b].block_state != BlockState::Fetching) return Guard::fetch_done__block_FETCHING;
     CHECKED_ONLY(ghost_fetch_done(c, b, h);)
     copy_[c].copy_state = CopyState::Idle;
@@ -368,6 +395,34 @@ Guard Machine::apply_fetch_done(CopyId c, BlockId b, HostId h) {
     globals_.cached += 1;
     globals_.fetching -= 1;
     record(Transition::fetch_done, c, b, h);
+    return Guard::none;
+}
+
+Guard Machine::apply_fetch_failed(CopyId c, BlockId b, HostId h, BlockId p) {
+    if (!has_copy(c) || !has_block(b) || !has_host(h) || !has_block(p)) return Guard::bad_index;
+    if (copy_[c].copy_state != CopyState::Fetching) return Guard::fetch_failed__copy_FETCHING;
+    if (copy_[c].block_of != b) return Guard::fetch_failed__its_block;
+    CHECKED_ONLY(if (ghost_.copying.get({c})) return Guard::fetch_failed__engine_idle;)
+    if (copy_[c].host_of != h) return Guard::fetch_failed__its_host_page;
+    CHECKED_ONLY(if (!ghost_.failed.get({c})) return Guard::fetch_failed__did_not_arrive;)
+    if (block_[b].block_state != BlockState::Fetching) return Guard::fetch_failed__block_FETCHING;
+    if (block_[b].parent != p) return Guard::fetch_failed__its_parent;
+    if (block_[b].children != 0) return Guard::fetch_failed__leaf;
+    CHECKED_ONLY(ghost_fetch_failed(c, b, h, p);)
+    copy_[c].copy_state = CopyState::Idle;
+    copy_[c].block_of = kNone;
+    copy_[c].host_of = kNone;
+    block_[b].block_state = BlockState::Free;
+    block_[b].parent = kNone;
+    block_[b].key = 0;
+    block_[b].before = 0;
+    block_[b].fill = 0;
+    block_[b].copies -= 1;
+    host_[h].host_copies -= 1;
+    globals_.free += 1;
+    globals_.fetching -= 1;
+    block_[p].children -= p != b ? 1 : 0;
+    record(Transition::fetch_failed, c, b, h, p);
     return Guard::none;
 }
 
@@ -511,6 +566,17 @@ Guard Machine::apply_copy_done(CopyId c) {
     return Guard::none;
 }
 
+Guard Machine::apply_copy_fails(CopyId c) {
+    if (!has_copy(c)) return Guard::bad_index;
+    CHECKED_ONLY(if (!ghost_.copying.get({c})) return Guard::copy_fails__copying;)
+    if (copy_[c].copy_state != CopyState::Spilling && copy_[c].copy_state != CopyState::Fetching) {
+        return Guard::copy_fails__to_or_from_the_host;
+    }
+    CHECKED_ONLY(ghost_copy_fails(c);)
+    record(Transition::copy_fails, c);
+    return Guard::none;
+}
+
 Guard Machine::apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn) {
     if (!has_request(r)) return Guard::bad_index;
     if (request_[r].request_state != RequestState::Absent) return Guard::submit__request_ABSENT;
@@ -525,6 +591,15 @@ Guard Machine::apply_submit(RequestId r, std::int64_t tokens, std::int64_t most,
     request_[r].arrival = turn;
     globals_.newest_arrival = turn;
     record(Transition::submit, r, tokens, most, turn);
+    return Guard::none;
+}
+
+Guard Machine::apply_guide(RequestId r) {
+    if (!has_request(r)) return Guard::bad_index;
+    if (request_[r].request_state != RequestState::Waiting) return Guard::guide__request_WAITING;
+    if (request_[r].guided) return Guard::guide__not_guided_yet;
+    request_[r].guided = true;
+    record(Transition::guide, r);
     return Guard::none;
 }
 
@@ -609,6 +684,7 @@ Guard Machine::apply_recycle(RequestId r) {
     request_[r].computed = 0;
     request_[r].pruned = 0;
     request_[r].last_step = 0;
+    request_[r].guided = false;
     record(Transition::recycle, r);
     return Guard::none;
 }
@@ -676,6 +752,7 @@ Guard Machine::apply_decode(StepId s, RequestId r, std::int64_t n) {
     if (request_[r].inbound != 0) return Guard::decode__nothing_arriving;
     if (request_[r].planned + n > end_of_table(r)) return Guard::decode__room;
     if (request_[r].planned + n >= request_[r].limit) return Guard::decode__output_left;
+    if (request_[r].guided && request_[r].sampling != 0) return Guard::decode__last_token_seen;
     if (n < 1) return Guard::decode__n_large_enough;
     if (n > limits_.width) return Guard::decode__n_small_enough;
     CHECKED_ONLY(ghost_decode(s, r, n);)
@@ -845,6 +922,12 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
                     arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
             return apply_spill_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
                     static_cast<HostId>(arguments[2]));
+        case Transition::spill_failed:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
+            return apply_spill_failed(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<HostId>(arguments[2]));
         case Transition::fetch:
             if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
                     arguments[1] != static_cast<BlockId>(arguments[1]) ||
@@ -858,6 +941,13 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
                     arguments[2] != static_cast<HostId>(arguments[2])) return Guard::bad_index;
             return apply_fetch_done(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
                     static_cast<HostId>(arguments[2]));
+        case Transition::fetch_failed:
+            if (arguments[0] != static_cast<CopyId>(arguments[0]) ||
+                    arguments[1] != static_cast<BlockId>(arguments[1]) ||
+                    arguments[2] != static_cast<HostId>(arguments[2]) ||
+                    arguments[3] != static_cast<BlockId>(arguments[3])) return Guard::bad_index;
+            return apply_fetch_failed(static_cast<CopyId>(arguments[0]), static_cast<BlockId>(arguments[1]),
+                    static_cast<HostId>(arguments[2]), static_cast<BlockId>(arguments[3]));
         case Transition::drop_page:
             if (arguments[0] != static_cast<HostId>(arguments[0])) return Guard::bad_index;
             return apply_drop_page(static_cast<HostId>(arguments[0]));
@@ -898,9 +988,15 @@ Guard Machine::apply(Transition transition, const std::array<std::int64_t, 4>& a
         case Transition::copy_done:
             if (arguments[0] != static_cast<CopyId>(arguments[0])) return Guard::bad_index;
             return apply_copy_done(static_cast<CopyId>(arguments[0]));
+        case Transition::copy_fails:
+            if (arguments[0] != static_cast<CopyId>(arguments[0])) return Guard::bad_index;
+            return apply_copy_fails(static_cast<CopyId>(arguments[0]));
         case Transition::submit:
             if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
             return apply_submit(static_cast<RequestId>(arguments[0]), arguments[1], arguments[2], arguments[3]);
+        case Transition::guide:
+            if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
+            return apply_guide(static_cast<RequestId>(arguments[0]));
         case Transition::admit:
             if (arguments[0] != static_cast<RequestId>(arguments[0])) return Guard::bad_index;
             return apply_admit(static_cast<RequestId>(arguments[0]));

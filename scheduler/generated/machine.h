@@ -15,7 +15,7 @@
 
 namespace tokenspeed {
 
-inline constexpr std::string_view kSpecHash = "9e9ed7a1e2d3463ddec3b0886ff500c665d678abe140f64ef0c35488bd3e8407";
+inline constexpr std::string_view kSpecHash = "008ec900363c3bbb50c39410e4852a78602bab3d53ccb972167e4a4e7d7f4869";
 
 enum class RequestState : std::uint8_t {
     Absent,  // this record is unused
@@ -72,8 +72,10 @@ enum class Transition : std::uint8_t {
     evict,
     spill,
     spill_done,
+    spill_failed,
     fetch,
     fetch_done,
+    fetch_failed,
     drop_page,
     send,
     send_done,
@@ -82,7 +84,9 @@ enum class Transition : std::uint8_t {
     receive_failed,
     receive_dropped,
     copy_done,
+    copy_fails,
     submit,
+    guide,
     admit,
     finish,
     abort,
@@ -102,7 +106,7 @@ enum class Transition : std::uint8_t {
     retire,
 };
 
-inline constexpr std::size_t kTransitions = 42;
+inline constexpr std::size_t kTransitions = 46;
 
 inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {
     "match_shared",
@@ -119,8 +123,10 @@ inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {
     "evict",
     "spill",
     "spill_done",
+    "spill_failed",
     "fetch",
     "fetch_done",
+    "fetch_failed",
     "drop_page",
     "send",
     "send_done",
@@ -129,7 +135,9 @@ inline constexpr std::array<std::string_view, kTransitions> kTransitionNames = {
     "receive_failed",
     "receive_dropped",
     "copy_done",
+    "copy_fails",
     "submit",
+    "guide",
     "admit",
     "finish",
     "abort",
@@ -232,7 +240,14 @@ enum class Guard : std::uint16_t {
     spill_done__its_block,
     spill_done__engine_idle,
     spill_done__its_host_page,
+    spill_done__arrived,
     spill_done__host_FILLING,
+    spill_failed__copy_SPILLING,
+    spill_failed__its_block,
+    spill_failed__engine_idle,
+    spill_failed__its_host_page,
+    spill_failed__did_not_arrive,
+    spill_failed__host_FILLING,
     fetch__block_FREE,
     fetch__host_VALID,
     fetch__copy_IDLE,
@@ -241,7 +256,16 @@ enum class Guard : std::uint16_t {
     fetch_done__its_block,
     fetch_done__engine_idle,
     fetch_done__its_host_page,
+    fetch_done__arrived,
     fetch_done__block_FETCHING,
+    fetch_failed__copy_FETCHING,
+    fetch_failed__its_block,
+    fetch_failed__engine_idle,
+    fetch_failed__its_host_page,
+    fetch_failed__did_not_arrive,
+    fetch_failed__block_FETCHING,
+    fetch_failed__its_parent,
+    fetch_failed__leaf,
     drop_page__host_VALID,
     drop_page__not_being_copied,
     send__request_PREFILL_DECODE,
@@ -279,11 +303,15 @@ enum class Guard : std::uint16_t {
     receive_dropped__engine_idle,
     receive_dropped__its_request,
     copy_done__copying,
+    copy_fails__copying,
+    copy_fails__to_or_from_the_host,
     submit__request_ABSENT,
     submit__room_for_output,
     submit__fits_the_pool,
     submit__newest,
     submit__tokens_large_enough,
+    guide__request_WAITING,
+    guide__not_guided_yet,
     admit__request_WAITING,
     finish__request_DECODE,
     finish__has_output,
@@ -324,6 +352,7 @@ enum class Guard : std::uint16_t {
     decode__nothing_arriving,
     decode__room,
     decode__output_left,
+    decode__last_token_seen,
     decode__n_large_enough,
     decode__n_small_enough,
     launch__step_PLANNED,
@@ -346,7 +375,7 @@ enum class Guard : std::uint16_t {
     bad_index,
 };
 
-inline constexpr std::array<std::string_view, 193> kGuardNames = {
+inline constexpr std::array<std::string_view, 214> kGuardNames = {
     "none",
     "match_shared:block SHARED",
     "match_shared:not held yet",
@@ -428,7 +457,14 @@ inline constexpr std::array<std::string_view, 193> kGuardNames = {
     "spill_done:its block",
     "spill_done:engine idle",
     "spill_done:its host page",
+    "spill_done:arrived",
     "spill_done:host FILLING",
+    "spill_failed:copy SPILLING",
+    "spill_failed:its block",
+    "spill_failed:engine idle",
+    "spill_failed:its host page",
+    "spill_failed:did not arrive",
+    "spill_failed:host FILLING",
     "fetch:block FREE",
     "fetch:host VALID",
     "fetch:copy IDLE",
@@ -437,7 +473,16 @@ inline constexpr std::array<std::string_view, 193> kGuardNames = {
     "fetch_done:its block",
     "fetch_done:engine idle",
     "fetch_done:its host page",
+    "fetch_done:arrived",
     "fetch_done:block FETCHING",
+    "fetch_failed:copy FETCHING",
+    "fetch_failed:its block",
+    "fetch_failed:engine idle",
+    "fetch_failed:its host page",
+    "fetch_failed:did not arrive",
+    "fetch_failed:block FETCHING",
+    "fetch_failed:its parent",
+    "fetch_failed:leaf",
     "drop_page:host VALID",
     "drop_page:not being copied",
     "send:request PREFILL/DECODE",
@@ -475,11 +520,15 @@ inline constexpr std::array<std::string_view, 193> kGuardNames = {
     "receive_dropped:engine idle",
     "receive_dropped:its request",
     "copy_done:copying",
+    "copy_fails:copying",
+    "copy_fails:to or from the host",
     "submit:request ABSENT",
     "submit:room for output",
     "submit:fits the pool",
     "submit:newest",
     "submit:tokens large enough",
+    "guide:request WAITING",
+    "guide:not guided yet",
     "admit:request WAITING",
     "finish:request DECODE",
     "finish:has output",
@@ -520,6 +569,7 @@ inline constexpr std::array<std::string_view, 193> kGuardNames = {
     "decode:nothing arriving",
     "decode:room",
     "decode:output left",
+    "decode:last token seen",
     "decode:n large enough",
     "decode:n small enough",
     "launch:step PLANNED",
@@ -551,6 +601,7 @@ struct RequestFields {
     std::int64_t planned = 0;  // tokens whose KV is written or being written
     std::int64_t computed = 0;  // tokens whose KV is written: landed or received
     std::int64_t pruned = 0;  // tokens behind the attention window, given back
+    bool guided = false;  // each output token must be seen before the next is planned: a grammar
     std::int64_t last_step = 0;  // number of the last step that the request was in
     std::int64_t blocks = 0;  // blocks that the request holds
     std::int64_t capacity = 0;  // tokens that fit these blocks
@@ -667,6 +718,7 @@ class Machine {
     std::int64_t planned(RequestId r) const { return request_[r].planned; }
     std::int64_t computed(RequestId r) const { return request_[r].computed; }
     std::int64_t pruned(RequestId r) const { return request_[r].pruned; }
+    bool guided(RequestId r) const { return request_[r].guided; }
     std::int64_t last_step(RequestId r) const { return request_[r].last_step; }
     BlockState block_state(BlockId b) const { return block_[b].block_state; }
     std::int64_t position(BlockId b) const { return block_[b].position; }
@@ -788,10 +840,14 @@ class Machine {
     [[nodiscard]] Guard apply_spill(CopyId c, BlockId b, HostId h);
     // The host page has the block's content; the block may be evicted.
     [[nodiscard]] Guard apply_spill_done(CopyId c, BlockId b, HostId h);
+    // The copy to the host came to nothing: the page is empty again, the block is as before.
+    [[nodiscard]] Guard apply_spill_failed(CopyId c, BlockId b, HostId h);
     // A host page is copied back into a free block, under the block that stands for the prefix before it.
     [[nodiscard]] Guard apply_fetch(CopyId c, BlockId b, HostId h, BlockId p);
     // The block has the host page's content and can be matched.
     [[nodiscard]] Guard apply_fetch_done(CopyId c, BlockId b, HostId h);
+    // The copy from the host came to nothing: the block is free again. What was fetched behind it has to go first.
+    [[nodiscard]] Guard apply_fetch_failed(CopyId c, BlockId b, HostId h, BlockId p);
     // A host page makes room.
     [[nodiscard]] Guard apply_drop_page(HostId h);
     // A peer reads the first `n` tokens of a request's block.
@@ -808,8 +864,12 @@ class Machine {
     [[nodiscard]] Guard apply_receive_dropped(CopyId c, RequestId r, BlockId b);
     // The copy engine or the peer touches the block no more.
     [[nodiscard]] Guard apply_copy_done(CopyId c);
+    // The copy engine gives up between device and host: an error, a lost node, a full disk.
+    [[nodiscard]] Guard apply_copy_fails(CopyId c);
     // A client's request enters the waiting line.
     [[nodiscard]] Guard apply_submit(RequestId r, std::int64_t tokens, std::int64_t most, std::int64_t turn);
+    // A request's output is to follow a grammar, which must see each token before it allows the next.
+    [[nodiscard]] Guard apply_guide(RequestId r);
     // A waiting request starts to run, behind whatever prefix it matched.
     [[nodiscard]] Guard apply_admit(RequestId r);
     // The request has its output (limit, end token or stop string).
@@ -897,8 +957,10 @@ class Machine {
     void ghost_evict(BlockId b, BlockId p);
     void ghost_spill(CopyId c, BlockId b, HostId h);
     void ghost_spill_done(CopyId c, BlockId b, HostId h);
+    void ghost_spill_failed(CopyId c, BlockId b, HostId h);
     void ghost_fetch(CopyId c, BlockId b, HostId h, BlockId p);
     void ghost_fetch_done(CopyId c, BlockId b, HostId h);
+    void ghost_fetch_failed(CopyId c, BlockId b, HostId h, BlockId p);
     void ghost_drop_page(HostId h);
     void ghost_send(CopyId c, BlockId b);
     void ghost_send_done(CopyId c, BlockId b);
@@ -907,6 +969,7 @@ class Machine {
     void ghost_receive_failed(CopyId c, RequestId r, BlockId b);
     void ghost_receive_dropped(CopyId c, RequestId r, BlockId b);
     void ghost_copy_done(CopyId c);
+    void ghost_copy_fails(CopyId c);
     void ghost_open_step();
     void ghost_prefill(StepId s, RequestId r, std::int64_t n);
     void ghost_prefill_last(StepId s, RequestId r, std::int64_t n);
@@ -923,6 +986,7 @@ class Machine {
         Ghost<2, bool> request_of;
         Ghost<1, bool> executing;
         Ghost<1, bool> copying;
+        Ghost<1, bool> failed;
         Ghost<1, std::int64_t> copy_start;
         Ghost<2, std::int64_t> row_start;
         Ghost<3, bool> reads;
@@ -970,6 +1034,9 @@ void Machine::visit(Visit&& visit) const {
     }
     for (RequestId r = 0; r < request_count(); ++r) {
         visit("pruned", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].pruned));
+    }
+    for (RequestId r = 0; r < request_count(); ++r) {
+        visit("guided", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].guided));
     }
     for (RequestId r = 0; r < request_count(); ++r) {
         visit("last_step", std::vector<int>{static_cast<int>(r)}, static_cast<std::int64_t>(request_[r].last_step));

@@ -165,6 +165,9 @@ struct MachineAccess {
         for (BlockId b = 0; b < blocks; ++b) {
             image.cell(m.block_[b].children, 0, false);
         }
+        for (RequestId r = 0; r < requests; ++r) {
+            image.cell(m.request_[r].guided, 0, false);
+        }
         restored.base[0] = image.table(requests * blocks);
         for (StepId s = 0; s < steps; ++s) {
             for (RequestId r = 0; r < requests; ++r) {
@@ -321,6 +324,10 @@ struct MachineAccess {
         }
         state += 1 * blocks;
         for (RequestId r = 0; r < requests; ++r) {
+            request_[r].guided = state[r] != 0;
+        }
+        state += 1 * requests;
+        for (RequestId r = 0; r < requests; ++r) {
             for (BlockId b = 0; b < blocks; ++b) {
                 if (*state++ != 0) m.holds_.set(r, b, block_[b].position, true);
             }
@@ -470,6 +477,10 @@ struct MachineAccess {
             state[b] = static_cast<std::int8_t>(block_[b].children);
         }
         state += 1 * blocks;
+        for (RequestId r = 0; r < requests; ++r) {
+            state[r] = static_cast<std::int8_t>(request_[r].guided);
+        }
+        state += 1 * requests;
         for (RequestId r = 0; r < requests; ++r) {
             for (BlockId b = 0; b < blocks; ++b) {
                 *state++ = static_cast<std::int8_t>(m.holds(r, b));
@@ -641,6 +652,9 @@ struct MachineAccess {
             differs |= static_cast<std::int64_t>(block_[b].children) ^ *state++;
         }
         for (RequestId r = 0; r < requests; ++r) {
+            differs |= static_cast<std::int64_t>(request_[r].guided) ^ *state++;
+        }
+        for (RequestId r = 0; r < requests; ++r) {
             for (BlockId b = 0; b < blocks; ++b) {
                 differs |= static_cast<std::int64_t>(m.holds(r, b)) ^ *state++;
             }
@@ -802,6 +816,9 @@ struct MachineAccess {
             if (static_cast<std::int64_t>(block_[b].children) != *state++) return static_cast<std::int32_t>(state - 1 - start);
         }
         for (RequestId r = 0; r < requests; ++r) {
+            if (static_cast<std::int64_t>(request_[r].guided) != *state++) return static_cast<std::int32_t>(state - 1 - start);
+        }
+        for (RequestId r = 0; r < requests; ++r) {
             for (BlockId b = 0; b < blocks; ++b) {
                 if (static_cast<std::int64_t>(m.holds(r, b)) != *state++) return static_cast<std::int32_t>(state - 1 - start);
             }
@@ -915,6 +932,11 @@ struct MachineAccess {
                         if (!agreed(*answer = answer_of(m.apply_spill_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
                     }
                     break;
+                case Transition::spill_failed:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_spill_failed(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
                 case Transition::fetch:
                     for (; p < end && p->transition == transition; ++p) {
                         if (!agreed(*answer = answer_of(m.apply_fetch(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
@@ -923,6 +945,11 @@ struct MachineAccess {
                 case Transition::fetch_done:
                     for (; p < end && p->transition == transition; ++p) {
                         if (!agreed(*answer = answer_of(m.apply_fetch_done(p->arguments[0], p->arguments[1], p->arguments[2])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::fetch_failed:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_fetch_failed(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
                     }
                     break;
                 case Transition::drop_page:
@@ -965,9 +992,19 @@ struct MachineAccess {
                         if (!agreed(*answer = answer_of(m.apply_copy_done(p->arguments[0])), *p)) return number(p);
                     }
                     break;
+                case Transition::copy_fails:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_copy_fails(p->arguments[0])), *p)) return number(p);
+                    }
+                    break;
                 case Transition::submit:
                     for (; p < end && p->transition == transition; ++p) {
                         if (!agreed(*answer = answer_of(m.apply_submit(p->arguments[0], p->arguments[1], p->arguments[2], p->arguments[3])), *p)) return number(p);
+                    }
+                    break;
+                case Transition::guide:
+                    for (; p < end && p->transition == transition; ++p) {
+                        if (!agreed(*answer = answer_of(m.apply_guide(p->arguments[0])), *p)) return number(p);
                     }
                     break;
                 case Transition::admit:
@@ -1134,7 +1171,7 @@ struct MachineAccess {
 };
 
 const StateAccess kStateAccess = {
-    "9e9ed7a1e2d3463ddec3b0886ff500c665d678abe140f64ef0c35488bd3e8407",
+    "008ec900363c3bbb50c39410e4852a78602bab3d53ccb972167e4a4e7d7f4869",
     static_cast<std::uint16_t>(Guard::bad_index),
     6,
     5,

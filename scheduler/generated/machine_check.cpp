@@ -32,7 +32,14 @@ void Machine::recheck() const {
         if (step_[s].step_state == StepState::Idle && step_[s].rows != 0) fail_invariant("idle step is empty", {s});
     }
     for (RequestId r = 0; r < request_count(); ++r) {
-        if (absent(r) && (request_[r].arrival != 0 || request_[r].prompt != 0 || request_[r].limit != 0 || request_[r].known != 0 || request_[r].planned != 0 || request_[r].computed != 0 || request_[r].pruned != 0 || request_[r].last_step != 0)) fail_invariant("a recycled record carries nothing over", {r});
+        if (absent(r) && (request_[r].arrival != 0 || request_[r].prompt != 0 || request_[r].limit != 0 || request_[r].known != 0 || request_[r].planned != 0 || request_[r].computed != 0 || request_[r].pruned != 0 || request_[r].last_step != 0 || request_[r].guided)) fail_invariant("a recycled record carries nothing over", {r});
+    }
+    for (StepId s = 0; s < step_count(); ++s) {
+        for (StepId z = 0; z < step_count(); ++z) {
+            for (RequestId r = 0; r < request_count(); ++r) {
+                if ((request_[r].guided && live(r) && step_request_[s][r].in_step && step_request_[z][r].in_step && step_request_[s][r].row_outputs >= 1 && step_request_[z][r].row_outputs >= 1) && s != z) fail_invariant("a grammar sees each token first", {s, z, r});
+            }
+        }
     }
     for (StepId s = 0; s < step_count(); ++s) {
         for (RequestId r = 0; r < request_count(); ++r) {
@@ -114,6 +121,9 @@ void Machine::recheck() const {
     for (CopyId c = 0; c < copy_count(); ++c) {
         if (ghost_.copying.get({c}) && copy_[c].copy_state == CopyState::Idle) fail_invariant("engines work on copies under way", {c});
     }
+    for (CopyId c = 0; c < copy_count(); ++c) {
+        if (ghost_.failed.get({c}) && ((copy_[c].copy_state != CopyState::Spilling && copy_[c].copy_state != CopyState::Fetching) || ghost_.copying.get({c}))) fail_invariant("a copy fails at its end", {c});
+    }
     for (StepId s = 0; s < step_count(); ++s) {
         for (RequestId r = 0; r < request_count(); ++r) {
             if (step_request_[s][r].row_outputs > limits_.width) fail_invariant("drafts stay within the width", {s, r});
@@ -186,7 +196,7 @@ void Machine::recheck() const {
         if (step_[s].step_state == StepState::Done && step_[s].number != globals_.landed + 1) fail_invariant("the done step is the oldest", {s});
     }
     for (BlockId b = 0; b < block_count(); ++b) {
-        if ((block_[b].block_state == BlockState::Owned || block_[b].block_state == BlockState::Free) && block_[b].stamp > globals_.landed) fail_invariant("owned and free blocks carry an old stamp", {b});
+        if ((block_[b].block_state == BlockState::Owned || block_[b].block_state == BlockState::Free || block_[b].block_state == BlockState::Fetching) && block_[b].stamp > globals_.landed) fail_invariant("owned and free blocks carry an old stamp", {b});
     }
     for (StepId s = 0; s < step_count(); ++s) {
         for (RequestId r = 0; r < request_count(); ++r) {
@@ -430,6 +440,11 @@ void Machine::recheck() const {
             for (BlockId p = 0; p < block_count(); ++p) {
                 if ((live(r) && holds(r, b) && block_[b].parent == p) && !holds(r, p)) fail_invariant("a live request holds a path", {r, b, p});
             }
+        }
+    }
+    for (BlockId b = 0; b < block_count(); ++b) {
+        for (BlockId p = 0; p < block_count(); ++p) {
+            if ((block_[b].parent == p && block_[p].block_state == BlockState::Fetching) && block_[b].block_state != BlockState::Cached && block_[b].block_state != BlockState::Fetching) fail_invariant("what hangs under a page on its way is nobodys", {b, p});
         }
     }
     for (BlockId b = 0; b < block_count(); ++b) {

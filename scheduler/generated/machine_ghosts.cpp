@@ -128,7 +128,18 @@ void Machine::ghost_spill(CopyId c, BlockId b, HostId h) {
 
 void Machine::ghost_spill_done(CopyId c, BlockId b, HostId h) {
     GhostWrites ghost_writes;
-    ghost_writes.add(ghost_.host_content, {h}, ghost_.content.get({b}));
+    ghost_writes.add(ghost_.failed, {c}, false);
+    ghost_writes.add(ghost_.host_content, {h}, ghost_.failed.get({c}) ? 0 : ghost_.content.get({b}));
+    ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
+    ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
+    ghost_writes.add(ghost_.block_of, {c, b}, false);
+    ghost_writes.add(ghost_.host_of, {c, h}, false);
+    ghost_writes.commit();
+}
+
+void Machine::ghost_spill_failed(CopyId c, BlockId b, HostId h) {
+    GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.failed, {c}, false);
     ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
     ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
     ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -150,11 +161,24 @@ void Machine::ghost_fetch(CopyId c, BlockId b, HostId h, BlockId p) {
 
 void Machine::ghost_fetch_done(CopyId c, BlockId b, HostId h) {
     GhostWrites ghost_writes;
-    ghost_writes.add(ghost_.content, {b}, ghost_.host_content.get({h}));
+    ghost_writes.add(ghost_.failed, {c}, false);
+    ghost_writes.add(ghost_.content, {b}, ghost_.failed.get({c}) ? 0 : ghost_.host_content.get({h}));
     ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
     ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
     ghost_writes.add(ghost_.block_of, {c, b}, false);
     ghost_writes.add(ghost_.host_of, {c, h}, false);
+    ghost_writes.commit();
+}
+
+void Machine::ghost_fetch_failed(CopyId c, BlockId b, HostId h, BlockId p) {
+    GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.failed, {c}, false);
+    ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
+    ghost_writes.add(ghost_.copy_hosts, {c}, ghost_.copy_hosts.get({c}) - 1);
+    ghost_writes.add(ghost_.parents, {b}, ghost_.parents.get({b}) - 1);
+    ghost_writes.add(ghost_.block_of, {c, b}, false);
+    ghost_writes.add(ghost_.host_of, {c, h}, false);
+    ghost_writes.add(ghost_.parent, {b, p}, false);
     ghost_writes.commit();
 }
 
@@ -175,6 +199,7 @@ void Machine::ghost_send(CopyId c, BlockId b) {
 
 void Machine::ghost_send_done(CopyId c, BlockId b) {
     GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.failed, {c}, false);
     ghost_writes.add(ghost_.copy_start, {c}, 0);
     ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
     ghost_writes.add(ghost_.block_of, {c, b}, false);
@@ -195,6 +220,7 @@ void Machine::ghost_receive(CopyId c, RequestId r, BlockId b, std::int64_t n) {
 
 void Machine::ghost_receive_done(CopyId c, RequestId r, BlockId b) {
     GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.failed, {c}, false);
     ghost_writes.add(ghost_.copy_start, {c}, 0);
     ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
     ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
@@ -206,6 +232,7 @@ void Machine::ghost_receive_done(CopyId c, RequestId r, BlockId b) {
 
 void Machine::ghost_receive_failed(CopyId c, RequestId r, BlockId b) {
     GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.failed, {c}, false);
     ghost_writes.add(ghost_.copy_start, {c}, 0);
     ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
     ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
@@ -217,6 +244,7 @@ void Machine::ghost_receive_failed(CopyId c, RequestId r, BlockId b) {
 
 void Machine::ghost_receive_dropped(CopyId c, RequestId r, BlockId b) {
     GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.failed, {c}, false);
     ghost_writes.add(ghost_.copy_start, {c}, 0);
     ghost_writes.add(ghost_.copy_blocks, {c}, ghost_.copy_blocks.get({c}) - 1);
     ghost_writes.add(ghost_.copy_requests, {c}, ghost_.copy_requests.get({c}) - 1);
@@ -229,6 +257,13 @@ void Machine::ghost_receive_dropped(CopyId c, RequestId r, BlockId b) {
 void Machine::ghost_copy_done(CopyId c) {
     GhostWrites ghost_writes;
     ghost_writes.add(ghost_.copying, {c}, false);
+    ghost_writes.commit();
+}
+
+void Machine::ghost_copy_fails(CopyId c) {
+    GhostWrites ghost_writes;
+    ghost_writes.add(ghost_.copying, {c}, false);
+    ghost_writes.add(ghost_.failed, {c}, true);
     ghost_writes.commit();
 }
 

@@ -143,7 +143,20 @@ def a_recycled_record_carries_nothing_over(r: Expr) -> Expr:
     """A request record that is used again starts from zero."""
     numbers = (arrival(r) == 0) & (prompt(r) == 0) & (limit(r) == 0) & (known(r) == 0)
     progress = (planned(r) == 0) & (computed(r) == 0) & (pruned(r) == 0) & (last_step(r) == 0)
-    return absent(r) >> (numbers & progress)
+    return absent(r) >> (numbers & progress & ~guided(r))
+
+
+@spec.safety("P11", s=Step, z=Step, r=Request)
+def a_grammar_sees_each_token_first(s: Expr, z: Expr, r: Expr) -> Expr:
+    """Of a request whose output follows a grammar, no two steps sample at once: the grammar sees what came before."""
+    both = in_step(s, r) & in_step(z, r) & (row_outputs(s, r) >= 1) & (row_outputs(z, r) >= 1)
+    return (guided(r) & live(r) & both) >> (s == z)
+
+
+@spec.action("P11", r=Request)
+def a_guided_request_stays_guided(r: Expr) -> Expr:
+    """A request keeps its grammar until its record is used again."""
+    return (guided(r) & ~after(guided(r))) >> taken("recycle")
 
 
 @spec.safety("P11", s=Step, r=Request)

@@ -1,7 +1,7 @@
 """What holds of copies, host pages, peers and drafts: P8, P12 and P13, each explained by its sentence."""
 
 from ..language.expressions import Expr, after, lift, taken
-from ..machines.prefix_tree import continues, host_before, key, parent, published
+from ..machines.prefix_tree import children, continues, host_before, key, parent, published
 from ..machines.vocabulary import *
 
 # P8: the tiers agree.
@@ -51,9 +51,11 @@ def a_host_page_keeps_its_tokens(h: Expr) -> Expr:
 
 @spec.action("P8", b=Block)
 def a_cached_block_keeps_its_tokens(b: Expr) -> Expr:
-    """The tokens of a block that may be matched change only when it is evicted or becomes somebody's tail."""
+    """The tokens of a block that may be matched change only when it leaves the tree or becomes somebody's tail."""
     same = (after(fill(b)) == fill(b)) & (after(position(b)) == position(b))
-    return block_state(b).isin(B.SHARED, B.CACHED, B.FETCHING) >> (same | taken("evict") | taken("match_tail"))
+    return block_state(b).isin(B.SHARED, B.CACHED, B.FETCHING) >> (
+        same | taken("evict") | taken("match_tail") | taken("fetch_failed")
+    )
 
 
 @spec.action("P8", r=Request, b=Block)
@@ -62,6 +64,20 @@ def a_kept_tail_has_what_was_computed(r: Expr, b: Expr) -> Expr:
     kept = (holds(r, b) & taken("keep_tail") & ~after(holds(r, b))) >> (position(b) + after(fill(b)) == computed(r))
     found = (taken("match_tail") & after(holds(r, b)) & ~holds(r, b)) >> (after(computed(r)) == position(b) + fill(b))
     return kept & found
+
+
+@spec.action("P8", c=Copy, b=Block)
+def what_did_not_arrive_is_never_matched(c: Expr, b: Expr) -> Expr:
+    """A block that a failed copy was to fill never becomes one that can be matched."""
+    return (failed(c) & block_of(c, b) & (copy_state(c) == C.FETCHING)) >> after(block_state(b)).isin(
+        B.FETCHING, B.FREE
+    )
+
+
+@spec.action("P8", c=Copy, h=Host)
+def what_did_not_arrive_is_never_fetched(c: Expr, h: Expr) -> Expr:
+    """A host page that a failed copy was to fill never counts as valid."""
+    return (failed(c) & host_of(c, h) & (copy_state(c) == C.SPILLING)) >> (after(host_state(h)) != H.VALID)
 
 
 # P9 for copies: what engines and peers really touch.
@@ -92,13 +108,26 @@ def engines_work_on_copies_under_way(c: Expr) -> Expr:
 @spec.action("P9", c=Copy)
 def only_the_engine_ends_a_copy(c: Expr) -> Expr:
     """No decision of the scheduler can make a copy count as done."""
-    return (copying(c) & ~after(copying(c))) >> taken("copy_done")
+    return (copying(c) & ~after(copying(c))) >> (taken("copy_done") | taken("copy_fails"))
 
 
 @spec.action("P9", c=Copy)
 def a_copy_that_begins_is_at_work(c: Expr) -> Expr:
     """A copy is handed to its engine or peer when it begins."""
     return ((copy_state(c) == C.IDLE) & (after(copy_state(c)) != C.IDLE)) >> after(copying(c))
+
+
+@spec.safety("P9", c=Copy)
+def a_copy_fails_at_its_end(c: Expr) -> Expr:
+    """Only a copy to or from the host fails, and then its engine is no longer at work."""
+    return failed(c) >> (copy_state(c).isin(C.SPILLING, C.FETCHING) & ~copying(c))
+
+
+@spec.action("P9", c=Copy)
+def only_the_engine_makes_a_copy_fail(c: Expr) -> Expr:
+    """No decision of the scheduler makes a copy fail, or makes its failure unseen while it lasts."""
+    fails = (~failed(c) & after(failed(c))) >> taken("copy_fails")
+    return fails & ((failed(c) & ~after(failed(c))) >> (after(copy_state(c)) == C.IDLE))
 
 
 # P12: speculative tokens.
@@ -283,16 +312,23 @@ def a_lost_peer_sets_the_request_back(c: Expr, r: Expr, b: Expr) -> Expr:
     )
 
 
-@spec.choice("P13", "spill_done", c=Copy, b=Block, h=Host)
+@spec.choice("P13", "spill_done", "spill_failed", c=Copy, b=Block, h=Host)
 def a_spill_that_ended_is_closed(c: Expr, b: Expr, h: Expr) -> Expr:
-    """When the engine is done with a spill, the host page becomes valid."""
+    """When the engine is done with a spill, the host page becomes valid, or is empty again if the copy failed."""
     return (copy_state(c) == C.SPILLING) & block_of(c, b) & host_of(c, h) & ~copying(c)
 
 
 @spec.choice("P13", "fetch_done", c=Copy, b=Block, h=Host)
-def a_fetch_that_ended_is_closed(c: Expr, b: Expr, h: Expr) -> Expr:
+def a_fetch_that_arrived_is_closed(c: Expr, b: Expr, h: Expr) -> Expr:
     """When the engine is done with a fetch, the block can be matched."""
-    return (copy_state(c) == C.FETCHING) & block_of(c, b) & host_of(c, h) & ~copying(c)
+    return (copy_state(c) == C.FETCHING) & block_of(c, b) & host_of(c, h) & ~copying(c) & ~failed(c)
+
+
+@spec.choice("P13", "fetch_failed", c=Copy, b=Block, h=Host, p=Block)
+def a_fetch_that_failed_gives_its_block_back(c: Expr, b: Expr, h: Expr, p: Expr) -> Expr:
+    """A block whose fetch failed is free again as soon as nothing that was fetched behind it is left."""
+    ended = (copy_state(c) == C.FETCHING) & block_of(c, b) & host_of(c, h) & ~copying(c) & failed(c)
+    return ended & parent(b, p) & (children(b) == 0)
 
 
 @spec.choice("P13", "send_done", c=Copy, b=Block)

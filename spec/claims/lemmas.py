@@ -13,7 +13,7 @@ def the_done_step_is_the_oldest(s: Expr) -> Expr:
 @spec.lemma(b=Block)
 def owned_and_free_blocks_carry_an_old_stamp(b: Expr) -> Expr:
     """When a block is given out anew, all steps that touched it before have landed."""
-    return block_state(b).isin(B.OWNED, B.FREE) >> (stamp(b) <= landed())
+    return block_state(b).isin(B.OWNED, B.FREE, B.FETCHING) >> (stamp(b) <= landed())
 
 
 @spec.lemma(s=Step, r=Request, b=Block)

@@ -35,7 +35,7 @@ def nobody_overtakes(r: Expr, q: Expr) -> Expr:
 
 @stage(spec, "L5", r=Request)
 def the_oldest_request(x: Stage, r: Expr) -> None:
-    """Whoever is the oldest advances until it has finished, is aborted, or loses its own peer."""
+    """Whoever is the oldest advances until it finishes, is aborted or loses its peer, or a copy to the host fails."""
     x.when(needy(r))
     x.for_all(Request, lambda q: needy(q) >> (arrival(r) <= arrival(q)))
     x.rank(
@@ -49,6 +49,7 @@ def the_oldest_request(x: Stage, r: Expr) -> None:
     )
     x.ends_when(~after(needy(r)))
     x.ends_when(taken("receive_failed") & ~set_back(r) & after(set_back(r)))
+    x.ends_when(taken("spill_failed"))
 
 
 # Steps: whoever waits for a step waits for the oldest one first.

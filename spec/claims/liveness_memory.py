@@ -31,7 +31,7 @@ def it_needs_memory(x: Stage, r: Expr) -> None:
     x.contract(
         "no host page is dropped",
         "While the oldest request needs memory, cached blocks are spilled only to host pages that are empty already.",
-        after(spare_pages()) <= spare_pages(),
+        (after(spare_pages()) <= spare_pages()) | taken("spill_failed"),
     )
 
 
@@ -119,7 +119,9 @@ def a_copy_touches_it(x: Stage, r: Expr, b: Expr, c: Expr) -> None:
     h, q = x.cover.one_of(copy_hosts, c), x.cover.one_of(copy_requests, c)
     x.helpful("copy_done", c)
     x.helpful("spill_done", c, b, h)
+    x.helpful("spill_failed", c, b, h)
     x.helpful("fetch_done", c, b, h)
+    x.helpful("fetch_failed", c, b, h, x.cover.one_of(parents, b))
     x.helpful("send_done", c, b)
     for end in ("receive_done", "receive_failed", "receive_dropped"):
         x.helpful(end, c, q, b)

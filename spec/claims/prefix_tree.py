@@ -63,6 +63,12 @@ def a_live_request_holds_a_path(r: Expr, b: Expr, p: Expr) -> Expr:
     return (live(r) & holds(r, b) & parent(b, p)) >> holds(r, p)
 
 
+@spec.safety("P15", b=Block, p=Block)
+def what_hangs_under_a_page_on_its_way_is_nobodys(b: Expr, p: Expr) -> Expr:
+    """While a page is being fetched nobody holds what was fetched behind it, so it can go if the fetch fails."""
+    return (parent(b, p) & (block_state(p) == B.FETCHING)) >> block_state(b).isin(B.CACHED, B.FETCHING)
+
+
 # Names: what a block stands for, and what it really holds.
 
 

@@ -7,7 +7,7 @@ then finishes is L5, in liveness.py.
 
 from ..language.expressions import INT, Expr, after, lift, taken
 from ..language.progress import Progress, progress
-from ..machines.prefix_tree import children, parents
+from ..machines.prefix_tree import children, parents, published
 from ..machines.vocabulary import *
 
 spec.tiling(capacity, position=position, start=pruned, when=live)
@@ -51,6 +51,19 @@ def a_waiting_request_can_be_admitted(r: Expr) -> Expr:
     return request_state(r) == R.WAITING
 
 
+@progress(spec, "L2", b=Block)
+def what_hangs_under_a_failed_fetch_goes_first(p: Progress, b: Expr) -> None:
+    """A block whose fetch failed is free at once, or something fetched behind it can go, or is being copied."""
+    p.when(block_state(b) == B.FETCHING)
+    c = p.one_of(copies, b)
+    p.when(failed(c) & ~copying(c))
+    p.then("fetch_failed", c, b, p.one_of(copy_hosts, c), p.one_of(parents, b))
+    child = p.one_of(children, b)
+    p.then("evict", child, b)
+    behind = (children(child) >= 1) | (copies(child) >= 1) | (landed() < stamp(child))
+    p.or_holds((children(b) >= 1) & published(child) & behind)
+
+
 @spec.choice("L1", "copy_done", c=Copy)
 def a_copy_ends(c: Expr) -> Expr:
     """An engine or peer can end any copy that it works on."""
@@ -59,9 +72,9 @@ def a_copy_ends(c: Expr) -> Expr:
 
 @progress(spec, "L1", s=Step, r=Request)
 def a_running_request_with_room_can_join_a_step(p: Progress, s: Expr, r: Expr) -> None:
-    """A running request with room for its next token can join the step that is planned, unless peers still write."""
+    """A running request with room for its next token can join the planned step, if it need not see one first."""
     p.when((step_state(s) == S.PLANNED) & ~in_step(s, r) & running(r) & (inbound(r) == 0))
-    p.when((planned(r) < end_of_table(r)) & (planned(r) + 1 < limit(r)))
+    p.when((planned(r) < end_of_table(r)) & (planned(r) + 1 < limit(r)) & (~guided(r) | (sampling(r) == 0)))
     p.then("prefill", s, r, 1)
     p.then("prefill_last", s, r, 1)
     p.then("decode", s, r, 1)
@@ -72,6 +85,7 @@ def drafts_are_planned_up_to_the_width(p: Progress, s: Expr, r: Expr) -> None:
     """A decoding request can have as many draft tokens as fit the width, its blocks and its limit."""
     p.when((step_state(s) == S.PLANNED) & ~in_step(s, r) & (request_state(r) == R.DECODE))
     p.when((planned(r) + WIDTH <= end_of_table(r)) & (planned(r) + WIDTH < limit(r)))
+    p.when(~guided(r) | (sampling(r) == 0))
     p.then("decode", s, r, WIDTH)
 
 

@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..claims.groups import title
 from ..explain.debugger import Finding
 from ..explain.drop import Diagnosis
 from ..explain.timeline import Timeline, in_words
 from ..explain.timeline_page import write_timeline_page
 from ..language.spec import Spec
 from ..search.reachable import REBUILD
+from ..system import SPEC
 
 
 def print_findings(findings: list[Finding], console: Console) -> None:
@@ -106,6 +108,9 @@ def write_page(path: Path, title: str, timeline: Timeline, spec: Spec, introduct
 def print_violated(timeline: Timeline, console: Console) -> None:
     """Which property, which part of it, and the values that make it false."""
     console.print(f"[red]VIOLATED[/red] [bold]{timeline.violated}[/bold]. {escape(timeline.meaning)}")
+    group = SPEC.properties[timeline.violated].group if timeline.violated in SPEC.properties else ""
+    if promise := title(group):
+        console.print(f"[dim]{group}: {promise}.[/dim]")
     if timeline.conjunct:
         console.print(f"False: [red]{escape(timeline.conjunct)}[/red]")
     for value in timeline.values:

@@ -52,6 +52,7 @@ class Report:
     solver: str
     rows: list[Row] = field(default_factory=list)
     vacuity: list[Obligation] = field(default_factory=list)
+    antecedents: list[Obligation] = field(default_factory=list)
     exploration: Exploration | None = None
     seconds: float = 0.0
 
@@ -66,6 +67,11 @@ class Report:
         return [o.subject for o in self.vacuity if o.verdict != "possible"]
 
     @property
+    def empty(self) -> list[str]:
+        """Properties with an antecedent that no state or step has, so that they say less than it seems."""
+        return [f"{o.subject} ({o.claim})" for o in self.antecedents if o.verdict != "possible"]
+
+    @property
     def proved(self) -> bool:
         """Everything proved, nothing vacuous, every transition and state reached, small instances without violation."""
         explored = self.exploration is not None and self.exploration.sound
@@ -74,7 +80,7 @@ class Report:
     @property
     def unrefuted(self) -> bool:
         """Nothing failed, though not everything may have been searched: the compiled explorer may be an older one."""
-        wrong = any(row.failures for row in self.rows) or self.vacuous
+        wrong = any(row.failures for row in self.rows) or self.vacuous or self.empty
         searched = self.exploration
         found = searched is not None and (searched.violations or (not searched.stale and not searched.sound))
         return not wrong and not found
@@ -146,6 +152,7 @@ def verify(spec: Spec, progress: Progress = lambda *_: None, solver: str = SOLVE
         )
     for name in spec.transitions:
         report.vacuity += answers["vacuity", name]
+    report.antecedents = [o for (kind, _), of in answers.items() if kind == "antecedents" for o in of]
     progress("small instances", total - 1, total)
     report.exploration = exploration.result()
     background.shutdown()

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ..claims.groups import title
 from ..explain.debugger import debug
 from ..language.expressions import SpecError
 from ..language.labels import guard_labels
@@ -65,17 +66,21 @@ def run_verify(json_output: bool = False, solver: str = SOLVERS[0], html: Path |
 
 
 def _print_report(report: Report, console: Console) -> None:
-    title = f"Properties, for any number of requests, KV blocks and steps in flight, decided by {report.solver}"
-    table = Table(title=title, title_justify="left")
+    heading = f"Properties, for any number of requests, KV blocks and steps in flight, decided by {report.solver}"
+    table = Table(title=heading, title_justify="left")
     table.add_column("")
     table.add_column("property")
     table.add_column("technique")
     table.add_column("proofs", justify="right")
     table.add_column("time", justify="right")
     table.add_column("verdict")
+    group = ""
     for row in (r for r in report.rows if r.group != "lemma"):
+        if row.group != group:
+            group = row.group
+            table.add_row(f"[bold]{group}[/bold]", f"[bold]{title(group)}[/bold]", "", "", "", "")
         name = row.name if row.technique == "delta rule" else f"{row.name}\n[dim]{row.meaning}[/dim]"
-        table.add_row(row.group, name, row.technique, str(len(row.obligations)), f"{row.seconds:.3f} s", _verdict(row))
+        table.add_row("", name, row.technique, str(len(row.obligations)), f"{row.seconds:.3f} s", _verdict(row))
     lemmas = [r for r in report.rows if r.group == "lemma"]
     proofs = sum(len(r.obligations) for r in lemmas)
     failed = [r.name for r in lemmas if r.failures]
@@ -97,7 +102,11 @@ def _print_report(report: Report, console: Console) -> None:
         f"{len(report.obligations)} obligations over {len(spec.transitions)} transitions with "
         f"{len(guard_labels(spec))} guards: {sum(o.proved for o in report.obligations)} proved by {report.solver}."
     )
-    console.print(f"Vacuity: {_good_or_list('every transition can be taken', report.vacuous)}.")
+    reached = f"all {len(report.antecedents)} antecedents of properties can hold"
+    console.print(
+        f"Vacuity: {_good_or_list('every transition can be taken', report.vacuous)}, "
+        f"{_good_or_list(reached, report.empty)}."
+    )
     if exploration.stale:
         console.print(
             "Reachability: [yellow]not all searched[/yellow]: the compiled explorer is of another specification. "
@@ -151,7 +160,8 @@ def _as_json(report: Report) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "properties": [
             {
-                "group": row.group, "name": row.name, "meaning": row.meaning, "technique": row.technique,
+                "group": row.group, "title": title(row.group), "name": row.name, "meaning": row.meaning,
+                "technique": row.technique,
                 "verdict": row.verdict, "seconds": round(row.seconds, 4),
                 "obligations": [
                     {"subject": o.subject, "verdict": o.verdict, "seconds": round(o.seconds, 4)}
@@ -165,7 +175,7 @@ def _as_json(report: Report) -> dict[str, Any]:
             for c in report.spec.clauses.values()
         ],
         "helpful_transitions": helpful_transitions(report.spec),
-        "vacuous_transitions": report.vacuous,
+        "vacuous_transitions": report.vacuous, "vacuous_antecedents": report.empty,
         "exploration": {
             "states": exploration.states, "seconds": round(exploration.seconds, 3), "untaken": exploration.untaken,
             "unreached": exploration.unreached, "violations": [e.violated for e in exploration.violations],

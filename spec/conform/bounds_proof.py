@@ -46,7 +46,7 @@ def _transition(prover: Prover, transition: Transition) -> list[Kept]:
     names, individuals = prover.individuals(transition.parameters, 1)
     newest = z3.Int("newest", prover.context)
     solver = prover.solver()
-    solver.add(*prover.assumptions(individuals))
+    solver.add(*prover.exist(transition.parameters), *prover.assumptions(individuals))
     solver.add(*[prover.evaluate(g.condition, names, prover.before) for g in transition.guards])
     solver.add(*_assumed(prover, transition, names, individuals, newest))
     read = prover.after_reader(transition, names)

@@ -93,7 +93,7 @@ def _why_not_needed(spec: Spec, transition: Transition, guard_name: str) -> str:
     prover = Prover(spec)
     names, individuals = prover.individuals(transition.parameters, 1)
     solver = prover.solver()
-    solver.add(*prover.assumptions(individuals))
+    solver.add(*prover.exist(transition.parameters), *prover.assumptions(individuals))
     for guard in transition.guards:
         term = prover.evaluate(guard.condition, names, prover.before)
         solver.add(z3.Not(term) if guard.name == guard_name else term)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..claims.groups import TITLES
 from ..language.ranking import helpful_transitions
 from ..language.spec import Spec, Transition
 from .diagram import diagrams
@@ -25,17 +26,11 @@ def reference_page(spec: Spec) -> str:
     for v in spec.variables.values():
         kind = " (ghost)" if v.ghost else ""
         out.append(f"| `{v.name}` | {' x '.join(s.name for s in v.sorts) or 'global'}{kind} | {v.doc} |")
-    out += ["", "## Properties", "", "| group | property | what it means | formula |", "|---|---|---|---|"]
-    for p in spec.properties.values():
-        if p.kind != "lemma":
-            out.append(f"| {p.group} | {p.name} | {p.doc} | `{_cell(str(p.formula))}` |")
-    for c in spec.choices:
-        formula = f"{c.when} implies exactly one of {', '.join(c.transitions)}"
-        out.append(f"| {c.group} | {c.name} | {c.doc} | `{_cell(formula)}` |")
-    for claim in spec.progress.values():
-        conditions = " and ".join(str(c) for c in claim.conditions)
-        options = " or ".join([*[o.transition for o in claim.options], *map(str, claim.alternatives)])
-        out.append(f"| {claim.group} | {claim.name} | {claim.doc} | `{_cell(f'{conditions} implies {options}')}` |")
+    out += ["", "## Properties", ""]
+    claims = _claims(spec)
+    for group, promise in TITLES.items():
+        if rows := [row for owner, row in claims if owner == group]:
+            out += [f"### {group}: {promise}", "", "| property | what it means | formula |", "|---|---|---|", *rows, ""]
     if spec.stages:
         out += _liveness(spec)
     out += [
@@ -52,6 +47,18 @@ def reference_page(spec: Spec) -> str:
     for transition in spec.transitions.values():
         out += _transition(transition)
     return "\n".join(out).rstrip() + "\n"
+
+
+def _claims(spec: Spec) -> list[tuple[str, str]]:
+    """Groups and table rows of what is claimed of states, steps, choices and progress."""
+    found = [(p.group, p.name, p.doc, str(p.formula)) for p in spec.properties.values() if p.kind != "lemma"]
+    for c in spec.choices:
+        found.append((c.group, c.name, c.doc, f"{c.when} implies exactly one of {', '.join(c.transitions)}"))
+    for claim in spec.progress.values():
+        conditions = " and ".join(str(c) for c in claim.conditions)
+        options = " or ".join([*[o.transition for o in claim.options], *map(str, claim.alternatives)])
+        found.append((claim.group, claim.name, claim.doc, f"{conditions} implies {options}"))
+    return [(group, f"| {name} | {doc} | `{_cell(formula)}` |") for group, name, doc, formula in found]
 
 
 def _liveness(spec: Spec) -> list[str]:

@@ -19,8 +19,8 @@ In every reachable state there are also these individuals, which progress claims
   interval has a given position of that range: disjoint intervals whose lengths add up to the range leave no hole.
 
 That the rule is sound and that these consequences follow is an argument about sums, not something that a solver
-checks. All of it is written as formulas here and only here, and tested on all sets up to a size. As in first-order
-logic, every sort has at least one individual.
+checks. All of it is written as formulas here and only here, and tested on all sets up to a size. A sort may be
+empty; a witness exists if something was counted.
 """
 
 from __future__ import annotations

@@ -164,6 +164,16 @@ def conjuncts(expression: Expr) -> list[Expr]:
     return [expression]
 
 
+def antecedents(expression: Expr) -> list[Expr]:
+    """What has to hold before a formula says something: of `if a then b and if c then d`, `a` and `a & c`."""
+    if expression.op == "and":
+        return [found for side in expression.args for found in antecedents(side)]
+    if expression.op == "or" and expression.args[0].op == "not":
+        condition, conclusion = expression.args[0].args[0], expression.args[1]
+        return [condition, *[condition & inner for inner in antecedents(conclusion)]]
+    return []
+
+
 def substituted(e: Expr, terms: Mapping[str, Expr]) -> Expr:
     """The expression with terms in place of parameters."""
     if e.op == "param":

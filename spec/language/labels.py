@@ -51,7 +51,7 @@ def check_complete(spec: Spec) -> None:
     `taken("lanch") >> ...` would hold of everything.
     """
     for where, formula in _two_state_formulas(spec):
-        for name in sorted(_named(formula) - spec.transitions.keys()):
+        for name in sorted(named(formula) - spec.transitions.keys()):
             raise SpecError(f"{where}: there is no transition {name!r}")
     covers = [(s.name, s.cover) for s in spec.stages.values()]
     for where, claim in [*spec.progress.items(), *covers]:
@@ -82,5 +82,6 @@ def _two_state_formulas(spec: Spec) -> Iterator[tuple[str, Expr]]:
             yield stage.name, end
 
 
-def _named(e: Expr) -> set[str]:
-    return {str(e.args[0])} if e.op == "taken" else set[str]().union(*map(_named, children(e)))
+def named(e: Expr) -> set[str]:
+    """The transitions that a formula names."""
+    return {str(e.args[0])} if e.op == "taken" else set[str]().union(*map(named, children(e)))

@@ -12,7 +12,8 @@ every stage, for every transition that a conforming policy may take in it:
 - *served*, if it has none: one of its helpful transitions may be taken;
 - *advanced*: if a helpful transition is taken for the stage's individuals, the goal comes or some rank gets smaller,
   its own or that of a stage around it;
-- *permitted*: no clause of a stage forbids what helps in it.
+- *permitted*: no clause, of a stage or one that always holds, forbids what helps in it, or what clients, devices and
+  copy engines do.
 
 What follows is an argument, not something that a solver checks. Assume that in a leaf that lasts, if from some moment
 on one of its helpful transitions can always be taken, one of them is taken (justice). Then from the root's situation

@@ -5,9 +5,9 @@ Spill and fetch move content between the device and the host. Send and receive m
 where they are until that copy has ended, whatever becomes of the request meanwhile.
 """
 
-from ..language.expressions import Expr
+from ..language.expressions import Expr, if_else
 from ..language.spec import Number, Transition
-from .prefix_tree import before, content, hang_fetched, host_before, host_content, host_key, key
+from .prefix_tree import before, content, hang_fetched, host_before, host_content, host_key, key, prune_leaf
 from .vocabulary import *
 
 
@@ -24,12 +24,19 @@ def end(t: Transition, c: Expr, b: Expr, was: Expr) -> None:
     t.guard("its block", block_of(c, b))
     t.guard("engine idle", ~copying(c))
     t.leave(block_of[c, b])
+    t.set(failed[c], False)
 
 
 def unpair(t: Transition, c: Expr, h: Expr) -> None:
     """Guard and effects: the copy no longer involves the host page."""
     t.guard("its host page", host_of(c, h))
     t.leave(host_of[c, h])
+
+
+def forget_page(t: Transition, h: Expr) -> None:
+    """Effects: the host page stands for nothing."""
+    for variable in (host_position, host_fill, host_key, host_before):
+        t.set(variable[h], 0)
 
 
 def transfer(t: Transition, c: Expr, start: Expr | int, tokens: Expr | int) -> None:
@@ -56,8 +63,19 @@ def spill_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     """The host page has the block's content; the block may be evicted."""
     end(t, c, b, C.SPILLING)
     unpair(t, c, h)
+    t.guard("arrived", ~failed(c))
     t.move(host_state[h], H.FILLING, H.VALID)
-    t.set(host_content[h], content(b))
+    t.set(host_content[h], if_else(failed(c), 0, content(b)))
+
+
+@spec.transition(c=Copy, b=Block, h=Host)
+def spill_failed(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
+    """The copy to the host came to nothing: the page is empty again, the block is as before."""
+    end(t, c, b, C.SPILLING)
+    unpair(t, c, h)
+    t.guard("did not arrive", failed(c))
+    t.move(host_state[h], H.FILLING, H.EMPTY)
+    forget_page(t, h)
 
 
 @spec.transition(c=Copy, b=Block, h=Host, p=Block)
@@ -77,8 +95,20 @@ def fetch_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     """The block has the host page's content and can be matched."""
     end(t, c, b, C.FETCHING)
     unpair(t, c, h)
+    t.guard("arrived", ~failed(c))
     t.move(block_state[b], B.FETCHING, B.CACHED)
-    t.set(content[b], host_content(h))
+    t.set(content[b], if_else(failed(c), 0, host_content(h)))
+
+
+@spec.transition(c=Copy, b=Block, h=Host, p=Block)
+def fetch_failed(t: Transition, c: Expr, b: Expr, h: Expr, p: Expr) -> None:
+    """The copy from the host came to nothing: the block is free again. What was fetched behind it has to go first."""
+    end(t, c, b, C.FETCHING)
+    unpair(t, c, h)
+    t.guard("did not arrive", failed(c))
+    t.move(block_state[b], B.FETCHING, B.FREE)
+    prune_leaf(t, b, p)
+    t.set(fill[b], 0)
 
 
 @spec.transition(h=Host)
@@ -86,10 +116,8 @@ def drop_page(t: Transition, h: Expr) -> None:
     """A host page makes room."""
     t.move(host_state[h], H.VALID, H.EMPTY)
     t.guard("not being copied", host_copies(h) == 0)
-    t.set(host_position[h], 0)
-    t.set(host_fill[h], 0)
-    for variable in (host_key, host_before, host_content):
-        t.set(variable[h], 0)
+    forget_page(t, h)
+    t.set(host_content[h], 0)
 
 
 @spec.transition(c=Copy, r=Request, b=Block, n=Number(1, PAGE, tried=(0, PAGE + 1)))
@@ -162,3 +190,12 @@ def copy_done(t: Transition, c: Expr) -> None:
     """The copy engine or the peer touches the block no more."""
     t.guard("copying", copying(c))
     t.set(copying[c], False)
+
+
+@spec.transition(actor="copy engine", c=Copy)
+def copy_fails(t: Transition, c: Expr) -> None:
+    """The copy engine gives up between device and host: an error, a lost node, a full disk."""
+    t.guard("copying", copying(c))
+    t.guard("to or from the host", copy_state(c).isin(C.SPILLING, C.FETCHING))
+    t.set(copying[c], False)
+    t.set(failed[c], True)

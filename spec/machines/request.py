@@ -24,6 +24,14 @@ def submit(t: Transition, r: Expr, tokens: Expr, most: Expr, turn: Expr) -> None
     t.set(newest_arrival.place, turn)
 
 
+@spec.transition(actor="client", r=Request)
+def guide(t: Transition, r: Expr) -> None:
+    """A request's output is to follow a grammar, which must see each token before it allows the next."""
+    t.stay(request_state[r], R.WAITING)
+    t.guard("not guided yet", ~guided(r))
+    t.set(guided[r], True)
+
+
 @spec.transition(r=Request)
 def admit(t: Transition, r: Expr) -> None:
     """A waiting request starts to run, behind whatever prefix it matched."""
@@ -79,3 +87,4 @@ def recycle(t: Transition, r: Expr) -> None:
     t.guard("nothing arriving", inbound(r) == 0)
     for variable in (arrival, prompt, limit, known, planned, computed, pruned, last_step):
         t.set(variable[r], 0)
+    t.set(guided[r], False)

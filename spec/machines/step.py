@@ -63,6 +63,7 @@ def decode(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     t.stay(request_state[r], R.DECODE)
     join_step(t, s, r, n)
     t.guard("output left", planned(r) + n < limit(r))
+    t.guard("last token seen", ~guided(r) | (sampling(r) == 0))
     sample(t, s, r, n)
 
 

@@ -78,6 +78,9 @@ known = spec.variable("known", Request, of=INT, doc="tokens whose value is known
 planned = spec.variable("planned", Request, of=INT, doc="tokens whose KV is written or being written")
 computed = spec.variable("computed", Request, of=INT, doc="tokens whose KV is written: landed or received")
 pruned = spec.variable("pruned", Request, of=INT, doc="tokens behind the attention window, given back")
+guided = spec.variable(
+    "guided", Request, of=BOOL, doc="each output token must be seen before the next is planned: a grammar"
+)
 last_step = spec.variable("last_step", Request, of=TICK, doc="number of the last step that the request was in")
 
 # Blocks.
@@ -112,6 +115,7 @@ request_of = spec.variable("request_of", Copy, Request, of=BOOL, one=True, doc="
 # Ghosts: the physical truth that the scheduler cannot see, and what the proofs talk about.
 executing = spec.variable("executing", Step, of=BOOL, ghost=True, doc="the device is working on the step")
 copying = spec.variable("copying", Copy, of=BOOL, ghost=True, doc="the copy engine or the peer is at work")
+failed = spec.variable("failed", Copy, of=BOOL, ghost=True, doc="the copy engine gave up; what it wrote is worthless")
 copy_start = spec.variable("copy_start", Copy, of=INT, ghost=True, doc="position of the first of these tokens")
 row_start = spec.variable("row_start", Step, Request, of=INT, ghost=True, doc="position of the row's first token")
 reads = spec.variable("reads", Step, Request, Block, of=BOOL, ghost=True, doc="it may read the block for the request")

@@ -17,6 +17,7 @@ CACHE = "the cache says something that is not so"
 COUNT = "two books about the same thing"
 LOST = "something is forgotten for ever"
 PROGRESS = "no progress"
+UNSEEN = "decided before it was known"
 
 
 def issue(repository: str, number: int) -> Source:
@@ -251,6 +252,38 @@ BUGS: tuple[Bug, ...] = (
         "A copy to the host begins without asking first whether the host page is empty. (Here a transition checks all "
         "guards before its first effect, so it cannot stop half-way.)",
         ("spill:host EMPTY",), "a host page keeps its tokens", aside=("send", "abort", "finish"),
+    ),
+    Bug(
+        "failed-load-believed", "A load that moved no data counted as one that did",
+        (issue(VLLM, 49250),), CACHE,
+        "A connector rejected the load of a cached prefix. Recovery reported success, and yet the request went on as "
+        "if the prefix had been there: its output was wrong.",
+        "The end of a copy from the host counts as its success, without asking whether the copy failed.",
+        ("fetch_done:arrived",), "a block holds what its name says",
+    ),
+    Bug(
+        "failed-load-unreported", "Nobody told the scheduler which pages did not arrive",
+        (issue(ASCEND, 10561),), CACHE,
+        "Reading some pages from a remote pool could fail without the scheduler hearing which, so that requests went "
+        "on with stale or half restored pages.",
+        "A block whose copy failed becomes one that can be matched.",
+        ("fetch_done:arrived",), "what did not arrive is never matched",
+    ),
+    Bug(
+        "failed-store-never-ends", "A copy that failed and was never closed",
+        (issue(VLLM, 19329),), LOST,
+        "There was no way to detect that moving pages to or from an external store had failed, or to recover: the "
+        "system could hang or answer from corrupt pages.",
+        "A copy to the host that failed has no end: its page fills for ever and its block can never be evicted.",
+        ("spill_failed",), "a spill that ended is closed",
+    ),
+    Bug(
+        "grammar-blind", "A token sampled before the grammar had seen the one in front",
+        (issue(VLLM, 54437),), UNSEEN,
+        "With drafts and asynchronous scheduling, what a step had to report could be lost before the grammar saw it. "
+        "The grammar then allowed every token, and output broke its schema without a word.",
+        "The next token is planned although a step in flight still samples the one in front of it.",
+        ("decode:last token seen",), "a grammar sees each token first",
     ),
 )  # fmt: skip
 

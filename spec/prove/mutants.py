@@ -178,7 +178,7 @@ class Mutation:
         prover, original = self.prover, self.spec.transitions[mutant.name]
         names, individuals = prover.individuals(mutant.parameters, 1)
         solver = prover.solver()
-        solver.add(*prover.assumptions(individuals))
+        solver.add(*prover.exist(mutant.parameters), *prover.assumptions(individuals))
         true = z3.BoolVal(True, prover.context)
         guards = [
             z3.And(true, *[prover.evaluate(g.condition, names, prover.before) for g in t.guards])

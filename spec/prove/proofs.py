@@ -9,8 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Protocol
 
 from .. import system
+from ..language.expressions import antecedents
 from ..language.progress import Progress
-from ..language.spec import Choice, Spec, Transition
+from ..language.spec import Choice, Property, Spec, Transition
 from .prover import Obligation, Prover
 
 SOLVERS = ("z3", "cvc5")
@@ -46,6 +47,9 @@ class Decider(Protocol):
     def prove_parts(self) -> list[Obligation]:
         """Side conditions of counters: parts of others, tilings."""
 
+    def vacuous_antecedents(self, p: Property) -> list[Obligation]:
+        """Each antecedent of the property can hold."""
+
     def vacuous(self, transition: Transition) -> Obligation:
         """Some state allows the transition."""
 
@@ -68,7 +72,8 @@ def parts(spec: Spec) -> list[Part]:
     found += [("progress", name) for name in spec.progress]
     if spec.stages:
         found += [("liveness", name) for name in ("", *spec.transitions)]
-    return found + [("vacuity", name) for name in spec.transitions]
+    found += [("vacuity", name) for name in spec.transitions]
+    return found + [("antecedents", p.name) for p in spec.properties.values() if antecedents(p.formula)]
 
 
 def prove(prover: Decider, spec: Spec, part: Part) -> list[Obligation]:
@@ -89,6 +94,8 @@ def prove(prover: Decider, spec: Spec, part: Part) -> list[Obligation]:
             return prover.prove_stages(spec.transitions[name] if name else None)
         case "vacuity":
             return [prover.vacuous(spec.transitions[name])]
+        case "antecedents":
+            return prover.vacuous_antecedents(spec.properties[name])
     raise AssertionError(f"unknown part {kind}")
 
 

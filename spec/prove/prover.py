@@ -19,8 +19,10 @@ from dataclasses import dataclass
 import z3
 
 from ..language import counting, ranking_claims
-from ..language.expressions import Expr, parameters_read, variables_read
+from ..language.expressions import Expr, antecedents, parameters_read, variables_read
+from ..language.labels import named
 from ..language.progress import Progress, condition_of
+from ..language.ranking import concerns
 from ..language.spec import Choice, Parameter, Property, Spec, Transition
 from .terms import Individuals, Memo, Reader, Terms
 
@@ -183,6 +185,40 @@ class Prover(Terms):
             self.assume(solver, [self.constants[size] == 0] if size else [])
         verdict = {"sat": "possible", "unsat": "VACUOUS"}.get(str(solver.check()), "UNKNOWN")
         return Obligation(transition.name, "can be taken", "vacuity", verdict, time.perf_counter() - start)
+
+    def vacuous_antecedents(self, p: Property) -> list[Obligation]:
+        """Whether each antecedent of a property can hold in a state, or step, that satisfies all invariants."""
+        found = []
+        for condition in antecedents(p.formula):
+            start = time.perf_counter()
+            taken = self.steps_for(condition) if p.kind == "action" else [None]
+            verdict = "possible" if any(self.can_hold(p, condition, t) for t in taken) else "VACUOUS"
+            claim = f"can matter: {condition}"
+            found.append(Obligation(p.name, claim, "antecedent", verdict, time.perf_counter() - start))
+        return found
+
+    def steps_for(self, condition: Expr) -> list[Transition]:
+        """The transitions that may make a formula about a step true: those that it names, then all others."""
+        every = list(self.spec.transitions.values())
+        return sorted(every, key=lambda t: (t.name not in named(condition), not concerns(condition, t)))
+
+    def can_hold(self, p: Property, condition: Expr, transition: Transition | None) -> bool:
+        """Some state, and some step by the transition, has the property's antecedent."""
+        parameters = transition.parameters if transition is not None else ()
+        own = [Parameter(f"of {x.name}", x.type) for x in p.parameters]
+        constants, individuals = self.individuals((*own, *parameters), 0)
+        names = {x.name: constants[y.name] for x, y in zip(p.parameters, own, strict=True)}
+        solver = self.solver()
+        self.assume(solver, [*self.exist([*own, *parameters]), *self.assumptions(individuals)])
+        read: Reader = self.before
+        if transition is not None:
+            self.transition = transition.name
+            read = self.after_reader(transition, constants)
+            self.assume(solver, [self.evaluate(g.condition, constants, self.before) for g in transition.guards])
+        if p.given is not None:
+            self.assume(solver, self.of_everybody(p.given, names, individuals))
+        self.assume(solver, [self.evaluate(condition, names, self.before, read)])
+        return bool(solver.check() == z3.sat)
 
     def prove_choice(self, choice: Choice) -> list[Obligation]:
         """Exactly one of the transitions is possible: no two at once, and never none."""

@@ -13,7 +13,7 @@ import pybind11
 import pytest
 
 from tokenspeed.scheduler import CHECKED, STATE_ACCESS, StateMachine
-from tokenspeed.spec.commands.lockstep_command import never
+from tokenspeed.spec.commands.lockstep_command import never, run_lockstep
 from tokenspeed.spec.conform.lockstep import LockStep, LockStepReport
 from tokenspeed.spec.language.labels import guard_labels
 from tokenspeed.spec.language.spec import Transition
@@ -216,3 +216,16 @@ def build(name: str, folder: Path, machine: str, unchanged: list[str]) -> Any:
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
+
+
+def test_what_was_not_compared_is_not_called_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_lockstep(STATE_ACCESS, 50, instances=LOCK_STEP[:1]) == 3
+    printed = capsys.readouterr().out
+    assert "Never accepted, so not compared" in printed and "No divergence in what was compared." in printed
+
+
+def test_the_smallest_configuration_is_compared_whole() -> None:
+    """One request, one block of one token, no host page and no copy: every state there is."""
+    report = LockStep(SPEC, LOCK_STEP[0], STATE_ACCESS, thorough=True).run(1_000_000, 1)
+    assert report.complete and report.agrees and report.states > 100
+    assert {"submit", "admit", "allocate", "prefill_last", "land_row", "finish", "recycle"} <= set(report.taken)

@@ -8,11 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from tokenspeed.cli import main
+from tokenspeed.spec.claims.groups import TITLES
+from tokenspeed.spec.commands import verify_command
 from tokenspeed.spec.commands.drop_command import run_drop
 from tokenspeed.spec.commands.export_command import write_diagrams
-from tokenspeed.spec.commands.verify_command import run_verify
+from tokenspeed.spec.commands.proofs import Report, Row
+from tokenspeed.spec.commands.verify_command import INCOMPLETE, run_verify
+from tokenspeed.spec.prove.prover import Obligation
+from tokenspeed.spec.search.explore import Exploration
 from tokenspeed.spec.system import SPEC
+from tokenspeed.verify_cli import verify
 
 
 def test_json_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,6 +30,8 @@ def test_json_report(capsys: pytest.CaptureFixture[str]) -> None:
     groups = {p["group"] for p in report["properties"]}
     assert {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P9", "P10", "P11", "P14"} <= groups
     assert all(p["verdict"] == "proved" and p["obligations"] for p in report["properties"])
+    assert all(p["title"] == TITLES[p["group"]] for p in report["properties"] if p["group"] != "lemma")
+    assert groups - {"lemma"} == set(TITLES), "every title is one of a group that has something proved"
     assert all(p["meaning"] for p in report["properties"] if p["group"] != "lemma")
     assert report["vacuous_transitions"] == [] and report["exploration"]["violations"] == []
 
@@ -83,3 +93,41 @@ def test_verify_runs_without_torch_and_without_the_scheduler() -> None:
         "sys.exit(repr(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> Report:
+    """What the proofs and searches are said to have found: nothing wrong, as long as nothing is put into it."""
+    report = Report(SPEC, "z3", exploration=Exploration(SPEC, stale=True))
+    monkeypatch.setattr(verify_command, "verify", lambda *_: report)
+    return report
+
+
+def test_an_older_explorer_is_no_failure(found: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verify() == INCOMPLETE
+    printed = capsys.readouterr().out
+    assert "Everything is proved, and not everything was searched." in printed and "make setup" in printed
+    assert "Not everything holds" not in printed
+    found.rows.append(Row("P1", "a claim", "", "induction", (Obligation("reap", "a claim", "lemma", "FAILED", 0.0),)))
+    assert not found.unrefuted
+
+
+def test_html_without_a_violation_says_that_nothing_was_written(
+    found: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert found.unrefuted
+    run_verify(html=tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
+    assert "nothing is violated, so" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [None, *verify.commands])
+def test_help_fits_a_screen_and_shows_an_example(name: str | None) -> None:
+    result = CliRunner().invoke(main, ["verify", *([name] if name else []), "--help"])
+    assert result.exit_code == 0 and "Example" in result.output
+    assert len(result.output.splitlines()) <= 40
+
+
+def test_options_of_the_proofs_are_no_options_of_other_questions() -> None:
+    result = CliRunner().invoke(main, ["verify", "--html", "page.html", "bugs"])
+    assert result.exit_code == 2 and "--html is an option of the proofs" in result.output

@@ -102,7 +102,6 @@ void Scheduler::plan_prefill(RequestId request, std::int64_t budget) {
     close_row(request, false);
 }
 
-// The step that is being planned; it is opened with its first row.
 StepId Scheduler::open_step() {
     if (!builder_.is_open()) {
         const StepId step = idle_steps_.back();

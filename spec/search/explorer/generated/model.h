@@ -21,9 +21,9 @@ enum class BlockState : std::int8_t { Free, Owned, Shared, Cached, Limbo, Fetchi
 enum class StepState : std::int8_t { Idle, Planned, Inflight, Done };
 enum class HostState : std::int8_t { Empty, Filling, Valid };
 enum class CopyState : std::int8_t { Idle, Spilling, Fetching, Sending, Receiving };
-enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, fetch, fetch_done, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, submit, admit, finish, abort, retract, requeue, close, recycle, open_step, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
+enum class Transition : std::int8_t { match_shared, match_cached, match_tail, allocate, publish, release_owned, release_to_limbo, release_shared, release_to_cache, keep_tail, reap, evict, spill, spill_done, spill_failed, fetch, fetch_done, fetch_failed, drop_page, send, send_done, receive, receive_done, receive_failed, receive_dropped, copy_done, copy_fails, submit, guide, admit, finish, abort, retract, requeue, close, recycle, open_step, prefill, prefill_last, decode, launch, device_done, observe, land_row, drop_row, retire };
 
-inline constexpr std::string_view kSpecHash = "9e9ed7a1e2d3463ddec3b0886ff500c665d678abe140f64ef0c35488bd3e8407";
+inline constexpr std::string_view kSpecHash = "008ec900363c3bbb50c39410e4852a78602bab3d53ccb972167e4a4e7d7f4869";
 
 inline constexpr std::array<std::string_view, 5> kSorts = {
     "Request",
@@ -32,7 +32,7 @@ inline constexpr std::array<std::string_view, 5> kSorts = {
     "Host",
     "Copy"};
 
-inline constexpr std::array<std::string_view, 42> kTransitions = {
+inline constexpr std::array<std::string_view, 46> kTransitions = {
     "match_shared",
     "match_cached",
     "match_tail",
@@ -47,8 +47,10 @@ inline constexpr std::array<std::string_view, 42> kTransitions = {
     "evict",
     "spill",
     "spill_done",
+    "spill_failed",
     "fetch",
     "fetch_done",
+    "fetch_failed",
     "drop_page",
     "send",
     "send_done",
@@ -57,7 +59,9 @@ inline constexpr std::array<std::string_view, 42> kTransitions = {
     "receive_failed",
     "receive_dropped",
     "copy_done",
+    "copy_fails",
     "submit",
+    "guide",
     "admit",
     "finish",
     "abort",
@@ -76,7 +80,7 @@ inline constexpr std::array<std::string_view, 42> kTransitions = {
     "drop_row",
     "retire"};
 
-inline constexpr std::array<std::string_view, 191> kGuards = {
+inline constexpr std::array<std::string_view, 212> kGuards = {
     "match_shared:block SHARED",
     "match_shared:not held yet",
     "match_shared:request WAITING",
@@ -157,7 +161,14 @@ inline constexpr std::array<std::string_view, 191> kGuards = {
     "spill_done:its block",
     "spill_done:engine idle",
     "spill_done:its host page",
+    "spill_done:arrived",
     "spill_done:host FILLING",
+    "spill_failed:copy SPILLING",
+    "spill_failed:its block",
+    "spill_failed:engine idle",
+    "spill_failed:its host page",
+    "spill_failed:did not arrive",
+    "spill_failed:host FILLING",
     "fetch:block FREE",
     "fetch:host VALID",
     "fetch:copy IDLE",
@@ -166,7 +177,16 @@ inline constexpr std::array<std::string_view, 191> kGuards = {
     "fetch_done:its block",
     "fetch_done:engine idle",
     "fetch_done:its host page",
+    "fetch_done:arrived",
     "fetch_done:block FETCHING",
+    "fetch_failed:copy FETCHING",
+    "fetch_failed:its block",
+    "fetch_failed:engine idle",
+    "fetch_failed:its host page",
+    "fetch_failed:did not arrive",
+    "fetch_failed:block FETCHING",
+    "fetch_failed:its parent",
+    "fetch_failed:leaf",
     "drop_page:host VALID",
     "drop_page:not being copied",
     "send:request PREFILL/DECODE",
@@ -204,11 +224,15 @@ inline constexpr std::array<std::string_view, 191> kGuards = {
     "receive_dropped:engine idle",
     "receive_dropped:its request",
     "copy_done:copying",
+    "copy_fails:copying",
+    "copy_fails:to or from the host",
     "submit:request ABSENT",
     "submit:room for output",
     "submit:fits the pool",
     "submit:newest",
     "submit:tokens large enough",
+    "guide:request WAITING",
+    "guide:not guided yet",
     "admit:request WAITING",
     "finish:request DECODE",
     "finish:has output",
@@ -249,6 +273,7 @@ inline constexpr std::array<std::string_view, 191> kGuards = {
     "decode:nothing arriving",
     "decode:room",
     "decode:output left",
+    "decode:last token seen",
     "decode:n large enough",
     "decode:n small enough",
     "launch:step PLANNED",
@@ -269,7 +294,7 @@ inline constexpr std::array<std::string_view, 191> kGuards = {
     "retire:step DONE",
     "retire:no rows left"};
 
-inline constexpr std::array<std::string_view, 351> kEffects = {
+inline constexpr std::array<std::string_view, 393> kEffects = {
     "match_shared:effect text",
     "match_shared:effect holds",
     "match_shared:effect planned",
@@ -424,6 +449,7 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "spill:effect used_pages",
     "spill_done:effect copy_state",
     "spill_done:effect block_of",
+    "spill_done:effect failed",
     "spill_done:effect host_of",
     "spill_done:effect host_state",
     "spill_done:effect host_content",
@@ -431,6 +457,21 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "spill_done:effect host_copies",
     "spill_done:effect copy_blocks",
     "spill_done:effect copy_hosts",
+    "spill_failed:effect copy_state",
+    "spill_failed:effect block_of",
+    "spill_failed:effect failed",
+    "spill_failed:effect host_of",
+    "spill_failed:effect host_state",
+    "spill_failed:effect host_position",
+    "spill_failed:effect host_fill",
+    "spill_failed:effect host_key",
+    "spill_failed:effect host_before",
+    "spill_failed:effect copies",
+    "spill_failed:effect host_copies",
+    "spill_failed:effect copy_blocks",
+    "spill_failed:effect copy_hosts",
+    "spill_failed:effect spare_pages",
+    "spill_failed:effect used_pages",
     "fetch:effect block_state",
     "fetch:effect copy_state",
     "fetch:effect block_of",
@@ -451,6 +492,7 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "fetch:effect parents",
     "fetch_done:effect copy_state",
     "fetch_done:effect block_of",
+    "fetch_done:effect failed",
     "fetch_done:effect host_of",
     "fetch_done:effect block_state",
     "fetch_done:effect content",
@@ -460,6 +502,23 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "fetch_done:effect copy_hosts",
     "fetch_done:effect cached",
     "fetch_done:effect fetching",
+    "fetch_failed:effect copy_state",
+    "fetch_failed:effect block_of",
+    "fetch_failed:effect failed",
+    "fetch_failed:effect host_of",
+    "fetch_failed:effect block_state",
+    "fetch_failed:effect parent",
+    "fetch_failed:effect key",
+    "fetch_failed:effect before",
+    "fetch_failed:effect fill",
+    "fetch_failed:effect copies",
+    "fetch_failed:effect host_copies",
+    "fetch_failed:effect copy_blocks",
+    "fetch_failed:effect copy_hosts",
+    "fetch_failed:effect free",
+    "fetch_failed:effect fetching",
+    "fetch_failed:effect children",
+    "fetch_failed:effect parents",
     "drop_page:effect host_state",
     "drop_page:effect host_position",
     "drop_page:effect host_fill",
@@ -477,6 +536,7 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "send:effect copy_blocks",
     "send_done:effect copy_state",
     "send_done:effect block_of",
+    "send_done:effect failed",
     "send_done:effect copy_start",
     "send_done:effect copy_tokens",
     "send_done:effect copies",
@@ -495,6 +555,7 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "receive:effect arriving",
     "receive_done:effect copy_state",
     "receive_done:effect block_of",
+    "receive_done:effect failed",
     "receive_done:effect request_of",
     "receive_done:effect copy_start",
     "receive_done:effect copy_tokens",
@@ -507,6 +568,7 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "receive_failed:effect request_state",
     "receive_failed:effect copy_state",
     "receive_failed:effect block_of",
+    "receive_failed:effect failed",
     "receive_failed:effect request_of",
     "receive_failed:effect copy_start",
     "receive_failed:effect copy_tokens",
@@ -517,6 +579,7 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "receive_failed:effect arriving",
     "receive_dropped:effect copy_state",
     "receive_dropped:effect block_of",
+    "receive_dropped:effect failed",
     "receive_dropped:effect request_of",
     "receive_dropped:effect copy_start",
     "receive_dropped:effect copy_tokens",
@@ -526,12 +589,15 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "receive_dropped:effect inbound",
     "receive_dropped:effect arriving",
     "copy_done:effect copying",
+    "copy_fails:effect copying",
+    "copy_fails:effect failed",
     "submit:effect request_state",
     "submit:effect prompt",
     "submit:effect known",
     "submit:effect limit",
     "submit:effect arrival",
     "submit:effect newest_arrival",
+    "guide:effect guided",
     "admit:effect request_state",
     "finish:effect request_state",
     "abort:effect request_state",
@@ -550,6 +616,7 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "recycle:effect computed",
     "recycle:effect pruned",
     "recycle:effect last_step",
+    "recycle:effect guided",
     "open_step:effect step_state",
     "open_step:effect number",
     "open_step:effect opened",
@@ -622,13 +689,14 @@ inline constexpr std::array<std::string_view, 351> kEffects = {
     "retire:effect number",
     "retire:effect live_steps"};
 
-inline constexpr std::array<std::string_view, 130> kInvariants = {
+inline constexpr std::array<std::string_view, 133> kInvariants = {
     "device reads no free block",
     "device works on launched steps",
     "no stale row",
     "finished in order",
     "idle step is empty",
     "a recycled record carries nothing over",
+    "a grammar sees each token first",
     "a row that left carries nothing over",
     "reads belong to a row",
     "writes are reads",
@@ -649,6 +717,7 @@ inline constexpr std::array<std::string_view, 130> kInvariants = {
     "copies touch no free block",
     "a copy reads complete blocks and writes its own",
     "engines work on copies under way",
+    "a copy fails at its end",
     "drafts stay within the width",
     "drafts in flight have room",
     "a received block is nobody elses",
@@ -721,6 +790,7 @@ inline constexpr std::array<std::string_view, 130> kInvariants = {
     "a child lies a page behind its parent",
     "only whole published blocks have children",
     "a live request holds a path",
+    "what hangs under a page on its way is nobodys",
     "a published block has a name",
     "a child extends its parents prefix",
     "a block holds what its name says",
@@ -754,7 +824,7 @@ inline constexpr std::array<std::string_view, 130> kInvariants = {
     "count children",
     "count parents"};
 
-inline constexpr std::array<std::string_view, 27> kActions = {
+inline constexpr std::array<std::string_view, 31> kActions = {
     "only the device ends a step",
     "a launched step is executed",
     "rows join planned steps and leave done ones",
@@ -762,6 +832,7 @@ inline constexpr std::array<std::string_view, 27> kActions = {
     "aborted stays aborted",
     "output comes from a done step",
     "only executed tokens count",
+    "a guided request stays guided",
     "steps are counted one by one",
     "an opened step is planned",
     "requests wait first",
@@ -769,8 +840,11 @@ inline constexpr std::array<std::string_view, 27> kActions = {
     "a host page keeps its tokens",
     "a cached block keeps its tokens",
     "a kept tail has what was computed",
+    "what did not arrive is never matched",
+    "what did not arrive is never fetched",
     "only the engine ends a copy",
     "a copy that begins is at work",
+    "only the engine makes a copy fail",
     "what is committed is never rolled back",
     "a landed row yields what was accepted",
     "only written tokens are sent",
@@ -784,7 +858,7 @@ inline constexpr std::array<std::string_view, 27> kActions = {
     "a block keeps its place"};
 
 // Whether the invariant is a property that users rely on (not a lemma or a counter).
-inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
+inline constexpr std::array<bool, kInvariants.size()> kIsProperty = {true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false};
 
 // The constants of an instance, and what is switched off or checked.
 struct Instance {
@@ -870,8 +944,10 @@ inline constexpr std::array<std::int8_t, kTransitions.size()> kNamed = {
     -1,  // evict
     -1,  // spill
     -1,  // spill_done
+    -1,  // spill_failed
     -1,  // fetch
     -1,  // fetch_done
+    -1,  // fetch_failed
     -1,  // drop_page
     1,  // send
     -1,  // send_done
@@ -880,7 +956,9 @@ inline constexpr std::array<std::int8_t, kTransitions.size()> kNamed = {
     1,  // receive_failed
     1,  // receive_dropped
     -1,  // copy_done
+    -1,  // copy_fails
     0,  // submit
+    0,  // guide
     0,  // admit
     0,  // finish
     0,  // abort
@@ -949,6 +1027,7 @@ struct Model {
     std::int8_t host_key[NH];
     std::int8_t host_before[NH];
     std::int8_t children[NB];
+    std::int8_t guided[NR];
     std::int8_t holds[NR][NB];
     std::int8_t in_step[NS][NR];
     std::int8_t block_of[NC][NB];
@@ -957,6 +1036,7 @@ struct Model {
     std::int8_t parent[NB][NB];
     std::int8_t executing[NS];
     std::int8_t copying[NC];
+    std::int8_t failed[NC];
     std::int8_t reads[NS][NR][NB];
     std::int8_t writes[NS][NR][NB];
     std::int8_t copy_start[NC];
@@ -977,9 +1057,9 @@ struct Model {
   };
   static constexpr std::array<int, 5> kPopulation = {NR, NB, NS, NH, NC};
   // Bytes that the scheduler has too, bytes in front of the relations, bytes of the relations.
-  static constexpr std::size_t kShared = NR + NR + NR + NR + NR + NR + NR + NR + NR + NB + NB + NB + NB + NS + NS + NS * NR + NS * NR + 1 + 1 + 1 + 1 + NH + NH + NH + NC + NC + NB + NR + NR + NR + NR + NS + NB + NH + NR + 1 + 1 + 1 + 1 + 1 + 1 + NB + NB + NH + NH + NB + NR * NB + NS * NR + NC * NB + NC * NH + NC * NR + NB * NB;
+  static constexpr std::size_t kShared = NR + NR + NR + NR + NR + NR + NR + NR + NR + NB + NB + NB + NB + NS + NS + NS * NR + NS * NR + 1 + 1 + 1 + 1 + NH + NH + NH + NC + NC + NB + NR + NR + NR + NR + NS + NB + NH + NR + 1 + 1 + 1 + 1 + 1 + 1 + NB + NB + NH + NH + NB + NR + NR * NB + NS * NR + NC * NB + NC * NH + NC * NR + NB * NB;
   static constexpr std::size_t kFlagsAt = NR + NR + NR + NR + NR + NR + NR + NR + NR + NB + NB + NB + NB + NS + NS + NS * NR + NS * NR + 1 + 1 + 1 + 1 + NH + NH + NH + NC + NC + NB + NR + NR + NR + NR + NS + NB + NH + NR + 1 + 1 + 1 + 1 + 1 + 1 + NB + NB + NH + NH + NB;
-  static constexpr std::size_t kFlags = NR * NB + NS * NR + NC * NB + NC * NH + NC * NR + NB * NB + NS + NC + NS * NR * NB + NS * NR * NB;
+  static constexpr std::size_t kFlags = NR + NR * NB + NS * NR + NC * NB + NC * NH + NC * NR + NB * NB + NS + NC + NC + NS * NR * NB + NS * NR * NB;
 
   static State initial(const Instance& k) {
     State s;
@@ -1322,543 +1402,632 @@ struct Model {
     for (int c = 0; c <= NC - 1; ++c) {
       if (!k.dropped[76] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
       if (!k.dropped[78] && !(!pre.copying[c])) continue;
+      if (!k.dropped[80] && !(!pre.failed[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
         if (!k.dropped[77] && !(pre.block_of[c][b])) continue;
         for (int h = 0; h <= NH - 1; ++h) {
           if (!k.dropped[79] && !(pre.host_of[c][h])) continue;
-          if (!k.dropped[80] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          if (!k.dropped[81] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
           State post = pre;
           if (!k.omitted[152]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
           if (!k.omitted[153]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[154]) post.host_of[c][h] = static_cast<std::int8_t>(false);
-          if (!k.omitted[155]) post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
-          if (!k.omitted[156]) post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
-          if (!k.omitted[157]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
-          if (!k.omitted[158]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
-          if (!k.omitted[159]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
-          if (!k.omitted[160]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
+          if (!k.omitted[154]) post.failed[c] = static_cast<std::int8_t>(false);
+          if (!k.omitted[155]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[156]) post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
+          if (!k.omitted[157]) post.host_content[h] = static_cast<std::int8_t>(pre.failed[c] ? 0 : pre.content[b]);
+          if (!k.omitted[158]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[159]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+          if (!k.omitted[160]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[161]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
           found(post, Transition::spill_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[83] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[82] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling)) continue;
+      if (!k.dropped[84] && !(!pre.copying[c])) continue;
+      if (!k.dropped[86] && !(pre.failed[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[81] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        if (!k.dropped[83] && !(pre.block_of[c][b])) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[82] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+          if (!k.dropped[85] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[87] && !(HostState(pre.host_state[h]) == HostState::Filling)) continue;
+          State post = pre;
+          if (!k.omitted[162]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[163]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[164]) post.failed[c] = static_cast<std::int8_t>(false);
+          if (!k.omitted[165]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[166]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+          if (!k.omitted[167]) post.host_position[h] = static_cast<std::int8_t>(0);
+          if (!k.omitted[168]) post.host_fill[h] = static_cast<std::int8_t>(0);
+          if (!k.omitted[169]) post.host_key[h] = static_cast<std::int8_t>(0);
+          if (!k.omitted[170]) post.host_before[h] = static_cast<std::int8_t>(0);
+          if (!k.omitted[171]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[172]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+          if (!k.omitted[173]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[174]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
+          if (!k.omitted[175]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+          if (!k.omitted[176]) post.used_pages = static_cast<std::int8_t>(pre.used_pages - 1);
+          found(post, Transition::spill_failed, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
+        }
+      }
+    }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[90] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[88] && !(BlockState(pre.block_state[b]) == BlockState::Free)) continue;
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[89] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
           for (int p = 0; p <= NB - 1; ++p) {
-            if (!k.dropped[84] && !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]))) continue;
+            if (!k.dropped[91] && !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]))) continue;
             State post = pre;
-            if (!k.omitted[161]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
-            if (!k.omitted[162]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
-            if (!k.omitted[163]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[164]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[165]) post.host_of[c][h] = static_cast<std::int8_t>(true);
-            if (!k.omitted[166]) post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
-            if (!k.omitted[167]) post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
-            if (!k.omitted[168]) post.parent[b][p] = static_cast<std::int8_t>(true);
-            if (!k.omitted[169]) post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
-            if (!k.omitted[170]) post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
-            if (!k.omitted[171]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[172]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
-            if (!k.omitted[173]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[174]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
-            if (!k.omitted[175]) post.free = static_cast<std::int8_t>(pre.free - 1);
-            if (!k.omitted[176]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
-            if (!k.omitted[177]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
-            if (!k.omitted[178]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
+            if (!k.omitted[177]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Fetching);
+            if (!k.omitted[178]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Fetching);
+            if (!k.omitted[179]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[180]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[181]) post.host_of[c][h] = static_cast<std::int8_t>(true);
+            if (!k.omitted[182]) post.position[b] = static_cast<std::int8_t>(pre.host_position[h]);
+            if (!k.omitted[183]) post.fill[b] = static_cast<std::int8_t>(pre.host_fill[h]);
+            if (!k.omitted[184]) post.parent[b][p] = static_cast<std::int8_t>(true);
+            if (!k.omitted[185]) post.key[b] = static_cast<std::int8_t>(pre.host_key[h]);
+            if (!k.omitted[186]) post.before[b] = static_cast<std::int8_t>(pre.host_before[h]);
+            if (!k.omitted[187]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[188]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] + 1);
+            if (!k.omitted[189]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[190]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] + 1);
+            if (!k.omitted[191]) post.free = static_cast<std::int8_t>(pre.free - 1);
+            if (!k.omitted[192]) post.fetching = static_cast<std::int8_t>(pre.fetching + 1);
+            if (!k.omitted[193]) post.children[p] = static_cast<std::int8_t>(pre.children[p] + (p != b ? 1 : 0));
+            if (!k.omitted[194]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] + 1);
             found(post, Transition::fetch, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)});
           }
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[85] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
-      if (!k.dropped[87] && !(!pre.copying[c])) continue;
+      if (!k.dropped[92] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+      if (!k.dropped[94] && !(!pre.copying[c])) continue;
+      if (!k.dropped[96] && !(!pre.failed[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[86] && !(pre.block_of[c][b])) continue;
-        if (!k.dropped[89] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+        if (!k.dropped[93] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[97] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
         for (int h = 0; h <= NH - 1; ++h) {
-          if (!k.dropped[88] && !(pre.host_of[c][h])) continue;
+          if (!k.dropped[95] && !(pre.host_of[c][h])) continue;
           State post = pre;
-          if (!k.omitted[179]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[180]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[181]) post.host_of[c][h] = static_cast<std::int8_t>(false);
-          if (!k.omitted[182]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-          if (!k.omitted[183]) post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
-          if (!k.omitted[184]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
-          if (!k.omitted[185]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
-          if (!k.omitted[186]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
-          if (!k.omitted[187]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
-          if (!k.omitted[188]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
-          if (!k.omitted[189]) post.fetching = static_cast<std::int8_t>(pre.fetching - 1);
+          if (!k.omitted[195]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[196]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[197]) post.failed[c] = static_cast<std::int8_t>(false);
+          if (!k.omitted[198]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+          if (!k.omitted[199]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
+          if (!k.omitted[200]) post.content[b] = static_cast<std::int8_t>(pre.failed[c] ? 0 : pre.host_content[h]);
+          if (!k.omitted[201]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[202]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+          if (!k.omitted[203]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[204]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
+          if (!k.omitted[205]) post.cached = static_cast<std::int8_t>(pre.cached + 1);
+          if (!k.omitted[206]) post.fetching = static_cast<std::int8_t>(pre.fetching - 1);
           found(post, Transition::fetch_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)});
         }
       }
     }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[98] && !(CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+      if (!k.dropped[100] && !(!pre.copying[c])) continue;
+      if (!k.dropped[102] && !(pre.failed[c])) continue;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!k.dropped[99] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[103] && !(BlockState(pre.block_state[b]) == BlockState::Fetching)) continue;
+        if (!k.dropped[105] && !(pre.children[b] == 0)) continue;
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!k.dropped[101] && !(pre.host_of[c][h])) continue;
+          for (int p = 0; p <= NB - 1; ++p) {
+            if (!k.dropped[104] && !(pre.parent[b][p])) continue;
+            State post = pre;
+            if (!k.omitted[207]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+            if (!k.omitted[208]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+            if (!k.omitted[209]) post.failed[c] = static_cast<std::int8_t>(false);
+            if (!k.omitted[210]) post.host_of[c][h] = static_cast<std::int8_t>(false);
+            if (!k.omitted[211]) post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+            if (!k.omitted[212]) post.parent[b][p] = static_cast<std::int8_t>(false);
+            if (!k.omitted[213]) post.key[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[214]) post.before[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[215]) post.fill[b] = static_cast<std::int8_t>(0);
+            if (!k.omitted[216]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+            if (!k.omitted[217]) post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+            if (!k.omitted[218]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+            if (!k.omitted[219]) post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
+            if (!k.omitted[220]) post.free = static_cast<std::int8_t>(pre.free + 1);
+            if (!k.omitted[221]) post.fetching = static_cast<std::int8_t>(pre.fetching - 1);
+            if (!k.omitted[222]) post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
+            if (!k.omitted[223]) post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
+            found(post, Transition::fetch_failed, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)});
+          }
+        }
+      }
+    }
     for (int h = 0; h <= NH - 1; ++h) {
-      if (!k.dropped[90] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
-      if (!k.dropped[91] && !(pre.host_copies[h] == 0)) continue;
+      if (!k.dropped[106] && !(HostState(pre.host_state[h]) == HostState::Valid)) continue;
+      if (!k.dropped[107] && !(pre.host_copies[h] == 0)) continue;
       State post = pre;
-      if (!k.omitted[190]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
-      if (!k.omitted[191]) post.host_position[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[192]) post.host_fill[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[193]) post.host_key[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[194]) post.host_before[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[195]) post.host_content[h] = static_cast<std::int8_t>(0);
-      if (!k.omitted[196]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
-      if (!k.omitted[197]) post.used_pages = static_cast<std::int8_t>(pre.used_pages - 1);
+      if (!k.omitted[224]) post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+      if (!k.omitted[225]) post.host_position[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[226]) post.host_fill[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[227]) post.host_key[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[228]) post.host_before[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[229]) post.host_content[h] = static_cast<std::int8_t>(0);
+      if (!k.omitted[230]) post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+      if (!k.omitted[231]) post.used_pages = static_cast<std::int8_t>(pre.used_pages - 1);
       found(post, Transition::drop_page, Arguments{static_cast<std::int8_t>(h)});
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[96] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[112] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[92] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[95] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[108] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[111] && !(pre.inbound[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[93] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[109] && !(pre.holds[r][b])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[94] && !(pre.position[b] + n <= pre.computed[r])) continue;
-            if (!k.dropped[97] && !(n >= 1)) continue;
-            if (!k.dropped[98] && !(n <= k.page)) continue;
+            if (!k.dropped[110] && !(pre.position[b] + n <= pre.computed[r])) continue;
+            if (!k.dropped[113] && !(n >= 1)) continue;
+            if (!k.dropped[114] && !(n <= k.page)) continue;
             State post = pre;
-            if (!k.omitted[198]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
-            if (!k.omitted[199]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[200]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[201]) post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
-            if (!k.omitted[202]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
-            if (!k.omitted[203]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[204]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[232]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Sending);
+            if (!k.omitted[233]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[234]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[235]) post.copy_start[c] = static_cast<std::int8_t>(pre.position[b]);
+            if (!k.omitted[236]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[237]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[238]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
             found(post, Transition::send, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
           }
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[99] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
-      if (!k.dropped[101] && !(!pre.copying[c])) continue;
+      if (!k.dropped[115] && !(CopyState(pre.copy_state[c]) == CopyState::Sending)) continue;
+      if (!k.dropped[117] && !(!pre.copying[c])) continue;
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!k.dropped[100] && !(pre.block_of[c][b])) continue;
+        if (!k.dropped[116] && !(pre.block_of[c][b])) continue;
         State post = pre;
-        if (!k.omitted[205]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-        if (!k.omitted[206]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-        if (!k.omitted[207]) post.copy_start[c] = static_cast<std::int8_t>(0);
-        if (!k.omitted[208]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-        if (!k.omitted[209]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
-        if (!k.omitted[210]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+        if (!k.omitted[239]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        if (!k.omitted[240]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+        if (!k.omitted[241]) post.failed[c] = static_cast<std::int8_t>(false);
+        if (!k.omitted[242]) post.copy_start[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[243]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+        if (!k.omitted[244]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        if (!k.omitted[245]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
         found(post, Transition::send_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)});
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[109] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
+      if (!k.dropped[125] && !(CopyState(pre.copy_state[c]) == CopyState::Idle)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[102] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[105] && !(pre.pending[r] == 0)) continue;
+        if (!k.dropped[118] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[121] && !(pre.pending[r] == 0)) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[103] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
-          if (!k.dropped[104] && !(pre.holds[r][b])) continue;
-          if (!k.dropped[106] && !(pre.position[b] <= pre.planned[r])) continue;
+          if (!k.dropped[119] && !(BlockState(pre.block_state[b]) == BlockState::Owned)) continue;
+          if (!k.dropped[120] && !(pre.holds[r][b])) continue;
+          if (!k.dropped[122] && !(pre.position[b] <= pre.planned[r])) continue;
           for (int n = 0; n <= k.page + 1; ++n) {
-            if (!k.dropped[107] && !(pre.planned[r] + n <= pre.position[b] + k.page)) continue;
-            if (!k.dropped[108] && !(pre.planned[r] + n < pre.known[r])) continue;
-            if (!k.dropped[110] && !(n >= 1)) continue;
+            if (!k.dropped[123] && !(pre.planned[r] + n <= pre.position[b] + k.page)) continue;
+            if (!k.dropped[124] && !(pre.planned[r] + n < pre.known[r])) continue;
+            if (!k.dropped[126] && !(n >= 1)) continue;
             State post = pre;
-            if (!k.omitted[211]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
-            if (!k.omitted[212]) post.block_of[c][b] = static_cast<std::int8_t>(true);
-            if (!k.omitted[213]) post.copying[c] = static_cast<std::int8_t>(true);
-            if (!k.omitted[214]) post.request_of[c][r] = static_cast<std::int8_t>(true);
-            if (!k.omitted[215]) post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
-            if (!k.omitted[216]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
-            if (!k.omitted[217]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-            if (!k.omitted[218]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
-            if (!k.omitted[219]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
-            if (!k.omitted[220]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
-            if (!k.omitted[221]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
-            if (!k.omitted[222]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
+            if (!k.omitted[246]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Receiving);
+            if (!k.omitted[247]) post.block_of[c][b] = static_cast<std::int8_t>(true);
+            if (!k.omitted[248]) post.copying[c] = static_cast<std::int8_t>(true);
+            if (!k.omitted[249]) post.request_of[c][r] = static_cast<std::int8_t>(true);
+            if (!k.omitted[250]) post.copy_start[c] = static_cast<std::int8_t>(pre.planned[r]);
+            if (!k.omitted[251]) post.copy_tokens[c] = static_cast<std::int8_t>(n);
+            if (!k.omitted[252]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+            if (!k.omitted[253]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] + 1);
+            if (!k.omitted[254]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] + 1);
+            if (!k.omitted[255]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] + 1);
+            if (!k.omitted[256]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] + 1);
+            if (!k.omitted[257]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] + n);
             found(post, Transition::receive, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n - (0))});
           }
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[112] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[114] && !(!pre.copying[c])) continue;
+      if (!k.dropped[128] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[130] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[111] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[115] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[127] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[131] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[113] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[129] && !(pre.block_of[c][b])) continue;
           State post = pre;
-          if (!k.omitted[223]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[224]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[225]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[226]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[227]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[228]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
-          if (!k.omitted[229]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
-          if (!k.omitted[230]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
-          if (!k.omitted[231]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
-          if (!k.omitted[232]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
-          if (!k.omitted[233]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[258]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[259]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[260]) post.failed[c] = static_cast<std::int8_t>(false);
+          if (!k.omitted[261]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[262]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[263]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[264]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.copy_tokens[c]);
+          if (!k.omitted[265]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[266]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[267]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
+          if (!k.omitted[268]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
+          if (!k.omitted[269]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_done, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[117] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[119] && !(!pre.copying[c])) continue;
+      if (!k.dropped[133] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[135] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[116] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[120] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[132] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[136] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[118] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[134] && !(pre.block_of[c][b])) continue;
           State post = pre;
-          if (!k.omitted[234]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
-          if (!k.omitted[235]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[236]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[237]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[238]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[239]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[240]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
-          if (!k.omitted[241]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
-          if (!k.omitted[242]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
-          if (!k.omitted[243]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
-          if (!k.omitted[244]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[270]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+          if (!k.omitted[271]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[272]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[273]) post.failed[c] = static_cast<std::int8_t>(false);
+          if (!k.omitted[274]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[275]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[276]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[277]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[278]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[279]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
+          if (!k.omitted[280]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
+          if (!k.omitted[281]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_failed, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[122] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
-      if (!k.dropped[124] && !(!pre.copying[c])) continue;
+      if (!k.dropped[138] && !(CopyState(pre.copy_state[c]) == CopyState::Receiving)) continue;
+      if (!k.dropped[140] && !(!pre.copying[c])) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[121] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-        if (!k.dropped[125] && !(pre.request_of[c][r])) continue;
+        if (!k.dropped[137] && !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+        if (!k.dropped[141] && !(pre.request_of[c][r])) continue;
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!k.dropped[123] && !(pre.block_of[c][b])) continue;
+          if (!k.dropped[139] && !(pre.block_of[c][b])) continue;
           State post = pre;
-          if (!k.omitted[245]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
-          if (!k.omitted[246]) post.block_of[c][b] = static_cast<std::int8_t>(false);
-          if (!k.omitted[247]) post.request_of[c][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[248]) post.copy_start[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[249]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
-          if (!k.omitted[250]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
-          if (!k.omitted[251]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
-          if (!k.omitted[252]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
-          if (!k.omitted[253]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
-          if (!k.omitted[254]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
+          if (!k.omitted[282]) post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+          if (!k.omitted[283]) post.block_of[c][b] = static_cast<std::int8_t>(false);
+          if (!k.omitted[284]) post.failed[c] = static_cast<std::int8_t>(false);
+          if (!k.omitted[285]) post.request_of[c][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[286]) post.copy_start[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[287]) post.copy_tokens[c] = static_cast<std::int8_t>(0);
+          if (!k.omitted[288]) post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+          if (!k.omitted[289]) post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+          if (!k.omitted[290]) post.copy_requests[c] = static_cast<std::int8_t>(pre.copy_requests[c] - 1);
+          if (!k.omitted[291]) post.inbound[r] = static_cast<std::int8_t>(pre.inbound[r] - 1);
+          if (!k.omitted[292]) post.arriving[r] = static_cast<std::int8_t>(pre.arriving[r] - pre.copy_tokens[c]);
           found(post, Transition::receive_dropped, Arguments{static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)});
         }
       }
     }
     for (int c = 0; c <= NC - 1; ++c) {
-      if (!k.dropped[126] && !(pre.copying[c])) continue;
+      if (!k.dropped[142] && !(pre.copying[c])) continue;
       State post = pre;
-      if (!k.omitted[255]) post.copying[c] = static_cast<std::int8_t>(false);
+      if (!k.omitted[293]) post.copying[c] = static_cast<std::int8_t>(false);
       found(post, Transition::copy_done, Arguments{static_cast<std::int8_t>(c)});
     }
+    for (int c = 0; c <= NC - 1; ++c) {
+      if (!k.dropped[143] && !(pre.copying[c])) continue;
+      if (!k.dropped[144] && !(CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching)) continue;
+      State post = pre;
+      if (!k.omitted[294]) post.copying[c] = static_cast<std::int8_t>(false);
+      if (!k.omitted[295]) post.failed[c] = static_cast<std::int8_t>(true);
+      found(post, Transition::copy_fails, Arguments{static_cast<std::int8_t>(c)});
+    }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[127] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
+      if (!k.dropped[145] && !(RequestState(pre.request_state[r]) == RequestState::Absent)) continue;
       for (int tokens = 0; tokens <= k.max_prompt; ++tokens) {
-        if (!k.dropped[131] && !(tokens >= 1)) continue;
+        if (!k.dropped[149] && !(tokens >= 1)) continue;
         for (int most = tokens; most <= tokens + k.max_output; ++most) {
-          if (!k.dropped[128] && !(tokens < most)) continue;
-          if (!k.dropped[129] && !(most <= k.room + 1)) continue;
+          if (!k.dropped[146] && !(tokens < most)) continue;
+          if (!k.dropped[147] && !(most <= k.room + 1)) continue;
           for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1; ++turn) {
-            if (!k.dropped[130] && !(pre.newest_arrival < turn)) continue;
+            if (!k.dropped[148] && !(pre.newest_arrival < turn)) continue;
             State post = pre;
-            if (!k.omitted[256]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-            if (!k.omitted[257]) post.prompt[r] = static_cast<std::int8_t>(tokens);
-            if (!k.omitted[258]) post.known[r] = static_cast<std::int8_t>(tokens);
-            if (!k.omitted[259]) post.limit[r] = static_cast<std::int8_t>(most);
-            if (!k.omitted[260]) post.arrival[r] = static_cast<std::int8_t>(turn);
-            if (!k.omitted[261]) post.newest_arrival = static_cast<std::int8_t>(turn);
+            if (!k.omitted[296]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+            if (!k.omitted[297]) post.prompt[r] = static_cast<std::int8_t>(tokens);
+            if (!k.omitted[298]) post.known[r] = static_cast<std::int8_t>(tokens);
+            if (!k.omitted[299]) post.limit[r] = static_cast<std::int8_t>(most);
+            if (!k.omitted[300]) post.arrival[r] = static_cast<std::int8_t>(turn);
+            if (!k.omitted[301]) post.newest_arrival = static_cast<std::int8_t>(turn);
             found(post, Transition::submit, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens - (0)), static_cast<std::int8_t>(most - (tokens)), static_cast<std::int8_t>(turn - (pre.newest_arrival))});
           }
         }
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[132] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[150] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      if (!k.dropped[151] && !(!pre.guided[r])) continue;
       State post = pre;
-      if (!k.omitted[262]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
+      if (!k.omitted[302]) post.guided[r] = static_cast<std::int8_t>(true);
+      found(post, Transition::guide, Arguments{static_cast<std::int8_t>(r)});
+    }
+    for (int r = 0; r <= NR - 1; ++r) {
+      if (!k.dropped[152] && !(RequestState(pre.request_state[r]) == RequestState::Waiting)) continue;
+      State post = pre;
+      if (!k.omitted[303]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Prefill);
       found(post, Transition::admit, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[133] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[134] && !(pre.prompt[r] < pre.known[r])) continue;
+      if (!k.dropped[153] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[154] && !(pre.prompt[r] < pre.known[r])) continue;
       State post = pre;
-      if (!k.omitted[263]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      if (!k.omitted[304]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::finish, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[135] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[155] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
       State post = pre;
-      if (!k.omitted[264]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
+      if (!k.omitted[305]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Releasing);
       found(post, Transition::abort, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[136] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-      if (!k.dropped[137] && !(pre.blocks[r] >= 1)) continue;
-      if (!k.dropped[138] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[139] && !(pre.known[r] < pre.limit[r])) continue;
+      if (!k.dropped[156] && !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+      if (!k.dropped[157] && !(pre.blocks[r] >= 1)) continue;
+      if (!k.dropped[158] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[159] && !(pre.known[r] < pre.limit[r])) continue;
       for (int o = 0; o <= NR - 1; ++o) {
-        if (!k.dropped[140] && !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode)) continue;
-        if (!k.dropped[141] && !(pre.arrival[o] < pre.arrival[r])) continue;
+        if (!k.dropped[160] && !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode)) continue;
+        if (!k.dropped[161] && !(pre.arrival[o] < pre.arrival[r])) continue;
         State post = pre;
-        if (!k.omitted[265]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
+        if (!k.omitted[306]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         found(post, Transition::retract, Arguments{static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)});
       }
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[142] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
-      if (!k.dropped[143] && !(pre.blocks[r] == 0)) continue;
-      if (!k.dropped[144] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[162] && !(RequestState(pre.request_state[r]) == RequestState::Retracting)) continue;
+      if (!k.dropped[163] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[164] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
-      if (!k.omitted[266]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
-      if (!k.omitted[267]) post.planned[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[268]) post.computed[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[269]) post.pruned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[307]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Waiting);
+      if (!k.omitted[308]) post.planned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[309]) post.computed[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[310]) post.pruned[r] = static_cast<std::int8_t>(0);
       found(post, Transition::requeue, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[145] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
-      if (!k.dropped[146] && !(pre.blocks[r] == 0)) continue;
+      if (!k.dropped[165] && !(RequestState(pre.request_state[r]) == RequestState::Releasing)) continue;
+      if (!k.dropped[166] && !(pre.blocks[r] == 0)) continue;
       State post = pre;
-      if (!k.omitted[270]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
+      if (!k.omitted[311]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Finished);
       found(post, Transition::close, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int r = 0; r <= NR - 1; ++r) {
-      if (!k.dropped[147] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-      if (!k.dropped[148] && !(pre.pending[r] == 0)) continue;
-      if (!k.dropped[149] && !(pre.inbound[r] == 0)) continue;
+      if (!k.dropped[167] && !(RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+      if (!k.dropped[168] && !(pre.pending[r] == 0)) continue;
+      if (!k.dropped[169] && !(pre.inbound[r] == 0)) continue;
       State post = pre;
-      if (!k.omitted[271]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
-      if (!k.omitted[272]) post.arrival[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[273]) post.prompt[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[274]) post.limit[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[275]) post.known[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[276]) post.planned[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[277]) post.computed[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[278]) post.pruned[r] = static_cast<std::int8_t>(0);
-      if (!k.omitted[279]) post.last_step[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[312]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Absent);
+      if (!k.omitted[313]) post.arrival[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[314]) post.prompt[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[315]) post.limit[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[316]) post.known[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[317]) post.planned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[318]) post.computed[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[319]) post.pruned[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[320]) post.last_step[r] = static_cast<std::int8_t>(0);
+      if (!k.omitted[321]) post.guided[r] = static_cast<std::int8_t>(false);
       found(post, Transition::recycle, Arguments{static_cast<std::int8_t>(r)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[150] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
-      if (!k.dropped[151] && !(pre.opened == pre.launched)) continue;
+      if (!k.dropped[170] && !(StepState(pre.step_state[s]) == StepState::Idle)) continue;
+      if (!k.dropped[171] && !(pre.opened == pre.launched)) continue;
       State post = pre;
-      if (!k.omitted[280]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
-      if (!k.omitted[281]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
-      if (!k.omitted[282]) post.opened = static_cast<std::int8_t>(pre.opened + 1);
-      if (!k.omitted[283]) post.live_steps = static_cast<std::int8_t>(pre.live_steps + 1);
+      if (!k.omitted[322]) post.step_state[s] = static_cast<std::int8_t>(StepState::Planned);
+      if (!k.omitted[323]) post.number[s] = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[324]) post.opened = static_cast<std::int8_t>(pre.opened + 1);
+      if (!k.omitted[325]) post.live_steps = static_cast<std::int8_t>(pre.live_steps + 1);
       found(post, Transition::open_step, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[153] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[173] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[152] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[154] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[155] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[172] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[174] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[175] && !(pre.inbound[r] == 0)) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[156] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
-          if (!k.dropped[157] && !(pre.planned[r] + n < pre.known[r])) continue;
-          if (!k.dropped[158] && !(n >= 1)) continue;
+          if (!k.dropped[176] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[177] && !(pre.planned[r] + n < pre.known[r])) continue;
+          if (!k.dropped[178] && !(n >= 1)) continue;
           State post = pre;
-          if (!k.omitted[284]) post.in_step[s][r] = static_cast<std::int8_t>(true);
-          if (!k.omitted[285]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-          if (!k.omitted[286]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
-          if (!k.omitted[287]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[288]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-          if (!k.omitted[289]) {
+          if (!k.omitted[326]) post.in_step[s][r] = static_cast<std::int8_t>(true);
+          if (!k.omitted[327]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+          if (!k.omitted[328]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[329]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[330]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+          if (!k.omitted[331]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[290]) {
+          if (!k.omitted[332]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
-          if (!k.omitted[291]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-          if (!k.omitted[292]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[293]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
+          if (!k.omitted[333]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+          if (!k.omitted[334]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[335]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
           found(post, Transition::prefill, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[160] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[180] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[159] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
-        if (!k.dropped[161] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[162] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[179] && !(RequestState(pre.request_state[r]) == RequestState::Prefill)) continue;
+        if (!k.dropped[181] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[182] && !(pre.inbound[r] == 0)) continue;
         for (int n = 0; n <= k.page; ++n) {
-          if (!k.dropped[163] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
-          if (!k.dropped[164] && !(pre.planned[r] + n == pre.known[r])) continue;
-          if (!k.dropped[165] && !(n >= 1)) continue;
+          if (!k.dropped[183] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[184] && !(pre.planned[r] + n == pre.known[r])) continue;
+          if (!k.dropped[185] && !(n >= 1)) continue;
           State post = pre;
-          if (!k.omitted[294]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
-          if (!k.omitted[295]) post.in_step[s][r] = static_cast<std::int8_t>(true);
-          if (!k.omitted[296]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-          if (!k.omitted[297]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
-          if (!k.omitted[298]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[299]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-          if (!k.omitted[300]) {
+          if (!k.omitted[336]) post.request_state[r] = static_cast<std::int8_t>(RequestState::Decode);
+          if (!k.omitted[337]) post.in_step[s][r] = static_cast<std::int8_t>(true);
+          if (!k.omitted[338]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+          if (!k.omitted[339]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[340]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[341]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+          if (!k.omitted[342]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[301]) {
+          if (!k.omitted[343]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
-          if (!k.omitted[302]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
-          if (!k.omitted[303]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-          if (!k.omitted[304]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
-          if (!k.omitted[305]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[306]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
+          if (!k.omitted[344]) post.row_outputs[s][r] = static_cast<std::int8_t>(1);
+          if (!k.omitted[345]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+          if (!k.omitted[346]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + 1);
+          if (!k.omitted[347]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[348]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
           found(post, Transition::prefill_last, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[167] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[187] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[166] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[168] && !(!pre.in_step[s][r])) continue;
-        if (!k.dropped[169] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[186] && !(RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[188] && !(!pre.in_step[s][r])) continue;
+        if (!k.dropped[189] && !(pre.inbound[r] == 0)) continue;
+        if (!k.dropped[192] && !(!pre.guided[r] || pre.sampling[r] == 0)) continue;
         for (int n = 0; n <= k.width + 1; ++n) {
-          if (!k.dropped[170] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
-          if (!k.dropped[171] && !(pre.planned[r] + n < pre.limit[r])) continue;
-          if (!k.dropped[172] && !(n >= 1)) continue;
-          if (!k.dropped[173] && !(n <= k.width)) continue;
+          if (!k.dropped[190] && !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r])) continue;
+          if (!k.dropped[191] && !(pre.planned[r] + n < pre.limit[r])) continue;
+          if (!k.dropped[193] && !(n >= 1)) continue;
+          if (!k.dropped[194] && !(n <= k.width)) continue;
           State post = pre;
-          if (!k.omitted[307]) post.in_step[s][r] = static_cast<std::int8_t>(true);
-          if (!k.omitted[308]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
-          if (!k.omitted[309]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
-          if (!k.omitted[310]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
-          if (!k.omitted[311]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
-          if (!k.omitted[312]) {
+          if (!k.omitted[349]) post.in_step[s][r] = static_cast<std::int8_t>(true);
+          if (!k.omitted[350]) post.row_start[s][r] = static_cast<std::int8_t>(pre.planned[r]);
+          if (!k.omitted[351]) post.row_tokens[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[352]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] + n);
+          if (!k.omitted[353]) post.last_step[r] = static_cast<std::int8_t>(pre.number[s]);
+          if (!k.omitted[354]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0]);
             }
           }
-          if (!k.omitted[313]) {
+          if (!k.omitted[355]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.writes[s][r][any_b0] = static_cast<std::int8_t>(pre.holds[r][any_b0] && pre.computed[r] < pre.position[any_b0] + k.page);
             }
           }
-          if (!k.omitted[314]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
-          if (!k.omitted[315]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
-          if (!k.omitted[316]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
-          if (!k.omitted[317]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
-          if (!k.omitted[318]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
+          if (!k.omitted[356]) post.row_outputs[s][r] = static_cast<std::int8_t>(n);
+          if (!k.omitted[357]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] + 1);
+          if (!k.omitted[358]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] + n);
+          if (!k.omitted[359]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] + n);
+          if (!k.omitted[360]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] + 1);
           found(post, Transition::decode, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[174] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
-      if (!k.dropped[175] && !(pre.rows[s] >= 1)) continue;
+      if (!k.dropped[195] && !(StepState(pre.step_state[s]) == StepState::Planned)) continue;
+      if (!k.dropped[196] && !(pre.rows[s] >= 1)) continue;
       State post = pre;
-      if (!k.omitted[319]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
-      if (!k.omitted[320]) post.executing[s] = static_cast<std::int8_t>(true);
-      if (!k.omitted[321]) post.launched = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[361]) post.step_state[s] = static_cast<std::int8_t>(StepState::Inflight);
+      if (!k.omitted[362]) post.executing[s] = static_cast<std::int8_t>(true);
+      if (!k.omitted[363]) post.launched = static_cast<std::int8_t>(pre.number[s]);
       found(post, Transition::launch, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[176] && !(pre.executing[s])) continue;
+      if (!k.dropped[197] && !(pre.executing[s])) continue;
       State post = pre;
-      if (!k.omitted[322]) post.executing[s] = static_cast<std::int8_t>(false);
+      if (!k.omitted[364]) post.executing[s] = static_cast<std::int8_t>(false);
       found(post, Transition::device_done, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[177] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
-      if (!k.dropped[178] && !(!pre.executing[s])) continue;
-      if (!k.dropped[179] && !(pre.number[s] == pre.landed + 1)) continue;
+      if (!k.dropped[198] && !(StepState(pre.step_state[s]) == StepState::Inflight)) continue;
+      if (!k.dropped[199] && !(!pre.executing[s])) continue;
+      if (!k.dropped[200] && !(pre.number[s] == pre.landed + 1)) continue;
       State post = pre;
-      if (!k.omitted[323]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
+      if (!k.omitted[365]) post.step_state[s] = static_cast<std::int8_t>(StepState::Done);
       found(post, Transition::observe, Arguments{static_cast<std::int8_t>(s)});
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[181] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[202] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[180] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
-        if (!k.dropped[182] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[201] && !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) continue;
+        if (!k.dropped[203] && !(pre.in_step[s][r])) continue;
         for (int accepted = 0; accepted <= k.width + 1; ++accepted) {
-          if (!k.dropped[183] && !(accepted <= pre.row_outputs[s][r])) continue;
-          if (!k.dropped[184] && !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted)) continue;
-          if (!k.dropped[185] && !(accepted >= 0)) continue;
+          if (!k.dropped[204] && !(accepted <= pre.row_outputs[s][r])) continue;
+          if (!k.dropped[205] && !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted)) continue;
+          if (!k.dropped[206] && !(accepted >= 0)) continue;
           State post = pre;
-          if (!k.omitted[324]) post.in_step[s][r] = static_cast<std::int8_t>(false);
-          if (!k.omitted[325]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-          if (!k.omitted[326]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-          if (!k.omitted[327]) {
+          if (!k.omitted[366]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+          if (!k.omitted[367]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[368]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+          if (!k.omitted[369]) {
             for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
               post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
             }
           }
-          if (!k.omitted[328]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[329]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
-          if (!k.omitted[330]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
-          if (!k.omitted[331]) {
+          if (!k.omitted[370]) post.computed[r] = static_cast<std::int8_t>(pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[371]) post.planned[r] = static_cast<std::int8_t>(pre.planned[r] - (pre.row_outputs[s][r] - accepted));
+          if (!k.omitted[372]) post.known[r] = static_cast<std::int8_t>(pre.known[r] + accepted);
+          if (!k.omitted[373]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               post.row_start[any_s0][r] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] ? pre.row_start[any_s0][r] - (pre.row_outputs[s][r] - accepted) : 0);
             }
           }
-          if (!k.omitted[332]) {
+          if (!k.omitted[374]) {
             for (int any_s0 = 0; any_s0 <= NS - 1; ++any_s0) {
               for (int any_b1 = 0; any_b1 <= NB - 1; ++any_b1) {
                 post.writes[any_s0][r][any_b1] = static_cast<std::int8_t>(any_s0 != s && pre.in_step[any_s0][r] && pre.writes[any_s0][r][any_b1] && pre.computed[r] + pre.row_tokens[s][r] - (pre.row_outputs[s][r] - accepted) < pre.position[any_b1] + k.page);
               }
             }
           }
-          if (!k.omitted[333]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
-          if (!k.omitted[334]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-          if (!k.omitted[335]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-          if (!k.omitted[336]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
+          if (!k.omitted[375]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
+          if (!k.omitted[376]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+          if (!k.omitted[377]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+          if (!k.omitted[378]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
           found(post, Transition::land_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted - (0))});
         }
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[187] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[208] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!k.dropped[186] && !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
-        if (!k.dropped[188] && !(pre.in_step[s][r])) continue;
+        if (!k.dropped[207] && !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished)) continue;
+        if (!k.dropped[209] && !(pre.in_step[s][r])) continue;
         State post = pre;
-        if (!k.omitted[337]) post.in_step[s][r] = static_cast<std::int8_t>(false);
-        if (!k.omitted[338]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[339]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[340]) {
+        if (!k.omitted[379]) post.in_step[s][r] = static_cast<std::int8_t>(false);
+        if (!k.omitted[380]) post.row_tokens[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[381]) post.row_outputs[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[382]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.reads[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
         }
-        if (!k.omitted[341]) post.row_start[s][r] = static_cast<std::int8_t>(0);
-        if (!k.omitted[342]) {
+        if (!k.omitted[383]) post.row_start[s][r] = static_cast<std::int8_t>(0);
+        if (!k.omitted[384]) {
           for (int any_b0 = 0; any_b0 <= NB - 1; ++any_b0) {
             post.writes[s][r][any_b0] = static_cast<std::int8_t>(false);
           }
         }
-        if (!k.omitted[343]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
-        if (!k.omitted[344]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
-        if (!k.omitted[345]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
-        if (!k.omitted[346]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
+        if (!k.omitted[385]) post.pending[r] = static_cast<std::int8_t>(pre.pending[r] - 1);
+        if (!k.omitted[386]) post.sampling[r] = static_cast<std::int8_t>(pre.sampling[r] - pre.row_outputs[s][r]);
+        if (!k.omitted[387]) post.flying[r] = static_cast<std::int8_t>(pre.flying[r] - pre.row_tokens[s][r]);
+        if (!k.omitted[388]) post.rows[s] = static_cast<std::int8_t>(pre.rows[s] - 1);
         found(post, Transition::drop_row, Arguments{static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)});
       }
     }
     for (int s = 0; s <= NS - 1; ++s) {
-      if (!k.dropped[189] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
-      if (!k.dropped[190] && !(pre.rows[s] == 0)) continue;
+      if (!k.dropped[210] && !(StepState(pre.step_state[s]) == StepState::Done)) continue;
+      if (!k.dropped[211] && !(pre.rows[s] == 0)) continue;
       State post = pre;
-      if (!k.omitted[347]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
-      if (!k.omitted[348]) post.landed = static_cast<std::int8_t>(pre.number[s]);
-      if (!k.omitted[349]) post.number[s] = static_cast<std::int8_t>(0);
-      if (!k.omitted[350]) post.live_steps = static_cast<std::int8_t>(pre.live_steps - 1);
+      if (!k.omitted[389]) post.step_state[s] = static_cast<std::int8_t>(StepState::Idle);
+      if (!k.omitted[390]) post.landed = static_cast<std::int8_t>(pre.number[s]);
+      if (!k.omitted[391]) post.number[s] = static_cast<std::int8_t>(0);
+      if (!k.omitted[392]) post.live_steps = static_cast<std::int8_t>(pre.live_steps - 1);
       found(post, Transition::retire, Arguments{static_cast<std::int8_t>(s)});
     }
   }
@@ -1899,22 +2068,22 @@ struct Model {
     }
     if (all || k.checked[5]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (pre.arrival[r] == 0 && pre.prompt[r] == 0 && pre.limit[r] == 0 && pre.known[r] == 0 && pre.planned[r] == 0 && pre.computed[r] == 0 && pre.pruned[r] == 0 && pre.last_step[r] == 0))) return 5;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent) || (pre.arrival[r] == 0 && pre.prompt[r] == 0 && pre.limit[r] == 0 && pre.known[r] == 0 && pre.planned[r] == 0 && pre.computed[r] == 0 && pre.pruned[r] == 0 && pre.last_step[r] == 0 && !pre.guided[r]))) return 5;
       }
     }
     if (all || k.checked[6]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(pre.in_step[s][r] || (pre.row_start[s][r] == 0 && pre.row_tokens[s][r] == 0 && pre.row_outputs[s][r] == 0))) return 6;
+        for (int z = 0; z <= NS - 1; ++z) {
+          for (int r = 0; r <= NR - 1; ++r) {
+            if (!(!(pre.guided[r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.in_step[s][r] && pre.in_step[z][r] && pre.row_outputs[s][r] >= 1 && pre.row_outputs[z][r] >= 1) || s == z)) return 6;
+          }
         }
       }
     }
     if (all || k.checked[7]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || pre.in_step[s][r])) return 7;
-          }
+          if (!(pre.in_step[s][r] || (pre.row_start[s][r] == 0 && pre.row_tokens[s][r] == 0 && pre.row_outputs[s][r] == 0))) return 7;
         }
       }
     }
@@ -1922,348 +2091,342 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || pre.reads[s][r][b])) return 8;
+            if (!(!pre.reads[s][r][b] || pre.in_step[s][r])) return 8;
           }
         }
       }
     }
     if (all || k.checked[9]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
-          if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent) && pre.arrival[r] == pre.arrival[q]) || r == q)) return 9;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.writes[s][r][b] || pre.reads[s][r][b])) return 9;
+          }
         }
       }
     }
     if (all || k.checked[10]) {
-      if (!(pre.landed <= pre.launched && pre.launched <= pre.opened && pre.opened <= pre.launched + 1)) return 10;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int q = 0; q <= NR - 1; ++q) {
+          if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(RequestState(pre.request_state[q]) == RequestState::Absent) && pre.arrival[r] == pre.arrival[q]) || r == q)) return 10;
+        }
+      }
     }
     if (all || k.checked[11]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        if (!(StepState(pre.step_state[s]) != StepState::Planned || pre.number[s] == pre.launched + 1)) return 11;
-      }
+      if (!(pre.landed <= pre.launched && pre.launched <= pre.opened && pre.opened <= pre.launched + 1)) return 11;
     }
     if (all || k.checked[12]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) != StepState::Idle) || (pre.landed < pre.number[s] && pre.number[s] <= pre.opened))) return 12;
+        if (!(StepState(pre.step_state[s]) != StepState::Planned || pre.number[s] == pre.launched + 1)) return 12;
       }
     }
     if (all || k.checked[13]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          if (!(!(StepState(pre.step_state[s]) != StepState::Idle && StepState(pre.step_state[z]) != StepState::Idle && pre.number[s] == pre.number[z]) || s == z)) return 13;
-        }
+        if (!(!(StepState(pre.step_state[s]) != StepState::Idle) || (pre.landed < pre.number[s] && pre.number[s] <= pre.opened))) return 13;
       }
     }
     if (all || k.checked[14]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!(StepState(pre.step_state[s]) == StepState::Inflight || StepState(pre.step_state[s]) == StepState::Done) || pre.number[s] <= pre.launched)) return 14;
+        for (int z = 0; z <= NS - 1; ++z) {
+          if (!(!(StepState(pre.step_state[s]) != StepState::Idle && StepState(pre.step_state[z]) != StepState::Idle && pre.number[s] == pre.number[z]) || s == z)) return 14;
+        }
       }
     }
     if (all || k.checked[15]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(pre.arrival[r] >= 0 && pre.arrival[r] <= pre.newest_arrival)) return 15;
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!(StepState(pre.step_state[s]) == StepState::Inflight || StepState(pre.step_state[s]) == StepState::Done) || pre.number[s] <= pre.launched)) return 15;
       }
     }
     if (all || k.checked[16]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(pre.last_step[r] >= 0 && pre.last_step[r] <= pre.opened)) return 16;
+        if (!(pre.arrival[r] >= 0 && pre.arrival[r] <= pre.newest_arrival)) return 16;
       }
     }
     if (all || k.checked[17]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        if (!(StepState(pre.step_state[s]) != StepState::Idle || pre.number[s] == 0)) return 17;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(pre.last_step[r] >= 0 && pre.last_step[r] <= pre.opened)) return 17;
       }
     }
     if (all || k.checked[18]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int h = 0; h <= NH - 1; ++h) {
-            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || (pre.host_position[h] == pre.position[b] && pre.host_fill[h] == pre.fill[b]))) return 18;
-          }
-        }
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(StepState(pre.step_state[s]) != StepState::Idle || pre.number[s] == 0)) return 18;
       }
     }
     if (all || k.checked[19]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) != CopyState::Spilling || HostState(pre.host_state[h]) == HostState::Filling) && (CopyState(pre.copy_state[c]) != CopyState::Fetching || HostState(pre.host_state[h]) == HostState::Valid)))) return 19;
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int h = 0; h <= NH - 1; ++h) {
+            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || (pre.host_position[h] == pre.position[b] && pre.host_fill[h] == pre.fill[b]))) return 19;
+          }
         }
       }
     }
     if (all || k.checked[20]) {
-      for (int h = 0; h <= NH - 1; ++h) {
-        if (!((HostState(pre.host_state[h]) != HostState::Empty || (pre.host_fill[h] == 0 && pre.host_position[h] == 0 && pre.host_copies[h] == 0)) && (!(HostState(pre.host_state[h]) != HostState::Empty) || (pre.host_fill[h] >= 1 && pre.host_fill[h] <= k.page)))) return 20;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!(!pre.host_of[c][h] || ((CopyState(pre.copy_state[c]) != CopyState::Spilling || HostState(pre.host_state[h]) == HostState::Filling) && (CopyState(pre.copy_state[c]) != CopyState::Fetching || HostState(pre.host_state[h]) == HostState::Valid)))) return 20;
+        }
       }
     }
     if (all || k.checked[21]) {
       for (int h = 0; h <= NH - 1; ++h) {
-        if (!(HostState(pre.host_state[h]) != HostState::Filling || pre.host_copies[h] == 1)) return 21;
+        if (!((HostState(pre.host_state[h]) != HostState::Empty || (pre.host_fill[h] == 0 && pre.host_position[h] == 0 && pre.host_copies[h] == 0)) && (!(HostState(pre.host_state[h]) != HostState::Empty) || (pre.host_fill[h] >= 1 && pre.host_fill[h] <= k.page)))) return 21;
       }
     }
     if (all || k.checked[22]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(BlockState(pre.block_state[b]) != BlockState::Fetching || pre.copies[b] == 1)) return 22;
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!(HostState(pre.host_state[h]) != HostState::Filling || pre.host_copies[h] == 1)) return 22;
       }
     }
     if (all || k.checked[23]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(BlockState(pre.block_state[b]) != BlockState::Free || pre.copies[b] == 0)) return 23;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Fetching || pre.copies[b] == 1)) return 23;
       }
     }
     if (all || k.checked[24]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.block_of[c][b] || ((CopyState(pre.copy_state[c]) != CopyState::Spilling || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) && (CopyState(pre.copy_state[c]) != CopyState::Fetching || BlockState(pre.block_state[b]) == BlockState::Fetching) && (CopyState(pre.copy_state[c]) != CopyState::Receiving || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) && (CopyState(pre.copy_state[c]) != CopyState::Sending || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 24;
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(BlockState(pre.block_state[b]) != BlockState::Free || pre.copies[b] == 0)) return 24;
       }
     }
     if (all || k.checked[25]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!pre.copying[c] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 25;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.block_of[c][b] || ((CopyState(pre.copy_state[c]) != CopyState::Spilling || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) && (CopyState(pre.copy_state[c]) != CopyState::Fetching || BlockState(pre.block_state[b]) == BlockState::Fetching) && (CopyState(pre.copy_state[c]) != CopyState::Receiving || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) && (CopyState(pre.copy_state[c]) != CopyState::Sending || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo)))) return 25;
+        }
       }
     }
     if (all || k.checked[26]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(pre.row_outputs[s][r] <= k.width)) return 26;
-        }
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(!pre.copying[c] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 26;
       }
     }
     if (all || k.checked[27]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.pruned[r] + pre.capacity[r])) return 27;
-        }
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(!pre.failed[c] || ((CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching) && !pre.copying[c]))) return 27;
       }
     }
     if (all || k.checked[28]) {
-      for (int c = 0; c <= NC - 1; ++c) {
+      for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(CopyState(pre.copy_state[c]) == CopyState::Receiving && pre.block_of[c][b] && pre.holds[r][b]) || pre.request_of[c][r])) return 28;
-          }
+          if (!(pre.row_outputs[s][r] <= k.width)) return 28;
         }
       }
     }
     if (all || k.checked[29]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        if (!((CopyState(pre.copy_state[c]) != CopyState::Idle || pre.copy_blocks[c] == 0) && (!(CopyState(pre.copy_state[c]) != CopyState::Idle) || pre.copy_blocks[c] == 1))) return 29;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.pruned[r] + pre.capacity[r])) return 29;
+        }
       }
     }
     if (all || k.checked[30]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!((!(CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving) || pre.copy_tokens[c] >= 1) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (pre.copy_tokens[c] == 0 && pre.copy_start[c] == 0)))) return 30;
-      }
-    }
-    if (all || k.checked[31]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[c][b]) || (pre.position[b] <= pre.copy_start[c] && pre.copy_start[c] + pre.copy_tokens[c] <= pre.position[b] + k.page))) return 31;
-        }
-      }
-    }
-    if (all || k.checked[32]) {
-      for (int c = 0; c <= NC - 1; ++c) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.request_of[c][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.copy_start[c] + pre.copy_tokens[c] <= pre.planned[r])) return 32;
+            if (!(!(CopyState(pre.copy_state[c]) == CopyState::Receiving && pre.block_of[c][b] && pre.holds[r][b]) || pre.request_of[c][r])) return 30;
           }
         }
       }
     }
+    if (all || k.checked[31]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!((CopyState(pre.copy_state[c]) != CopyState::Idle || pre.copy_blocks[c] == 0) && (!(CopyState(pre.copy_state[c]) != CopyState::Idle) || pre.copy_blocks[c] == 1))) return 31;
+      }
+    }
+    if (all || k.checked[32]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!((!(CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving) || pre.copy_tokens[c] >= 1) && (!(!(CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving)) || (pre.copy_tokens[c] == 0 && pre.copy_start[c] == 0)))) return 32;
+      }
+    }
     if (all || k.checked[33]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.request_of[c][r] || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) && CopyState(pre.copy_state[c]) == CopyState::Receiving))) return 33;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((CopyState(pre.copy_state[c]) == CopyState::Sending || CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[c][b]) || (pre.position[b] <= pre.copy_start[c] && pre.copy_start[c] + pre.copy_tokens[c] <= pre.position[b] + k.page))) return 33;
         }
       }
     }
     if (all || k.checked[34]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int d = 0; d <= NC - 1; ++d) {
+        for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.block_of[c][b] && (CopyState(pre.copy_state[c]) == CopyState::Fetching || CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[d][b]) || c == d || CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]) || CopyState(pre.copy_state[d]) == CopyState::Sending)) return 34;
+            if (!(!(pre.request_of[c][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.copy_start[c] + pre.copy_tokens[c] <= pre.planned[r])) return 34;
           }
         }
       }
     }
     if (all || k.checked[35]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int d = 0; d <= NB - 1; ++d) {
-            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || b == d)) return 35;
-          }
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!pre.request_of[c][r] || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) && CopyState(pre.copy_state[c]) == CopyState::Receiving))) return 35;
         }
       }
     }
     if (all || k.checked[36]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          for (int i = 0; i <= NH - 1; ++i) {
-            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || h == i)) return 36;
+        for (int d = 0; d <= NC - 1; ++d) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(pre.block_of[c][b] && (CopyState(pre.copy_state[c]) == CopyState::Fetching || CopyState(pre.copy_state[c]) == CopyState::Receiving) && pre.block_of[d][b]) || c == d || CopyState(pre.copy_state[d]) == CopyState(pre.copy_state[c]) || CopyState(pre.copy_state[d]) == CopyState::Sending)) return 36;
           }
         }
       }
     }
     if (all || k.checked[37]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int q = 0; q <= NR - 1; ++q) {
-            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || r == q)) return 37;
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int d = 0; d <= NB - 1; ++d) {
+            if (!(!(pre.block_of[c][b] && pre.block_of[c][d]) || b == d)) return 37;
           }
         }
       }
     }
     if (all || k.checked[38]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        if (!(StepState(pre.step_state[s]) != StepState::Done || pre.number[s] == pre.landed + 1)) return 38;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          for (int i = 0; i <= NH - 1; ++i) {
+            if (!(!(pre.host_of[c][h] && pre.host_of[c][i]) || h == i)) return 38;
+          }
+        }
       }
     }
     if (all || k.checked[39]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Free) || pre.stamp[b] <= pre.landed)) return 39;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int q = 0; q <= NR - 1; ++q) {
+            if (!(!(pre.request_of[c][r] && pre.request_of[c][q]) || r == q)) return 39;
+          }
+        }
       }
     }
     if (all || k.checked[40]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.writes[s][r][b] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.computed[r] < pre.position[b] + k.page)) return 40;
-          }
-        }
+        if (!(StepState(pre.step_state[s]) != StepState::Done || pre.number[s] == pre.landed + 1)) return 40;
       }
     }
     if (all || k.checked[41]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.computed[r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 41;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.stamp[b] <= pre.landed)) return 41;
       }
     }
     if (all || k.checked[42]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.inbound[r] == 0)) return 42;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(pre.writes[s][r][b] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || pre.computed[r] < pre.position[b] + k.page)) return 42;
+          }
+        }
       }
     }
     if (all || k.checked[43]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(pre.row_outputs[s][r] >= 0 && pre.row_outputs[s][r] <= pre.row_tokens[s][r])) return 43;
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.computed[r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 43;
+          }
         }
       }
     }
     if (all || k.checked[44]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Absent) || pre.pending[r] == 0)) return 44;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.inbound[r] == 0)) return 44;
       }
     }
     if (all || k.checked[45]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.block_of[c][b] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 45;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(pre.row_outputs[s][r] >= 0 && pre.row_outputs[s][r] <= pre.row_tokens[s][r])) return 45;
         }
       }
     }
     if (all || k.checked[46]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        for (int h = 0; h <= NH - 1; ++h) {
-          if (!(!pre.host_of[c][h] || CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching)) return 46;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Absent) || pre.pending[r] == 0)) return 46;
       }
     }
     if (all || k.checked[47]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(pre.computed[r] >= 0 && pre.pruned[r] >= 0)) return 47;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.block_of[c][b] || CopyState(pre.copy_state[c]) != CopyState::Idle)) return 47;
+        }
       }
     }
     if (all || k.checked[48]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.position[b] >= 0)) return 48;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!(!pre.host_of[c][h] || CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching)) return 48;
+        }
       }
     }
     if (all || k.checked[49]) {
-      for (int h = 0; h <= NH - 1; ++h) {
-        if (!(pre.host_position[h] >= 0)) return 49;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(pre.computed[r] >= 0 && pre.pruned[r] >= 0)) return 49;
       }
     }
     if (all || k.checked[50]) {
-      if (!(pre.live_steps == pre.opened - pre.landed && pre.landed >= 0)) return 50;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.position[b] >= 0)) return 50;
+      }
     }
     if (all || k.checked[51]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((StepState(pre.step_state[s]) == StepState::Planned || StepState(pre.step_state[s]) == StepState::Inflight) && pre.last_step[r] == pre.number[s]) || pre.in_step[s][r])) return 51;
-        }
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!(pre.host_position[h] >= 0)) return 51;
       }
     }
     if (all || k.checked[52]) {
+      if (!(pre.live_steps == pre.opened - pre.landed && pre.landed >= 0)) return 52;
+    }
+    if (all || k.checked[53]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!(StepState(pre.step_state[s]) == StepState::Planned && pre.stamp[b] == pre.number[s]) || pre.rows[s] >= 1)) return 52;
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!((StepState(pre.step_state[s]) == StepState::Planned || StepState(pre.step_state[s]) == StepState::Inflight) && pre.last_step[r] == pre.number[s]) || pre.in_step[s][r])) return 53;
         }
       }
     }
-    if (all || k.checked[53]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        if (!(pre.copy_hosts[c] == (CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching ? 1 : 0) && pre.copy_requests[c] == (CopyState(pre.copy_state[c]) == CopyState::Receiving ? 1 : 0))) return 53;
-      }
-    }
     if (all || k.checked[54]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(BlockState(pre.block_state[b]) != BlockState::Owned || pre.refs[b] == 1)) return 54;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!(StepState(pre.step_state[s]) == StepState::Planned && pre.stamp[b] == pre.number[s]) || pre.rows[s] >= 1)) return 54;
+        }
       }
     }
     if (all || k.checked[55]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.refs[b] >= 1)) return 55;
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(pre.copy_hosts[c] == (CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching ? 1 : 0) && pre.copy_requests[c] == (CopyState(pre.copy_state[c]) == CopyState::Receiving ? 1 : 0))) return 55;
       }
     }
     if (all || k.checked[56]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(pre.stamp[b] <= pre.opened)) return 56;
+        if (!(BlockState(pre.block_state[b]) != BlockState::Owned || pre.refs[b] == 1)) return 56;
       }
     }
     if (all || k.checked[57]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Finished) || pre.blocks[r] == 0)) return 57;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.refs[b] >= 1)) return 57;
       }
     }
     if (all || k.checked[58]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b] && pre.holds[q][b]) || r == q)) return 58;
-          }
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(pre.stamp[b] <= pre.opened)) return 58;
       }
     }
     if (all || k.checked[59]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int c = 0; c <= NB - 1; ++c) {
-            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.holds[r][c] && b != c) || pre.position[b] + k.page <= pre.position[c] || pre.position[c] + k.page <= pre.position[b])) return 59;
-          }
-        }
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Absent || RequestState(pre.request_state[r]) == RequestState::Finished) || pre.blocks[r] == 0)) return 59;
       }
     }
     if (all || k.checked[60]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int q = 0; q <= NR - 1; ++q) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || !(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Fetching))) return 60;
+            if (!(!(BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b] && pre.holds[q][b]) || r == q)) return 60;
           }
         }
       }
     }
     if (all || k.checked[61]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int q = 0; q <= NR - 1; ++q) {
-            for (int b = 0; b <= NB - 1; ++b) {
-              if (!(!(pre.reads[s][r][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[q][b]) || r == q)) return 61;
-            }
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int c = 0; c <= NB - 1; ++c) {
+            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.holds[r][c] && b != c) || pre.position[b] + k.page <= pre.position[c] || pre.position[c] + k.page <= pre.position[b])) return 61;
           }
         }
       }
@@ -2272,7 +2435,7 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.reads[s][r][b] || pre.holds[r][b] || pre.number[s] <= pre.stamp[b])) return 62;
+            if (!(!pre.reads[s][r][b] || !(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Fetching))) return 62;
           }
         }
       }
@@ -2280,7 +2443,11 @@ struct Model {
     if (all || k.checked[63]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || pre.number[s] <= pre.last_step[r])) return 63;
+          for (int q = 0; q <= NR - 1; ++q) {
+            for (int b = 0; b <= NB - 1; ++b) {
+              if (!(!(pre.reads[s][r][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[q][b]) || r == q)) return 63;
+            }
+          }
         }
       }
     }
@@ -2288,452 +2455,475 @@ struct Model {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
           for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!pre.writes[s][r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo)) return 64;
+            if (!(!pre.reads[s][r][b] || pre.holds[r][b] || pre.number[s] <= pre.stamp[b])) return 64;
           }
         }
       }
     }
     if (all || k.checked[65]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.fill[b] == k.page)) return 65;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!pre.in_step[s][r] || pre.number[s] <= pre.last_step[r])) return 65;
+        }
       }
     }
     if (all || k.checked[66]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.fill[b] >= 1 && pre.fill[b] <= k.page))) return 66;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!pre.writes[s][r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo)) return 66;
+          }
+        }
       }
     }
     if (all || k.checked[67]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && BlockState(pre.block_state[b]) == BlockState::Shared) || pre.position[b] + k.page <= pre.computed[r])) return 67;
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(BlockState(pre.block_state[b]) != BlockState::Shared || pre.fill[b] == k.page)) return 67;
       }
     }
     if (all || k.checked[68]) {
-      if (!(pre.free + pre.held + pre.cached + pre.fetching == k.blocks)) return 68;
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.fill[b] >= 1 && pre.fill[b] <= k.page))) return 68;
+      }
     }
     if (all || k.checked[69]) {
-      if (!(pre.held_room + pre.idle_room == k.room)) return 69;
-    }
-    if (all || k.checked[70]) {
-      if (!(pre.spare_pages + pre.used_pages == k.hosts)) return 70;
-    }
-    if (all || k.checked[71]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) || pre.fill[b] == 0)) return 71;
-      }
-    }
-    if (all || k.checked[72]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] <= pre.pruned[r] + pre.capacity[r])) return 72;
-      }
-    }
-    if (all || k.checked[73]) {
       for (int r = 0; r <= NR - 1; ++r) {
         for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b]) || (pre.pruned[r] <= pre.position[b] && pre.position[b] + k.page <= pre.pruned[r] + pre.capacity[r]))) return 73;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && BlockState(pre.block_state[b]) == BlockState::Shared) || pre.position[b] + k.page <= pre.computed[r])) return 69;
         }
+      }
+    }
+    if (all || k.checked[70]) {
+      if (!(pre.free + pre.held + pre.cached + pre.fetching == k.blocks)) return 70;
+    }
+    if (all || k.checked[71]) {
+      if (!(pre.held_room + pre.idle_room == k.room)) return 71;
+    }
+    if (all || k.checked[72]) {
+      if (!(pre.spare_pages + pre.used_pages == k.hosts)) return 72;
+    }
+    if (all || k.checked[73]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Limbo) || pre.fill[b] == 0)) return 73;
       }
     }
     if (all || k.checked[74]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] == 0 || pre.pruned[r] + k.window <= pre.computed[r] + 1)) return 74;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] <= pre.pruned[r] + pre.capacity[r])) return 74;
       }
     }
     if (all || k.checked[75]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] == pre.computed[r] + pre.flying[r] + pre.arriving[r])) return 75;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b]) || (pre.pruned[r] <= pre.position[b] && pre.position[b] + k.page <= pre.pruned[r] + pre.capacity[r]))) return 75;
+        }
       }
     }
     if (all || k.checked[76]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(RequestState(pre.request_state[r]) != RequestState::Decode || pre.planned[r] + 1 == pre.known[r] + pre.sampling[r])) return 76;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] == 0 || pre.pruned[r] + k.window <= pre.computed[r] + 1)) return 76;
       }
     }
     if (all || k.checked[77]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.planned[r] < pre.limit[r]))) return 77;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.planned[r] == pre.computed[r] + pre.flying[r] + pre.arriving[r])) return 77;
       }
     }
     if (all || k.checked[78]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.prompt[r] >= 1 && pre.prompt[r] < pre.limit[r] && pre.prompt[r] <= pre.known[r]))) return 78;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Decode || pre.planned[r] + 1 == pre.known[r] + pre.sampling[r])) return 78;
       }
     }
     if (all || k.checked[79]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting) || pre.known[r] < pre.limit[r])) return 79;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.planned[r] < pre.limit[r]))) return 79;
       }
     }
     if (all || k.checked[80]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(RequestState(pre.request_state[r]) != RequestState::Waiting || (pre.planned[r] == pre.computed[r] && pre.planned[r] < pre.known[r] && pre.pending[r] == 0 && pre.inbound[r] == 0 && pre.pruned[r] == 0))) return 80;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.prompt[r] >= 1 && pre.prompt[r] < pre.limit[r] && pre.prompt[r] <= pre.known[r]))) return 80;
       }
     }
     if (all || k.checked[81]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(RequestState(pre.request_state[r]) != RequestState::Prefill || (pre.planned[r] < pre.known[r] && pre.sampling[r] == 0))) return 81;
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Retracting) || pre.known[r] < pre.limit[r])) return 81;
       }
     }
     if (all || k.checked[82]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(pre.inbound[r] >= 1) || pre.pending[r] == 0)) return 82;
+        if (!(RequestState(pre.request_state[r]) != RequestState::Waiting || (pre.planned[r] == pre.computed[r] && pre.planned[r] < pre.known[r] && pre.pending[r] == 0 && pre.inbound[r] == 0 && pre.pruned[r] == 0))) return 82;
       }
     }
     if (all || k.checked[83]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!pre.in_step[s][r] || pre.row_tokens[s][r] >= 1)) return 83;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(RequestState(pre.request_state[r]) != RequestState::Prefill || (pre.planned[r] < pre.known[r] && pre.sampling[r] == 0))) return 83;
       }
     }
     if (all || k.checked[84]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.computed[r] <= pre.row_start[s][r] && pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.planned[r]))) return 84;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(pre.inbound[r] >= 1) || pre.pending[r] == 0)) return 84;
       }
     }
     if (all || k.checked[85]) {
       for (int s = 0; s <= NS - 1; ++s) {
-        for (int z = 0; z <= NS - 1; ++z) {
-          for (int r = 0; r <= NR - 1; ++r) {
-            if (!(!(pre.in_step[s][r] && pre.in_step[z][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.number[s] < pre.number[z]) || pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.row_start[z][r])) return 85;
-          }
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!pre.in_step[s][r] || pre.row_tokens[s][r] >= 1)) return 85;
         }
       }
     }
     if (all || k.checked[86]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && StepState(pre.step_state[s]) == StepState::Planned) || pre.row_start[s][r] + pre.row_tokens[s][r] == pre.planned[r])) return 86;
+          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode)) || (pre.computed[r] <= pre.row_start[s][r] && pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.planned[r]))) return 86;
         }
       }
     }
     if (all || k.checked[87]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r] + k.page)) return 87;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int z = 0; z <= NS - 1; ++z) {
+          for (int r = 0; r <= NR - 1; ++r) {
+            if (!(!(pre.in_step[s][r] && pre.in_step[z][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.number[s] < pre.number[z]) || pre.row_start[s][r] + pre.row_tokens[s][r] <= pre.row_start[z][r])) return 87;
+          }
+        }
       }
     }
     if (all || k.checked[88]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r]) || pre.reads[s][r][b])) return 88;
-          }
+          if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && StepState(pre.step_state[s]) == StepState::Planned) || pre.row_start[s][r] + pre.row_tokens[s][r] == pre.planned[r])) return 88;
         }
       }
     }
     if (all || k.checked[89]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.row_start[s][r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 89;
-          }
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) || pre.pruned[r] + pre.capacity[r] + 1 < pre.limit[r] + k.page)) return 89;
       }
     }
     if (all || k.checked[90]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!(!pre.holds[r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared)) return 90;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r]) || pre.reads[s][r][b])) return 90;
+          }
         }
       }
     }
     if (all || k.checked[91]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.refs[b] == 0)) return 91;
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(pre.in_step[s][r] && (RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.position[b] < pre.row_start[s][r] + pre.row_tokens[s][r] && pre.row_start[s][r] < pre.position[b] + k.page) || pre.writes[s][r][b])) return 91;
+          }
+        }
       }
     }
     if (all || k.checked[92]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.limit[r] <= k.room + 1))) return 92;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!pre.holds[r][b] || BlockState(pre.block_state[b]) == BlockState::Owned || BlockState(pre.block_state[b]) == BlockState::Shared)) return 92;
+        }
       }
     }
     if (all || k.checked[93]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.parents[b] == 1) && (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) || pre.parents[b] == 0))) return 93;
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Limbo || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.refs[b] == 0)) return 93;
       }
     }
     if (all || k.checked[94]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!pre.parent[b][p] || ((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && (BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching)))) return 94;
-        }
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent)) || (pre.known[r] <= pre.limit[r] && pre.limit[r] <= k.room + 1))) return 94;
       }
     }
     if (all || k.checked[95]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!pre.parent[b][p] || (p == b && pre.position[b] == 0) || (p != b && pre.position[p] + k.page == pre.position[b] && pre.fill[p] == k.page))) return 95;
-        }
+        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.parents[b] == 1) && (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) || pre.parents[b] == 0))) return 95;
       }
     }
     if (all || k.checked[96]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(pre.children[b] >= 1) || ((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && pre.fill[b] == k.page))) return 96;
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!pre.parent[b][p] || ((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && (BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching)))) return 96;
+        }
       }
     }
     if (all || k.checked[97]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          for (int p = 0; p <= NB - 1; ++p) {
-            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.parent[b][p]) || pre.holds[r][p])) return 97;
-          }
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!pre.parent[b][p] || (p == b && pre.position[b] == 0) || (p != b && pre.position[p] + k.page == pre.position[b] && pre.fill[p] == k.page))) return 97;
         }
       }
     }
     if (all || k.checked[98]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.key[b] >= 1 && (pre.position[b] != 0 || pre.before[b] == 0) && pre.before[b] >= 0)) && (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.key[b] == 0 && pre.before[b] == 0)))) return 98;
+        if (!(!(pre.children[b] >= 1) || ((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && pre.fill[b] == k.page))) return 98;
       }
     }
     if (all || k.checked[99]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!(pre.parent[b][p] && p != b) || pre.before[b] == pre.key[p])) return 99;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          for (int p = 0; p <= NB - 1; ++p) {
+            if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && pre.holds[r][b] && pre.parent[b][p]) || pre.holds[r][p])) return 99;
+          }
         }
       }
     }
     if (all || k.checked[100]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) || pre.content[b] == pre.key[b]) && (!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Limbo || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.content[b] == 0))) return 100;
-      }
-    }
-    if (all || k.checked[101]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!((!pre.holds[r][b] || pre.content[b] == pre.text[r][b]) && (!(!pre.holds[r][b]) || pre.text[r][b] == 0))) return 101;
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!(pre.parent[b][p] && BlockState(pre.block_state[p]) == BlockState::Fetching) || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) return 100;
         }
       }
     }
+    if (all || k.checked[101]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (pre.key[b] >= 1 && (pre.position[b] != 0 || pre.before[b] == 0) && pre.before[b] >= 0)) && (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching)) || (pre.key[b] == 0 && pre.before[b] == 0)))) return 101;
+      }
+    }
     if (all || k.checked[102]) {
-      for (int h = 0; h <= NH - 1; ++h) {
-        if (!((!(HostState(pre.host_state[h]) != HostState::Empty) || (pre.host_key[h] >= 1 && (pre.host_position[h] != 0 || pre.host_before[h] == 0) && pre.host_before[h] >= 0)) && (!(!(HostState(pre.host_state[h]) != HostState::Empty)) || (pre.host_key[h] == 0 && pre.host_before[h] == 0)) && (HostState(pre.host_state[h]) != HostState::Valid || pre.host_content[h] == pre.host_key[h]) && (!(HostState(pre.host_state[h]) != HostState::Valid) || pre.host_content[h] == 0))) return 102;
+      for (int b = 0; b <= NB - 1; ++b) {
+        for (int p = 0; p <= NB - 1; ++p) {
+          if (!(!(pre.parent[b][p] && p != b) || pre.before[b] == pre.key[p])) return 102;
+        }
       }
     }
     if (all || k.checked[103]) {
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!((!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached) || pre.content[b] == pre.key[b]) && (!(BlockState(pre.block_state[b]) == BlockState::Free || BlockState(pre.block_state[b]) == BlockState::Limbo || BlockState(pre.block_state[b]) == BlockState::Fetching) || pre.content[b] == 0))) return 103;
+      }
+    }
+    if (all || k.checked[104]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!((!pre.holds[r][b] || pre.content[b] == pre.text[r][b]) && (!(!pre.holds[r][b]) || pre.text[r][b] == 0))) return 104;
+        }
+      }
+    }
+    if (all || k.checked[105]) {
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!((!(HostState(pre.host_state[h]) != HostState::Empty) || (pre.host_key[h] >= 1 && (pre.host_position[h] != 0 || pre.host_before[h] == 0) && pre.host_before[h] >= 0)) && (!(!(HostState(pre.host_state[h]) != HostState::Empty)) || (pre.host_key[h] == 0 && pre.host_before[h] == 0)) && (HostState(pre.host_state[h]) != HostState::Valid || pre.host_content[h] == pre.host_key[h]) && (!(HostState(pre.host_state[h]) != HostState::Valid) || pre.host_content[h] == 0))) return 105;
+      }
+    }
+    if (all || k.checked[106]) {
       for (int c = 0; c <= NC - 1; ++c) {
         for (int b = 0; b <= NB - 1; ++b) {
           for (int h = 0; h <= NH - 1; ++h) {
-            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || (pre.host_key[h] == pre.key[b] && pre.host_before[h] == pre.before[b]))) return 103;
+            if (!(!(pre.block_of[c][b] && pre.host_of[c][h]) || (pre.host_key[h] == pre.key[b] && pre.host_before[h] == pre.before[b]))) return 106;
           }
         }
       }
     }
-    if (all || k.checked[104]) {
+    if (all || k.checked[107]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.holds[each_r][b]) total += 1;
         }
-        if (total != pre.refs[b]) return 104;
-      }
-    }
-    if (all || k.checked[105]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        int total = 0;
-        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-          if (pre.holds[r][each_b]) total += 1;
-        }
-        if (total != pre.blocks[r]) return 105;
-      }
-    }
-    if (all || k.checked[106]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        int total = 0;
-        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-          if (pre.holds[r][each_b]) total += k.page;
-        }
-        if (total != pre.capacity[r]) return 106;
-      }
-    }
-    if (all || k.checked[107]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        int total = 0;
-        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
-          if (pre.in_step[each_s][r]) total += 1;
-        }
-        if (total != pre.pending[r]) return 107;
+        if (total != pre.refs[b]) return 107;
       }
     }
     if (all || k.checked[108]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
-        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
-          if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
+        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+          if (pre.holds[r][each_b]) total += 1;
         }
-        if (total != pre.sampling[r]) return 108;
+        if (total != pre.blocks[r]) return 108;
       }
     }
     if (all || k.checked[109]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
-        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
-          if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
+        for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+          if (pre.holds[r][each_b]) total += k.page;
         }
-        if (total != pre.flying[r]) return 109;
+        if (total != pre.capacity[r]) return 109;
       }
     }
     if (all || k.checked[110]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        int total = 0;
+        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
+          if (pre.in_step[each_s][r]) total += 1;
+        }
+        if (total != pre.pending[r]) return 110;
+      }
+    }
+    if (all || k.checked[111]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        int total = 0;
+        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
+          if (pre.in_step[each_s][r]) total += pre.row_outputs[each_s][r];
+        }
+        if (total != pre.sampling[r]) return 111;
+      }
+    }
+    if (all || k.checked[112]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        int total = 0;
+        for (int each_s = 0; each_s <= NS - 1; ++each_s) {
+          if (pre.in_step[each_s][r]) total += pre.row_tokens[each_s][r];
+        }
+        if (total != pre.flying[r]) return 112;
+      }
+    }
+    if (all || k.checked[113]) {
       for (int s = 0; s <= NS - 1; ++s) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.in_step[s][each_r]) total += 1;
         }
-        if (total != pre.rows[s]) return 110;
+        if (total != pre.rows[s]) return 113;
       }
     }
-    if (all || k.checked[111]) {
+    if (all || k.checked[114]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.block_of[each_c][b]) total += 1;
         }
-        if (total != pre.copies[b]) return 111;
+        if (total != pre.copies[b]) return 114;
       }
     }
-    if (all || k.checked[112]) {
+    if (all || k.checked[115]) {
       for (int h = 0; h <= NH - 1; ++h) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.host_of[each_c][h]) total += 1;
         }
-        if (total != pre.host_copies[h]) return 112;
+        if (total != pre.host_copies[h]) return 115;
       }
     }
-    if (all || k.checked[113]) {
+    if (all || k.checked[116]) {
       for (int c = 0; c <= NC - 1; ++c) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.block_of[c][each_b]) total += 1;
         }
-        if (total != pre.copy_blocks[c]) return 113;
+        if (total != pre.copy_blocks[c]) return 116;
       }
     }
-    if (all || k.checked[114]) {
+    if (all || k.checked[117]) {
       for (int c = 0; c <= NC - 1; ++c) {
         int total = 0;
         for (int each_h = 0; each_h <= NH - 1; ++each_h) {
           if (pre.host_of[c][each_h]) total += 1;
         }
-        if (total != pre.copy_hosts[c]) return 114;
+        if (total != pre.copy_hosts[c]) return 117;
       }
     }
-    if (all || k.checked[115]) {
+    if (all || k.checked[118]) {
       for (int c = 0; c <= NC - 1; ++c) {
         int total = 0;
         for (int each_r = 0; each_r <= NR - 1; ++each_r) {
           if (pre.request_of[c][each_r]) total += 1;
         }
-        if (total != pre.copy_requests[c]) return 115;
+        if (total != pre.copy_requests[c]) return 118;
       }
     }
-    if (all || k.checked[116]) {
+    if (all || k.checked[119]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += 1;
         }
-        if (total != pre.inbound[r]) return 116;
+        if (total != pre.inbound[r]) return 119;
       }
     }
-    if (all || k.checked[117]) {
+    if (all || k.checked[120]) {
       for (int r = 0; r <= NR - 1; ++r) {
         int total = 0;
         for (int each_c = 0; each_c <= NC - 1; ++each_c) {
           if (pre.request_of[each_c][r]) total += pre.copy_tokens[each_c];
         }
-        if (total != pre.arriving[r]) return 117;
+        if (total != pre.arriving[r]) return 120;
       }
-    }
-    if (all || k.checked[118]) {
-      int total = 0;
-      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
-      }
-      if (total != pre.free) return 118;
-    }
-    if (all || k.checked[119]) {
-      int total = 0;
-      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared || BlockState(pre.block_state[each_b]) == BlockState::Limbo) total += 1;
-      }
-      if (total != pre.held) return 119;
-    }
-    if (all || k.checked[120]) {
-      int total = 0;
-      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
-      }
-      if (total != pre.cached) return 120;
     }
     if (all || k.checked[121]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
+        if (BlockState(pre.block_state[each_b]) == BlockState::Free) total += 1;
       }
-      if (total != pre.fetching) return 121;
+      if (total != pre.free) return 121;
     }
     if (all || k.checked[122]) {
       int total = 0;
-      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
-        if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if (BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared || BlockState(pre.block_state[each_b]) == BlockState::Limbo) total += 1;
       }
-      if (total != pre.spare_pages) return 122;
+      if (total != pre.held) return 122;
     }
     if (all || k.checked[123]) {
       int total = 0;
-      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
-        if (HostState(pre.host_state[each_h]) != HostState::Empty) total += 1;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if (BlockState(pre.block_state[each_b]) == BlockState::Cached) total += 1;
       }
-      if (total != pre.used_pages) return 123;
+      if (total != pre.cached) return 123;
     }
     if (all || k.checked[124]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
-        if (BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared) total += k.page;
+        if (BlockState(pre.block_state[each_b]) == BlockState::Fetching) total += 1;
       }
-      if (total != pre.held_room) return 124;
+      if (total != pre.fetching) return 124;
     }
     if (all || k.checked[125]) {
+      int total = 0;
+      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
+        if (HostState(pre.host_state[each_h]) == HostState::Empty) total += 1;
+      }
+      if (total != pre.spare_pages) return 125;
+    }
+    if (all || k.checked[126]) {
+      int total = 0;
+      for (int each_h = 0; each_h <= NH - 1; ++each_h) {
+        if (HostState(pre.host_state[each_h]) != HostState::Empty) total += 1;
+      }
+      if (total != pre.used_pages) return 126;
+    }
+    if (all || k.checked[127]) {
+      int total = 0;
+      for (int each_b = 0; each_b <= NB - 1; ++each_b) {
+        if (BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared) total += k.page;
+      }
+      if (total != pre.held_room) return 127;
+    }
+    if (all || k.checked[128]) {
       int total = 0;
       for (int each_b = 0; each_b <= NB - 1; ++each_b) {
         if (!(BlockState(pre.block_state[each_b]) == BlockState::Owned || BlockState(pre.block_state[each_b]) == BlockState::Shared)) total += k.page;
       }
-      if (total != pre.idle_room) return 125;
+      if (total != pre.idle_room) return 128;
     }
-    if (all || k.checked[126]) {
+    if (all || k.checked[129]) {
       int total = 0;
       for (int each_r = 0; each_r <= NR - 1; ++each_r) {
         if (true) total += pre.blocks[each_r];
       }
-      if (total != pre.table_entries) return 126;
+      if (total != pre.table_entries) return 129;
     }
-    if (all || k.checked[127]) {
+    if (all || k.checked[130]) {
       int total = 0;
       for (int each_s = 0; each_s <= NS - 1; ++each_s) {
         if (StepState(pre.step_state[each_s]) != StepState::Idle) total += 1;
       }
-      if (total != pre.live_steps) return 127;
+      if (total != pre.live_steps) return 130;
     }
-    if (all || k.checked[128]) {
+    if (all || k.checked[131]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.parent[each_b][b] && b != each_b) total += 1;
         }
-        if (total != pre.children[b]) return 128;
+        if (total != pre.children[b]) return 131;
       }
     }
-    if (all || k.checked[129]) {
+    if (all || k.checked[132]) {
       for (int b = 0; b <= NB - 1; ++b) {
         int total = 0;
         for (int each_b = 0; each_b <= NB - 1; ++each_b) {
           if (pre.parent[b][each_b]) total += 1;
         }
-        if (total != pre.parents[b]) return 129;
+        if (total != pre.parents[b]) return 132;
       }
     }
     return -1;
@@ -2779,120 +2969,144 @@ struct Model {
       }
     }
     if (k.kept[7]) {
-      if (!((!(taken == Transition::open_step) || post.opened == pre.opened + 1) && (!(taken == Transition::launch) || post.launched == pre.launched + 1) && (!(taken == Transition::retire) || post.landed == pre.landed + 1))) return 7;
-    }
-    if (k.kept[8]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        if (!(!((taken == Transition::open_step) && post.number[s] != pre.number[s]) || StepState(post.step_state[s]) == StepState::Planned)) return 8;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!(pre.guided[r] && !post.guided[r]) || (taken == Transition::recycle))) return 7;
       }
     }
+    if (k.kept[8]) {
+      if (!((!(taken == Transition::open_step) || post.opened == pre.opened + 1) && (!(taken == Transition::launch) || post.launched == pre.launched + 1) && (!(taken == Transition::retire) || post.landed == pre.landed + 1))) return 8;
+    }
     if (k.kept[9]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!((!(RequestState(pre.request_state[r]) == RequestState::Absent && RequestState(post.request_state[r]) != RequestState::Absent) || (RequestState(post.request_state[r]) == RequestState::Waiting && post.arrival[r] == post.newest_arrival)) && (!(RequestState(pre.request_state[r]) == RequestState::Retracting && RequestState(post.request_state[r]) != RequestState::Retracting && !(taken == Transition::abort)) || (RequestState(post.request_state[r]) == RequestState::Waiting && post.arrival[r] == pre.arrival[r])))) return 9;
+      for (int s = 0; s <= NS - 1; ++s) {
+        if (!(!((taken == Transition::open_step) && post.number[s] != pre.number[s]) || StepState(post.step_state[s]) == StepState::Planned)) return 9;
       }
     }
     if (k.kept[10]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && !(RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode)) || (((taken == Transition::finish) || (taken == Transition::abort)) && RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Retracting && ((taken == Transition::retract) || (taken == Transition::receive_failed))))) return 10;
+        if (!((!(RequestState(pre.request_state[r]) == RequestState::Absent && RequestState(post.request_state[r]) != RequestState::Absent) || (RequestState(post.request_state[r]) == RequestState::Waiting && post.arrival[r] == post.newest_arrival)) && (!(RequestState(pre.request_state[r]) == RequestState::Retracting && RequestState(post.request_state[r]) != RequestState::Retracting && !(taken == Transition::abort)) || (RequestState(post.request_state[r]) == RequestState::Waiting && post.arrival[r] == pre.arrival[r])))) return 10;
       }
     }
     if (k.kept[11]) {
-      for (int h = 0; h <= NH - 1; ++h) {
-        if (!(HostState(pre.host_state[h]) != HostState::Valid || (post.host_fill[h] == pre.host_fill[h] && post.host_position[h] == pre.host_position[h]) || (taken == Transition::drop_page))) return 11;
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && !(RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode)) || (((taken == Transition::finish) || (taken == Transition::abort)) && RequestState(post.request_state[r]) == RequestState::Releasing) || (RequestState(post.request_state[r]) == RequestState::Retracting && ((taken == Transition::retract) || (taken == Transition::receive_failed))))) return 11;
       }
     }
     if (k.kept[12]) {
-      for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (post.fill[b] == pre.fill[b] && post.position[b] == pre.position[b]) || (taken == Transition::evict) || (taken == Transition::match_tail))) return 12;
+      for (int h = 0; h <= NH - 1; ++h) {
+        if (!(HostState(pre.host_state[h]) != HostState::Valid || (post.host_fill[h] == pre.host_fill[h] && post.host_position[h] == pre.host_position[h]) || (taken == Transition::drop_page))) return 12;
       }
     }
     if (k.kept[13]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int b = 0; b <= NB - 1; ++b) {
-          if (!((!(pre.holds[r][b] && (taken == Transition::keep_tail) && !post.holds[r][b]) || pre.position[b] + post.fill[b] == pre.computed[r]) && (!((taken == Transition::match_tail) && post.holds[r][b] && !pre.holds[r][b]) || post.computed[r] == pre.position[b] + pre.fill[b]))) return 13;
-        }
+      for (int b = 0; b <= NB - 1; ++b) {
+        if (!(!(BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) || (post.fill[b] == pre.fill[b] && post.position[b] == pre.position[b]) || (taken == Transition::evict) || (taken == Transition::match_tail) || (taken == Transition::fetch_failed))) return 13;
       }
     }
     if (k.kept[14]) {
-      for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!(pre.copying[c] && !post.copying[c]) || (taken == Transition::copy_done))) return 14;
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!((!(pre.holds[r][b] && (taken == Transition::keep_tail) && !post.holds[r][b]) || pre.position[b] + post.fill[b] == pre.computed[r]) && (!((taken == Transition::match_tail) && post.holds[r][b] && !pre.holds[r][b]) || post.computed[r] == pre.position[b] + pre.fill[b]))) return 14;
+        }
       }
     }
     if (k.kept[15]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        if (!(!(CopyState(pre.copy_state[c]) == CopyState::Idle && CopyState(post.copy_state[c]) != CopyState::Idle) || post.copying[c])) return 15;
+        for (int b = 0; b <= NB - 1; ++b) {
+          if (!(!(pre.failed[c] && pre.block_of[c][b] && CopyState(pre.copy_state[c]) == CopyState::Fetching) || BlockState(post.block_state[b]) == BlockState::Fetching || BlockState(post.block_state[b]) == BlockState::Free)) return 15;
+        }
       }
     }
     if (k.kept[16]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && (RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode)) || (pre.known[r] <= post.known[r] && pre.computed[r] <= post.computed[r] && post.computed[r] <= post.planned[r]))) return 16;
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int h = 0; h <= NH - 1; ++h) {
+          if (!(!(pre.failed[c] && pre.host_of[c][h] && CopyState(pre.copy_state[c]) == CopyState::Spilling) || HostState(post.host_state[h]) != HostState::Valid)) return 16;
+        }
       }
     }
     if (k.kept[17]) {
-      for (int s = 0; s <= NS - 1; ++s) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!((taken == Transition::land_row) && pre.in_step[s][r] && !post.in_step[s][r]) || ((!(pre.row_outputs[s][r] >= 1) || post.known[r] - pre.known[r] >= 1) && post.known[r] - pre.known[r] <= pre.row_outputs[s][r]))) return 17;
-        }
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!(!(pre.copying[c] && !post.copying[c]) || (taken == Transition::copy_done) || (taken == Transition::copy_fails))) return 17;
       }
     }
     if (k.kept[18]) {
       for (int c = 0; c <= NC - 1; ++c) {
-        for (int r = 0; r <= NR - 1; ++r) {
-          for (int b = 0; b <= NB - 1; ++b) {
-            if (!(!(CopyState(pre.copy_state[c]) != CopyState::Sending && CopyState(post.copy_state[c]) == CopyState::Sending && post.block_of[c][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b]) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && post.copy_start[c] + post.copy_tokens[c] <= pre.computed[r] && pre.inbound[r] == 0))) return 18;
-          }
-        }
+        if (!(!(CopyState(pre.copy_state[c]) == CopyState::Idle && CopyState(post.copy_state[c]) != CopyState::Idle) || post.copying[c])) return 18;
       }
     }
     if (k.kept[19]) {
-      for (int r = 0; r <= NR - 1; ++r) {
-        for (int q = 0; q <= NR - 1; ++q) {
-          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) && (RequestState(post.request_state[r]) == RequestState::Waiting || RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode || RequestState(post.request_state[r]) == RequestState::Retracting) && (RequestState(post.request_state[q]) == RequestState::Waiting || RequestState(post.request_state[q]) == RequestState::Prefill || RequestState(post.request_state[q]) == RequestState::Decode || RequestState(post.request_state[q]) == RequestState::Retracting) && post.arrival[q] < post.arrival[r]) || ((RequestState(pre.request_state[q]) == RequestState::Waiting || RequestState(pre.request_state[q]) == RequestState::Prefill || RequestState(pre.request_state[q]) == RequestState::Decode || RequestState(pre.request_state[q]) == RequestState::Retracting) && pre.arrival[q] < pre.arrival[r]))) return 19;
-        }
+      for (int c = 0; c <= NC - 1; ++c) {
+        if (!((!(!pre.failed[c] && post.failed[c]) || (taken == Transition::copy_fails)) && (!(pre.failed[c] && !post.failed[c]) || CopyState(post.copy_state[c]) == CopyState::Idle))) return 19;
       }
     }
     if (k.kept[20]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::finish) && RequestState(post.request_state[r]) != RequestState(pre.request_state[r])) || (RequestState(pre.request_state[r]) == RequestState::Decode && pre.prompt[r] < pre.known[r]))) return 20;
+        if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && (RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode)) || (pre.known[r] <= post.known[r] && pre.computed[r] <= post.computed[r] && post.computed[r] <= post.planned[r]))) return 20;
       }
     }
     if (k.kept[21]) {
       for (int s = 0; s <= NS - 1; ++s) {
         for (int r = 0; r <= NR - 1; ++r) {
-          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && StepState(pre.step_state[s]) == StepState::Planned))) return 21;
+          if (!(!((taken == Transition::land_row) && pre.in_step[s][r] && !post.in_step[s][r]) || ((!(pre.row_outputs[s][r] >= 1) || post.known[r] - pre.known[r] >= 1) && post.known[r] - pre.known[r] <= pre.row_outputs[s][r]))) return 21;
         }
       }
     }
     if (k.kept[22]) {
+      for (int c = 0; c <= NC - 1; ++c) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          for (int b = 0; b <= NB - 1; ++b) {
+            if (!(!(CopyState(pre.copy_state[c]) != CopyState::Sending && CopyState(post.copy_state[c]) == CopyState::Sending && post.block_of[c][b] && BlockState(pre.block_state[b]) == BlockState::Owned && pre.holds[r][b]) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && post.copy_start[c] + post.copy_tokens[c] <= pre.computed[r] && pre.inbound[r] == 0))) return 22;
+          }
+        }
+      }
+    }
+    if (k.kept[23]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        for (int q = 0; q <= NR - 1; ++q) {
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) && (RequestState(post.request_state[r]) == RequestState::Waiting || RequestState(post.request_state[r]) == RequestState::Prefill || RequestState(post.request_state[r]) == RequestState::Decode || RequestState(post.request_state[r]) == RequestState::Retracting) && (RequestState(post.request_state[q]) == RequestState::Waiting || RequestState(post.request_state[q]) == RequestState::Prefill || RequestState(post.request_state[q]) == RequestState::Decode || RequestState(post.request_state[q]) == RequestState::Retracting) && post.arrival[q] < post.arrival[r]) || ((RequestState(pre.request_state[q]) == RequestState::Waiting || RequestState(pre.request_state[q]) == RequestState::Prefill || RequestState(pre.request_state[q]) == RequestState::Decode || RequestState(pre.request_state[q]) == RequestState::Retracting) && pre.arrival[q] < pre.arrival[r]))) return 23;
+        }
+      }
+    }
+    if (k.kept[24]) {
+      for (int r = 0; r <= NR - 1; ++r) {
+        if (!(!((taken == Transition::finish) && RequestState(post.request_state[r]) != RequestState(pre.request_state[r])) || (RequestState(pre.request_state[r]) == RequestState::Decode && pre.prompt[r] < pre.known[r]))) return 24;
+      }
+    }
+    if (k.kept[25]) {
+      for (int s = 0; s <= NS - 1; ++s) {
+        for (int r = 0; r <= NR - 1; ++r) {
+          if (!(!(pre.row_tokens[s][r] < post.row_tokens[s][r]) || ((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && StepState(pre.step_state[s]) == StepState::Planned))) return 25;
+        }
+      }
+    }
+    if (k.kept[26]) {
       for (int r = 0; r <= NR - 1; ++r) {
         bool given = true;
         for (int every_r = 0; every_r <= NR - 1; ++every_r) {
           if (!(!(RequestState(pre.request_state[every_r]) == RequestState::Prefill || RequestState(pre.request_state[every_r]) == RequestState::Decode) || pre.arrival[r] <= pre.arrival[every_r])) given = false;
         }
         if (given) {
-          if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && RequestState(post.request_state[r]) == RequestState::Retracting) || (taken == Transition::receive_failed))) return 22;
+          if (!(!((RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) && RequestState(post.request_state[r]) == RequestState::Retracting) || (taken == Transition::receive_failed))) return 26;
         }
       }
     }
-    if (k.kept[23]) {
+    if (k.kept[27]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (post.arrival[r] == pre.arrival[r] && post.limit[r] == pre.limit[r] && post.prompt[r] == pre.prompt[r]))) return 23;
+        if (!(!(!(RequestState(pre.request_state[r]) == RequestState::Absent) && !(taken == Transition::recycle)) || (post.arrival[r] == pre.arrival[r] && post.limit[r] == pre.limit[r] && post.prompt[r] == pre.prompt[r]))) return 27;
       }
     }
-    if (k.kept[24]) {
+    if (k.kept[28]) {
       for (int r = 0; r <= NR - 1; ++r) {
-        if (!(!((taken == Transition::retract) && RequestState(post.request_state[r]) != RequestState(pre.request_state[r])) || (pre.blocks[r] >= 1 && pre.pending[r] == 0))) return 24;
+        if (!(!((taken == Transition::retract) && RequestState(post.request_state[r]) != RequestState(pre.request_state[r])) || (pre.blocks[r] >= 1 && pre.pending[r] == 0))) return 28;
       }
     }
-    if (k.kept[25]) {
+    if (k.kept[29]) {
       for (int b = 0; b <= NB - 1; ++b) {
-        if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && !(BlockState(post.block_state[b]) == BlockState::Shared || BlockState(post.block_state[b]) == BlockState::Cached || BlockState(post.block_state[b]) == BlockState::Fetching)) || pre.children[b] == 0)) return 25;
+        if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && !(BlockState(post.block_state[b]) == BlockState::Shared || BlockState(post.block_state[b]) == BlockState::Cached || BlockState(post.block_state[b]) == BlockState::Fetching)) || pre.children[b] == 0)) return 29;
       }
     }
-    if (k.kept[26]) {
+    if (k.kept[30]) {
       for (int b = 0; b <= NB - 1; ++b) {
         for (int p = 0; p <= NB - 1; ++p) {
-          if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && (BlockState(post.block_state[b]) == BlockState::Shared || BlockState(post.block_state[b]) == BlockState::Cached || BlockState(post.block_state[b]) == BlockState::Fetching)) || (post.key[b] == pre.key[b] && post.before[b] == pre.before[b] && (post.parent[b][p] || !pre.parent[b][p])))) return 26;
+          if (!(!((BlockState(pre.block_state[b]) == BlockState::Shared || BlockState(pre.block_state[b]) == BlockState::Cached || BlockState(pre.block_state[b]) == BlockState::Fetching) && (BlockState(post.block_state[b]) == BlockState::Shared || BlockState(post.block_state[b]) == BlockState::Cached || BlockState(post.block_state[b]) == BlockState::Fetching)) || (post.key[b] == pre.key[b] && post.before[b] == pre.before[b] && (post.parent[b][p] || !pre.parent[b][p])))) return 30;
         }
       }
     }
@@ -3035,6 +3249,11 @@ struct Model {
           arguments[1] = b[arguments[1]];
           arguments[2] = h[arguments[2]];
           break;
+        case Transition::spill_failed:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          arguments[2] = h[arguments[2]];
+          break;
         case Transition::fetch:
           arguments[0] = c[arguments[0]];
           arguments[1] = b[arguments[1]];
@@ -3045,6 +3264,12 @@ struct Model {
           arguments[0] = c[arguments[0]];
           arguments[1] = b[arguments[1]];
           arguments[2] = h[arguments[2]];
+          break;
+        case Transition::fetch_failed:
+          arguments[0] = c[arguments[0]];
+          arguments[1] = b[arguments[1]];
+          arguments[2] = h[arguments[2]];
+          arguments[3] = b[arguments[3]];
           break;
         case Transition::drop_page:
           arguments[0] = h[arguments[0]];
@@ -3081,7 +3306,13 @@ struct Model {
         case Transition::copy_done:
           arguments[0] = c[arguments[0]];
           break;
+        case Transition::copy_fails:
+          arguments[0] = c[arguments[0]];
+          break;
         case Transition::submit:
+          arguments[0] = r[arguments[0]];
+          break;
+        case Transition::guide:
           arguments[0] = r[arguments[0]];
           break;
         case Transition::admit:
@@ -3216,6 +3447,11 @@ struct Model {
     }
     if (moved_r) {
       for (int i0 = 0; i0 <= NR - 1; ++i0) {
+        s.guided[i0] = old.guided[to.r[i0]];
+      }
+    }
+    if (moved_r) {
+      for (int i0 = 0; i0 <= NR - 1; ++i0) {
         s.last_step[i0] = old.last_step[to.r[i0]];
       }
     }
@@ -3331,6 +3567,11 @@ struct Model {
     if (moved_c) {
       for (int i0 = 0; i0 <= NC - 1; ++i0) {
         s.copying[i0] = old.copying[to.c[i0]];
+      }
+    }
+    if (moved_c) {
+      for (int i0 = 0; i0 <= NC - 1; ++i0) {
+        s.failed[i0] = old.failed[to.c[i0]];
       }
     }
     if (moved_c) {
@@ -3527,6 +3768,9 @@ struct Model {
       of.r[i0] += static_cast<std::uint8_t>(s.pruned[i0]) * 0x0fedead8d392392fULL;
     }
     for (int i0 = 0; i0 <= NR - 1; ++i0) {
+      of.r[i0] += static_cast<std::uint8_t>(s.guided[i0]) * 0x55aa661d2bc8df31ULL;
+    }
+    for (int i0 = 0; i0 <= NR - 1; ++i0) {
       of.r[i0] += static_cast<std::uint8_t>(s.last_step[i0]) * 0x0e09ea66641e0949ULL;
     }
     for (int i0 = 0; i0 <= NR - 1; ++i0) {
@@ -3628,6 +3872,9 @@ struct Model {
     }
     for (int i0 = 0; i0 <= NC - 1; ++i0) {
       of.c[i0] += static_cast<std::uint8_t>(s.copying[i0]) * 0x20a184a438e20d13ULL;
+    }
+    for (int i0 = 0; i0 <= NC - 1; ++i0) {
+      of.c[i0] += static_cast<std::uint8_t>(s.failed[i0]) * 0x5d28a90f4498a815ULL;
     }
     for (int i0 = 0; i0 <= NC - 1; ++i0) {
       of.c[i0] += static_cast<std::uint8_t>(s.copy_start[i0]) * 0x219adf2005c65bfbULL;
@@ -3894,6 +4141,7 @@ struct Model {
     if (s.planned[i] != s.planned[j]) return false;
     if (s.computed[i] != s.computed[j]) return false;
     if (s.pruned[i] != s.pruned[j]) return false;
+    if (s.guided[i] != s.guided[j]) return false;
     if (s.last_step[i] != s.last_step[j]) return false;
     if (s.blocks[i] != s.blocks[j]) return false;
     if (s.capacity[i] != s.capacity[j]) return false;
@@ -4031,6 +4279,7 @@ struct Model {
     if (s.copy_state[i] != s.copy_state[j]) return false;
     if (s.copy_tokens[i] != s.copy_tokens[j]) return false;
     if (s.copying[i] != s.copying[j]) return false;
+    if (s.failed[i] != s.failed[j]) return false;
     if (s.copy_start[i] != s.copy_start[j]) return false;
     if (s.copy_blocks[i] != s.copy_blocks[j]) return false;
     if (s.copy_hosts[i] != s.copy_hosts[j]) return false;
@@ -4153,6 +4402,12 @@ struct Model {
     refused.add(Transition::spill_done, {0, NB, 0}, kBadIndex, false);
     refused.add(Transition::spill_done, {0, 0, -1}, kBadIndex, false);
     refused.add(Transition::spill_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::spill_failed, {-1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_failed, {NC, 0, 0}, kBadIndex, false);
+    refused.add(Transition::spill_failed, {0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::spill_failed, {0, NB, 0}, kBadIndex, false);
+    refused.add(Transition::spill_failed, {0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::spill_failed, {0, 0, NH}, kBadIndex, false);
     refused.add(Transition::fetch, {-1, 0, 0, 0}, kBadIndex, false);
     refused.add(Transition::fetch, {NC, 0, 0, 0}, kBadIndex, false);
     refused.add(Transition::fetch, {0, -1, 0, 0}, kBadIndex, false);
@@ -4167,6 +4422,14 @@ struct Model {
     refused.add(Transition::fetch_done, {0, NB, 0}, kBadIndex, false);
     refused.add(Transition::fetch_done, {0, 0, -1}, kBadIndex, false);
     refused.add(Transition::fetch_done, {0, 0, NH}, kBadIndex, false);
+    refused.add(Transition::fetch_failed, {-1, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_failed, {NC, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_failed, {0, -1, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_failed, {0, NB, 0, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_failed, {0, 0, -1, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_failed, {0, 0, NH, 0}, kBadIndex, false);
+    refused.add(Transition::fetch_failed, {0, 0, 0, -1}, kBadIndex, false);
+    refused.add(Transition::fetch_failed, {0, 0, 0, NB}, kBadIndex, false);
     refused.add(Transition::drop_page, {-1}, kBadIndex, false);
     refused.add(Transition::drop_page, {NH}, kBadIndex, false);
     refused.add(Transition::send, {-1, 0, 0, 0}, kBadIndex, false);
@@ -4205,8 +4468,12 @@ struct Model {
     refused.add(Transition::receive_dropped, {0, 0, NB}, kBadIndex, false);
     refused.add(Transition::copy_done, {-1}, kBadIndex, false);
     refused.add(Transition::copy_done, {NC}, kBadIndex, false);
+    refused.add(Transition::copy_fails, {-1}, kBadIndex, false);
+    refused.add(Transition::copy_fails, {NC}, kBadIndex, false);
     refused.add(Transition::submit, {-1, 0, 0, 0}, kBadIndex, false);
     refused.add(Transition::submit, {NR, 0, 0, 0}, kBadIndex, false);
+    refused.add(Transition::guide, {-1}, kBadIndex, false);
+    refused.add(Transition::guide, {NR}, kBadIndex, false);
     refused.add(Transition::admit, {-1}, kBadIndex, false);
     refused.add(Transition::admit, {NR}, kBadIndex, false);
     refused.add(Transition::finish, {-1}, kBadIndex, false);
@@ -4335,6 +4602,7 @@ struct Model {
           + hash(pre.block_state, 0xf92a04a12e4a2c93ULL)
           + hash(pre.copy_state, 0x6f79886a8413195fULL)
           + hash(pre.copying, 0x1e31ac8cb994b235ULL)
+          + hash(pre.failed, 0x7cfdad74fdee020dULL)
           + hash(pre.host_of, 0x77d35b4d8550fb35ULL)
           + hash(pre.host_state, 0xb4354c21ec8470e3ULL)
           + hash(twins.b, 0xf614c334d7f30a53ULL)
@@ -4344,13 +4612,19 @@ struct Model {
     }
     {  // Copy, Block, Host, Block
       const std::uint64_t common = 0x175809e542a44297ULL
+          + hash(pre.block_of, 0xf1b04b1aa9d95411ULL)
           + hash(pre.block_state, 0xd5c85d5e50a08c0bULL)
+          + hash(pre.children, 0x2040fff2207fdd1fULL)
           + hash(pre.copy_state, 0x84fd611453cd03dbULL)
+          + hash(pre.copying, 0x96182379d19e804dULL)
+          + hash(pre.failed, 0x77bc6002f4d9f757ULL)
           + hash(pre.fill, 0x8bad5dd51695e277ULL)
           + hash(pre.host_before, 0x901cf01648166ce7ULL)
+          + hash(pre.host_of, 0x0f9cf075bebbc24dULL)
           + hash(pre.host_position, 0xa3fb099e387cb41bULL)
           + hash(pre.host_state, 0x9f444166b96540fbULL)
           + hash(pre.key, 0x5070367e1e04917bULL)
+          + hash(pre.parent, 0x61685c1439a52fc7ULL)
           + hash(pre.position, 0xfbddb65a23fcd155ULL)
           + hash(twins.b, 0x13b3bd2bb52745c1ULL)
           + hash(twins.c, 0xfbb21c36624b62b9ULL)
@@ -4397,6 +4671,7 @@ struct Model {
     }
     {  // Copy
       const std::uint64_t common = 0xebea379f6732d7c7ULL
+          + hash(pre.copy_state, 0xb92273ae8bd24089ULL)
           + hash(pre.copying, 0xe104b64047d8b053ULL)
           + hash(twins.c, 0x38654342551125abULL);
       visit(9, 0, common);
@@ -4408,6 +4683,7 @@ struct Model {
         if (twins.r[i] != 0) continue;
         visit(10, i, common
             + static_cast<std::uint64_t>(pre.blocks[i]) * 0x7e607887046ae7fdULL
+            + static_cast<std::uint64_t>(pre.guided[i]) * 0xdab93cd301c2ca3fULL
             + static_cast<std::uint64_t>(pre.inbound[i]) * 0xf5b3aed26d04a6b9ULL
             + static_cast<std::uint64_t>(pre.known[i]) * 0x8c79291ec10ccbabULL
             + static_cast<std::uint64_t>(pre.pending[i]) * 0xa5c70d09122ee335ULL
@@ -4451,6 +4727,7 @@ struct Model {
         if (twins.r[i] != 0) continue;
         visit(13, i, common
             + static_cast<std::uint64_t>(pre.capacity[i]) * 0xde6ff38b6a6f3b91ULL
+            + static_cast<std::uint64_t>(pre.guided[i]) * 0xdd13f13fd1f8fda7ULL
             + hash_column(pre.in_step, i, 0xd53dfc2dc586d231ULL)
             + static_cast<std::uint64_t>(pre.inbound[i]) * 0xbbbda47c447b0b37ULL
             + static_cast<std::uint64_t>(pre.known[i]) * 0xbaba24323595f30fULL
@@ -4458,7 +4735,8 @@ struct Model {
             + static_cast<std::uint64_t>(pre.planned[i]) * 0xcf6703bd04efaab9ULL
             + static_cast<std::uint64_t>(pre.pruned[i]) * 0x5a02b935270bac45ULL
             + static_cast<std::uint64_t>(pre.request_state[i]) * 0x6eeaccca1d83ed29ULL
-            + hash_column(pre.row_outputs, i, 0xc5fd369fbf96ed61ULL));
+            + hash_column(pre.row_outputs, i, 0xc5fd369fbf96ed61ULL)
+            + static_cast<std::uint64_t>(pre.sampling[i]) * 0x1e696e6bef421931ULL);
       }
     }
   }
@@ -4804,19 +5082,30 @@ struct Model {
               !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 77
               : !(pre.block_of[c][b]) ? 78
               : !(pre.host_of[c][h]) ? 80
-              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 81
-              : 0, (!pre.copying[c]));
+              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 82
+              : 0, (!pre.failed[c]) && (!pre.copying[c]));
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          propose(Transition::spill_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling) ? 83
+              : !(pre.block_of[c][b]) ? 84
+              : !(pre.host_of[c][h]) ? 86
+              : !(HostState(pre.host_state[h]) == HostState::Filling) ? 88
+              : 0, (pre.failed[c]) && (!pre.copying[c]));
         }
         {
           const int c = who[0];
           const int b = who[1];
           const int h = who[2];
           propose(Transition::fetch_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 86
-              : !(pre.block_of[c][b]) ? 87
-              : !(pre.host_of[c][h]) ? 89
-              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 90
-              : 0, (!pre.copying[c]));
+              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 93
+              : !(pre.block_of[c][b]) ? 94
+              : !(pre.host_of[c][h]) ? 96
+              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 98
+              : 0, (!pre.failed[c]) && (!pre.copying[c]));
         }
         break;
       case 5:
@@ -4826,19 +5115,33 @@ struct Model {
           const int h = who[2];
           const int p = who[3];
           propose(Transition::fetch, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)},
-              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 82
-              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 83
-              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 84
-              : !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h])) ? 85
+              !(BlockState(pre.block_state[b]) == BlockState::Free) ? 89
+              : !(HostState(pre.host_state[h]) == HostState::Valid) ? 90
+              : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 91
+              : !((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h])) ? 92
               : 0, true);
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          const int p = who[3];
+          propose(Transition::fetch_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b), static_cast<std::int8_t>(h), static_cast<std::int8_t>(p)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 99
+              : !(pre.block_of[c][b]) ? 100
+              : !(pre.host_of[c][h]) ? 102
+              : !(BlockState(pre.block_state[b]) == BlockState::Fetching) ? 104
+              : !(pre.parent[b][p]) ? 105
+              : !(pre.children[b] == 0) ? 106
+              : 0, (pre.failed[c]) && (!pre.copying[c]));
         }
         break;
       case 6:
         {
           const int h = who[0];
           propose(Transition::drop_page, {static_cast<std::int8_t>(h)},
-              !(HostState(pre.host_state[h]) == HostState::Valid) ? 91
-              : !(pre.host_copies[h] == 0) ? 92
+              !(HostState(pre.host_state[h]) == HostState::Valid) ? 107
+              : !(pre.host_copies[h] == 0) ? 108
               : 0, true);
         }
         break;
@@ -4849,13 +5152,13 @@ struct Model {
           const int b = who[2];
           for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
             propose(Transition::send, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 93
-                : !(pre.holds[r][b]) ? 94
-                : !(pre.position[b] + n <= pre.computed[r]) ? 95
-                : !(pre.inbound[r] == 0) ? 96
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 97
-                : !(n >= 1) ? 98
-                : !(n <= k.page) ? 99
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 109
+                : !(pre.holds[r][b]) ? 110
+                : !(pre.position[b] + n <= pre.computed[r]) ? 111
+                : !(pre.inbound[r] == 0) ? 112
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 113
+                : !(n >= 1) ? 114
+                : !(n <= k.page) ? 115
                 : 0, n <= k.page + 1);
           }
         }
@@ -4865,15 +5168,15 @@ struct Model {
           const int b = who[2];
           for (int n = 0; n <= k.page + 1 + kBeyond; ++n) {
             propose(Transition::receive, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 103
-                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 104
-                : !(pre.holds[r][b]) ? 105
-                : !(pre.pending[r] == 0) ? 106
-                : !(pre.position[b] <= pre.planned[r]) ? 107
-                : !(pre.planned[r] + n <= pre.position[b] + k.page) ? 108
-                : !(pre.planned[r] + n < pre.known[r]) ? 109
-                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 110
-                : !(n >= 1) ? 111
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 119
+                : !(BlockState(pre.block_state[b]) == BlockState::Owned) ? 120
+                : !(pre.holds[r][b]) ? 121
+                : !(pre.pending[r] == 0) ? 122
+                : !(pre.position[b] <= pre.planned[r]) ? 123
+                : !(pre.planned[r] + n <= pre.position[b] + k.page) ? 124
+                : !(pre.planned[r] + n < pre.known[r]) ? 125
+                : !(CopyState(pre.copy_state[c]) == CopyState::Idle) ? 126
+                : !(n >= 1) ? 127
                 : 0, n <= k.page + 1);
           }
         }
@@ -4882,10 +5185,10 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 112
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 113
-              : !(pre.block_of[c][b]) ? 114
-              : !(pre.request_of[c][r]) ? 116
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 128
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 129
+              : !(pre.block_of[c][b]) ? 130
+              : !(pre.request_of[c][r]) ? 132
               : 0, (!pre.copying[c]));
         }
         {
@@ -4893,10 +5196,10 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_failed, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 117
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 118
-              : !(pre.block_of[c][b]) ? 119
-              : !(pre.request_of[c][r]) ? 121
+              !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 133
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 134
+              : !(pre.block_of[c][b]) ? 135
+              : !(pre.request_of[c][r]) ? 137
               : 0, (!pre.copying[c]));
         }
         {
@@ -4904,10 +5207,10 @@ struct Model {
           const int r = who[1];
           const int b = who[2];
           propose(Transition::receive_dropped, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(r), static_cast<std::int8_t>(b)},
-              !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 122
-              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 123
-              : !(pre.block_of[c][b]) ? 124
-              : !(pre.request_of[c][r]) ? 126
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 138
+              : !(CopyState(pre.copy_state[c]) == CopyState::Receiving) ? 139
+              : !(pre.block_of[c][b]) ? 140
+              : !(pre.request_of[c][r]) ? 142
               : 0, (!pre.copying[c]));
         }
         break;
@@ -4916,8 +5219,8 @@ struct Model {
           const int c = who[0];
           const int b = who[1];
           propose(Transition::send_done, {static_cast<std::int8_t>(c), static_cast<std::int8_t>(b)},
-              !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 100
-              : !(pre.block_of[c][b]) ? 101
+              !(CopyState(pre.copy_state[c]) == CopyState::Sending) ? 116
+              : !(pre.block_of[c][b]) ? 117
               : 0, (!pre.copying[c]));
         }
         break;
@@ -4927,6 +5230,12 @@ struct Model {
           propose(Transition::copy_done, {static_cast<std::int8_t>(c)},
               0, (pre.copying[c]));
         }
+        {
+          const int c = who[0];
+          propose(Transition::copy_fails, {static_cast<std::int8_t>(c)},
+              !(CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching) ? 145
+              : 0, (pre.copying[c]));
+        }
         break;
       case 10:
         {
@@ -4935,11 +5244,11 @@ struct Model {
             for (int most = tokens; most <= tokens + k.max_output + kBeyond; ++most) {
               for (int turn = pre.newest_arrival; turn <= pre.newest_arrival + 1 + kBeyond; ++turn) {
                 propose(Transition::submit, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(tokens), static_cast<std::int8_t>(most), static_cast<std::int8_t>(turn)},
-                    !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 128
-                    : !(tokens < most) ? 129
-                    : !(most <= k.room + 1) ? 130
-                    : !(pre.newest_arrival < turn) ? 131
-                    : !(tokens >= 1) ? 132
+                    !(RequestState(pre.request_state[r]) == RequestState::Absent) ? 146
+                    : !(tokens < most) ? 147
+                    : !(most <= k.room + 1) ? 148
+                    : !(pre.newest_arrival < turn) ? 149
+                    : !(tokens >= 1) ? 150
                     : 0, tokens <= k.max_prompt && most <= tokens + k.max_output && turn <= pre.newest_arrival + 1);
               }
             }
@@ -4947,44 +5256,51 @@ struct Model {
         }
         {
           const int r = who[0];
+          propose(Transition::guide, {static_cast<std::int8_t>(r)},
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 151
+              : !(!pre.guided[r]) ? 152
+              : 0, true);
+        }
+        {
+          const int r = who[0];
           propose(Transition::admit, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 133
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting) ? 153
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::finish, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 134
-              : !(pre.prompt[r] < pre.known[r]) ? 135
+              !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 154
+              : !(pre.prompt[r] < pre.known[r]) ? 155
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::abort, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) ? 136
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting) ? 156
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::requeue, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 143
-              : !(pre.blocks[r] == 0) ? 144
-              : !(pre.inbound[r] == 0) ? 145
+              !(RequestState(pre.request_state[r]) == RequestState::Retracting) ? 163
+              : !(pre.blocks[r] == 0) ? 164
+              : !(pre.inbound[r] == 0) ? 165
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::close, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 146
-              : !(pre.blocks[r] == 0) ? 147
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing) ? 166
+              : !(pre.blocks[r] == 0) ? 167
               : 0, true);
         }
         {
           const int r = who[0];
           propose(Transition::recycle, {static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 148
-              : !(pre.pending[r] == 0) ? 149
-              : !(pre.inbound[r] == 0) ? 150
+              !(RequestState(pre.request_state[r]) == RequestState::Finished) ? 168
+              : !(pre.pending[r] == 0) ? 169
+              : !(pre.inbound[r] == 0) ? 170
               : 0, true);
         }
         break;
@@ -4993,12 +5309,12 @@ struct Model {
           const int r = who[0];
           const int o = who[1];
           propose(Transition::retract, {static_cast<std::int8_t>(r), static_cast<std::int8_t>(o)},
-              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 137
-              : !(pre.blocks[r] >= 1) ? 138
-              : !(pre.pending[r] == 0) ? 139
-              : !(pre.known[r] < pre.limit[r]) ? 140
-              : !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode) ? 141
-              : !(pre.arrival[o] < pre.arrival[r]) ? 142
+              !(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 157
+              : !(pre.blocks[r] >= 1) ? 158
+              : !(pre.pending[r] == 0) ? 159
+              : !(pre.known[r] < pre.limit[r]) ? 160
+              : !(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode) ? 161
+              : !(pre.arrival[o] < pre.arrival[r]) ? 162
               : 0, true);
         }
         break;
@@ -5006,15 +5322,15 @@ struct Model {
         {
           const int s = who[0];
           propose(Transition::open_step, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Idle) ? 151
-              : !(pre.opened == pre.launched) ? 152
+              !(StepState(pre.step_state[s]) == StepState::Idle) ? 171
+              : !(pre.opened == pre.launched) ? 172
               : 0, true);
         }
         {
           const int s = who[0];
           propose(Transition::launch, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Planned) ? 175
-              : !(pre.rows[s] >= 1) ? 176
+              !(StepState(pre.step_state[s]) == StepState::Planned) ? 196
+              : !(pre.rows[s] >= 1) ? 197
               : 0, true);
         }
         {
@@ -5025,15 +5341,15 @@ struct Model {
         {
           const int s = who[0];
           propose(Transition::observe, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 178
-              : !(pre.number[s] == pre.landed + 1) ? 180
+              !(StepState(pre.step_state[s]) == StepState::Inflight) ? 199
+              : !(pre.number[s] == pre.landed + 1) ? 201
               : 0, (!pre.executing[s]));
         }
         {
           const int s = who[0];
           propose(Transition::retire, {static_cast<std::int8_t>(s)},
-              !(StepState(pre.step_state[s]) == StepState::Done) ? 190
-              : !(pre.rows[s] == 0) ? 191
+              !(StepState(pre.step_state[s]) == StepState::Done) ? 211
+              : !(pre.rows[s] == 0) ? 212
               : 0, true);
         }
         break;
@@ -5043,13 +5359,13 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 153
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 154
-                : !(!pre.in_step[s][r]) ? 155
-                : !(pre.inbound[r] == 0) ? 156
-                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 157
-                : !(pre.planned[r] + n < pre.known[r]) ? 158
-                : !(n >= 1) ? 159
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 173
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 174
+                : !(!pre.in_step[s][r]) ? 175
+                : !(pre.inbound[r] == 0) ? 176
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 177
+                : !(pre.planned[r] + n < pre.known[r]) ? 178
+                : !(n >= 1) ? 179
                 : 0, n <= k.page);
           }
         }
@@ -5058,13 +5374,13 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.page + kBeyond; ++n) {
             propose(Transition::prefill_last, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 160
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 161
-                : !(!pre.in_step[s][r]) ? 162
-                : !(pre.inbound[r] == 0) ? 163
-                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 164
-                : !(pre.planned[r] + n == pre.known[r]) ? 165
-                : !(n >= 1) ? 166
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill) ? 180
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 181
+                : !(!pre.in_step[s][r]) ? 182
+                : !(pre.inbound[r] == 0) ? 183
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 184
+                : !(pre.planned[r] + n == pre.known[r]) ? 185
+                : !(n >= 1) ? 186
                 : 0, n <= k.page);
           }
         }
@@ -5073,14 +5389,15 @@ struct Model {
           const int r = who[1];
           for (int n = 0; n <= k.width + 1 + kBeyond; ++n) {
             propose(Transition::decode, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(n)},
-                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 167
-                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 168
-                : !(!pre.in_step[s][r]) ? 169
-                : !(pre.inbound[r] == 0) ? 170
-                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 171
-                : !(pre.planned[r] + n < pre.limit[r]) ? 172
-                : !(n >= 1) ? 173
-                : !(n <= k.width) ? 174
+                !(RequestState(pre.request_state[r]) == RequestState::Decode) ? 187
+                : !(StepState(pre.step_state[s]) == StepState::Planned) ? 188
+                : !(!pre.in_step[s][r]) ? 189
+                : !(pre.inbound[r] == 0) ? 190
+                : !(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]) ? 191
+                : !(pre.planned[r] + n < pre.limit[r]) ? 192
+                : !(!pre.guided[r] || pre.sampling[r] == 0) ? 193
+                : !(n >= 1) ? 194
+                : !(n <= k.width) ? 195
                 : 0, n <= k.width + 1);
           }
         }
@@ -5089,12 +5406,12 @@ struct Model {
           const int r = who[1];
           for (int accepted = 0; accepted <= k.width + 1 + kBeyond; ++accepted) {
             propose(Transition::land_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r), static_cast<std::int8_t>(accepted)},
-                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 181
-                : !(StepState(pre.step_state[s]) == StepState::Done) ? 182
-                : !(pre.in_step[s][r]) ? 183
-                : !(accepted <= pre.row_outputs[s][r]) ? 184
-                : !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted) ? 185
-                : !(accepted >= 0) ? 186
+                !(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode) ? 202
+                : !(StepState(pre.step_state[s]) == StepState::Done) ? 203
+                : !(pre.in_step[s][r]) ? 204
+                : !(accepted <= pre.row_outputs[s][r]) ? 205
+                : !((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted) ? 206
+                : !(accepted >= 0) ? 207
                 : 0, accepted <= k.width + 1);
           }
         }
@@ -5102,9 +5419,9 @@ struct Model {
           const int s = who[0];
           const int r = who[1];
           propose(Transition::drop_row, {static_cast<std::int8_t>(s), static_cast<std::int8_t>(r)},
-              !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 187
-              : !(StepState(pre.step_state[s]) == StepState::Done) ? 188
-              : !(pre.in_step[s][r]) ? 189
+              !(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished) ? 208
+              : !(StepState(pre.step_state[s]) == StepState::Done) ? 209
+              : !(pre.in_step[s][r]) ? 210
               : 0, true);
         }
         break;
@@ -5310,7 +5627,8 @@ struct Model {
           seen[77].mark(pre.block_of[c][b]);
           seen[78].mark(!pre.copying[c]);
           seen[79].mark(pre.host_of[c][h]);
-          seen[80].mark(HostState(pre.host_state[h]) == HostState::Filling);
+          seen[80].mark(!pre.failed[c]);
+          seen[81].mark(HostState(pre.host_state[h]) == HostState::Filling);
         }
         {
           const int c = who[0];
@@ -5319,11 +5637,26 @@ struct Model {
           (void)c;
           (void)b;
           (void)h;
-          seen[85].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
-          seen[86].mark(pre.block_of[c][b]);
-          seen[87].mark(!pre.copying[c]);
-          seen[88].mark(pre.host_of[c][h]);
-          seen[89].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
+          seen[82].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling);
+          seen[83].mark(pre.block_of[c][b]);
+          seen[84].mark(!pre.copying[c]);
+          seen[85].mark(pre.host_of[c][h]);
+          seen[86].mark(pre.failed[c]);
+          seen[87].mark(HostState(pre.host_state[h]) == HostState::Filling);
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          (void)c;
+          (void)b;
+          (void)h;
+          seen[92].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
+          seen[93].mark(pre.block_of[c][b]);
+          seen[94].mark(!pre.copying[c]);
+          seen[95].mark(pre.host_of[c][h]);
+          seen[96].mark(!pre.failed[c]);
+          seen[97].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
         }
         break;
       case 5:
@@ -5336,18 +5669,36 @@ struct Model {
           (void)b;
           (void)h;
           (void)p;
-          seen[81].mark(BlockState(pre.block_state[b]) == BlockState::Free);
-          seen[82].mark(HostState(pre.host_state[h]) == HostState::Valid);
-          seen[83].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-          seen[84].mark((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]));
+          seen[88].mark(BlockState(pre.block_state[b]) == BlockState::Free);
+          seen[89].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[90].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+          seen[91].mark((pre.host_position[h] == 0 && p == b) || ((BlockState(pre.block_state[p]) == BlockState::Shared || BlockState(pre.block_state[p]) == BlockState::Cached || BlockState(pre.block_state[p]) == BlockState::Fetching) && pre.fill[p] == k.page && pre.key[p] == pre.host_before[h] && pre.position[p] + k.page == pre.host_position[h]));
+        }
+        {
+          const int c = who[0];
+          const int b = who[1];
+          const int h = who[2];
+          const int p = who[3];
+          (void)c;
+          (void)b;
+          (void)h;
+          (void)p;
+          seen[98].mark(CopyState(pre.copy_state[c]) == CopyState::Fetching);
+          seen[99].mark(pre.block_of[c][b]);
+          seen[100].mark(!pre.copying[c]);
+          seen[101].mark(pre.host_of[c][h]);
+          seen[102].mark(pre.failed[c]);
+          seen[103].mark(BlockState(pre.block_state[b]) == BlockState::Fetching);
+          seen[104].mark(pre.parent[b][p]);
+          seen[105].mark(pre.children[b] == 0);
         }
         break;
       case 6:
         {
           const int h = who[0];
           (void)h;
-          seen[90].mark(HostState(pre.host_state[h]) == HostState::Valid);
-          seen[91].mark(pre.host_copies[h] == 0);
+          seen[106].mark(HostState(pre.host_state[h]) == HostState::Valid);
+          seen[107].mark(pre.host_copies[h] == 0);
         }
         break;
       case 7:
@@ -5359,13 +5710,13 @@ struct Model {
           (void)r;
           (void)b;
           for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
-            seen[92].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[93].mark(pre.holds[r][b]);
-            seen[94].mark(pre.position[b] + n <= pre.computed[r]);
-            seen[95].mark(pre.inbound[r] == 0);
-            seen[96].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-            seen[97].mark(n >= 1);
-            seen[98].mark(n <= k.page);
+            seen[108].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[109].mark(pre.holds[r][b]);
+            seen[110].mark(pre.position[b] + n <= pre.computed[r]);
+            seen[111].mark(pre.inbound[r] == 0);
+            seen[112].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[113].mark(n >= 1);
+            seen[114].mark(n <= k.page);
           }
         }
         {
@@ -5376,15 +5727,15 @@ struct Model {
           (void)r;
           (void)b;
           for (int n = 0 - 1; n <= k.page + 1 + 1; ++n) {
-            seen[102].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[103].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
-            seen[104].mark(pre.holds[r][b]);
-            seen[105].mark(pre.pending[r] == 0);
-            seen[106].mark(pre.position[b] <= pre.planned[r]);
-            seen[107].mark(pre.planned[r] + n <= pre.position[b] + k.page);
-            seen[108].mark(pre.planned[r] + n < pre.known[r]);
-            seen[109].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
-            seen[110].mark(n >= 1);
+            seen[118].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[119].mark(BlockState(pre.block_state[b]) == BlockState::Owned);
+            seen[120].mark(pre.holds[r][b]);
+            seen[121].mark(pre.pending[r] == 0);
+            seen[122].mark(pre.position[b] <= pre.planned[r]);
+            seen[123].mark(pre.planned[r] + n <= pre.position[b] + k.page);
+            seen[124].mark(pre.planned[r] + n < pre.known[r]);
+            seen[125].mark(CopyState(pre.copy_state[c]) == CopyState::Idle);
+            seen[126].mark(n >= 1);
           }
         }
         {
@@ -5394,11 +5745,11 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[111].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-          seen[112].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
-          seen[113].mark(pre.block_of[c][b]);
-          seen[114].mark(!pre.copying[c]);
-          seen[115].mark(pre.request_of[c][r]);
+          seen[127].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[128].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[129].mark(pre.block_of[c][b]);
+          seen[130].mark(!pre.copying[c]);
+          seen[131].mark(pre.request_of[c][r]);
         }
         {
           const int c = who[0];
@@ -5407,11 +5758,11 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[116].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-          seen[117].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
-          seen[118].mark(pre.block_of[c][b]);
-          seen[119].mark(!pre.copying[c]);
-          seen[120].mark(pre.request_of[c][r]);
+          seen[132].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+          seen[133].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[134].mark(pre.block_of[c][b]);
+          seen[135].mark(!pre.copying[c]);
+          seen[136].mark(pre.request_of[c][r]);
         }
         {
           const int c = who[0];
@@ -5420,11 +5771,11 @@ struct Model {
           (void)c;
           (void)r;
           (void)b;
-          seen[121].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
-          seen[122].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
-          seen[123].mark(pre.block_of[c][b]);
-          seen[124].mark(!pre.copying[c]);
-          seen[125].mark(pre.request_of[c][r]);
+          seen[137].mark(RequestState(pre.request_state[r]) == RequestState::Retracting || RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[138].mark(CopyState(pre.copy_state[c]) == CopyState::Receiving);
+          seen[139].mark(pre.block_of[c][b]);
+          seen[140].mark(!pre.copying[c]);
+          seen[141].mark(pre.request_of[c][r]);
         }
         break;
       case 8:
@@ -5433,16 +5784,22 @@ struct Model {
           const int b = who[1];
           (void)c;
           (void)b;
-          seen[99].mark(CopyState(pre.copy_state[c]) == CopyState::Sending);
-          seen[100].mark(pre.block_of[c][b]);
-          seen[101].mark(!pre.copying[c]);
+          seen[115].mark(CopyState(pre.copy_state[c]) == CopyState::Sending);
+          seen[116].mark(pre.block_of[c][b]);
+          seen[117].mark(!pre.copying[c]);
         }
         break;
       case 9:
         {
           const int c = who[0];
           (void)c;
-          seen[126].mark(pre.copying[c]);
+          seen[142].mark(pre.copying[c]);
+        }
+        {
+          const int c = who[0];
+          (void)c;
+          seen[143].mark(pre.copying[c]);
+          seen[144].mark(CopyState(pre.copy_state[c]) == CopyState::Spilling || CopyState(pre.copy_state[c]) == CopyState::Fetching);
         }
         break;
       case 10:
@@ -5452,11 +5809,11 @@ struct Model {
           for (int tokens = 0 - 1; tokens <= k.max_prompt + 1; ++tokens) {
             for (int most = tokens - 1; most <= tokens + k.max_output + 1; ++most) {
               for (int turn = pre.newest_arrival - 1; turn <= pre.newest_arrival + 1 + 1; ++turn) {
-                seen[127].mark(RequestState(pre.request_state[r]) == RequestState::Absent);
-                seen[128].mark(tokens < most);
-                seen[129].mark(most <= k.room + 1);
-                seen[130].mark(pre.newest_arrival < turn);
-                seen[131].mark(tokens >= 1);
+                seen[145].mark(RequestState(pre.request_state[r]) == RequestState::Absent);
+                seen[146].mark(tokens < most);
+                seen[147].mark(most <= k.room + 1);
+                seen[148].mark(pre.newest_arrival < turn);
+                seen[149].mark(tokens >= 1);
               }
             }
           }
@@ -5464,38 +5821,44 @@ struct Model {
         {
           const int r = who[0];
           (void)r;
-          seen[132].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+          seen[150].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
+          seen[151].mark(!pre.guided[r]);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[133].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
-          seen[134].mark(pre.prompt[r] < pre.known[r]);
+          seen[152].mark(RequestState(pre.request_state[r]) == RequestState::Waiting);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[135].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting);
+          seen[153].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[154].mark(pre.prompt[r] < pre.known[r]);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[142].mark(RequestState(pre.request_state[r]) == RequestState::Retracting);
-          seen[143].mark(pre.blocks[r] == 0);
-          seen[144].mark(pre.inbound[r] == 0);
+          seen[155].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode || RequestState(pre.request_state[r]) == RequestState::Retracting);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[145].mark(RequestState(pre.request_state[r]) == RequestState::Releasing);
-          seen[146].mark(pre.blocks[r] == 0);
+          seen[162].mark(RequestState(pre.request_state[r]) == RequestState::Retracting);
+          seen[163].mark(pre.blocks[r] == 0);
+          seen[164].mark(pre.inbound[r] == 0);
         }
         {
           const int r = who[0];
           (void)r;
-          seen[147].mark(RequestState(pre.request_state[r]) == RequestState::Finished);
-          seen[148].mark(pre.pending[r] == 0);
-          seen[149].mark(pre.inbound[r] == 0);
+          seen[165].mark(RequestState(pre.request_state[r]) == RequestState::Releasing);
+          seen[166].mark(pre.blocks[r] == 0);
+        }
+        {
+          const int r = who[0];
+          (void)r;
+          seen[167].mark(RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[168].mark(pre.pending[r] == 0);
+          seen[169].mark(pre.inbound[r] == 0);
         }
         break;
       case 11:
@@ -5504,44 +5867,44 @@ struct Model {
           const int o = who[1];
           (void)r;
           (void)o;
-          seen[136].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-          seen[137].mark(pre.blocks[r] >= 1);
-          seen[138].mark(pre.pending[r] == 0);
-          seen[139].mark(pre.known[r] < pre.limit[r]);
-          seen[140].mark(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode);
-          seen[141].mark(pre.arrival[o] < pre.arrival[r]);
+          seen[156].mark(RequestState(pre.request_state[r]) == RequestState::Waiting || RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+          seen[157].mark(pre.blocks[r] >= 1);
+          seen[158].mark(pre.pending[r] == 0);
+          seen[159].mark(pre.known[r] < pre.limit[r]);
+          seen[160].mark(RequestState(pre.request_state[o]) == RequestState::Prefill || RequestState(pre.request_state[o]) == RequestState::Decode);
+          seen[161].mark(pre.arrival[o] < pre.arrival[r]);
         }
         break;
       case 12:
         {
           const int s = who[0];
           (void)s;
-          seen[150].mark(StepState(pre.step_state[s]) == StepState::Idle);
-          seen[151].mark(pre.opened == pre.launched);
+          seen[170].mark(StepState(pre.step_state[s]) == StepState::Idle);
+          seen[171].mark(pre.opened == pre.launched);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[174].mark(StepState(pre.step_state[s]) == StepState::Planned);
-          seen[175].mark(pre.rows[s] >= 1);
+          seen[195].mark(StepState(pre.step_state[s]) == StepState::Planned);
+          seen[196].mark(pre.rows[s] >= 1);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[176].mark(pre.executing[s]);
+          seen[197].mark(pre.executing[s]);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[177].mark(StepState(pre.step_state[s]) == StepState::Inflight);
-          seen[178].mark(!pre.executing[s]);
-          seen[179].mark(pre.number[s] == pre.landed + 1);
+          seen[198].mark(StepState(pre.step_state[s]) == StepState::Inflight);
+          seen[199].mark(!pre.executing[s]);
+          seen[200].mark(pre.number[s] == pre.landed + 1);
         }
         {
           const int s = who[0];
           (void)s;
-          seen[189].mark(StepState(pre.step_state[s]) == StepState::Done);
-          seen[190].mark(pre.rows[s] == 0);
+          seen[210].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[211].mark(pre.rows[s] == 0);
         }
         break;
       case 13:
@@ -5551,13 +5914,13 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.page + 1; ++n) {
-            seen[152].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[153].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[154].mark(!pre.in_step[s][r]);
-            seen[155].mark(pre.inbound[r] == 0);
-            seen[156].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
-            seen[157].mark(pre.planned[r] + n < pre.known[r]);
-            seen[158].mark(n >= 1);
+            seen[172].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[173].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[174].mark(!pre.in_step[s][r]);
+            seen[175].mark(pre.inbound[r] == 0);
+            seen[176].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[177].mark(pre.planned[r] + n < pre.known[r]);
+            seen[178].mark(n >= 1);
           }
         }
         {
@@ -5566,13 +5929,13 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.page + 1; ++n) {
-            seen[159].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
-            seen[160].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[161].mark(!pre.in_step[s][r]);
-            seen[162].mark(pre.inbound[r] == 0);
-            seen[163].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
-            seen[164].mark(pre.planned[r] + n == pre.known[r]);
-            seen[165].mark(n >= 1);
+            seen[179].mark(RequestState(pre.request_state[r]) == RequestState::Prefill);
+            seen[180].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[181].mark(!pre.in_step[s][r]);
+            seen[182].mark(pre.inbound[r] == 0);
+            seen[183].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[184].mark(pre.planned[r] + n == pre.known[r]);
+            seen[185].mark(n >= 1);
           }
         }
         {
@@ -5581,14 +5944,15 @@ struct Model {
           (void)s;
           (void)r;
           for (int n = 0 - 1; n <= k.width + 1 + 1; ++n) {
-            seen[166].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[167].mark(StepState(pre.step_state[s]) == StepState::Planned);
-            seen[168].mark(!pre.in_step[s][r]);
-            seen[169].mark(pre.inbound[r] == 0);
-            seen[170].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
-            seen[171].mark(pre.planned[r] + n < pre.limit[r]);
-            seen[172].mark(n >= 1);
-            seen[173].mark(n <= k.width);
+            seen[186].mark(RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[187].mark(StepState(pre.step_state[s]) == StepState::Planned);
+            seen[188].mark(!pre.in_step[s][r]);
+            seen[189].mark(pre.inbound[r] == 0);
+            seen[190].mark(pre.planned[r] + n <= pre.pruned[r] + pre.capacity[r]);
+            seen[191].mark(pre.planned[r] + n < pre.limit[r]);
+            seen[192].mark(!pre.guided[r] || pre.sampling[r] == 0);
+            seen[193].mark(n >= 1);
+            seen[194].mark(n <= k.width);
           }
         }
         {
@@ -5597,12 +5961,12 @@ struct Model {
           (void)s;
           (void)r;
           for (int accepted = 0 - 1; accepted <= k.width + 1 + 1; ++accepted) {
-            seen[180].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
-            seen[181].mark(StepState(pre.step_state[s]) == StepState::Done);
-            seen[182].mark(pre.in_step[s][r]);
-            seen[183].mark(accepted <= pre.row_outputs[s][r]);
-            seen[184].mark((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted);
-            seen[185].mark(accepted >= 0);
+            seen[201].mark(RequestState(pre.request_state[r]) == RequestState::Prefill || RequestState(pre.request_state[r]) == RequestState::Decode);
+            seen[202].mark(StepState(pre.step_state[s]) == StepState::Done);
+            seen[203].mark(pre.in_step[s][r]);
+            seen[204].mark(accepted <= pre.row_outputs[s][r]);
+            seen[205].mark((pre.row_outputs[s][r] >= 1 ? 1 : 0) <= accepted);
+            seen[206].mark(accepted >= 0);
           }
         }
         {
@@ -5610,9 +5974,9 @@ struct Model {
           const int r = who[1];
           (void)s;
           (void)r;
-          seen[186].mark(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
-          seen[187].mark(StepState(pre.step_state[s]) == StepState::Done);
-          seen[188].mark(pre.in_step[s][r]);
+          seen[207].mark(RequestState(pre.request_state[r]) == RequestState::Releasing || RequestState(pre.request_state[r]) == RequestState::Finished);
+          seen[208].mark(StepState(pre.step_state[s]) == StepState::Done);
+          seen[209].mark(pre.in_step[s][r]);
         }
         break;
     }
@@ -5895,13 +6259,38 @@ struct Model {
         (void)h;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.failed[c] = static_cast<std::int8_t>(false);
         post.host_of[c][h] = static_cast<std::int8_t>(false);
         post.host_state[h] = static_cast<std::int8_t>(HostState::Valid);
-        post.host_content[h] = static_cast<std::int8_t>(pre.content[b]);
+        post.host_content[h] = static_cast<std::int8_t>(pre.failed[c] ? 0 : pre.content[b]);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
         post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
         post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
         post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
+        break;
+      }
+      case Transition::spill_failed: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        (void)c;
+        (void)b;
+        (void)h;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.failed[c] = static_cast<std::int8_t>(false);
+        post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.host_state[h] = static_cast<std::int8_t>(HostState::Empty);
+        post.host_position[h] = static_cast<std::int8_t>(0);
+        post.host_fill[h] = static_cast<std::int8_t>(0);
+        post.host_key[h] = static_cast<std::int8_t>(0);
+        post.host_before[h] = static_cast<std::int8_t>(0);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
+        post.spare_pages = static_cast<std::int8_t>(pre.spare_pages + 1);
+        post.used_pages = static_cast<std::int8_t>(pre.used_pages - 1);
         break;
       }
       case Transition::fetch: {
@@ -5942,15 +6331,44 @@ struct Model {
         (void)h;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.failed[c] = static_cast<std::int8_t>(false);
         post.host_of[c][h] = static_cast<std::int8_t>(false);
         post.block_state[b] = static_cast<std::int8_t>(BlockState::Cached);
-        post.content[b] = static_cast<std::int8_t>(pre.host_content[h]);
+        post.content[b] = static_cast<std::int8_t>(pre.failed[c] ? 0 : pre.host_content[h]);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
         post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
         post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
         post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
         post.cached = static_cast<std::int8_t>(pre.cached + 1);
         post.fetching = static_cast<std::int8_t>(pre.fetching - 1);
+        break;
+      }
+      case Transition::fetch_failed: {
+        const int c = arguments[0];
+        const int b = arguments[1];
+        const int h = arguments[2];
+        const int p = arguments[3];
+        (void)c;
+        (void)b;
+        (void)h;
+        (void)p;
+        post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
+        post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.failed[c] = static_cast<std::int8_t>(false);
+        post.host_of[c][h] = static_cast<std::int8_t>(false);
+        post.block_state[b] = static_cast<std::int8_t>(BlockState::Free);
+        post.parent[b][p] = static_cast<std::int8_t>(false);
+        post.key[b] = static_cast<std::int8_t>(0);
+        post.before[b] = static_cast<std::int8_t>(0);
+        post.fill[b] = static_cast<std::int8_t>(0);
+        post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
+        post.host_copies[h] = static_cast<std::int8_t>(pre.host_copies[h] - 1);
+        post.copy_blocks[c] = static_cast<std::int8_t>(pre.copy_blocks[c] - 1);
+        post.copy_hosts[c] = static_cast<std::int8_t>(pre.copy_hosts[c] - 1);
+        post.free = static_cast<std::int8_t>(pre.free + 1);
+        post.fetching = static_cast<std::int8_t>(pre.fetching - 1);
+        post.children[p] = static_cast<std::int8_t>(pre.children[p] - (p != b ? 1 : 0));
+        post.parents[b] = static_cast<std::int8_t>(pre.parents[b] - 1);
         break;
       }
       case Transition::drop_page: {
@@ -5991,6 +6409,7 @@ struct Model {
         (void)b;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.failed[c] = static_cast<std::int8_t>(false);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
         post.copies[b] = static_cast<std::int8_t>(pre.copies[b] - 1);
@@ -6029,6 +6448,7 @@ struct Model {
         (void)b;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.failed[c] = static_cast<std::int8_t>(false);
         post.request_of[c][r] = static_cast<std::int8_t>(false);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
@@ -6050,6 +6470,7 @@ struct Model {
         post.request_state[r] = static_cast<std::int8_t>(RequestState::Retracting);
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.failed[c] = static_cast<std::int8_t>(false);
         post.request_of[c][r] = static_cast<std::int8_t>(false);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
@@ -6069,6 +6490,7 @@ struct Model {
         (void)b;
         post.copy_state[c] = static_cast<std::int8_t>(CopyState::Idle);
         post.block_of[c][b] = static_cast<std::int8_t>(false);
+        post.failed[c] = static_cast<std::int8_t>(false);
         post.request_of[c][r] = static_cast<std::int8_t>(false);
         post.copy_start[c] = static_cast<std::int8_t>(0);
         post.copy_tokens[c] = static_cast<std::int8_t>(0);
@@ -6083,6 +6505,13 @@ struct Model {
         const int c = arguments[0];
         (void)c;
         post.copying[c] = static_cast<std::int8_t>(false);
+        break;
+      }
+      case Transition::copy_fails: {
+        const int c = arguments[0];
+        (void)c;
+        post.copying[c] = static_cast<std::int8_t>(false);
+        post.failed[c] = static_cast<std::int8_t>(true);
         break;
       }
       case Transition::submit: {
@@ -6100,6 +6529,12 @@ struct Model {
         post.limit[r] = static_cast<std::int8_t>(most);
         post.arrival[r] = static_cast<std::int8_t>(turn);
         post.newest_arrival = static_cast<std::int8_t>(turn);
+        break;
+      }
+      case Transition::guide: {
+        const int r = arguments[0];
+        (void)r;
+        post.guided[r] = static_cast<std::int8_t>(true);
         break;
       }
       case Transition::admit: {
@@ -6155,6 +6590,7 @@ struct Model {
         post.computed[r] = static_cast<std::int8_t>(0);
         post.pruned[r] = static_cast<std::int8_t>(0);
         post.last_step[r] = static_cast<std::int8_t>(0);
+        post.guided[r] = static_cast<std::int8_t>(false);
         break;
       }
       case Transition::open_step: {
