@@ -1,6 +1,6 @@
 """A recursive-descent parser for the C++ that is generated: expressions with C++'s precedence, and statements.
 
-It shares nothing with the printer (cpp.py), so that a parenthesis that the printer forgets changes what is read here
+It shares nothing with the printer (language/printing.py), so that a parenthesis that the printer forgets changes what is read here
 as it changes what the compiler reads.
 """
 
