@@ -80,8 +80,19 @@ def judge(mutant: Mutant, objects: list[Path], folder: Path) -> tuple[str, str]:
         return "does not compile", ""
     others = [path for path in objects if not path.as_posix().endswith(f"{mutant.file}.o")]
     assert len(others) == len(objects) - 1, mutant.file
-    linked = run(["c++", "-shared", *others, folder / "changed.o", "-o", module])
+    link([*others, folder / "changed.o"], module)
+    return ask(module)
+
+
+def link(objects: Sequence[Path], module: Path) -> None:
+    """An extension module of these objects."""
+    module.parent.mkdir(parents=True, exist_ok=True)
+    linked = run(["c++", "-shared", *objects, "-o", module])
     assert linked.returncode == 0, linked.stderr
+
+
+def ask(module: Path) -> tuple[str, str]:
+    """What the tests say of a module, and which of them."""
     tests = [ROOT / "tests/scheduler" / test for test in TESTS]
     try:
         done = run([sys.executable, HERE / "judge.py", module, *tests], SECONDS)
@@ -118,6 +129,10 @@ def main() -> None:
     order = random.Random(options.seed).sample(every, len(every))[: options.count]
     todo = [m for m in order if str(m.number) not in judged]
     objects = prepare()
+    link(objects, BUILD / "unchanged" / "_core.so")
+    verdict, by = ask(BUILD / "unchanged" / "_core.so")
+    if verdict != "survives":
+        raise SystemExit(f"the tests do not pass without a fault, so they say nothing: {verdict} {by}")
 
     def one(numbered: tuple[int, Mutant]) -> None:
         i, mutant = numbered

@@ -181,17 +181,29 @@ class Nvfp4(Widened):
         return values * _spread(scale.float() * total.float().reshape(()), 1, columns, 16)
 
 
+class Mxfp4(Widened):
+    """OCP MXFP4 as compressed-tensors stores it (mxfp4-pack-quantized): two 4-bit floats in a byte, the first in its
+    lower half, and for each 32 columns the exponent of 2 with 127 added."""
+
+    label, marker = "MXFP4", ".weight_packed"
+    companions = (".weight_scale", ".weight_shape")
+
+    def _shape(self, stem: str) -> tuple[int, ...]:
+        out, packed = self._tensors.shape(f"{stem}.weight_packed")
+        return out, packed * 2
+
+    def _widen(self, stem: str, rows: range, columns: range) -> torch.Tensor:
+        out, into = self._shape(stem)
+        values = four_bit_floats(self._tensors.slice(f"{stem}.weight_packed", (rows, _blocks(columns, 2))))
+        values = values.narrow(1, columns.start % 2, len(columns))
+        scale = self._part(f"{stem}.weight_scale", rows, _blocks(columns, 32), of=(out, -(-into // 32)))
+        return torch.ldexp(values, _spread(scale.int() - 127, 1, columns, 32))
+
+
 def four_bit_floats(packed: torch.Tensor) -> torch.Tensor:
     """The two e2m1 numbers of each byte, the lower half first: uint8 [..., n] to float32 [..., 2 n]."""
     table = torch.tensor([*_E2M1, *(-value for value in _E2M1)])
     return table[torch.stack([packed & 15, packed >> 4], dim=-1).int()].flatten(-2)
-
-
-def mxfp4(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """OCP MXFP4 as gpt-oss stores it: uint8 [..., groups, 16] and the exponents of 2 for each 32 values, uint8
-    [..., groups] with 127 added. Returns float32 [..., groups * 32]."""
-    exponents = scales.to(torch.int32) - 127
-    return torch.ldexp(four_bit_floats(blocks), exponents[..., None]).flatten(-2)
 
 
 def widened(tensors: Tensors, quantization: Mapping[str, Any] | None) -> Tensors:
@@ -205,6 +217,8 @@ def widened(tensors: Tensors, quantization: Mapping[str, Any] | None) -> Tensors
             raise _refused("weight_block_size", block, "only FP8 in blocks is implemented: give two numbers")
         return Fp8Blocks(tensors, (block[0], block[1]))
     if method == "compressed-tensors":
+        if quantization.get("format") == "mxfp4-pack-quantized":
+            return Mxfp4(tensors)
         return PackedInt4(tensors, _int4_group(quantization))
     if method == "modelopt":
         algorithm = quantization.get("quant_algo")
@@ -221,7 +235,9 @@ def _refused(field: str, value: object, fix: str) -> UnsupportedModel:
 def _int4_group(quantization: Mapping[str, Any]) -> int:
     """Columns that share a scale."""
     if quantization.get("format") != "pack-quantized":
-        raise _refused("format", quantization.get("format"), "only pack-quantized is implemented")
+        raise _refused(
+            "format", quantization.get("format"), "only pack-quantized and mxfp4-pack-quantized are implemented"
+        )
     groups = quantization.get("config_groups")
     if not isinstance(groups, dict) or len(groups) != 1:
         raise _refused("config_groups", groups, "only one group of modules is implemented")

@@ -150,7 +150,7 @@ def checkpoint_shapes(declared: Declaration) -> dict[str, tuple[int, ...]]:
 
 def cache_layout(declared: Declaration, mesh: Mesh, rank: int, dtype: torch.dtype) -> CacheLayout:
     """What a token adds to the cache on a rank: `keys` and `values` of its heads, or the `latent` of all."""
-    layers = []
+    layers: list[tuple[CacheTensor, ...]] = []
     for module in declared.modules:
         cache = module.cache
         if cache is None:

@@ -47,7 +47,6 @@ class _Step:
         self.start = np.full(rows, point.context - count, dtype=np.int32)
         self.num_tokens = np.full(rows, count, dtype=np.int32)
         self.outputs = np.ones(rows, dtype=np.int32)
-        self.outputs = np.ones(rows, dtype=np.int32)
         self.input_ids = np.full(rows * count, 1, dtype=np.int32)
         self.positions = np.tile(np.arange(point.context - count, point.context, dtype=np.int32), rows)
         self.table_slots = np.repeat(self.slots, blocks)

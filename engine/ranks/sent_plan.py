@@ -25,7 +25,7 @@ class SentPlan:
     num_tokens: NDArray[np.int32]
     positions: NDArray[np.int32]
     input_ids: NDArray[np.int32]
-    samples: NDArray[np.bool_]
+    outputs: NDArray[np.int32]
     table_slots: NDArray[np.int32]
     table_index: NDArray[np.int32]
     table_blocks: NDArray[np.int32]

@@ -12,6 +12,7 @@ import gc
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +100,7 @@ class DecodeGraphs:
         how many there are, and the seconds since the start. Without a stream nothing is recorded.
         """
         start = time.monotonic()
-        pool = None if stream is None else torch.cuda.graph_pool_handle()
+        pool: Any = None if stream is None else torch.cuda.graph_pool_handle()
         gc.collect()  # a collection during a recording could free memory of the device, which ends it
         gc.disable()
         try:
@@ -114,7 +115,7 @@ class DecodeGraphs:
         finally:
             gc.enable()
 
-    def _record(self, size: StepSize, pool: tuple[int, int] | None) -> torch.cuda.CUDAGraph:
+    def _record(self, size: StepSize, pool: Any) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
         graph.capture_begin(pool=pool, capture_error_mode="thread_local")
         try:

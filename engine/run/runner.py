@@ -146,21 +146,24 @@ class ModelRunner:
     def _write(self, plan: StepPlan, sampling_rows: NDArray[np.int64], into: StepArrays[NDArray[np.generic]]) -> None:
         """The inputs of a step of any rows."""
         row_of_token = np.repeat(np.arange(plan.rows), plan.num_tokens)
-        into.token_slots[:] = plan.slots[row_of_token]
-        into.slot_mapping[:] = self._table.slots_of(into.token_slots, plan.positions, self._block_size)
+        slots = plan.slots[row_of_token]
+        into.token_slots[:] = slots
+        into.slot_mapping[:] = self._table.slots_of(slots, plan.positions, self._block_size)
         into.row_slots[:] = plan.slots
         into.input_ids[:] = plan.input_ids
         into.positions[:] = plan.positions
         into.context_lens[:] = plan.start + plan.num_tokens
+        ends = np.cumsum(plan.num_tokens, dtype=np.int64)
         into.query_start[0] = 0
-        np.cumsum(plan.num_tokens, out=into.query_start[1:])
+        into.query_start[1:] = ends
         outputs = plan.outputs[sampling_rows].astype(np.int64)
         row_of_result = np.repeat(sampling_rows, outputs)
         behind = np.repeat(np.cumsum(outputs), outputs) - np.arange(len(row_of_result))
-        into.last[:] = into.query_start[1:][row_of_result] - behind
+        last = ends[row_of_result] - behind
+        into.last[:] = last
         slots = plan.slots[row_of_result]
         into.result_slots[:] = np.where(plan.outputs[row_of_result] == 1, slots, self._null_slot)
-        self._sampling.write(slots, into.positions[into.last] + 1, into)
+        self._sampling.write(slots, plan.positions[last] + 1, into)
 
     def _write_padded(self, plan: StepPlan, size: StepSize, into: StepArrays[NDArray[np.generic]]) -> None:
         """The inputs of a decode step, padded to `size`. Every token samples, asked for or not.

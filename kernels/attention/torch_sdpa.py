@@ -40,7 +40,7 @@ def paged_attention(
 ) -> None:
     """Decode rows in padded batches, prefill rows one at a time."""
     block_size, kv_heads, head_dim = k_cache.shape[1:]
-    plan = plan_batch(
+    batch = plan_batch(
         block_table,
         context_lens,
         query_start,
@@ -51,9 +51,9 @@ def paged_attention(
     )
     # The heads that share a key-value head become a dimension of their own: [tokens, kv_heads, group, head_dim].
     queries, outputs = q.unflatten(1, (kv_heads, -1)), out.unflatten(1, (kv_heads, -1))
-    for group in plan.decode:
+    for group in batch.decode:
         _decode(queries, k_cache, v_cache, group, scale, outputs)
-    for row in plan.prefill:
+    for row in batch.prefill:
         _prefill(queries, k_cache, v_cache, row, scale, outputs)
 
 

@@ -275,8 +275,7 @@ void Scheduler::land_rows(const StepPlan& plan, std::span<const std::int32_t> to
         if (!samples) continue;
         Record& record = records_[request];
         if (!record.hashed) {
-            record.tokens.insert(record.tokens.end(), given.begin(), given.end());
-            record.last_token = given.back();
+            for (const std::int32_t token : given) record.tokens.push_back(record.last_token = token);
         }
         totals_.output_tokens += count;
         totals_.accepted_draft_tokens += count - 1;

@@ -25,6 +25,7 @@
 #include "scheduler/core/memory/host_tier.h"
 #include "scheduler/core/memory/page_hash.h"
 #include "scheduler/core/memory/prefix_table.h"
+#include "scheduler/core/memory/staggered.h"
 #include "scheduler/core/planning/plan_builder.h"
 #include "scheduler/core/planning/round.h"
 #include "scheduler/core/planning/waiting_line.h"
@@ -95,7 +96,7 @@ class Scheduler {
         std::int32_t slot = -1;
         std::int32_t last_token = 0;  // the last of `tokens`: decoding needs no other
         bool hashed = false;
-        std::vector<std::int32_t> tokens;
+        TokenArray tokens;
         std::vector<PageHash> pages;
         std::int64_t pages_offered = 0;    // pages published or found to be published by another request
         std::int64_t pages_announced = 0;  // pages up to here that this request computes are in `computing_`

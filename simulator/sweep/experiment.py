@@ -183,10 +183,30 @@ def _settings(values: Mapping[str, Any], where: str, folder: Path) -> dict[str, 
     return {name: _value(name, value, folder) for name, value in values.items()}
 
 
+def _check_type(name: str, value: Any) -> None:
+    """Raise ConfigurationError if a value of TOML is of another type than the setting."""
+    default = next((entry.default for entry in fields(StudySettings) if entry.name == name), None)
+    if name == "max_context":
+        kinds: tuple[type, ...] = (int, str)
+    elif name == "outages":
+        kinds = (list,)
+    elif name == "workload":
+        kinds = (str,)
+    elif isinstance(default, float):
+        kinds = (int, float)
+    else:
+        kinds = (int,) if default is None else (type(default),)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise ConfigurationError(f"{name} is {value!r}; it must be of type {wanted}")
+
+
 def _value(name: str, value: Any, folder: Path) -> Any:
     """A value of TOML as StudySettings wants it."""
+    if name in FIELDS:
+        _check_type(name, value)
     if name == "outages":
-        return tuple(parse_outage(text) for text in value)
+        return tuple(parse_outage(str(text)) for text in value)
     if name == "workload" and value not in PRESETS:
         return str(folder / str(value))
     if (name == "policy" and is_policy_file(value)) or (name == "cost" and value != "roofline"):

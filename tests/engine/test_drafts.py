@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from support import stand_ins as serving
-from tokenspeed.engine.run.drafts import History, SuffixDrafter
+from tokenspeed.engine.run.drafts import Drafter, History, SuffixDrafter
 from tokenspeed.engine.run.step_result import SampledRows
 
 pytestmark = pytest.mark.serve
@@ -35,7 +35,7 @@ class Oracle:
         return np.array(drafts, dtype=np.int32)
 
 
-DRAFTERS = {
+DRAFTERS: dict[str, Drafter] = {
     "right": Oracle(serving.scripted, 99),
     "wrong": Oracle(serving.scripted, 0),
     "wrong at 1": Oracle(serving.scripted, 1),

@@ -12,8 +12,9 @@ from tokenspeed.cli import main
 from tokenspeed.engine.profiling.steps import grid
 from tokenspeed.simulator.cost.table import read_table
 from tokenspeed.simulator.hardware.deployment import Deployment
-from tokenspeed.simulator.hardware.gpus import GPUS, Precision
+from tokenspeed.simulator.hardware.gpus import GPUS
 from tokenspeed.simulator.hardware.model_shapes import MODELS
+from tokenspeed.simulator.hardware.precision import Precision
 
 pytestmark = pytest.mark.serve
 

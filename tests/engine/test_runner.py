@@ -146,8 +146,8 @@ def drive(
             if request in live:
                 outputs[request] += own.tolist()
         scheduler.land(plan.step, tokens, result.counts)
-        for request in rows if drafts else []:
-            if request in live and len(outputs[request]) < live[request].max_tokens:
+        for request in rows:
+            if drafts is not None and request in live and len(outputs[request]) < live[request].max_tokens:
                 scheduler.offer_drafts(request, drafts(request, len(outputs[request])))
 
 
@@ -368,7 +368,7 @@ def test_a_plan_past_the_context_is_refused(runner: ModelRunner) -> None:
 
 @pytest.mark.parametrize("field", ["num_blocks", "block_size", "max_running", "max_step_tokens"])
 def test_a_limit_below_one_is_refused_by_name(model: Model, field: str) -> None:
-    limits = {"num_blocks": 4, "block_size": 4, "max_running": 4, "max_step_tokens": 4, field: 0}
+    limits: dict[str, Any] = {"num_blocks": 4, "block_size": 4, "max_running": 4, "max_step_tokens": 4, field: 0}
     with pytest.raises(ValueError, match=f"{field}=0"):
         ModelRunner(model, **limits)
 

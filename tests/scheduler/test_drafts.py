@@ -155,7 +155,7 @@ CALLS: list[tuple[type[Exception], Callable[[Scheduler], None]]] = [
     (UnknownRequest, lambda s: s.offer_drafts(7, [1])),
     (BadRequest, lambda s: s.offer_drafts(1, [1, 2, 3, 4])),
     (BadRequest, lambda s: s.offer_drafts(1, [-1])),
-    (BadRequest, lambda s: s.offer_drafts(1, np.array([0.5]))),  # type: ignore[arg-type]
+    (BadRequest, lambda s: s.offer_drafts(1, np.array([0.5]))),
 ]
 
 

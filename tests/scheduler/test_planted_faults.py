@@ -32,7 +32,8 @@ def faulty(
 
     def build(name: str) -> Path:
         sources = [folder / "pressure.cpp", PROGRAMS / f"{name}.cpp"]
-        command = [compiler, "-std=c++20", "-O0", f"-I{SCHEDULER.parent}", *sources, *others, "-o", folder / name]
+        command: list[str | Path] = [compiler, "-std=c++20", "-O0", f"-I{SCHEDULER.parent}", *sources]
+        command += [*others, "-o", folder / name]
         subprocess.run(command, check=True)
         return folder / name
 

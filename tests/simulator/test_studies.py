@@ -106,6 +106,9 @@ def test_a_policy_that_fails_stops_the_study_and_names_the_cell(tmp_path: Path) 
         (("mine.py:Mine", "none.py:Mine"), "there is no file"),
         (("mine.py:Mine", "mine.py:Yours"), "mine.py has no class 'Yours'"),
         (("seeds = 2", "seeds = "), "cannot be read"),
+        (("limit = 2", 'limit = "2"'), "limit is '2'; it must be of type int"),
+        (("limit = 2", "usable_memory = true"), "usable_memory is True; it must be of type int or float"),
+        (("concurrency = [1, 2]", "concurrency = [1.5]"), "concurrency is 1.5; it must be of type int"),
         (
             ('workload = "swe-agent"', 'workload = "azure.csv"'),
             "nothing in 'azure.csv' is drawn, so all would be the same",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ....kernels import mla_decode, mla_prefill_chunks, plan_mla_decode, rms_norm, rotary, write_kv
 from ....kernels.mla_prefill import NOPE_DIM, ROPE_DIM, VALUE_DIM
@@ -196,7 +197,7 @@ class LatentAttention:
 
 
 def _prefix_chunks(
-    table: torch.Tensor, rows: np.ndarray, prefixes: np.ndarray, block_size: int
+    table: torch.Tensor, rows: NDArray[np.int64], prefixes: NDArray[np.int64], block_size: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Cuts the prefixes of rows (`prefixes`: tokens of each) so that no chunk has more than PREFIX_TOKENS tokens."""
     length = max(1, PREFIX_TOKENS // len(rows))
@@ -208,13 +209,15 @@ def _prefix_chunks(
         yield slots, _starts(counts, table.device)
 
 
-def _ranges(begin: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def _ranges(begin: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """begin[0], begin[0] + 1, ... for counts[0] numbers, then those of the next, int64."""
     ends = np.cumsum(counts)
-    return np.arange(ends[-1] if len(ends) else 0, dtype=np.int64) + np.repeat(begin - (ends - counts), counts)
+    found: NDArray[np.int64] = np.arange(ends[-1] if len(ends) else 0, dtype=np.int64)
+    found += np.repeat(begin - (ends - counts), counts)
+    return found
 
 
-def _starts(counts: np.ndarray, device: torch.device) -> torch.Tensor:
+def _starts(counts: NDArray[np.int64], device: torch.device) -> torch.Tensor:
     starts = np.zeros(len(counts) + 1, dtype=np.int32)
     np.cumsum(counts, out=starts[1:])
     return torch.from_numpy(starts).to(device)

@@ -44,8 +44,7 @@ void PlanBuilder::add_row(const Row& row) {
     plan.attention_pairs += row.tokens * row.start + row.tokens * (row.tokens + 1) / 2;
 }
 
-void PlanBuilder::add_tokens(const std::vector<std::int32_t>& text, std::int32_t last, std::int64_t start,
-                             std::int64_t tokens) {
+void PlanBuilder::add_tokens(const TokenArray& text, std::int32_t last, std::int64_t start, std::int64_t tokens) {
     StepPlan& plan = *plan_;
     const auto known = static_cast<std::int64_t>(text.size());
     if (tokens == 1) {  // the last token lies in the record, which is at hand

@@ -8,6 +8,7 @@
 
 #include "scheduler/core/contract/config.h"
 #include "scheduler/core/contract/step_plan.h"
+#include "scheduler/core/memory/staggered.h"
 
 namespace tokenspeed {
 
@@ -33,7 +34,7 @@ class PlanBuilder {
     void add_row(const Row& row);
     // Inputs of the row added last: `tokens` of a text from position `start`, -1 where it is not known yet. `last` is
     // the text's last token. Then drafts behind them.
-    void add_tokens(const std::vector<std::int32_t>& text, std::int32_t last, std::int64_t start, std::int64_t tokens);
+    void add_tokens(const TokenArray& text, std::int32_t last, std::int64_t start, std::int64_t tokens);
     void add_drafts(std::span<const std::int32_t> drafts, std::int64_t start);
     // The text of the row added last is known to the driver only: the step has no token ids.
     void add_hashed() { plan_->has_token_ids = false; }

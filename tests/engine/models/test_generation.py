@@ -28,7 +28,9 @@ def prompts() -> list[NDArray[np.int32]]:
     return own + [np.concatenate([shared, rng.integers(0, VOCABULARY, n, dtype=np.int32)]) for n in (1, 9, 16)]
 
 
-def config(budget: int, *, num_blocks: int = 64, num_host_blocks: int = 0) -> SchedulerConfig:
+def config(
+    budget: int, *, num_blocks: int = 64, num_host_blocks: int = 0, max_draft_tokens: int = 0
+) -> SchedulerConfig:
     return SchedulerConfig(
         num_blocks=num_blocks,
         block_size=BLOCK_SIZE,
@@ -37,6 +39,7 @@ def config(budget: int, *, num_blocks: int = 64, num_host_blocks: int = 0) -> Sc
         overlap_depth=1,
         prefix_cache=True,
         num_host_blocks=num_host_blocks,
+        max_draft_tokens=max_draft_tokens,
     )
 
 
@@ -111,4 +114,21 @@ def test_only_planned_slots_of_the_cache_are_written(pairs: Callable[[str], Pair
         partly = ~pool.isnan().flatten(3).any(-1)
         assert written.equal(partly)
         assert written[:, :8].sum(dim=(1, 2)).tolist() == [20 + 6 - 1] * len(pool)
-        assert not written[:, 8, 3:].any()  # three rows pad a step of one, each in a slot of the null block
+        assert not written[:, 8, 4:].any()  # three of four rows pad a step, each in its slot of the null block
+
+
+@pytest.mark.parametrize("buckets", [(), (8,)])
+@pytest.mark.parametrize("family", ["qwen3-moe", "deepseek-v3", "glm-4.7-flash"])
+def test_drafts_change_no_token(
+    pairs: Callable[[str], Pair], expected: Callable[[str], list[list[int]]], family: str, buckets: tuple[int, ...]
+) -> None:
+    tokens = expected(family)
+
+    def drafts(number: int, known: int) -> list[int]:
+        right = tokens[number][known : known + 3]
+        return [token if i < known % 4 else (token + 1) % VOCABULARY for i, token in enumerate(right)]
+
+    engine = Engine(pairs(family).ours, config(64, max_draft_tokens=3), buckets)
+    engine.runner.capture()
+    assert engine.generate(prompts(), NEW_TOKENS, drafts) == tokens
+    assert engine.scheduler.stats().steps < 2 + NEW_TOKENS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from tokenspeed.engine.checkpoints.loader import load_checkpoint
-from tokenspeed.engine.checkpoints.quantization import Fp8Blocks, Nvfp4, PackedInt4, mxfp4, widened
+from tokenspeed.engine.checkpoints.quantization import Fp8Blocks, Mxfp4, Nvfp4, PackedInt4, widened
 from tokenspeed.engine.checkpoints.tensors import Tensors, WholeTensors
 from tokenspeed.engine.models.fields import UnsupportedModel
 
@@ -71,6 +71,18 @@ def nvfp4(name: str, weight: torch.Tensor) -> tuple[Tree, torch.Tensor]:
     return tensors, wanted
 
 
+def mxfp4(name: str, weight: torch.Tensor) -> tuple[Tree, torch.Tensor]:
+    """A weight in compressed-tensors' MXFP4."""
+    into = weight.shape[1]
+    grouped = torch.nn.functional.pad(weight, (0, -into % 32)).unflatten(1, (-1, 32))
+    exponents = (grouped.abs().amax(-1) / 6).clamp(min=2.0**-20).log2().ceil()
+    step = torch.exp2(exponents)[..., None]
+    codes = (grouped[..., None] / step[..., None] - E2M1).abs().argmin(-1).flatten(1)[:, :into].to(torch.uint8)
+    wanted = E2M1[codes.int()] * step.expand(grouped.shape).flatten(1)[:, :into]
+    packed = codes[:, ::2] | (codes[:, 1::2] << 4)
+    return {f"{name}.weight_packed": packed, f"{name}.weight_scale": (exponents + 127).to(torch.uint8)}, wanted
+
+
 FORMATS: dict[str, tuple[Callable[[str, torch.Tensor], tuple[Tree, torch.Tensor]], dict[str, Any], str]] = {
     "fp8": (fp8, {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [16, 24]}, "_proj.weight"),
     "int4": (
@@ -90,6 +102,7 @@ FORMATS: dict[str, tuple[Callable[[str, torch.Tensor], tuple[Tree, torch.Tensor]
         },
         "experts.",
     ),
+    "mxfp4": (mxfp4, {"quant_method": "compressed-tensors", "format": "mxfp4-pack-quantized"}, "experts."),
     "nvfp4": (nvfp4, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, "experts."),
 }  # fmt: skip
 
@@ -131,7 +144,7 @@ def test_a_quantised_checkpoint_equals_its_widened_twin(
 
 
 @given(
-    kind=st.sampled_from(["fp8", "int4", "nvfp4"]),
+    kind=st.sampled_from(["fp8", "int4", "mxfp4", "nvfp4"]),
     out=st.integers(1, 40),
     into=st.integers(1, 5),
     data=st.data(),
@@ -139,11 +152,16 @@ def test_a_quantised_checkpoint_equals_its_widened_twin(
 @settings(max_examples=60, deadline=None)
 def test_a_slice_is_that_part_of_the_whole(kind: str, out: int, into: int, data: st.DataObject) -> None:
     """Whatever begins and ends inside of blocks, groups and bytes: a rank's shard needs not fit them."""
-    width = into * 16 if kind == "nvfp4" else into * 11
+    width = into * (16 if kind == "nvfp4" else 22 if kind == "mxfp4" else 11)
     weight = torch.randn(out, width, generator=torch.Generator().manual_seed(out * 100 + into))
     tensors, wanted = FORMATS[kind][0]("x", weight)
     source = WholeTensors(tensors)
-    shown: Tensors = {"fp8": Fp8Blocks(source, (16, 24)), "int4": PackedInt4(source, 8), "nvfp4": Nvfp4(source)}[kind]
+    shown: Tensors = {
+        "fp8": Fp8Blocks(source, (16, 24)),
+        "int4": PackedInt4(source, 8),
+        "mxfp4": Mxfp4(source),
+        "nvfp4": Nvfp4(source),
+    }[kind]
     assert set(shown) == {"x.weight"}
     assert shown.shape("x.weight") == (out, width)
     ranges = []
@@ -155,17 +173,16 @@ def test_a_slice_is_that_part_of_the_whole(kind: str, out: int, into: int, data:
 
 
 def test_mxfp4_is_a_table_times_a_power_of_two() -> None:
-    codes = torch.arange(256, dtype=torch.uint8).view(2, 8, 16)
+    codes = torch.arange(256, dtype=torch.uint8).view(2, 128)
     scales = torch.tensor([[127, 0, 250, 126, 128, 120, 130, 127]] * 2, dtype=torch.uint8)
-    values = mxfp4(codes, scales)
-    assert values.shape == (2, 256)
+    values = Mxfp4(WholeTensors({"x.weight_packed": codes, "x.weight_scale": scales})).slice(
+        "x.weight", (range(2), range(256))
+    )
     for row in range(2):
-        for group in range(8):
-            for place in range(16):
-                byte = int(codes[row, group, place])
-                for half, code in enumerate((byte & 15, byte >> 4)):
-                    wanted = float(E2M1[code]) * 2.0 ** (int(scales[row, group]) - 127)
-                    assert float(values[row, group * 32 + place * 2 + half]) == wanted
+        for column in range(256):
+            byte = int(codes[row, column // 2])
+            wanted = float(E2M1[byte >> 4 if column % 2 else byte & 15]) * 2.0 ** (int(scales[row, column // 32]) - 127)
+            assert float(values[row, column]) == wanted
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """Ranks as processes: real gloo, a rank that is killed, and a rank that cannot start."""
 
+import inspect
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from tokenspeed.engine.ranks.worker import RankOptions, RunnerLimits, build_runn
 from tokenspeed.engine.run.runner import ModelRunner
 from tokenspeed.engine.spmd.mesh import Parallelism
 from tokenspeed.engine.text.sampling_params import SamplingParams
+from tokenspeed.scheduler import StepPlan
 
 from .tiny import save
 
@@ -43,7 +47,7 @@ def step(number: int, start: int, ids: np.ndarray[tuple[int], np.dtype[np.int32]
         num_tokens=np.array([count], dtype=np.int32),
         positions=np.arange(start, start + count, dtype=np.int32),
         input_ids=ids,
-        samples=np.array([True]),
+        outputs=np.array([1], dtype=np.int32),
         table_slots=np.full(len(blocks), 1, dtype=np.int32),
         table_index=np.arange(start // 16, start // 16 + len(blocks), dtype=np.int32),
         table_blocks=np.array(blocks, dtype=np.int32),
@@ -101,6 +105,13 @@ def test_ranks_sample_what_one_rank_samples_and_a_killed_one_is_reported(directo
         generate(runner, 1)
     runner.close()
     assert not alive(process.pid)
+
+
+def test_what_a_runner_reads_of_a_plan_is_sent() -> None:
+    sources = sorted(Path(inspect.getfile(ModelRunner)).parent.glob("*.py"))
+    read = {name for source in sources for name in re.findall(r"\bplan\.([a-z_]+)", source.read_text(encoding="utf-8"))}
+    assert "table_blocks" in read
+    assert read & set(dir(StepPlan)) <= {field.name for field in fields(SentPlan)}
 
 
 def test_a_model_that_cannot_be_placed_leaves_no_process_behind(directory: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,7 @@ class Engine:
             max_running=config.max_running,
             max_step_tokens=config.max_step_tokens,
             decode_buckets=buckets,
+            draft_tokens=config.max_draft_tokens,
         )
         # Nothing may depend on what is left in blocks that nobody has.
         for pool in self.runner.cache.pools:
@@ -236,8 +237,13 @@ class Engine:
         self.host_pages = HostPages(self.runner.cache, config.num_host_blocks) if config.num_host_blocks else None
         self._ids: Iterator[int] = itertools.count()
 
-    def generate(self, prompts: list[NDArray[np.int32]], new_tokens: int) -> list[list[int]]:
-        """Run the prompts together to their last token."""
+    def generate(
+        self,
+        prompts: list[NDArray[np.int32]],
+        new_tokens: int,
+        drafts: Callable[[int, int], list[int]] | None = None,
+    ) -> list[list[int]]:
+        """Run the prompts together to their last token. `drafts`: those of a prompt, by its number and its tokens."""
         outputs: dict[int, list[int]] = {}
         for prompt in prompts:
             request = next(self._ids)
@@ -260,6 +266,11 @@ class Engine:
             plan, launched = in_flight.popleft()
             result = launched.wait()
             assert result.healthy.all()
-            for request, token in zip(plan.request_ids[plan.outputs > 0].tolist(), result.tokens.tolist(), strict=True):
-                outputs[request].append(token)
-            self.scheduler.land(plan.step, result.tokens)
+            rows = plan.request_ids[plan.outputs > 0].tolist()
+            for request, own in zip(rows, np.split(result.tokens, np.cumsum(result.counts))[:-1], strict=True):
+                outputs[request] += own.tolist()
+            self.scheduler.land(plan.step, result.tokens, result.counts)
+            for request in rows:
+                if drafts is not None and len(outputs[request]) < new_tokens:
+                    number = list(outputs).index(request)
+                    self.scheduler.offer_drafts(request, drafts(number, len(outputs[request])))
