@@ -18,19 +18,16 @@ def begin(t: Transition, c: Expr, b: Expr, to: Expr) -> None:
     t.set(copying[c], True)
 
 
-def end(t: Transition, c: Expr, b: Expr, was: Expr) -> None:
-    """Guards and effects: the driver reports that the copy is over."""
+def end(t: Transition, c: Expr, b: Expr, was: Expr, h: Expr | None = None) -> None:
+    """Guards and effects: the driver reports that the copy, which may have involved a host page, is over."""
     t.move(copy_state[c], was, C.IDLE)
     t.guard("its block", block_of(c, b))
     t.guard("engine idle", ~copying(c))
     t.leave(block_of[c, b])
     t.set(failed[c], False)
-
-
-def unpair(t: Transition, c: Expr, h: Expr) -> None:
-    """Guard and effects: the copy no longer involves the host page."""
-    t.guard("its host page", host_of(c, h))
-    t.leave(host_of[c, h])
+    if h is not None:
+        t.guard("its host page", host_of(c, h))
+        t.leave(host_of[c, h])
 
 
 def forget_page(t: Transition, h: Expr) -> None:
@@ -61,8 +58,7 @@ def spill(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
 @spec.transition(c=Copy, b=Block, h=Host)
 def spill_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     """The host page has the block's content; the block may be evicted."""
-    end(t, c, b, C.SPILLING)
-    unpair(t, c, h)
+    end(t, c, b, C.SPILLING, h)
     t.guard("arrived", ~failed(c))
     t.move(host_state[h], H.FILLING, H.VALID)
     t.set(host_content[h], if_else(failed(c), 0, content(b)))
@@ -71,8 +67,7 @@ def spill_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
 @spec.transition(c=Copy, b=Block, h=Host)
 def spill_failed(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     """The copy to the host came to nothing: the page is empty again, the block is as before."""
-    end(t, c, b, C.SPILLING)
-    unpair(t, c, h)
+    end(t, c, b, C.SPILLING, h)
     t.guard("did not arrive", failed(c))
     t.move(host_state[h], H.FILLING, H.EMPTY)
     forget_page(t, h)
@@ -93,8 +88,7 @@ def fetch(t: Transition, c: Expr, b: Expr, h: Expr, p: Expr) -> None:
 @spec.transition(c=Copy, b=Block, h=Host)
 def fetch_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
     """The block has the host page's content and can be matched."""
-    end(t, c, b, C.FETCHING)
-    unpair(t, c, h)
+    end(t, c, b, C.FETCHING, h)
     t.guard("arrived", ~failed(c))
     t.move(block_state[b], B.FETCHING, B.CACHED)
     t.set(content[b], if_else(failed(c), 0, host_content(h)))
@@ -103,8 +97,7 @@ def fetch_done(t: Transition, c: Expr, b: Expr, h: Expr) -> None:
 @spec.transition(c=Copy, b=Block, h=Host, p=Block)
 def fetch_failed(t: Transition, c: Expr, b: Expr, h: Expr, p: Expr) -> None:
     """The copy from the host came to nothing: the block is free again. What was fetched behind it has to go first."""
-    end(t, c, b, C.FETCHING)
-    unpair(t, c, h)
+    end(t, c, b, C.FETCHING, h)
     t.guard("did not arrive", failed(c))
     t.move(block_state[b], B.FETCHING, B.FREE)
     prune_leaf(t, b, p)

@@ -40,16 +40,14 @@ parents = spec.count(
 
 # Ghosts: what memory really holds, and what each request's own tokens are.
 content = spec.variable(
-    "content", Block, of=NAME, ghost=True,
-    doc="names the prefix whose KV the block had when it was published, matched or fetched; 0: nobody's yet",
-)  # fmt: skip
+    "content", Block, of=NAME, ghost=True, doc="names the prefix whose KV the block had at first; 0: nobody's yet"
+)
 host_content = spec.variable(
     "host_content", Host, of=NAME, ghost=True, doc="names the prefix whose KV the page really has; 0: none"
 )
 text = spec.variable(
-    "text", Request, Block, of=NAME, ghost=True,
-    doc="names the request's own prefix up to the end of a block of its table; 0: not looked up",
-)  # fmt: skip
+    "text", Request, Block, of=NAME, ghost=True, doc="names its own prefix up to the block's end; 0: not looked up"
+)
 
 
 @spec.definition(b=Block)

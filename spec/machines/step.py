@@ -15,10 +15,7 @@ def open_step(t: Transition, s: Expr) -> None:
 
 
 def join_step(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
-    """Guards and effects: a request gets a row of its next `n` tokens in the step that is being planned.
-
-    They fall into blocks that are not complete, so private.
-    """
+    """Guards and effects: a row of the request's next `n` tokens; they fall into incomplete blocks, so private ones."""
     t.stay(step_state[s], S.PLANNED)
     t.guard("once per step", ~in_step(s, r))
     t.guard("nothing arriving", inbound(r) == 0)
@@ -35,11 +32,6 @@ def join_step(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     t.set(writes[s, r, ANY], lambda x: holds(r, x) & (computed(r) < position(x) + PAGE))
 
 
-def sample(t: Transition, s: Expr, r: Expr, outputs: Expr | int) -> None:
-    """Effects: the row yields at most so many output tokens."""
-    t.set(row_outputs[s, r], outputs)
-
-
 @spec.transition(s=Step, r=Request, n=Number(1, tried=(0, PAGE)))
 def prefill(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     """A chunk of known tokens joins the step; more known tokens remain."""
@@ -54,7 +46,7 @@ def prefill_last(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     t.move(request_state[r], R.PREFILL, R.DECODE)
     join_step(t, s, r, n)
     t.guard("nothing remains", planned(r) + n == known(r))
-    sample(t, s, r, 1)
+    t.set(row_outputs[s, r], 1)
 
 
 @spec.transition(s=Step, r=Request, n=Number(1, WIDTH, tried=(0, WIDTH + 1)))
@@ -64,7 +56,7 @@ def decode(t: Transition, s: Expr, r: Expr, n: Expr) -> None:
     join_step(t, s, r, n)
     t.guard("output left", planned(r) + n < limit(r))
     t.guard("last token seen", ~guided(r) | (sampling(r) == 0))
-    sample(t, s, r, n)
+    t.set(row_outputs[s, r], n)
 
 
 @spec.transition(s=Step)

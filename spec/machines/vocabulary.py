@@ -24,8 +24,7 @@ HOSTS = spec.constant("HOSTS", 0, "host pages, each for the content of one block
 WIDTH = spec.constant("WIDTH", 1, "most output tokens that one row may yield: one, and the draft tokens accepted")
 WINDOW = spec.constant("WINDOW", 1, "how many tokens back attention looks, the token itself included")
 
-MAX_PROMPT = Expr("const", "MAX_PROMPT", type=INT)
-MAX_OUTPUT = Expr("const", "MAX_OUTPUT", type=INT)
+MAX_PROMPT, MAX_OUTPUT = (Expr("const", name, type=INT) for name in ("MAX_PROMPT", "MAX_OUTPUT"))
 """Bounds of a search: prompt tokens and output tokens of a request."""
 
 R = spec.enum(
@@ -131,9 +130,8 @@ sampling = spec.count(
     doc="most output tokens of the request that are being sampled",
 )  # fmt: skip
 flying = spec.count(
-    "flying", Request, of=in_step, weight=row_tokens, part_of=pending, ghost=True,
-    doc="tokens of the request in steps that have not landed",
-)  # fmt: skip
+    "flying", Request, of=in_step, weight=row_tokens, part_of=pending, ghost=True, doc="tokens in steps not landed yet"
+)
 rows = spec.count("rows", Step, of=in_step, doc="rows of the step that have not landed")
 copies = spec.count("copies", Block, of=block_of, doc="copies that touch the block")
 host_copies = spec.count("host_copies", Host, of=host_of, doc="copies of the host page")
@@ -142,9 +140,8 @@ copy_hosts = spec.count("copy_hosts", Copy, of=host_of, ghost=True, doc="host pa
 copy_requests = spec.count("copy_requests", Copy, of=request_of, ghost=True, doc="who receives from the peer")
 inbound = spec.count("inbound", Request, of=request_of, doc="copies it still receives")
 arriving = spec.count(
-    "arriving", Request, of=request_of, weight=copy_tokens, part_of=inbound, ghost=True,
-    doc="tokens of the request that peers are writing",
-)  # fmt: skip
+    "arriving", Request, of=request_of, weight=copy_tokens, part_of=inbound, ghost=True, doc="tokens peers are writing"
+)
 free = spec.count("free", over=Block, of=lambda b: block_state(b) == B.FREE, init=BLOCKS, doc="free blocks")
 held = spec.count(
     "held", over=Block, of=lambda b: block_state(b).isin(B.OWNED, B.SHARED, B.LIMBO), doc="blocks held or in limbo"
@@ -162,9 +159,8 @@ idle_room = spec.count(
     doc="tokens that fit all other blocks",
 )  # fmt: skip
 table_entries = spec.count(
-    "table_entries", over=Request, of=lambda r: lift(True), weight=blocks, ghost=True,
-    doc="blocks in all block tables, shared ones once for each table",
-)  # fmt: skip
+    "table_entries", over=Request, of=lambda r: lift(True), weight=blocks, ghost=True, doc="entries of all block tables"
+)
 live_steps = spec.count(
     "live_steps", over=Step, of=lambda s: step_state(s) != S.IDLE, ghost=True, doc="steps that have not landed"
 )

@@ -16,6 +16,7 @@ import z3
 
 from ..language.expressions import BOOL, INT, TICK, Expr, to_text
 from ..language.ranking import concerns
+from ..language.ranking_claims import still_claims
 from ..language.spec import Effect, Guard, Spec, Transition
 from .prover import Obligation, Prover
 
@@ -69,7 +70,7 @@ def mutants(spec: Spec) -> Iterator[Mutant]:
     """Every mutant of every transition, in a fixed order."""
     for transition in spec.transitions.values():
         for i, guard in enumerate(transition.guards):
-            for operator, condition in _guard_mutations(spec, guard.condition):
+            for operator, condition in _guard_mutations(spec, guard):
                 guards = [*transition.guards[:i], *condition, *transition.guards[i + 1 :]]
                 becomes = to_text(condition[0].condition) if operator == "replace" else ""
                 yield Mutant(operator, "guard", guard.name, dataclasses.replace(transition, guards=guards), becomes)
@@ -81,11 +82,11 @@ def mutants(spec: Spec) -> Iterator[Mutant]:
                 yield Mutant(operator, "effect", place, dataclasses.replace(transition, effects=effects))
 
 
-def _guard_mutations(spec: Spec, condition: Expr) -> Iterator[tuple[str, list[Guard]]]:
+def _guard_mutations(spec: Spec, guard: Guard) -> Iterator[tuple[str, list[Guard]]]:
     yield "drop", []
-    yield "negate", [Guard("mutated", ~condition)]
-    for changed in _replacements(spec, condition):
-        yield "replace", [Guard("mutated", changed)]
+    yield "negate", [Guard(guard.name, ~guard.condition)]
+    for changed in _replacements(spec, guard.condition):
+        yield "replace", [Guard(guard.name, changed)]
 
 
 def _effect_mutations(spec: Spec, effect: Effect) -> Iterator[tuple[str, list[Effect]]]:
@@ -148,6 +149,7 @@ class Mutation:
             return Outcome(mutant, "killed", ("no idle transition",))
         broken = [o for o in self._obligations(mutant.transition) if not o.proved]
         named = tuple(dict.fromkeys(o.claim for o in broken if self.kinds.get(o.claim) != "lemma"))
+        named = named or tuple(dict.fromkeys(o.claim for o in self._liveness(mutant.transition) if not o.proved))
         if named:
             return Outcome(mutant, "killed", named)
         if self.prover.vacuous(mutant.transition).verdict != "possible":
@@ -172,6 +174,20 @@ class Mutation:
         finally:
             self.spec.transitions[transition.name] = original
         return found
+
+    def _liveness(self, transition: Transition) -> list[Obligation]:
+        """The stages of L5 that the transition helps in, or might disturb."""
+        original = self.spec.transitions[transition.name]
+        self.spec.transitions[transition.name] = transition
+        try:
+            helped = [
+                s.name for s in self.spec.stages.values() for o in s.cover.options if o.transition == transition.name
+            ]
+            served = [c for c in still_claims(self.spec) if c.kind == "cover" and c.name.rpartition(":")[0] in helped]
+            found = [self.prover.prove_stage_claim(claim, None) for claim in served]
+            return found if any(not o.proved for o in found) else found + self.prover.prove_stages(transition)
+        finally:
+            self.spec.transitions[transition.name] = original
 
     def _equivalent(self, mutant: Transition) -> bool:
         """In states that satisfy the invariants, both may be taken alike and lead to the same state."""

@@ -107,6 +107,10 @@ def test_the_page_has_the_steps() -> None:
     assert [n for n, _ in FAILING] == [1, 2, 3, 4, 5] and len(CHANGES) == 8
 
 
+def test_a_state_and_its_transitions_take_four_files() -> None:
+    assert len({name for change in CHANGES for name in re.findall(r"^--- (\S+)", change, re.M)}) <= 4
+
+
 @pytest.mark.parametrize(("changes", "shown"), FAILING, ids=lambda x: str(x) if isinstance(x, int) else "")
 def test_a_failing_step_prints_what_is_shown(changes: int, shown: str, tmp_path: Path) -> None:
     searched_in_vain = "Reachable? no" in shown

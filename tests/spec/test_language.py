@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from tokenspeed.spec import machines
 from tokenspeed.spec.language.expressions import BOOL, INT, Expr, SpecError, conjuncts, if_else, lift, to_text
 from tokenspeed.spec.language.spec import ANY, Spec, Transition
 
@@ -90,3 +93,9 @@ def test_digest_changes_with_any_formula() -> None:
         return spec.digest()
 
     assert digest(1) == digest(1) != digest(2)
+
+
+def test_the_machines_stay_short_enough_to_be_read_in_one_go() -> None:
+    lines = {p.stem: len(p.read_text().splitlines()) for p in Path(str(machines.__file__)).parent.glob("*.py")}
+    assert sum(lines[name] for name in ("vocabulary", "request", "block", "step")) <= 600
+    assert sum(lines[name] for name in ("copy", "prefix_tree")) <= 300
