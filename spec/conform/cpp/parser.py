@@ -1,7 +1,7 @@
 """A recursive-descent parser for the C++ that is generated: expressions with C++'s precedence, and statements.
 
-It shares nothing with the printer (language/printing.py), so that a parenthesis that the printer forgets changes what is
-read here as it changes what the compiler reads.
+It shares nothing with the printer (language/printing.py), so that a parenthesis that the printer forgets changes what
+is read here as it changes what the compiler reads.
 """
 
 from __future__ import annotations
