@@ -1,4 +1,5 @@
-// What a generated model (generated/model.h) needs and no specification changes: words of states, and lists of proposals.
+// What a generated model (generated/model.h) needs and no specification changes: words of states, and lists of
+// proposals.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +19,8 @@ class Proposals {
   public:
     template <class Transition>
     void add(Transition transition, const std::array<std::int8_t, 4>& arguments, int guard, bool explored) {
-        if (count_ == all_.size()) [[unlikely]] all_.resize(2 * count_ + 64);
+        if (count_ == all_.size()) [[unlikely]]
+            all_.resize(2 * count_ + 64);
         const auto number = static_cast<std::uint8_t>(transition);
         all_[count_++] = {number, arguments, explored, static_cast<std::uint16_t>(guard)};
     }
