@@ -53,7 +53,7 @@ def test_chat_calls_tools_and_goes_on(gpt: openai.OpenAI, stream: bool) -> None:
     [choice] = answer.choices
     assert (choice.finish_reason, choice.message.content) == ("tool_calls", "I look.")
     calls = choice.message.tool_calls or []
-    assert [(call.function.name, json.loads(call.function.arguments)) for call in calls] == [  # type: ignore[union-attr]
+    assert [(call.function.name, json.loads(call.function.arguments)) for call in calls] == [
         ("bash", {"command": "ls -la"})
     ] * 2
     assert len({call.id for call in calls}) == 2

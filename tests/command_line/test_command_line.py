@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from tokenspeed import __version__
-from tokenspeed.cli import byte_size, explained_missing_dependency, main
+from tokenspeed.cli import byte_size, main
+from tokenspeed.missing_dependency import explained_missing_dependency
 
 HEAVY = ("torch", "z3", "simpy", "plotly", "fastapi", "transformers")
 
