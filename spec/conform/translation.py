@@ -1,7 +1,7 @@
 """Translation validation: the text of the generated C++ does what the specification says, proved by z3.
 
-machine.h and machine.cpp are parsed back (cpp_parser.py), each `apply_*` function is run symbolically over machine
-integers (cpp_semantics.py, cpp_execution.py), and for every state, parameters and individuals within the declared
+machine.h and machine.cpp are parsed back (cpp/parser.py), each `apply_*` function is run symbolically over machine
+integers (cpp/semantics.py, cpp/execution.py), and for every state, parameters and individuals within the declared
 bounds z3 must show that
 
 - ids out of range are refused, and nothing else is refused for that reason;
