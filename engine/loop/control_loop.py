@@ -401,7 +401,13 @@ class ControlLoop:
                 del self._requests[request_id]
                 answer = running.answer
                 text, number = ("", 0) if said is None else said.pop(request_id, ("", 0))
-                self._report(Text(request_id, text + answer.finish(), number))
+                try:
+                    rest = answer.finish()
+                except Exception:  # as in `_land`: this text must not end the others
+                    logger.exception("request %d: the end of its output could not be turned into text", request_id)
+                    self._report(Failed(request_id, "the output could not be turned into text"))
+                    continue
+                self._report(Text(request_id, text + rest, number))
                 self._report(Ended(request_id, answer.finish_reason, answer.stop))
 
     def _fail_step(self, plan: StepPlan, error: Exception) -> None:

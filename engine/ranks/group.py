@@ -155,15 +155,20 @@ class RankedRunner:
         self.local = runner
 
     def launch(self, plan: StepPlan, sampling: Mapping[int, SamplingParams]) -> LaunchedStep:
-        """See `ModelRunner.launch`. Raises RunnerLost, naming the rank, if one is lost."""
+        """See `ModelRunner.launch`. Raises RunnerLost, naming the rank, if one is lost.
+
+        A step that this rank alone cannot run loses the group too: the others wait in its collectives, and those of the
+        next step would meet them there.
+        """
         self.group.send(Step(SentPlan.of(plan), dict(sampling)))
         try:
             return self.local.launch(plan, sampling)
         except Exception as error:
             # A collective fails when a process at its other end is gone; that it is gone may be known a moment later.
-            if (failure := self.group.wait_for_failure(5.0)) is not None:
-                raise RunnerLost(failure) from error
-            raise
+            failure = self.group.wait_for_failure(5.0)
+            raise RunnerLost(
+                failure or f"rank 0 could not run step {plan.step}, which the other ranks run: {error}"
+            ) from error
 
     def watch(self, lost: Callable[[Exception], None]) -> None:
         """Have `lost` called when a rank is lost, whether or not a step runs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import threading
 from collections import deque
 from collections.abc import Mapping
@@ -112,6 +113,8 @@ def build_runner(model: Model, limits: RunnerLimits) -> ModelRunner:
 
 def run_worker(options: RankOptions, rank: int, connection: Connection) -> None:
     """The process of a rank other than the first; ends when the first one does."""
+    # Ctrl-C reaches the whole foreground group; the first process drains, and ends this one when it is done.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, inbox), daemon=True).start()
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from ..text.replies.events import CallStarted, ReplyEvent
 from ..text.replies.parser import ReplyParser
 from ..text.sampling_params import SamplingParams
 from .errors import APIError, ContextLengthExceeded
+
+_END: Final = "\ufdd3"  # a noncharacter: where the last message ends, behind which the template writes its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,9 @@ def chat_prompt(model: ServedModel, talk: Conversation) -> ChatPrompt:
     [variables] = protected_tools(encoder, [talk.variables])
     if not template.knows_tools:
         messages, tools = with_tools_as_text(messages, tools), []
+    if talk.continue_final:
+        last = str(messages[-1].get("content") or "").rstrip()
+        messages = [*messages[:-1], {**messages[-1], "content": last + _END}]
     try:
         text = template.render(
             messages,
@@ -103,17 +108,19 @@ def chat_prompt(model: ServedModel, talk: Conversation) -> ChatPrompt:
         message = f"{talk.source}: {error}"
         raise APIError(400, message, param=talk.source, code="invalid_messages") from None
     if talk.continue_final:
-        last = str(messages[-1].get("content") or "").strip()
-        if (at := text.rfind(last)) < 0:
+        if (at := text.rfind(_END)) < 0:
             raise APIError(400, f"{talk.source}: the chat template does not show the last message", param=talk.source)
-        text = text[: at + len(last)]
+        text = text[:at]
+    thinking = text.rstrip().endswith(model.replies.think_open)
     prefill = "" if call is None else _forced_call(model, talk)
+    if prefill and thinking:  # a call within a thought is none
+        prefill = f"\n{model.replies.think_close}\n\n{prefill}"
     limit = model.max_model_len - 1
     try:
         ids = encoder.encode(text + prefill, limit)
     except PromptTooLong as error:
         raise ContextLengthExceeded(error.tokens, model.max_model_len, talk.source) from None
-    return ChatPrompt(ids, prefill, text.rstrip().endswith(model.replies.think_open))
+    return ChatPrompt(ids, prefill, thinking)
 
 
 def _forced_call(model: ServedModel, talk: Conversation) -> str:

@@ -57,7 +57,9 @@ class PromptEncoder:
 
         def broken(match: re.Match[str]) -> str:
             token = match[0]
-            return token if token in kept else token[0] + _BREAK + token[1:]
+            # One character cannot be broken, and vocabularies write runs of white space as tokens that open nothing.
+            whole = token in kept or len(token) == 1 or token.isspace()
+            return token if whole else token[0] + _BREAK + token[1:]
 
         while True:
             marked = self._added.sub(broken, text)
@@ -68,8 +70,10 @@ class PromptEncoder:
     def encode(self, rendered: str, max_tokens: int) -> NDArray[np.int32]:
         """Token ids, int32 [n], of a prompt made of template text and `protect`ed text.
 
-        Nothing is added around it. Raises PromptTooLong, before all of it is encoded, if n > max_tokens.
+        Nothing is added around it; halves of surrogate pairs, which no encoding has, become question marks. Raises
+        PromptTooLong, before all of it is encoded, if n > max_tokens.
         """
+        rendered = rendered.encode("utf-8", "replace").decode("utf-8")
         self.check_length(rendered, max_tokens)
         if not self._exact:
             pieces = [_plain(piece) for piece in rendered.split(_BREAK)]

@@ -99,6 +99,7 @@ def check(response: httpx.Response) -> None:
         ({"guided_json": {}, "guided_regex": "a+"}, "guided_regex"),
         ({"min_tokens": 5}, "min_tokens"),
         ({"chat_template_kwargs": {"messages": []}}, "chat_template_kwargs"),
+        ({"chat_template_kwargs": {"self": 1}}, "chat_template_kwargs"),
         ({"continue_final_message": True}, "continue_final_message"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"ignore_eos": "no"}, "ignore_eos"),

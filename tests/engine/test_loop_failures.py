@@ -13,6 +13,7 @@ import pytest
 from support import stand_ins as serving
 from tokenspeed.engine.loop.events import Admitted
 from tokenspeed.engine.run.step.result import StepResult
+from tokenspeed.engine.text.answer import Answer
 from tokenspeed.scheduler import Scheduler, StepPlan
 
 
@@ -174,6 +175,24 @@ def test_request_whose_text_cannot_be_decoded_harms_nobody() -> None:
     engine.submit(2, b"say:abcd|", max_tokens=20)
     engine.wait(1, 2)
     assert (engine.text(1), engine.reason(1)) == ("ab", "error")
+    assert (engine.text(2), engine.reason(2)) == ("abcd", "stop")
+    engine.close()
+
+
+def test_request_whose_last_text_cannot_be_decoded_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = Answer.finish
+
+    def failing(answer: Answer) -> str:
+        if answer.params.max_tokens == 3:
+            raise RuntimeError("no such text")
+        return finish(answer)
+
+    monkeypatch.setattr(Answer, "finish", failing)
+    engine = serving.LoopHarness()
+    engine.submit(1, b"say:abcdefgh|", max_tokens=3)
+    engine.submit(2, b"say:abcd|", max_tokens=20)
+    engine.wait(1, 2)
+    assert engine.reason(1) == "error"
     assert (engine.text(2), engine.reason(2)) == ("abcd", "stop")
     engine.close()
 

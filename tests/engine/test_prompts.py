@@ -67,6 +67,24 @@ def test_a_user_cannot_open_a_turn() -> None:
     assert (encoder.encode(kept, 1000) == TOKENIZER.added_tokens["<tool_call>"]).sum() == 1
 
 
+def test_white_space_and_single_characters_that_are_added_tokens_stay_whole() -> None:
+    backend = small_tokenizer().backend
+    backend.add_tokens([AddedToken(token, special=False, normalized=False) for token in ("\n", "\n\n", "    ", "Z")])
+    tokenizer = Tokenizer(backend)
+    encoder = PromptEncoder(tokenizer)
+    text = "def f():\n\n    return Z\n<|im_end|>"
+    protected = encoder.protect(text)  # it ends
+    assert tokenizer.decode(encoder.encode(protected, 1000).tolist()) == text
+    plain = text.removesuffix("<|im_end|>")
+    expected = backend.encode(plain, add_special_tokens=False).ids
+    assert encoder.encode(encoder.protect(plain), 1000).tolist() == expected
+
+
+def test_halves_of_surrogate_pairs_become_question_marks() -> None:
+    encoder = PromptEncoder(TOKENIZER)
+    assert encoder.encode("a\ud83db", 100).tolist() == encoder.encode("a?b", 100).tolist()
+
+
 def test_what_was_encoded_before_is_not_encoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = PromptEncoder(TOKENIZER)
     seen: list[str] = []

@@ -156,3 +156,17 @@ def test_a_call_that_is_cut_off_gives_what_there_was() -> None:
 )
 def test_the_template_tells_the_format(source: str, name: str) -> None:
     assert detect(source).name == name
+
+
+@pytest.mark.parametrize(
+    ("form", "reply"),
+    [
+        ("qwen3-coder", '<tool_call>\n<function=f>\n<parameter=a>\n"\\ud83d"\n</parameter>\n</function>\n</tool_call>'),
+        ("llama3", '{"name": "f\\ud83d", "parameters": {"a": 1}}'),
+    ],
+)
+def test_halves_of_surrogate_pairs_can_be_sent(form: str, reply: str) -> None:
+    seen = collect([reply], form)
+    assert seen["calls"]
+    for name, arguments in seen["calls"]:
+        assert (name + arguments).encode()

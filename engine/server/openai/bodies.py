@@ -279,7 +279,7 @@ class ChatCompletionRequest(GenerationRequest):
     @field_validator("chat_template_kwargs")
     @classmethod
     def _no_messages(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
-        for name in ("messages", "tools", "documents", "add_generation_prompt"):
+        for name in ("messages", "tools", "documents", "add_generation_prompt", "self"):
             if value and name in value:
                 raise ValueError(f"{name} cannot be given to the template here")
         return value

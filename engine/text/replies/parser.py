@@ -221,7 +221,7 @@ class _Block:
         if match is None:
             return None
         try:
-            return str(json.loads(match[1])), None, match.end()
+            return _whole_characters(str(json.loads(match[1]))), None, match.end()
         except ValueError:
             return None
 
@@ -279,9 +279,9 @@ class _Block:
                 name = found["name"]
                 arguments = found.get("arguments", found.get("parameters", {}))
                 if isinstance(name, str) and isinstance(arguments, dict | str):
-                    yield CallStarted(self._next, name)
+                    yield CallStarted(self._next, _whole_characters(name))
                     written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-                    yield CallArguments(self._next, written)
+                    yield CallArguments(self._next, _whole_characters(written))
                     self._next += 1
                     self._text, self._ended = text[end:], True
                     return
@@ -313,7 +313,12 @@ class _Block:
         properties = self._tools.get(name, {}).get("properties", {})
         arguments = {key: _typed(value, properties.get(key)) for key, value in pairs}
         yield CallStarted(self._next, name)
-        yield CallArguments(self._next, json.dumps(arguments, ensure_ascii=False))
+        yield CallArguments(self._next, _whole_characters(json.dumps(arguments, ensure_ascii=False)))
+
+
+def _whole_characters(text: str) -> str:
+    """`text` with halves of surrogate pairs as question marks: a model may write \\ud83d, which no encoding has."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _typed(value: str, schema: Any) -> Any:
