@@ -32,7 +32,7 @@ _EXAMPLES: dict[str, list[dict[str, Trait]]] = {
     ],
     "mla_prefill": [{"heads": 16, "aligned": 1}],
     "moe_mlp": [{"experts": 128, "top_k": 8, "hidden": 2048, "width": 768}],
-    "moe_route": [{"experts": 256, "top_k": 8, "scoring": "sigmoid"}],
+    "moe_route": [{"experts": 256, "top_k": 8, "scoring": "sigmoid", "groups": 1}],
     "paged_attention": [{"heads": 32, "kv_heads": 8, "head_dim": 128, "block_size": 16, "layout": "heads_adjoin"}],
     "rms_norm": [{"hidden": 4096, "residual": 1}],
     "rotary": [{"heads": 40, "head_dim": 128}],

@@ -222,10 +222,12 @@ void Scheduler::land(std::int64_t step, std::span<const std::int32_t> tokens, st
 void Scheduler::check_results(const StepPlan& plan, std::span<const std::int32_t> tokens,
                               std::span<const std::int32_t> counts, std::span<const std::uint8_t> stop) const {
     const auto rows = static_cast<std::size_t>(plan.sampling_rows);
-    const std::string step = "step " + std::to_string(plan.step) + " has " + std::to_string(rows) + " sampling rows";
+    const auto step = [&] {  // written only if something is wrong: landing allocates nothing
+        return "step " + std::to_string(plan.step) + " has " + std::to_string(rows) + " sampling rows";
+    };
     const auto whole = [&](const char* field, std::size_t size) {
         if (size != 0 && size != rows) {
-            throw BadResults(step + ", but " + field + " has " + std::to_string(size) + " entries");
+            throw BadResults(step() + ", but " + field + " has " + std::to_string(size) + " entries");
         }
     };
     whole("counts", counts.size());
@@ -242,7 +244,7 @@ void Scheduler::check_results(const StepPlan& plan, std::span<const std::int32_t
         expected += counts[at++];
     }
     if (static_cast<std::int64_t>(tokens.size()) != expected) {
-        throw BadResults(step +
+        throw BadResults(step() +
                          (counts.empty() ? "" : ", which yield " + std::to_string(expected) + " tokens by counts") +
                          ", but tokens has " + std::to_string(tokens.size()) + " entries");
     }

@@ -155,8 +155,8 @@ int main(int, char** arguments) {
 """
     )
     built = header.parent / "lives"
-    code = str(SCHEDULER / "generated/machine.cpp")
-    command = [CXX, *FLAGS, "-O0", "-DTOKENSPEED_CHECKED=1", str(source), code, "-o", str(built)]
+    code = [str(SCHEDULER / "generated" / name) for name in ("machine.cpp", "machine_ghosts.cpp")]
+    command = [CXX, *FLAGS, "-O0", "-DTOKENSPEED_CHECKED=1", str(source), *code, "-o", str(built)]
     subprocess.run(command, check=True)
     return built
 

@@ -86,7 +86,8 @@ def test_fifty_claude_code_sessions() -> None:
     settings = StudySettings(str(trace("claude_code_500_sessions.tar.xz")), tp=8, limit=50)
     work = load_workload(settings)
     study = run_study(settings, work)
-    assert study.metrics.finished == 3_382
+    # The longest calls do not fit into the model's context; every other one finishes.
+    assert (study.metrics.calls, study.metrics.finished, study.metrics.rejected) == (3_382, 3_110, 272)
     recording = study.recording
     ends = recording.finish_ns
     for call in work.calls:

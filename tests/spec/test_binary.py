@@ -60,7 +60,9 @@ def test_json(answer: dict[str, Any]) -> None:
 def test_another_specification_gives_both_hashes_and_the_fix(
     monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(binary, "ask_binary", lambda _: answer | {"SPEC_HASH": "ab" * 32})
+    monkeypatch.setattr(
+        "tokenspeed.spec.commands.binary_command.ask_binary", lambda _: answer | {"SPEC_HASH": "ab" * 32}
+    )
     result = CliRunner().invoke(main, ["verify", "binary"])
     assert result.exit_code == 1
     assert "FAILED specification: differs; run: make setup" in result.output
