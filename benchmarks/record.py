@@ -102,11 +102,12 @@ def _gpus() -> list[str]:
 
 
 def _own_command() -> str:
-    """How this process was started, with paths inside the repository and without the interpreter's."""
+    """How this process was started: paths of the repository from its root, of others only the last part."""
     program = Path(sys.argv[0]).resolve()
     folder = program.parent if program.name == "__main__.py" else program
     name = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else Path(folder.name)
-    return shlex.join(["python", str(name), *sys.argv[1:]])
+    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv[1:]]
+    return shlex.join(["python", str(name), *arguments])
 
 
 def _said_by(*command: str) -> list[str]:

@@ -79,3 +79,8 @@ def test_figures_cannot_hide_the_record(record: ModuleType, tmp_path: Path, monk
     monkeypatch.setenv("TOKENSPEED_COMMIT", "abc1234")
     with pytest.raises(ValueError, match="hardware"):
         record.write(tmp_path / "latest.json", {"hardware": "mine"})
+
+
+def test_the_command_names_no_folder_of_the_machine(record: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", [str(ROOT / "benchmarks/ranks/__main__.py"), "--out", "/somewhere/out/one.json"])
+    assert record._own_command() == "python benchmarks/ranks --out one.json"
